@@ -1,0 +1,24 @@
+"""Batch speech recognition on Apache Beam with NVIDIA NeMo models."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beam_asr.manifest import Row
+    from beam_asr.transforms import ReadManifest, Transcribe, Transcribed, WriteManifest
+
+__version__ = "0.1.0"
+__all__ = ["ReadManifest", "Row", "Transcribe", "Transcribed", "WriteManifest"]
+
+_HOMES = {"Row": "beam_asr.manifest"} | dict.fromkeys(
+    ["ReadManifest", "Transcribe", "Transcribed", "WriteManifest"], "beam_asr.transforms"
+)
+
+
+def __getattr__(name: str) -> Any:
+    # Importing Beam takes seconds, which --help need not pay.
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'beam_asr' has no attribute {name!r}")

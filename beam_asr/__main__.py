@@ -1,0 +1,8 @@
+"""``python -m beam_asr``."""
+
+import sys
+
+from beam_asr.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Why a clip could not be read: one family, `AudioError`, for everything that is the clip's fault.
+
+A storage system that is down, or credentials that are missing, are not the clip's fault: those
+errors leave `beam_asr.audio` as they came, so that the caller can retry them.
+"""
+
+
+class AudioError(ValueError):
+    """A clip cannot be read; the message names the file, what is wrong, and what to do."""
+
+
+class AudioNotFoundError(AudioError, FileNotFoundError):
+    """There is no file at this path."""
+
+
+class AudioAccessError(AudioError, PermissionError):
+    """The storage system knows the file but refuses to hand it out."""
+
+
+class EmptyAudioError(AudioError):
+    """The file has zero bytes."""
+
+
+class NotAudioError(AudioError):
+    """Nothing recognises the content as audio."""
+
+
+class WrongExtensionError(NotAudioError):
+    """The name says audio; the content is another kind of file, which the message names."""
+
+
+class CorruptAudioError(AudioError):
+    """The content is audio, but its header is impossible or its samples cannot be decoded."""
+
+
+class TruncatedAudioError(CorruptAudioError):
+    """The header, or the manifest row, promises more samples than the file holds."""
+
+
+class ZeroLengthAudioError(AudioError):
+    """The header is valid and no samples follow it."""
+
+
+class SilentAudioError(AudioError):
+    """Every sample is exactly zero: digital silence, which no microphone gives."""
+
+
+class OffsetBeyondEndError(AudioError, IndexError):
+    """The offset is at or after the end of the file."""
+
+
+class ChannelError(AudioError, IndexError):
+    """The file lacks the chosen channel."""

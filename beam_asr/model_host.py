@@ -1,0 +1,72 @@
+"""The one model of a worker process, and the one thread that drives it.
+
+NeMo models are not thread-safe, and Beam runs as many DoFn instances in a process as it has
+threads. So the model hangs on a process-wide strong reference, which no idle bundle processor takes
+with it, and every call goes to one thread of its own, in which it was also loaded.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_asr import recognizer
+from beam_asr.recognizer import Recognition, Recognizer
+
+
+class ModelSpec(NamedTuple):
+    """Which model, and how: what makes two users of a process share one."""
+
+    model_name: str
+    device: str
+
+
+class ModelHost:
+    """A model and its thread."""
+
+    def __init__(self, spec: ModelSpec):
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="beam-asr-model")
+        self._unreported_loads = 0
+        self._lock = threading.Lock()
+        loaded = self._thread.submit(recognizer.load, spec.model_name, spec.device)
+        self._model: Recognizer = loaded.result()
+        self._unreported_loads = 1
+        self.sample_rate = self._model.sample_rate
+        self.default_batch_seconds = self._model.default_batch_seconds
+        self.description = self._model.describe()
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> tuple[list[Recognition], float]:
+        """As ``Recognizer.transcribe``, and the seconds that the model took."""
+        return self._thread.submit(self._timed, waveforms).result()
+
+    def take_loads(self) -> int:
+        """How many loads have not been counted yet; each is told once, to one caller."""
+        with self._lock:
+            loads, self._unreported_loads = self._unreported_loads, 0
+        return loads
+
+    def _timed(self, waveforms: Sequence[np.ndarray]) -> tuple[list[Recognition], float]:
+        started = time.monotonic()
+        results = self._model.transcribe(waveforms)
+        return results, time.monotonic() - started
+
+
+_hosts: dict[ModelSpec, ModelHost] = {}
+_hosts_lock = threading.Lock()
+
+
+def host(spec: ModelSpec) -> ModelHost:
+    """The process's host of this model, loaded by the first caller while the others wait.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+    """
+    with _hosts_lock:
+        if spec not in _hosts:
+            _hosts[spec] = ModelHost(spec)
+        return _hosts[spec]

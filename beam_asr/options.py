@@ -1,0 +1,154 @@
+"""The flags of ``beam-asr transcribe``, checked before anything starts."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Sequence
+
+DEVICES = ("auto", "cuda", "cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class TranscribeOptions:
+    """What ``beam-asr transcribe`` was asked to do; the fields are its flags."""
+
+    input: list[str]
+    output: str
+    model_name: str
+    filepath_key: str
+    pred_text_key: str
+    batch_size: int
+    max_batch_seconds: float | None
+    device: str
+    channel: int | None
+    resume: bool
+    overwrite: bool
+    max_failure_fraction: float
+    beam_args: list[str]
+
+
+def parse_args(args: Sequence[str]) -> TranscribeOptions:
+    """Parses a command line; flags that are not ours are kept as Beam's.
+
+    Raises:
+        SystemExit: with status 2 and a message that names the flag, or 0 after ``--help``.
+    """
+    parser = _parser()
+    known, beam_args = parser.parse_known_args(args)
+    values = vars(known)
+    if values.pop("command") is None:
+        parser.error("name a command; there is one: transcribe")
+    values["input"] = [pattern for patterns in values["input"] for pattern in patterns]
+    options = TranscribeOptions(**values, beam_args=beam_args)
+    if options.filepath_key == options.pred_text_key:
+        parser.error(f"--filepath_key and --pred_text_key are both {options.filepath_key!r}")
+    if options.resume and options.overwrite:
+        parser.error("--resume keeps what is there and --overwrite replaces it: choose one")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="beam-asr",
+        description="Batch speech recognition on Apache Beam with NVIDIA NeMo models.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    transcribe = commands.add_parser(
+        "transcribe",
+        help="transcribe the audio that manifests name",
+        description="Transcribes the audio that NeMo manifests name and writes the rows with their "
+        "transcripts as sharded JSONL.",
+        epilog="All other flags are Beam's and pass through: --runner, --direct_num_workers, ... "
+        "Exit status: 0 done (failed rows are counted in the last line), 1 the job failed, 2 wrong "
+        "usage.",
+        allow_abbrev=False,
+    )
+    add = transcribe.add_argument
+    add(
+        "--input",
+        action="append",
+        required=True,
+        type=_inputs,
+        metavar="PATTERN",
+        help="manifest, or folder or glob of audio files: path, URI or glob; repeatable, and "
+        "comma-separated",
+    )
+    add("--output", required=True, metavar="FOLDER", type=_word, help="output folder")
+    add(
+        "--model_name",
+        required=True,
+        type=_word,
+        metavar="NAME",
+        help="name on Hugging Face or NGC, or path or URI of a .nemo file",
+    )
+    add("--filepath_key", default="audio_filepath", type=_word, help="field that names the audio")
+    add("--pred_text_key", default="pred_text", type=_word, help="field for the transcript")
+    add("--batch_size", default=128, type=_count, help="most clips in one forward pass")
+    add(
+        "--max_batch_seconds",
+        type=_seconds,
+        help="most padded seconds in one forward pass (clips x longest clip); by default chosen "
+        "for the device",
+    )
+    add(
+        "--device",
+        default="auto",
+        choices=DEVICES,
+        help="auto takes a GPU if there is one; cuda fails without one",
+    )
+    add("--channel", type=_channel, help="channel of the audio, from 0; by default their average")
+    add("--resume", action="store_true", help="go on with an unfinished run in the output folder")
+    add("--overwrite", action="store_true", help="replace the results in the output folder")
+    add(
+        "--max_failure_fraction",
+        default=0.1,
+        type=_fraction,
+        help="the job fails if a larger part of the rows, and at least 100, failed",
+    )
+    return parser
+
+
+def _word(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
+def _inputs(text: str) -> list[str]:
+    return [_word(part.strip()) for part in text.split(",")]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _seconds(text: str) -> float:
+    if not 0 < _number(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return _number(text)
+
+
+def _fraction(text: str) -> float:
+    if not 0 <= _number(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 and 1")
+    return _number(text)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _channel(text: str) -> int:
+    return _whole(text, 0)

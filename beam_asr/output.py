@@ -1,0 +1,182 @@
+"""The output folder: names of its files, the shards' lines, the summary, and what may be there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from beam_asr import storage
+
+SUCCESS = "_SUCCESS"
+SUMMARY = "summary.json"
+TRANSCRIPTS = "transcripts"
+FAILURES = "failures"
+SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES})-\d{{5}}-of-\d{{5}}\.jsonl")
+
+RECORDS_A_SHARD = 50_000
+MANY_FAILURES = 100  # fewer never fail a job, whatever their share
+
+
+class OutputExistsError(ValueError):
+    """The output folder is not empty, and nobody said what to do with what is there."""
+
+
+class LostRowsError(RuntimeError):
+    """The records that came out are not as many as the rows that went in."""
+
+
+class TooManyFailuresError(RuntimeError):
+    """So many rows failed that something is wrong with the job rather than with the rows."""
+
+
+@dataclasses.dataclass
+class Statistics:
+    """Sums over a part of the job; ``+`` joins two.
+
+    Attributes:
+        rows_in: lines and rows that came in.
+        audio_seconds: of the clips that the model got.
+        padded_seconds: clips x longest clip, over all batches.
+        model_seconds: wall time of the forward passes and their decoding.
+        wait_seconds: wall time in which the model waited for audio to be read and decoded.
+        batches: forward passes.
+        models: descriptions of the models that were used.
+    """
+
+    rows_in: int = 0
+    audio_seconds: float = 0.0
+    padded_seconds: float = 0.0
+    model_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    batches: int = 0
+    models: frozenset[tuple[tuple[str, str], ...]] = frozenset()
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(
+            self.rows_in + other.rows_in,
+            self.audio_seconds + other.audio_seconds,
+            self.padded_seconds + other.padded_seconds,
+            self.model_seconds + other.model_seconds,
+            self.wait_seconds + other.wait_seconds,
+            self.batches + other.batches,
+            self.models | other.models,
+        )
+
+
+def shard_name(kind: str, shard: int, shards: int) -> str:
+    return f"{kind}-{shard:05d}-of-{shards:05d}.jsonl"
+
+
+def shard_count(records: int) -> int:
+    return max(1, -(-records // RECORDS_A_SHARD))
+
+
+def shard_of(line: bytes, shards: int) -> int:
+    """Where a record goes: the same in every try, whatever the order of records."""
+    return zlib.crc32(line) % shards
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    """A record as a line of JSON, with text as it is written in its language."""
+    try:
+        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
+        return json.dumps(record).encode() + b"\n"
+
+
+def encode_readable(record: dict[str, Any]) -> bytes:
+    """A record over several lines, for a file that people read."""
+    return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
+
+
+def check_may_write(folder: str, overwrite: bool) -> None:
+    """Refuses an output folder that holds anything, unless its results may be replaced.
+
+    Raises:
+        OutputExistsError: says what is there and what to do.
+    """
+    there = storage.names_in(folder)
+    if there and not overwrite:
+        shown = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
+        raise OutputExistsError(
+            f"the output folder {folder!r} is not empty ({shown}): choose another one, or "
+            "--overwrite to replace its results, or --resume to go on with an unfinished run"
+        )
+
+
+def is_finished(folder: str) -> bool:
+    return SUCCESS in storage.names_in(folder)
+
+
+def withdraw(folder: str) -> None:
+    """Makes a folder an unfinished one, before anything in it is replaced."""
+    storage.delete(storage.join(folder, SUCCESS))
+
+
+def delete_stale(folder: str, written: Iterable[str]) -> None:
+    """Deletes shards of an earlier run that the present one has not written again."""
+    for name in set(storage.names_in(folder)) - set(written):
+        if SHARD.fullmatch(name):
+            storage.delete(storage.join(folder, name))
+
+
+def check_complete(rows_in: int, transcribed: int, failed: int) -> None:
+    """Raises LostRowsError unless every row has ended as exactly one record."""
+    if rows_in != transcribed + failed:
+        raise LostRowsError(
+            f"{rows_in} rows went in, but {transcribed} transcripts and {failed} failures came "
+            f"out: {abs(rows_in - transcribed - failed)} rows are lost or doubled. This is a "
+            "defect of the job; the output has no _SUCCESS and must not be used"
+        )
+
+
+def check_failures(rows_in: int, failed_by_type: Counter[str], max_failure_fraction: float) -> None:
+    """Raises TooManyFailuresError above the fraction, once enough rows have failed."""
+    failed = sum(failed_by_type.values())
+    if failed >= MANY_FAILURES and failed > max_failure_fraction * rows_in:
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in failed_by_type.most_common(3))
+        raise TooManyFailuresError(
+            f"{failed} of {rows_in} rows failed ({kinds}), more than --max_failure_fraction="
+            f"{max_failure_fraction:g} allows. Read the failures in the output folder, mend the "
+            "cause, or raise the fraction if they are to be expected"
+        )
+
+
+def summary(
+    statistics: Statistics,
+    transcribed: int,
+    failed_by_type: Counter[str],
+    wall_seconds: float | None,
+    details: dict[str, Any],
+) -> dict[str, Any]:
+    """What ``summary.json`` says of a run.
+
+    RTFx is seconds of audio a second of wall time: ``rtfx_end_to_end`` over the whole job,
+    ``rtfx_model`` over the forward passes and their decoding alone, summed over workers.
+    """
+    seconds = statistics.audio_seconds
+    return {
+        "rows_in": statistics.rows_in,
+        "transcribed": transcribed,
+        "failed": sum(failed_by_type.values()),
+        "failed_by_type": dict(sorted(failed_by_type.items())),
+        "audio_hours": round(seconds / 3600, 6),
+        "wall_seconds": None if wall_seconds is None else round(wall_seconds, 3),
+        "rtfx_end_to_end": _ratio(seconds, wall_seconds),
+        "rtfx_model": _ratio(seconds, statistics.model_seconds),
+        "model_seconds": round(statistics.model_seconds, 3),
+        "model_wait_seconds": round(statistics.wait_seconds, 3),
+        "batches": statistics.batches,
+        "padding_efficiency": _ratio(seconds, statistics.padded_seconds),
+        "models": [dict(model) for model in sorted(statistics.models)],
+        **details,
+    }
+
+
+def _ratio(value: float, over: float | None) -> float | None:
+    return round(value / over, 4) if over else None

@@ -1,0 +1,133 @@
+"""From options to a graph, and from a graph to its end."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import platform
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+
+from beam_asr import __version__, inputs, model_files, output, storage
+from beam_asr.options import TranscribeOptions
+from beam_asr.transforms import ReadManifest, Transcribe, WriteManifest
+
+# The DirectRunner is a switch that first tries to download a runner of Beam's; on one machine this
+# is the one it ends with, and it needs no network.
+LOCAL_RUNNER = "FnApiRunner"
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be; nothing has been started."""
+
+
+def build(pipeline: beam.Pipeline, options: TranscribeOptions) -> None:
+    """Adds the whole job to a pipeline."""
+    (
+        pipeline
+        | "ReadManifest" >> ReadManifest(options.input)
+        | "Transcribe"
+        >> Transcribe(
+            model_name=options.model_name,
+            filepath_key=options.filepath_key,
+            pred_text_key=options.pred_text_key,
+            batch_size=options.batch_size,
+            max_batch_seconds=options.max_batch_seconds,
+            device=options.device,
+            channel=options.channel,
+        )
+        | "WriteManifest"
+        >> WriteManifest(
+            options.output,
+            overwrite=options.overwrite or options.resume,
+            max_failure_fraction=options.max_failure_fraction,
+            details=_details(options),
+        )
+    )
+
+
+def check(options: TranscribeOptions) -> PipelineOptions:
+    """Checks what can be checked before anything starts.
+
+    Returns:
+        Beam's part of the options.
+
+    Raises:
+        UsageError: names the option, its value, and what is allowed.
+    """
+    beam_options = _beam_options(options.beam_args)
+    try:
+        output.check_may_write(options.output, options.overwrite or options.resume)
+        for pattern in options.input:
+            # A glob of audio may be millions of files: the workers look, and fail the job.
+            if not (storage.is_glob(pattern) and inputs.is_audio(pattern)):
+                inputs.files_of(pattern)
+        name = options.model_name
+        if model_files.is_file_name(name) and storage.is_local(name) and _is_local(beam_options):
+            model_files.local_copy(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    return beam_options
+
+
+def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
+    """Runs the job to its end.
+
+    Raises:
+        Exception: whatever failed it.
+    """
+    pipeline = beam.Pipeline(options=beam_options)
+    build(pipeline, options)
+    pipeline.run().wait_until_finish()
+
+
+def _beam_options(args: list[str]) -> PipelineOptions:
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
+    parsers: list[Any] = [parser]
+    for group in PipelineOptions.__subclasses__():
+        parsers.append(_known_flags(group))
+    known = {flag for each in parsers[1:] for flag in each}
+    for arg in args:
+        flag = arg.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            ours = [f"--{field.name}" for field in dataclasses.fields(TranscribeOptions)]
+            close = difflib.get_close_matches(flag, [*ours, *sorted(known)], 1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            raise UsageError(f"unknown flag {flag}: it is neither ours nor Beam's{meant}")
+    try:
+        options = PipelineOptions(args)
+        standard = options.view_as(StandardOptions)
+    except SystemExit:  # Beam's parser has said what is wrong
+        raise UsageError(f"Beam refuses its flags: {' '.join(args)}") from None
+    if _is_local(options):
+        standard.runner = LOCAL_RUNNER
+    # Nothing of the launching session is needed by the workers: they import the package.
+    options.view_as(SetupOptions).save_main_session = False
+    return options
+
+
+def _known_flags(group: type[PipelineOptions]) -> set[str]:
+    from apache_beam.options.pipeline_options import _BeamArgumentParser
+
+    parser = _BeamArgumentParser(add_help=False)
+    group._add_argparse_args(parser)
+    return set(parser._option_string_actions)
+
+
+def _is_local(options: PipelineOptions) -> bool:
+    return options.view_as(StandardOptions).runner in (None, "DirectRunner", LOCAL_RUNNER)
+
+
+def _details(options: TranscribeOptions) -> dict[str, Any]:
+    asked = dataclasses.asdict(options)
+    return {
+        "options": asked,
+        "versions": {
+            "beam_asr": __version__,
+            "apache_beam": beam.__version__,
+            "python": platform.python_version(),
+        },
+    }

@@ -1,0 +1,260 @@
+"""A NeMo model behind a narrow protocol: load it, hand it waveforms, get texts.
+
+Nothing of torch or NeMo is imported before a model is loaded: importing NeMo takes half a minute,
+which only the worker that needs it may pay.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from beam_asr import model_files
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cuda", "cpu")
+
+# transcribe() pads a shorter clip with zeros on both sides to this many seconds, the odd sample
+# behind, and counts the padding as audio (TranscriptionTensorDataset in
+# nemo/collections/asr/parts/mixins/transcription.py). The same text takes the same input.
+SHORTEST_SECONDS = 1.0
+
+# On two cores, batches of 20 to 60 padded seconds are the fastest: caches hold them.
+CPU_BATCH_SECONDS = 40.0
+# A careful first choice for the largest models that NeMo publishes, about a billion parameters.
+CUDA_BATCH_SECONDS_A_GIB = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognition:
+    """What a model heard in one clip. Holds no tensor, so that it can cross a shuffle."""
+
+    text: str
+
+
+class Recognizer(Protocol):
+    """A loaded model. One thread at a time may call it."""
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate of the waveforms it takes, in Hz."""
+
+    @property
+    def default_batch_seconds(self) -> float:
+        """Padded seconds that a forward pass takes well on its device."""
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition]:
+        """Transcribes one batch in one forward pass.
+
+        Args:
+            waveforms: mono float32 in [-1, 1] of shape ``(samples,)``, at least one sample each, at
+                the model's rate.
+
+        Returns:
+            One result for each waveform, in their order. A clip's text does not depend on its
+            neighbours in the batch.
+        """
+
+    def describe(self) -> dict[str, str]:
+        """What it is: model, class, device, precision, versions."""
+
+
+class ModelLoadError(RuntimeError):
+    """A model cannot be loaded; says which, why, and what to do."""
+
+
+def load(model_name: str, device: str = "auto") -> Recognizer:
+    """Loads a NeMo model.
+
+    Args:
+        model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file.
+        device: ``auto`` takes the GPU if there is one, ``cuda`` fails without one.
+
+    Raises:
+        ModelLoadError: the model, or the device asked for, cannot be had.
+    """
+    torch_device = _choose_device(device)
+    from nemo.collections.asr.models import ASRModel
+    from nemo.utils import logging as nemo_logging
+
+    nemo_logging.setLevel(logging.ERROR)
+    try:
+        if model_files.is_file_name(model_name):
+            path = model_files.local_copy(model_name)
+            model = ASRModel.restore_from(path, map_location=torch_device)
+        else:
+            with model_files.machine_lock(model_name):  # one download, however many processes
+                model = ASRModel.from_pretrained(model_name, map_location=torch_device)
+    except Exception as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:600]
+        raise ModelLoadError(
+            f"cannot load the model {model_name!r}: {cause}. {_remedy(model_name)}"
+        ) from error
+    return NemoRecognizer(model, model_name, torch_device)
+
+
+class NemoRecognizer:
+    """Drives a NeMo model by its forward and its decoding, without ``transcribe()``'s data loader.
+
+    Every decoder family has its route; a model of another family goes through ``transcribe()``.
+    """
+
+    def __init__(self, model: Any, model_name: str, device: torch.device):
+        self._model = model.to(device)
+        self._name = model_name
+        self._device = device
+        self._decode = self._route()
+        for parameter in self._model.parameters():
+            parameter.requires_grad_(False)
+        # As transcribe() does: no noise added, no frames beyond the batch's longest.
+        featurizer = getattr(getattr(model, "preprocessor", None), "featurizer", None)
+        for name, value in (("dither", 0.0), ("pad_to", 0)):
+            if hasattr(featurizer, name):
+                setattr(featurizer, name, value)
+
+    @property
+    def sample_rate(self) -> int:
+        return int(self._model.cfg.get("sample_rate") or self._model.preprocessor._sample_rate)
+
+    @property
+    def default_batch_seconds(self) -> float:
+        if self._device.type == "cpu":
+            return CPU_BATCH_SECONDS
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return CUDA_BATCH_SECONDS_A_GIB * free / 2**30
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition]:
+        if not waveforms:
+            return []
+        import torch
+
+        self._model.eval()  # transcribe(), by anyone, leaves parts of it in train mode
+        with torch.inference_mode():
+            hypotheses = self._decode(waveforms)
+        if len(hypotheses) != len(waveforms):
+            raise RuntimeError(
+                f"the model {self._name!r} gave {len(hypotheses)} results for {len(waveforms)} "
+                "clips; their order cannot be trusted"
+            )
+        return [Recognition(_text(hypothesis)) for hypothesis in hypotheses]
+
+    def describe(self) -> dict[str, str]:
+        import nemo
+        import torch
+
+        return {
+            "model": self._name,
+            "class": type(self._model).__name__,
+            "device": str(self._device),
+            "precision": str(next(self._model.parameters()).dtype).removeprefix("torch."),
+            "nemo": nemo.__version__,
+            "torch": torch.__version__,
+        }
+
+    def _route(self) -> Callable[[Sequence[np.ndarray]], list[Any]]:
+        from nemo.collections.asr import models
+
+        model = self._model
+        if isinstance(model, models.EncDecMultiTaskModel):
+            return self._decode_multitask
+        if hasattr(model, "concat") or hasattr(model, "prompt_kernel"):
+            return self._decode_by_transcribe  # prompt-conditioned hybrids
+        if isinstance(model, models.EncDecHybridRNNTCTCModel) and model.cur_decoder == "ctc":
+            return self._decode_hybrid_ctc
+        if isinstance(model, models.EncDecRNNTModel):
+            return self._decode_transducer
+        if isinstance(model, models.EncDecCTCModel):
+            return self._decode_ctc
+        return self._decode_by_transcribe
+
+    def _decode_ctc(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
+        signal, lengths = self._batch(waveforms)
+        log_probs, frames, _ = self._model(input_signal=signal, input_signal_length=lengths)
+        return self._model.decoding.ctc_decoder_predictions_tensor(
+            log_probs, decoder_lengths=frames
+        )
+
+    def _decode_transducer(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
+        signal, lengths = self._batch(waveforms)
+        encoded, frames = self._model(input_signal=signal, input_signal_length=lengths)
+        return self._model.decoding.rnnt_decoder_predictions_tensor(encoded, frames)
+
+    def _decode_hybrid_ctc(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
+        signal, lengths = self._batch(waveforms)
+        encoded, frames = self._model(input_signal=signal, input_signal_length=lengths)
+        log_probs = self._model.ctc_decoder(encoder_output=encoded)
+        return self._model.ctc_decoding.ctc_decoder_predictions_tensor(
+            log_probs, decoder_lengths=frames
+        )
+
+    def _decode_multitask(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
+        signal, lengths = self._batch(waveforms)
+        _, _, states, mask = self._model(input_signal=signal, input_signal_length=lengths)
+        turns = self._model.prompt.get_default_dialog_slots()
+        prompt = self._model.prompt.encode_dialog(turns=turns)["context_ids"]
+        return self._model.decoding.decode_predictions_tensor(
+            encoder_hidden_states=states,
+            encoder_input_mask=mask,
+            decoder_input_ids=prompt.unsqueeze(0).repeat(len(waveforms), 1).to(self._device),
+            return_hypotheses=False,
+        )
+
+    def _decode_by_transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
+        results = self._model.transcribe(list(waveforms), batch_size=len(waveforms), verbose=False)
+        # Some models give (best, all) for transducer decoding.
+        return results[0] if isinstance(results, tuple) else results
+
+    def _batch(self, waveforms: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Zero-padded float32 of shape (batch, samples), and int64 lengths (batch,)."""
+        import torch
+
+        shortest = int(SHORTEST_SECONDS * self.sample_rate)
+        padded = [_pad_both_sides(waveform, shortest) for waveform in waveforms]
+        signal = np.zeros((len(padded), max(map(len, padded))), np.float32)
+        for row, waveform in zip(signal, padded, strict=True):
+            row[: len(waveform)] = waveform
+        lengths = torch.tensor([len(waveform) for waveform in padded])
+        return torch.from_numpy(signal).to(self._device), lengths.to(self._device)
+
+
+def _pad_both_sides(waveform: np.ndarray, shortest: int) -> np.ndarray:
+    missing = max(0, shortest - len(waveform))
+    return np.pad(waveform, (missing // 2, missing - missing // 2)) if missing else waveform
+
+
+def _text(hypothesis: Any) -> str:
+    if isinstance(hypothesis, list):  # n-best: the best comes first
+        hypothesis = hypothesis[0]
+    return str(getattr(hypothesis, "text", hypothesis))
+
+
+def _choose_device(device: str) -> torch.device:
+    import torch
+
+    if device not in DEVICES:
+        raise ModelLoadError(f"device {device!r} is none of {', '.join(DEVICES)}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadError(
+            "--device=cuda was asked for, but torch sees no CUDA device on this worker. Check the "
+            "driver (nvidia-smi) and the torch build, or choose --device=cpu"
+        )
+    return torch.device(device)
+
+
+def _remedy(model_name: str) -> str:
+    if model_files.is_file_name(model_name):
+        return "Check that the file is there, can be read by the worker, and is a whole .nemo file"
+    return (
+        "Check the name on huggingface.co or catalog.ngc.nvidia.com, the network, and HF_TOKEN for "
+        "a gated model; or give the path or URI of a .nemo file"
+    )

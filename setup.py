@@ -1,0 +1,31 @@
+"""Packaging; also what Beam builds and stages for its workers (``--setup_file=./setup.py``)."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+
+def requirements(name: str) -> list[str]:
+    lines = (HERE / name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith(("#", "-"))]
+
+
+setup(
+    name="beam-asr",
+    version=re.search(
+        r'^__version__ = "(.+)"', (HERE / "beam_asr/__init__.py").read_text(), re.M
+    ).group(1),
+    description="Batch speech recognition on Apache Beam with NVIDIA NeMo models",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=["beam_asr"],
+    package_data={"beam_asr": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=requirements("requirements.in"),
+    extras_require={"test": requirements("requirements-test.in")},
+    entry_points={"console_scripts": ["beam-asr=beam_asr.cli:main"]},
+)
