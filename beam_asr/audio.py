@@ -12,7 +12,6 @@ grows with the samples a file really holds. All functions may be called from man
 
 import io
 import math
-import posixpath
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +25,6 @@ import fsspec.core
 import numpy as np
 import soundfile
 import soxr
-from av.stream import Discard
 
 from beam_asr.audio_errors import (
     AudioAccessError,
@@ -42,6 +40,7 @@ from beam_asr.audio_errors import (
     WrongExtensionError,
     ZeroLengthAudioError,
 )
+from beam_asr.audio_names import extension, is_audio
 
 __all__ = [
     "AudioAccessError",
@@ -220,9 +219,7 @@ def _check_complete(
                 "Copy the file again from its origin."
             )
     if frames == 0 and start == 0:
-        raise ZeroLengthAudioError(
-            f"{path}: the header is valid but no samples follow. Drop the row."
-        )
+        raise _zero_length(path)
     if frames == 0:
         length = "" if stated is None else f" of {stated / rate:.2f} s"
         raise OffsetBeyondEndError(
@@ -234,6 +231,10 @@ def _check_complete(
             f"{path}: ends at {end:.2f} s but the row asks for audio up to "
             f"{(start + count) / rate:.2f} s. Correct the row's duration or copy the file again."
         )
+
+
+def _zero_length(path: str) -> ZeroLengthAudioError:
+    return ZeroLengthAudioError(f"{path}: the header is valid but no samples follow. Drop the row.")
 
 
 # Bytes
@@ -368,10 +369,7 @@ _AUDIO = (  # tell a damaged recording from something that never was one
     *((0, tag) for tag in (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75")),  # Matroska, ASF
     *((4, tag) for tag in (b"ftyp", b"moov", b"mdat")),
 )
-_AUDIO_EXTENSIONS = frozenset(
-    ".aac .aif .aiff .amr .au .caf .flac .g722 .m4a .m4b .mka .mkv .mov .mp3 .mp4 .mpga .oga .ogg "
-    ".opus .snd .sph .wav .wave .webm .wma .3gp".split()
-)
+_MPEG_AUDIO = (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9")
 
 
 def _foreign_kind(head: bytes) -> str | None:
@@ -386,17 +384,12 @@ def _foreign_kind(head: bytes) -> str | None:
 
 
 def _foreign_error(path: str, kind: str) -> NotAudioError:
-    extension = _extension(path)
-    if extension in _AUDIO_EXTENSIONS:
+    if is_audio(path):
         return WrongExtensionError(
-            f"{path}: is {kind} although it is named {extension}. "
+            f"{path}: is {kind} although it is named {extension(path)}. "
             "Put the recording in its place or drop the row."
         )
     return NotAudioError(f"{path}: is {kind}. Correct the path in the manifest.")
-
-
-def _extension(path: str) -> str:
-    return posixpath.splitext(path.partition("?")[0])[1].lower()
 
 
 def _check_chunk_sizes(source: _Source, head: bytes) -> None:
@@ -411,9 +404,7 @@ def _check_chunk_sizes(source: _Source, head: bytes) -> None:
         return
     start, size = chunk
     if size == 0 and struct.unpack_from("<I", head, 4)[0] + 8 == source.size:
-        raise ZeroLengthAudioError(
-            f"{source.path}: the header is valid but no samples follow. Drop the row."
-        )
+        raise _zero_length(source.path)
     # Pipes cannot go back to fill in the size, and leave 0 or a number near 2**31 or 2**32; some
     # writers count the header (44 bytes or a little more) among the samples.
     placeholder = size == 0 or 0x7F000000 <= size < 2**31 or 0xFFFFF000 <= size < 2**32
@@ -444,6 +435,23 @@ def _sample_chunk(source: _Source, head: bytes) -> tuple[int, int] | None:
     return None
 
 
+def _check_last_page(source: _Source, head: bytes) -> None:
+    """Raises if an Ogg file ends in the middle of a page, where libsndfile just stops.
+
+    Format: RFC 3533, section 6. A live recording without an end-of-stream mark passes.
+    """
+    if not head.startswith(b"OggS"):
+        return
+    tail = source.peek(max(0, source.size - 65_307), 65_307)  # the largest page
+    page = tail[tail.rfind(b"OggS") :]
+    table = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    if len(page) < 27 or len(table) < page[26] or len(page) < 27 + len(table) + sum(table):
+        raise TruncatedAudioError(
+            f"{source.path}: its {source.size} bytes end in the middle of an Ogg page. "
+            "Copy the file again from its origin."
+        )
+
+
 # Decoders
 
 
@@ -472,6 +480,7 @@ def _open_decoder(source: _Source) -> Iterator[_Decoder]:
     if kind is not None:
         raise _foreign_error(source.path, kind)
     _check_chunk_sizes(source, head)
+    _check_last_page(source, head)
     decoder = _find_decoder(source, head)
     try:
         if decoder.rate not in _SAMPLE_RATES_HZ or not 1 <= decoder.channels <= _MOST_CHANNELS:
@@ -487,17 +496,19 @@ def _open_decoder(source: _Source) -> Iterator[_Decoder]:
 
 def _find_decoder(source: _Source, head: bytes) -> _Decoder:
     known = any(head.startswith(signature, offset) for offset, signature in _AUDIO)
-    if _extension(source.path) == ".g722" and not known:
+    if extension(source.path) == ".g722" and not known:
         return _FFmpegDecoder(source, "g722")
+    empty = False
     try:
         decoder = _SndfileDecoder(source)
-        if decoder.stated_frames != 0:  # libsndfile takes a WAV from a pipe for an empty one
+        empty = decoder.stated_frames == 0
+        if not empty:
             return decoder
-        decoder.close()
+        decoder.close()  # a WAV from a pipe is empty to libsndfile alone
         refusal = "no samples"
     except soundfile.LibsndfileError as error:
         refusal = _reason(error)
-    known = known or (head[0] == 0xFF and head[1:2] >= b"\xe0")  # MPEG audio's sync word
+    known = known or head.startswith(_MPEG_AUDIO)
     source.seek(0)
     try:
         return _FFmpegDecoder(source, None)
@@ -507,6 +518,8 @@ def _find_decoder(source: _Source, head: bytes) -> _Decoder:
                 f"{source.path}: {source.size} bytes that no audio format explains; they begin "
                 f"with {head[:16]!r}. Put the recording in its place or drop the row."
             ) from error
+        if empty:
+            raise _zero_length(source.path) from error
         if isinstance(error, AudioError):
             raise
         raise CorruptAudioError(
@@ -566,7 +579,7 @@ class _FFmpegDecoder:
 
     def __init__(self, source: _Source, container_format: str | None) -> None:
         self._path = source.path
-        # A playlist is content too: it must not make FFmpeg open what it names.
+        # A playlist or session description is content too: FFmpeg must not open what it names.
         self._container = av.open(
             source,
             mode="r",
@@ -581,9 +594,11 @@ class _FFmpegDecoder:
             raise
 
     def _open_stream(self, source: _Source) -> None:
-        stream = self._container.streams.best("audio")
+        streams = self._container.streams
+        # None is best where a header is impossible; then the first one tells why.
+        stream = streams.best("audio") or next(iter(streams.audio), None)
         kind = self._container.format.long_name
-        if stream is None and self._container.streams.video:
+        if stream is None and streams.video:
             raise _foreign_error(source.path, f"a video without an audio stream ({kind})")
         if stream is None:
             raise _foreign_error(source.path, f"a file without an audio stream ({kind})")
@@ -592,15 +607,10 @@ class _FFmpegDecoder:
                 f"{source.path}: no decoder knows the codec of this {kind} file. "
                 "Convert it, for example to FLAC."
             )
-        for other in self._container.streams:
-            if other is not stream:
-                other.discard = Discard.all  # spares reading a video for its sound track
         self._stream = stream
         first = next(self._decoded(), None)
         if first is None:
-            raise ZeroLengthAudioError(
-                f"{source.path}: the header is valid but no samples follow. Drop the row."
-            )
+            raise _zero_length(source.path)
         # A header states half the rate of HE-AAC; its frames tell the truth.
         self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
         self.stated_frames = self._stated_frames()
@@ -610,9 +620,9 @@ class _FFmpegDecoder:
         container, stream = self._container, self._stream
         if "mp4" in container.format.name and stream.duration:
             return round(stream.duration * stream.time_base * self.rate)
-        if "matroska" in container.format.name and container.duration:
-            if len(container.streams) == 1:  # the duration is the longest stream's
-                return round(container.duration / av.time_base * self.rate)
+        alone = len(container.streams) == 1  # Matroska states the longest stream's duration only
+        if "matroska" in container.format.name and container.duration and alone:
+            return round(container.duration / av.time_base * self.rate)
         return None
 
     def _decoded(self) -> Iterator[av.AudioFrame]:

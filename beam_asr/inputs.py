@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from beam_asr import storage
+from beam_asr.audio_names import is_audio
 from beam_asr.manifest import Row
-
-# What libsndfile and FFmpeg read, by the usual names.
-AUDIO_EXTENSIONS = frozenset(
-    ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .mp2 .m4a .m4b .aac .mp4 .m4v .mov .webm "
-    ".mkv .mka .avi .amr .awb .3gp .aif .aiff .aifc .au .snd .caf .wma .asf .ts .g722 .sph .nist "
-    ".voc".split()
-)
 
 
 class NoInputError(FileNotFoundError):
     """An input stands for no file."""
-
-
-def is_audio(uri: str) -> bool:
-    """Whether a file is audio by its name."""
-    return os.path.splitext(uri.lower())[1] in AUDIO_EXTENSIONS
 
 
 def files_of(pattern: str) -> list[str]:
@@ -43,10 +31,10 @@ def files_of(pattern: str) -> list[str]:
     return found
 
 
-def rows_of(file: str) -> Iterator[Row]:
+def rows_of(file: str, filepath_key: str) -> Iterator[Row]:
     """The rows of a manifest, one for each line that is not blank; for audio, the one of itself."""
     if is_audio(file):
-        yield Row.of({"audio_filepath": file})
+        yield Row.of({filepath_key: file})
         return
     for number, line in enumerate(storage.read_lines(file), 1):
         if line.strip():

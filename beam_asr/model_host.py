@@ -23,7 +23,8 @@ class ModelSpec(NamedTuple):
     """Which model, and how: what makes two users of a process share one."""
 
     model_name: str
-    device: str
+    device: str = "auto"
+    decoder: str | None = None
 
 
 class ModelHost:
@@ -33,7 +34,7 @@ class ModelHost:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="beam-asr-model")
         self._unreported_loads = 0
         self._lock = threading.Lock()
-        loaded = self._thread.submit(recognizer.load, spec.model_name, spec.device)
+        loaded = self._thread.submit(recognizer.load, *spec)
         self._model: Recognizer = loaded.result()
         self._unreported_loads = 1
         self.sample_rate = self._model.sample_rate

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 DEVICES = ("auto", "cuda", "cpu")
+DECODERS = ("rnnt", "ctc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class TranscribeOptions:
     max_batch_seconds: float | None
     device: str
     channel: int | None
+    decoder: str | None
     resume: bool
     overwrite: bool
     max_failure_fraction: float
@@ -100,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
         help="auto takes a GPU if there is one; cuda fails without one",
     )
     add("--channel", type=_channel, help="channel of the audio, from 0; by default their average")
+    add(
+        "--decoder",
+        choices=DECODERS,
+        help="decoder of a hybrid model; by default the model's own choice",
+    )
     add("--resume", action="store_true", help="go on with an unfinished run in the output folder")
     add("--overwrite", action="store_true", help="replace the results in the output folder")
     add(

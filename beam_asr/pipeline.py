@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import platform
@@ -12,6 +11,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
 from beam_asr import __version__, inputs, model_files, output, storage
+from beam_asr.audio_names import is_audio
 from beam_asr.options import TranscribeOptions
 from beam_asr.transforms import ReadManifest, Transcribe, WriteManifest
 
@@ -28,7 +28,7 @@ def build(pipeline: beam.Pipeline, options: TranscribeOptions) -> None:
     """Adds the whole job to a pipeline."""
     (
         pipeline
-        | "ReadManifest" >> ReadManifest(options.input)
+        | "ReadManifest" >> ReadManifest(options.input, options.filepath_key)
         | "Transcribe"
         >> Transcribe(
             model_name=options.model_name,
@@ -38,6 +38,7 @@ def build(pipeline: beam.Pipeline, options: TranscribeOptions) -> None:
             max_batch_seconds=options.max_batch_seconds,
             device=options.device,
             channel=options.channel,
+            decoder=options.decoder,
         )
         | "WriteManifest"
         >> WriteManifest(
@@ -63,7 +64,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         output.check_may_write(options.output, options.overwrite or options.resume)
         for pattern in options.input:
             # A glob of audio may be millions of files: the workers look, and fail the job.
-            if not (storage.is_glob(pattern) and inputs.is_audio(pattern)):
+            if not (storage.is_glob(pattern) and is_audio(pattern)):
                 inputs.files_of(pattern)
         name = options.model_name
         if model_files.is_file_name(name) and storage.is_local(name) and _is_local(beam_options):
@@ -85,11 +86,7 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
 
 
 def _beam_options(args: list[str]) -> PipelineOptions:
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
-    parsers: list[Any] = [parser]
-    for group in PipelineOptions.__subclasses__():
-        parsers.append(_known_flags(group))
-    known = {flag for each in parsers[1:] for flag in each}
+    known = {flag for group in PipelineOptions.__subclasses__() for flag in _known_flags(group)}
     for arg in args:
         flag = arg.partition("=")[0]
         if flag.startswith("--") and flag not in known:

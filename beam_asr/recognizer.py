@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from beam_asr import model_files
+from beam_asr.options import DECODERS, DEVICES
 
 if TYPE_CHECKING:
     import torch
 
-DEVICES = ("auto", "cuda", "cpu")
 
 # transcribe() pads a shorter clip with zeros on both sides to this many seconds, the odd sample
 # behind, and counts the padding as audio (TranscriptionTensorDataset in
-# nemo/collections/asr/parts/mixins/transcription.py). The same text takes the same input.
+# nemo/collections/asr/parts/mixins/transcription.py). The same text takes the same input; and it
+# keeps clips of less than a frame, of which NeMo makes nothing or an exception, from the model.
 SHORTEST_SECONDS = 1.0
+
+# The defaults of transcribe() for what a prompt-conditioned model's configuration leaves open.
+PROMPT_LANGUAGE = "auto"
+MULTITASK_SLOTS = {"source_lang": "en", "target_lang": "en", "task": "asr", "pnc": "yes"}
 
 # On two cores, batches of 20 to 60 padded seconds are the fastest: caches hold them.
 CPU_BATCH_SECONDS = 40.0
@@ -69,15 +74,16 @@ class ModelLoadError(RuntimeError):
     """A model cannot be loaded; says which, why, and what to do."""
 
 
-def load(model_name: str, device: str = "auto") -> Recognizer:
+def load(model_name: str, device: str = "auto", decoder: str | None = None) -> Recognizer:
     """Loads a NeMo model.
 
     Args:
         model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file.
         device: ``auto`` takes the GPU if there is one, ``cuda`` fails without one.
+        decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
 
     Raises:
-        ModelLoadError: the model, or the device asked for, cannot be had.
+        ModelLoadError: the model, the device or the decoder asked for cannot be had.
     """
     torch_device = _choose_device(device)
     from nemo.collections.asr.models import ASRModel
@@ -96,6 +102,8 @@ def load(model_name: str, device: str = "auto") -> Recognizer:
         raise ModelLoadError(
             f"cannot load the model {model_name!r}: {cause}. {_remedy(model_name)}"
         ) from error
+    if decoder is not None:
+        _choose_decoder(model, model_name, decoder)
     return NemoRecognizer(model, model_name, torch_device)
 
 
@@ -165,12 +173,8 @@ class NemoRecognizer:
         model = self._model
         if isinstance(model, models.EncDecMultiTaskModel):
             return self._decode_multitask
-        if hasattr(model, "concat") or hasattr(model, "prompt_kernel"):
-            return self._decode_by_transcribe  # prompt-conditioned hybrids
-        if isinstance(model, models.EncDecHybridRNNTCTCModel) and model.cur_decoder == "ctc":
-            return self._decode_hybrid_ctc
         if isinstance(model, models.EncDecRNNTModel):
-            return self._decode_transducer
+            return self._decode_transducer  # hybrids and prompt-conditioned ones too
         if isinstance(model, models.EncDecCTCModel):
             return self._decode_ctc
         return self._decode_by_transcribe
@@ -183,29 +187,46 @@ class NemoRecognizer:
         )
 
     def _decode_transducer(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
-        signal, lengths = self._batch(waveforms)
-        encoded, frames = self._model(input_signal=signal, input_signal_length=lengths)
-        return self._model.decoding.rnnt_decoder_predictions_tensor(encoded, frames)
+        import torch
 
-    def _decode_hybrid_ctc(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
         signal, lengths = self._batch(waveforms)
-        encoded, frames = self._model(input_signal=signal, input_signal_length=lengths)
-        log_probs = self._model.ctc_decoder(encoder_output=encoded)
-        return self._model.ctc_decoding.ctc_decoder_predictions_tensor(
-            log_probs, decoder_lengths=frames
-        )
+        inputs = {"input_signal": signal, "input_signal_length": lengths}
+        languages = self._model.cfg.get("model_defaults", {}).get("prompt_dictionary")
+        if languages is not None:  # one target language for each clip, transcribe()'s default
+            prompts = torch.full((len(waveforms),), languages[PROMPT_LANGUAGE])
+            inputs["prompt_indices"] = prompts.to(self._device)
+        encoded, frames = self._model(**inputs)
+        if getattr(self._model, "cur_decoder", "rnnt") == "ctc":
+            log_probs = self._model.ctc_decoder(encoder_output=encoded)
+            return self._model.ctc_decoding.ctc_decoder_predictions_tensor(
+                log_probs, decoder_lengths=frames
+            )
+        return self._model.decoding.rnnt_decoder_predictions_tensor(encoded, frames)
 
     def _decode_multitask(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
         signal, lengths = self._batch(waveforms)
         _, _, states, mask = self._model(input_signal=signal, input_signal_length=lengths)
-        turns = self._model.prompt.get_default_dialog_slots()
-        prompt = self._model.prompt.encode_dialog(turns=turns)["context_ids"]
+        prompt = self._model.prompt.encode_dialog(turns=self._turns())["context_ids"]
         return self._model.decoding.decode_predictions_tensor(
             encoder_hidden_states=states,
             encoder_input_mask=mask,
             decoder_input_ids=prompt.unsqueeze(0).repeat(len(waveforms), 1).to(self._device),
             return_hypotheses=False,
         )
+
+    def _turns(self) -> list[dict[str, Any]]:
+        """The prompt of a multitask model: its own defaults, and for want of them English ASR."""
+        turns = []
+        for turn in self._model.prompt.get_default_dialog_slots():
+            slots = {
+                slot: MULTITASK_SLOTS.get(slot, "") if value is None else str(value)
+                for slot, value in turn["slots"].items()
+            }
+            if "source_lang" in slots:
+                # encode_dialog() takes all slots for encoded already unless one is a plain word.
+                slots["source_lang"] = slots["source_lang"].removeprefix("<|").removesuffix("|>")
+            turns.append({**turn, "slots": slots})
+        return turns
 
     def _decode_by_transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Any]:
         results = self._model.transcribe(list(waveforms), batch_size=len(waveforms), verbose=False)
@@ -249,6 +270,17 @@ def _choose_device(device: str) -> torch.device:
             "driver (nvidia-smi) and the torch build, or choose --device=cpu"
         )
     return torch.device(device)
+
+
+def _choose_decoder(model: Any, model_name: str, decoder: str) -> None:
+    if decoder not in DECODERS:
+        raise ModelLoadError(f"decoder {decoder!r} is none of {', '.join(DECODERS)}")
+    if not hasattr(model, "cur_decoder"):
+        raise ModelLoadError(
+            f"--decoder={decoder} chooses a decoder of a hybrid model, but {model_name!r} is a "
+            f"{type(model).__name__}, which has one alone; leave the flag out"
+        )
+    model.change_decoding_strategy(decoder_type=decoder, verbose=False)
 
 
 def _remedy(model_name: str) -> str:

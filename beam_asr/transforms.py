@@ -50,10 +50,12 @@ class ReadManifest(beam.PTransform):
         pattern: path, URI, glob or folder, or several, also as one comma-separated string. Globs
             and folders of audio files (``bucket/audio/**/*.flac``) give a row for each file;
             anything else is a manifest of one JSON object a line, compressed or not.
+        filepath_key: the field that names the audio, in the rows made of audio files.
     """
 
-    def __init__(self, pattern: str | Iterable[str]):
+    def __init__(self, pattern: str | Iterable[str], filepath_key: str = "audio_filepath"):
         super().__init__()
+        self._filepath_key = filepath_key
         patterns = [pattern] if isinstance(pattern, str) else list(pattern)
         self._patterns = [part.strip() for each in patterns for part in each.split(",")]
         if not all(self._patterns):
@@ -65,7 +67,7 @@ class ReadManifest(beam.PTransform):
             | "Patterns" >> beam.Create(self._patterns)
             | "FindFiles" >> beam.FlatMap(files_of).with_output_types(str)
             | "SpreadFiles" >> beam.Reshuffle()
-            | "ReadRows" >> beam.FlatMap(rows_of).with_output_types(Row)
+            | "ReadRows" >> beam.FlatMap(rows_of, self._filepath_key).with_output_types(Row)
         )
 
 
@@ -84,6 +86,7 @@ class Transcribe(beam.PTransform):
             chooses by the device.
         device: ``auto``, ``cuda`` or ``cpu``.
         channel: the channel of the audio to take, from 0; None averages them.
+        decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Transcribe(beam.PTransform):
         max_batch_seconds: float | None = None,
         device: str = "auto",
         channel: int | None = None,
+        decoder: str | None = None,
     ):
         super().__init__()
         if batch_size < 1:
@@ -103,7 +107,7 @@ class Transcribe(beam.PTransform):
             raise ValueError(f"max_batch_seconds is {max_batch_seconds}, but must be above 0")
         if filepath_key == pred_text_key:
             raise ValueError(f"filepath_key and pred_text_key are both {filepath_key!r}")
-        self._spec = ModelSpec(model_name, device)
+        self._spec = ModelSpec(model_name, device, decoder)
         self._filepath_key = filepath_key
         self._pred_text_key = pred_text_key
         self._batch_size = batch_size

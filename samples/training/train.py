@@ -8,11 +8,16 @@ A manifest is PATH[:WEIGHT[:SPEEDS]]: the share of the training audio drawn from
 speeds its clips are kept. Log-mel spectrograms are computed once; noise, telephone band, gain and
 concatenation are applied to them. The learning rate is warmed up and decays with the time used, and
 the exponential mean of the weights is what is saved: no checkpoint is chosen by the held-out clips.
+
+With ``--start model.nemo`` training goes on from a model, with a new schedule. Its alignment of the
+clips then serves to cut them into words, and items of words out of their sentences are drawn too:
+a small corpus of repeated phrases is else learned by heart, and no new word is spelled right.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import random
@@ -22,6 +27,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import soxr
 import torch
@@ -35,6 +41,7 @@ FRAMES_PER_SECOND = 100
 LONGEST = 16 * FRAMES_PER_SECOND  # of a training item, concatenated or not; longer clips go alone
 BATCH_FRAMES = 70 * FRAMES_PER_SECOND
 FLOOR = math.log(2**-24)  # NeMo's log_zero_guard_value: what silence becomes
+CUT_SHARE = 0.45  # of the items are of words out of their sentences, where words are known
 TELEPHONE_BINS = 58  # mel bins below about 3.4 kHz of 80 up to 8 kHz
 
 
@@ -178,10 +185,82 @@ class LockedDropout(torch.nn.Module):
         return x * (kept / (1 - self.p)).to(x.dtype)
 
 
+@dataclass
+class Clip:
+    """A training clip: its frames at each speed, and where its words are, if that is known."""
+
+    speeds: list[torch.Tensor]
+    text: str
+    words: list[tuple[str, float, float]] | None = None  # word, start, end: parts of the length
+
+
+def align(log_probs: torch.Tensor, tokens: list[int], blank: int) -> list[tuple[int, int]] | None:
+    """First and last frame of each token on the best CTC path; None if there is no path.
+
+    Args:
+        log_probs: (frames, vocabulary).
+    """
+    states = [blank]
+    for token in tokens:
+        states += [token, blank]
+    emit = log_probs[:, states].numpy()
+    skip = np.array([i > 1 and s != blank and s != states[i - 2] for i, s in enumerate(states)])
+    score = np.full(len(states), -np.inf, np.float32)
+    score[:2] = emit[0, :2]
+    came = np.zeros(emit.shape, np.int8)
+    for frame in range(1, len(emit)):
+        options = np.stack(
+            [
+                score,
+                np.concatenate([[-np.inf], score[:-1]]),
+                np.where(skip, np.concatenate([[-np.inf, -np.inf], score[:-2]]), -np.inf),
+            ]
+        )
+        came[frame] = options.argmax(0)
+        score = options.max(0) + emit[frame]
+    state = len(states) - 1 if score[-1] >= score[-2] else len(states) - 2
+    if not np.isfinite(score[state]):
+        return None
+    spans: dict[int, list[int]] = {}
+    for frame in range(len(emit) - 1, -1, -1):
+        if state % 2:
+            spans.setdefault(state // 2, []).append(frame)
+        state -= came[frame, state]
+    return [(spans[index][-1], spans[index][0]) for index in range(len(tokens))]
+
+
+def find_words(model: EncDecCTCModelBPE, clip: Clip) -> None:
+    """Sets where the clip's words are, as the model hears it at the middle speed."""
+    frames = clip.speeds[len(clip.speeds) // 2].float()[None]
+    length = torch.tensor([frames.shape[2]])
+    tokens = model.tokenizer.text_to_ids(clip.text)
+    if len(clip.text.split()) < 2:
+        return
+    frames, *_ = normalize_batch(frames, length, normalize_type="per_feature")
+    with torch.inference_mode():
+        encoded, _ = model.encoder(audio_signal=frames, length=length)
+        log_probs = model.decoder(encoder_output=encoded)[0]
+    spans = align(log_probs, tokens, log_probs.shape[1] - 1)
+    if spans is None:
+        return
+    pieces = model.tokenizer.ids_to_tokens(tokens)
+    firsts = [index for index, piece in enumerate(pieces) if piece.startswith("\u2581")]
+    total = len(log_probs)
+    cuts = [max(0.0, spans[0][0] - 3)]
+    cuts += [(spans[index - 1][1] + 1 + spans[index][0]) / 2 for index in firsts[1:]]
+    cuts += [min(float(total), spans[-1][1] + 4)]
+    words = clip.text.split()
+    if len(firsts) == len(words):
+        clip.words = [
+            (word, start / total, end / total)
+            for word, start, end in zip(words, cuts[:-1], cuts[1:], strict=True)
+        ]
+
+
 class Items:
     """Draws training items: frames (80, n) and token ids."""
 
-    def __init__(self, corpora: list[list[tuple[list[torch.Tensor], str]]], weights, encode, rng):
+    def __init__(self, corpora: list[list[Clip]], weights, encode, rng):
         self.corpora, self.weights, self.encode, self.rng = corpora, weights, encode, rng
         self.bags: list[list[int]] = [[] for _ in corpora]
 
@@ -189,17 +268,31 @@ class Items:
         bag = self.bags[which]
         if not bag:
             bag.extend(self.rng.sample(range(len(self.corpora[which])), len(self.corpora[which])))
-        speeds, text = self.corpora[which][bag.pop()]
-        return self.rng.choice(speeds).float(), text
+        clip = self.corpora[which][bag.pop()]
+        return self.rng.choice(clip.speeds).float(), clip.text
+
+    def few_words(self, which: int) -> tuple[torch.Tensor, str]:
+        """One to three words out of their sentence."""
+        clip = self.rng.choice(self.corpora[which])
+        if not clip.words:
+            return self.draw(which)
+        frames = self.rng.choice(clip.speeds)
+        first = self.rng.randrange(len(clip.words))
+        chosen = clip.words[first : first + self.rng.choice([1, 1, 2, 3])]
+        start, end = (round(part * frames.shape[1]) for part in (chosen[0][1], chosen[-1][2]))
+        return frames[:, start : max(end, start + 8)].float(), " ".join(word for word, *_ in chosen)
 
     def item(self) -> tuple[torch.Tensor, list[int]]:
         which = self.rng.choices(range(len(self.corpora)), self.weights)[0]
-        frames, text = self.draw(which)
-        while frames.shape[1] < LONGEST / 2 and self.rng.random() < 0.45:
-            more, words = self.draw(which)
+        draw, go_on = self.draw, 0.45
+        if self.rng.random() < CUT_SHARE:
+            draw, go_on = self.few_words, 0.75
+        frames, text = draw(which)
+        while frames.shape[1] < LONGEST / 2 and self.rng.random() < go_on:
+            more, words = draw(which)
             if frames.shape[1] + more.shape[1] > LONGEST:
                 break
-            gap = self.rng.randint(0, 40)
+            gap = self.rng.randint(0, 40 if draw == self.draw else 12)
             quiet = FLOOR + 3 * torch.rand(80, gap)
             frames, text = torch.cat([frames, quiet, more], dim=1), f"{text} {words}".strip()
         babble, _ = self.draw(which)
@@ -266,6 +359,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", action="append", required=True, type=Corpus.parse)
     parser.add_argument("--held_out", type=Corpus.parse, required=True)
+    parser.add_argument("--start", type=Path, help="a model of this program's to go on from")
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--width", type=int, default=176)
@@ -292,6 +386,8 @@ def main() -> None:
         character_coverage=1.0,
     )
     model = EncDecCTCModelBPE(cfg=config(tokenizer.name, args))
+    if args.start:
+        model = EncDecCTCModelBPE.restore_from(str(args.start), map_location="cpu")
     for module in list(model.encoder.modules()):
         for name, child in module.named_children():
             if isinstance(child, torch.nn.Dropout):
@@ -304,10 +400,13 @@ def main() -> None:
     model.eval()
     with torch.inference_mode():
         corpora = [
-            [(spectrograms(model, row, corpus.speeds), row["text"]) for row in corpus_rows]
+            [Clip(spectrograms(model, row, corpus.speeds), row["text"]) for row in corpus_rows]
             for corpus, corpus_rows in zip(args.manifest, rows, strict=True)
         ]
     model.preprocessor.featurizer.normalize = normalised
+    if args.start:
+        for clip in itertools.chain.from_iterable(corpora):
+            find_words(model, clip)
     print(f"spectrograms in {time.monotonic() - started:.0f} s", flush=True)
     items = Items(corpora, [c.weight for c in args.manifest], model.tokenizer.text_to_ids, rng)
 

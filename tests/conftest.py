@@ -1,0 +1,62 @@
+"""Fixtures: real models, real clips, and the job as a user runs it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beam_asr import cli
+
+REPOSITORY = Path(__file__).parent.parent
+SAMPLES = REPOSITORY / "samples"
+SAMPLE_MODEL = SAMPLES / "model.nemo"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Callable[[str], Path]:
+    """Gives the ``.nemo`` of a tiny random model of a decoder family, built once."""
+    from tests import tiny_models
+
+    folder = tmp_path_factory.mktemp("models")
+    return functools.cache(lambda family: tiny_models.build(family, folder))
+
+
+@pytest.fixture(scope="session")
+def prompts() -> Path:
+    """The folder of Debian's 568 recorded English prompts, with their manifests."""
+    folder = REPOSITORY / ".cache" / "prompts"
+    subprocess.run(["bash", str(REPOSITORY / "tests/fetch_prompts.sh"), str(folder)], check=True)
+    return folder
+
+
+def read_records(folder: Path, kind: str) -> list[dict]:
+    """All records of the shards of one kind."""
+    return [
+        json.loads(line)
+        for shard in sorted(folder.glob(f"{kind}-*.jsonl"))
+        for line in shard.read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def write_manifest(path: Path, rows: list[dict | str]) -> Path:
+    """A manifest of these rows; a string is taken as a line as it is."""
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def transcribe(capsys) -> Callable[..., tuple[int, str, str]]:
+    """Runs ``beam-asr transcribe`` in this process; gives status, output and errors."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main(["transcribe", *map(str, args)])
+        return status, *capsys.readouterr()
+
+    return run

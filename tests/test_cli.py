@@ -1,0 +1,90 @@
+"""What the command does before it starts a job, in a process of its own where imports count."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ["apache_beam", "torch", "nemo", "numpy", "soundfile", "av"]
+
+
+@pytest.mark.parametrize("args", [["--help"], ["transcribe", "--help"], ["transcribe"]])
+def test_help_and_wrong_usage_import_nothing_heavy(args):
+    script = f"""
+import sys
+from beam_asr import cli
+status = cli.main({args!r})
+heavy = [name for name in {HEAVY!r} if name in sys.modules]
+sys.exit(f"imported {{heavy}}" if heavy else status)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == (0 if "--help" in args else 2), ended.stderr
+
+
+def test_launching_a_job_imports_neither_nemo_nor_torch(tmp_path):
+    script = f"""
+import sys
+import beam_asr.pipeline
+import apache_beam as beam
+from beam_asr.options import parse_args
+(folder := {str(tmp_path)!r})
+open(folder + "/m.jsonl", "w").close()
+options = parse_args(["transcribe", "--input", folder + "/m.jsonl", "--output", folder + "/out",
+    "--model_name", "nvidia/parakeet-tdt-0.6b-v3"])
+beam_asr.pipeline.check(options)
+beam_asr.pipeline.build(beam.Pipeline(), options)
+heavy = [name for name in ("torch", "nemo") if name in sys.modules]
+sys.exit(f"imported {{heavy}}" if heavy else 0)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"audio_filepath": "a.wav"}\n')
+    return path
+
+
+def test_an_unknown_flag_is_refused_and_the_nearest_one_named(transcribe, manifest, tmp_path):
+    args = ["--input", manifest, "--output", tmp_path / "out", "--model_name", "m"]
+    status, _, errors = transcribe(*args, "--batchsize=3")
+    assert status == 2
+    assert "--batchsize" in errors
+    assert "did you mean --batch_size?" in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_input_that_is_not_there_is_refused(transcribe, tmp_path):
+    args = ["--output", tmp_path / "out", "--model_name", "m"]
+    status, _, errors = transcribe("--input", tmp_path / "none-*.jsonl", *args)
+    assert (status, "none-*.jsonl" in errors) == (2, True)
+    status, _, errors = transcribe("--input", tmp_path, *args)
+    assert (status, "no audio files" in errors) == (2, True)
+
+
+def test_a_model_file_that_is_not_there_is_refused(transcribe, manifest, tmp_path):
+    args = ["--input", manifest, "--output", tmp_path / "out"]
+    status, _, errors = transcribe(*args, "--model_name", tmp_path / "none.nemo")
+    assert (status, "none.nemo" in errors) == (2, True)
+
+
+def test_a_folder_that_holds_something_is_refused(transcribe, manifest, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.txt").write_text("mine")
+    status, _, errors = transcribe("--input", manifest, "--output", out, "--model_name", "m")
+    assert status == 2
+    assert "precious.txt" in errors
+    assert "--overwrite" in errors
+    assert [path.name for path in out.iterdir()] == ["precious.txt"]
+
+
+def test_resume_of_a_finished_run_does_nothing(transcribe, manifest, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "_SUCCESS").touch()
+    args = ["--input", manifest, "--output", out, "--model_name", "none.nemo"]
+    status, printed, _ = transcribe(*args, "--resume")
+    assert (status, "finished" in printed) == (0, True)

@@ -1,0 +1,108 @@
+import json
+
+import pytest
+
+from beam_asr import manifest
+from beam_asr.manifest import Row
+
+
+def test_a_row_gives_its_audio_beside_its_manifest_with_offset_and_duration():
+    row = Row('{"audio_filepath": "a/b.wav", "offset": 1.5, "duration": 2}', "/data/m.jsonl", 3)
+    assert manifest.parse(row) == (row, "/data/a/b.wav", 1.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("audio", "where", "expected"),
+    [
+        ("b.wav", "/data/m.jsonl", "/data/b.wav"),
+        ("../b.wav", "/data/sub/m.jsonl", "/data/b.wav"),
+        ("/abs/b.wav", "/data/m.jsonl", "/abs/b.wav"),
+        ("b.wav", "gs://bucket/data/m.jsonl", "gs://bucket/data/b.wav"),
+        ("../b.wav", "s3://bucket/data/m.jsonl", "s3://bucket/b.wav"),
+        ("gs://other/b.wav", "/data/m.jsonl", "gs://other/b.wav"),
+        ("gs://other/b.wav", "gs://bucket/m.jsonl", "gs://other/b.wav"),
+        ("zip://b.wav::s3://bucket/c.zip", "/m.jsonl", "zip://b.wav::s3://bucket/c.zip"),
+        ("b.wav", "", "b.wav"),
+    ],
+)
+def test_audio_is_relative_to_its_manifest_wherever_that_lies(audio, where, expected):
+    assert manifest.resolve(audio, where) == expected
+
+
+def test_audio_relative_to_the_working_folder_is_found_as_nemo_finds_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/b.wav").touch()
+    (tmp_path / "lists").mkdir()
+    listed = str(tmp_path / "lists/m.jsonl")
+    assert manifest.resolve("clips/b.wav", listed) == str(tmp_path / "clips/b.wav")
+    (tmp_path / "lists/clips").mkdir()
+    (tmp_path / "lists/clips/b.wav").touch()
+    assert manifest.resolve("clips/b.wav", listed) == str(tmp_path / "lists/clips/b.wav")
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "message"),
+    [
+        ("{", manifest.NotJsonError, "one JSON object a line"),
+        ("[" * 100_000, manifest.NotJsonError, "one JSON object a line"),
+        ('["a.wav"]', manifest.NotAnObjectError, "a list"),
+        ('"a.wav"', manifest.NotAnObjectError, "a string"),
+        ("null", manifest.NotAnObjectError, "null"),
+        ('{"audio": "a.wav"}', manifest.MissingAudioError, "'audio_filepath'"),
+        ('{"audio_filepath": null}', manifest.MissingAudioError, "'audio_filepath'"),
+        ('{"audio_filepath": 3}', manifest.BadFieldError, "a number (3)"),
+        ('{"audio_filepath": " "}', manifest.BadFieldError, "'audio_filepath'"),
+        ('{"audio_filepath": "a", "offset": "3"}', manifest.BadFieldError, "'offset' is a string"),
+        ('{"audio_filepath": "a", "offset": -1}', manifest.BadFieldError, "'offset' is -1"),
+        ('{"audio_filepath": "a", "offset": true}', manifest.BadFieldError, "a boolean"),
+        ('{"audio_filepath": "a", "duration": NaN}', manifest.BadFieldError, "'duration' is nan"),
+        ('{"audio_filepath": "a", "duration": 0}', manifest.BadFieldError, "'duration' is 0"),
+        ('{"audio_filepath": "a", "duration": 1e999}', manifest.BadFieldError, "is inf"),
+    ],
+)
+def test_a_wrong_line_says_what_is_wrong_with_it(line, error, message):
+    with pytest.raises(error) as raised:
+        manifest.parse(Row(line))
+    assert message in str(raised.value)
+    assert len(str(raised.value)) < 300
+
+
+def test_another_field_may_name_the_audio():
+    assert manifest.parse(Row('{"path": "/a.wav"}'), "path").audio == "/a.wav"
+
+
+def test_a_transcript_is_the_row_unchanged_and_the_text():
+    line = '{"z": 1, "audio_filepath": "/a", "n": 1e-7, "i": 12345678901234567890, "l": [1, {}]}'
+    record = manifest.transcript(manifest.parse(Row(line)), "said", "hello")
+    assert list(record.items()) == [*json.loads(line).items(), ("said", "hello")]
+
+
+def test_a_failure_carries_the_row_and_why():
+    record = manifest.failure(Row('{"audio_filepath": "/a", "k": "é"}'), "audio", KeyError("x"), 3)
+    assert record == {
+        "audio_filepath": "/a",
+        "k": "é",
+        "error": {"stage": "audio", "type": "KeyError", "message": "'x'", "attempts": 3},
+    }
+
+
+def test_a_failed_line_that_is_no_row_keeps_its_text_and_its_place():
+    row = Row("{oops", "gs://b/m.jsonl", 17)
+    record = manifest.failure(row, "manifest", ValueError("no"))
+    assert record["line"] == "{oops"
+    assert (record["manifest"], record["line_number"]) == ("gs://b/m.jsonl", 17)
+
+
+def test_a_failure_message_is_short_and_on_one_line():
+    record = manifest.failure(Row("{}"), "model", RuntimeError("x\n" * 5000))
+    assert "\n" not in record["error"]["message"]
+    assert len(record["error"]["message"]) <= 500
+
+
+def test_a_failure_that_comes_in_again_loses_its_old_error_but_a_users_own_field_stays():
+    failed = manifest.failure(Row('{"audio_filepath": "/a"}'), "audio", ValueError("no"))
+    clip = manifest.parse(Row.of(failed))
+    assert manifest.transcript(clip, "pred_text", "x") == {"audio_filepath": "/a", "pred_text": "x"}
+    own = manifest.parse(Row.of({"audio_filepath": "/a", "error": "mine"}))
+    assert manifest.transcript(own, "pred_text", "x")["error"] == "mine"

@@ -1,0 +1,88 @@
+"""Command lines in, options or a refusal out; nothing is started."""
+
+import pytest
+
+from beam_asr import cli
+from beam_asr.options import TranscribeOptions, parse_args
+
+LEAST = ["transcribe", "--input=m.jsonl", "--output=out", "--model_name=m.nemo"]
+
+
+def test_the_defaults_are_those_of_the_interface():
+    assert parse_args(LEAST) == TranscribeOptions(
+        input=["m.jsonl"],
+        output="out",
+        model_name="m.nemo",
+        filepath_key="audio_filepath",
+        pred_text_key="pred_text",
+        batch_size=128,
+        max_batch_seconds=None,
+        device="auto",
+        channel=None,
+        decoder=None,
+        resume=False,
+        overwrite=False,
+        max_failure_fraction=0.1,
+        beam_args=[],
+    )
+
+
+def test_every_flag_arrives():
+    args = """transcribe --input a,b --input c --output o --model_name n --filepath_key path
+        --pred_text_key said --batch_size 7 --max_batch_seconds 2.5 --device cpu --channel 1
+        --decoder ctc --overwrite --max_failure_fraction 0.5 --runner=FlinkRunner --parallelism 2"""
+    assert parse_args(args.split()) == TranscribeOptions(
+        input=["a", "b", "c"],
+        output="o",
+        model_name="n",
+        filepath_key="path",
+        pred_text_key="said",
+        batch_size=7,
+        max_batch_seconds=2.5,
+        device="cpu",
+        channel=1,
+        decoder="ctc",
+        resume=False,
+        overwrite=True,
+        max_failure_fraction=0.5,
+        beam_args=["--runner=FlinkRunner", "--parallelism", "2"],
+    )
+    assert parse_args([*LEAST, "--resume"]).resume
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--batch_size=0"], "'0' is not a whole number of 1 or more"),
+        (["--batch_size=many"], "'many'"),
+        (["--max_batch_seconds=-1"], "--max_batch_seconds: -1"),
+        (["--max_batch_seconds=nan"], "--max_batch_seconds: nan"),
+        (["--max_batch_seconds=inf"], "--max_batch_seconds: inf"),
+        (["--device=tpu"], "choose from"),
+        (["--channel=-1"], "--channel"),
+        (["--max_failure_fraction=2"], "2 is not within 0 and 1"),
+        (["--filepath_key="], "--filepath_key: is empty"),
+        (["--input=a,,b"], "--input: is empty"),
+        (["--pred_text_key=audio_filepath"], "are both 'audio_filepath'"),
+        (["--resume", "--overwrite"], "choose one"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_status_2_and_named(flags, named, capsys):
+    assert cli.main([*LEAST, *flags]) == 2
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["--input", "--output", "--model_name"])
+def test_a_missing_flag_is_named(missing, capsys):
+    assert cli.main([arg for arg in LEAST if not arg.startswith(missing)]) == 2
+    assert missing in capsys.readouterr().err
+
+
+def test_no_command_is_wrong_usage(capsys):
+    assert cli.main([]) == 2
+    assert "transcribe" in capsys.readouterr().err
+
+
+def test_help_is_no_failure(capsys):
+    assert cli.main(["transcribe", "--help"]) == 0
+    assert "--max_batch_seconds" in capsys.readouterr().out

@@ -1,0 +1,109 @@
+import json
+from collections import Counter
+
+import pytest
+
+from beam_asr import output, storage
+from beam_asr.output import Statistics
+
+
+def test_records_keep_text_readable_and_order():
+    line = output.encode({"z": 1, "a": "žluťoučký 日本", "f": 1e-7})
+    assert line == '{"z": 1, "a": "žluťoučký 日本", "f": 1e-07}\n'.encode()
+
+
+def test_a_lone_surrogate_is_kept_as_an_escape():
+    assert json.loads(output.encode({"a": "\ud800"})) == {"a": "\ud800"}
+
+
+def test_a_large_result_is_split_into_shards():
+    assert [output.shard_count(n) for n in (0, 1, 50_000, 50_001)] == [1, 1, 1, 2]
+    assert output.shard_name("transcripts", 3, 12) == "transcripts-00003-of-00012.jsonl"
+
+
+def test_lost_and_doubled_rows_are_told_with_the_numbers():
+    output.check_complete(10, 7, 3)
+    with pytest.raises(output.LostRowsError, match=r"10 rows went in, but 6 .* 3 .* 1 rows"):
+        output.check_complete(10, 6, 3)
+    with pytest.raises(output.LostRowsError, match="2 rows"):
+        output.check_complete(10, 9, 3)
+
+
+def test_failures_fail_the_job_only_when_many_and_above_the_fraction():
+    output.check_failures(99, Counter(a=99), 0.1)
+    output.check_failures(1000, Counter(a=100), 0.1)
+    with pytest.raises(output.TooManyFailuresError, match=r"101 of 1000 rows failed .*100 x a"):
+        output.check_failures(1000, Counter(a=100, b=1), 0.1)
+
+
+def test_a_summary_gives_ratios_of_its_sums():
+    statistics = sum(
+        [
+            Statistics(rows_in=5),
+            Statistics(0, 3600.0, 4000.0, 36.0, 2.0, 3, frozenset([(("model", "m"),)])),
+            Statistics(0, 3600.0, 4000.0, 36.0, 2.0, 3, frozenset([(("model", "m"),)])),
+        ],
+        Statistics(),
+    )
+    summary = output.summary(statistics, 3, Counter(B=1, A=1), 100.0, {"options": {"x": 1}})
+    assert summary["rows_in"] == 5
+    assert summary["failed"] == 2
+    assert summary["failed_by_type"] == {"A": 1, "B": 1}
+    assert summary["audio_hours"] == 2
+    assert summary["rtfx_end_to_end"] == 72
+    assert summary["rtfx_model"] == 100
+    assert summary["padding_efficiency"] == 0.9
+    assert summary["models"] == [{"model": "m"}]
+    assert summary["options"] == {"x": 1}
+
+
+def test_a_summary_of_nothing_divides_by_nothing():
+    summary = output.summary(Statistics(), 0, Counter(), 1.0, {})
+    assert summary["rtfx_model"] is None
+    assert summary["padding_efficiency"] is None
+
+
+def test_stale_shards_go_and_other_files_stay(tmp_path):
+    for name in ("transcripts-00001-of-00002.jsonl", "failures-00000-of-00001.jsonl", "mine.jsonl"):
+        (tmp_path / name).touch()
+    (tmp_path / "transcripts-00000-of-00001.jsonl").touch()
+    output.delete_stale(str(tmp_path), ["transcripts-00000-of-00001.jsonl"])
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == ["mine.jsonl", "transcripts-00000-of-00001.jsonl"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "x.jsonl"
+    target.write_text("old")
+
+    def lines():
+        yield b"new"
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        storage.write(str(target), lines())
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_files_are_read_and_written_in_any_storage():
+    storage.write("memory://bucket/folder/a.jsonl", [b"x\n"])
+    assert storage.names_in("memory://bucket/folder") == ["a.jsonl"]
+    assert list(storage.read_lines("memory://bucket/folder/a.jsonl")) == ["x"]
+    assert storage.find("memory://bucket/**/*.jsonl") == ["memory:///bucket/folder/a.jsonl"]
+    storage.delete("memory://bucket/folder/a.jsonl")
+    assert storage.names_in("memory://bucket/folder") == []
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_line_ends_and_byte_order_marks_are_no_part_of_a_line(tmp_path, end, mark):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(mark + f'{{"a": "é"}}{end}{{"b": 1}}'.encode())
+    assert list(storage.read_lines(str(path))) == ['{"a": "é"}', '{"b": 1}']
+
+
+def test_a_byte_that_is_no_utf8_spoils_only_its_line(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"a": "\xff"}\n{"b": 1}\n')
+    assert list(storage.read_lines(str(path))) == ['{"a": "\\xff"}', '{"b": 1}']
