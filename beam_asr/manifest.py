@@ -52,8 +52,15 @@ class Row(NamedTuple):
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Row:
-        """A row that comes from no manifest, from its fields."""
-        return cls(json.dumps(fields, ensure_ascii=False))
+        """A row that comes from no manifest, from its fields.
+
+        Raises:
+            BadFieldError: a field holds what JSON has no form for.
+        """
+        try:
+            return cls(json.dumps(fields, ensure_ascii=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadFieldError(f"the row's fields cannot be written as JSON ({error})") from None
 
 
 class Clip(NamedTuple):

@@ -162,8 +162,10 @@ class _Validate(beam.DoFn):
         self._filepath_key = filepath_key
 
     def process(self, element: Row | Record) -> Iterator[Any]:
-        row = Row.of(element) if isinstance(element, dict) else element
+        row = element if isinstance(element, Row) else Row(repr(element))
         try:
+            if isinstance(element, dict):
+                row = Row.of(element)
             yield manifest.parse(row, self._filepath_key)
         except manifest.ManifestError as error:
             yield _failed(row, "manifest", error)

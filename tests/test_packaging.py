@@ -15,8 +15,8 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A folder with the sdist, and the wheel made from that sdist."""
+def source(tmp_path_factory):
+    """A copy of the project without what is no part of the package."""
     source = tmp_path_factory.mktemp("source") / "project"
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
@@ -26,6 +26,12 @@ def built(tmp_path_factory):
         if not name.startswith(("samples/", "tests/")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, source / name)
+    return source
+
+
+@pytest.fixture(scope="module")
+def built(source, tmp_path_factory):
+    """A folder with the sdist, and the wheel made from that sdist."""
     out = tmp_path_factory.mktemp("dist")
     subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)],
@@ -59,6 +65,16 @@ def test_the_sdist_builds_without_the_repository(built):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"setup.py", "requirements.in", "requirements.txt", "README.md", "LICENSE"} <= names
+
+
+def test_beam_builds_the_package_from_the_setup_file(source, tmp_path, monkeypatch):
+    from apache_beam.runners.portability.stager import Stager
+
+    monkeypatch.chdir(source)
+    package = Stager._build_setup_package(str(source / "setup.py"), str(tmp_path))
+    with tarfile.open(package) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"beam_asr/transforms.py", "requirements.in"} <= names
 
 
 def pinned(name: str) -> dict[str, str]:

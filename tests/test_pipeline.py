@@ -14,7 +14,8 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_asr import ReadManifest, Transcribe, WriteManifest, audio, model_host
+from beam_asr import ReadManifest, Transcribe, Transcribed, WriteManifest, audio, model_host
+from beam_asr.output import Statistics
 from tests.conftest import SAMPLE_MODEL, SAMPLES, read_records, write_manifest
 from tests.tiny_models import speechlike
 
@@ -337,6 +338,31 @@ def test_any_records_can_be_written_as_a_manifest(tmp_path):
         pipeline | beam.Create([{"a": 1}, {"a": 2}]) | WriteManifest(str(tmp_path / "out"))
     assert sorted(record["a"] for record in read_records(tmp_path / "out", "transcripts")) == [1, 2]
     assert json.loads((tmp_path / "out/summary.json").read_text())["rows_in"] == 2
+
+
+def test_a_row_that_json_cannot_hold_fails_alone(clips, model, tmp_path):
+    rows = [{"audio_filepath": str(clips / "01.flac")}, {"audio_filepath": "a", "x": {1, 2}}]
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        transcribed = pipeline | beam.Create(rows) | Transcribe(model_name=str(model))
+        transcribed | WriteManifest(str(tmp_path / "out"))
+    (failure,) = read_records(tmp_path / "out", "failures")
+    assert failure["line"] == repr(rows[1])
+    assert failure["error"]["type"] == "BadFieldError"
+    assert len(read_records(tmp_path / "out", "transcripts")) == 1
+
+
+def test_a_row_lost_on_the_way_fails_the_job_with_the_numbers(tmp_path):
+    out = tmp_path / "out"
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    parts = Transcribed(
+        pipeline | "Transcripts" >> beam.Create([{"a": 1}, {"a": 2}]),
+        pipeline | "Failures" >> beam.Create([]),
+        pipeline | "Statistics" >> beam.Create([Statistics(rows_in=3)]),
+    )
+    parts | WriteManifest(str(out))
+    with pytest.raises(Exception, match="3 rows went in, but 2 transcripts and 0 failures"):
+        pipeline.run()
+    assert not (out / "_SUCCESS").exists()
 
 
 def test_read_manifest_gives_every_line_with_its_place(tmp_path):

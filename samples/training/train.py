@@ -225,7 +225,7 @@ def align(log_probs: torch.Tensor, tokens: list[int], blank: int) -> list[tuple[
     for frame in range(len(emit) - 1, -1, -1):
         if state % 2:
             spans.setdefault(state // 2, []).append(frame)
-        state -= came[frame, state]
+        state -= int(came[frame, state])
     return [(spans[index][-1], spans[index][0]) for index in range(len(tokens))]
 
 
