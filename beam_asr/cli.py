@@ -6,11 +6,15 @@ import json
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 
 from beam_asr.options import TranscribeOptions, parse_args
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+# Errors that say what to do, for which a traceback is only noise.
+EXPLAINED = re.compile(r"\b(ModelLoadError|LostRowsError|TooManyFailuresError|NoInputError): ")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -20,6 +24,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         return int(ended.code or 0)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Beam logs the traceback of a failed step several times over, and raises it as well.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     return transcribe(options)
 
 
@@ -41,7 +47,8 @@ def transcribe(options: TranscribeOptions) -> int:
         print("beam-asr: interrupted; the output has no _SUCCESS", file=sys.stderr)
         return FAILED
     except Exception as error:
-        logging.getLogger(__name__).debug("the job failed", exc_info=True)
+        if not EXPLAINED.search("".join(traceback.format_exception(error))):
+            traceback.print_exception(error)
         print(f"beam-asr: the job failed: {cause(error)}", file=sys.stderr)
         return FAILED
     print(last_line(options.output))
