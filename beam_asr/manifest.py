@@ -150,13 +150,16 @@ def failure(row: Row, stage: str, error: BaseException, attempts: int = 1) -> di
     """The terminal record of a row that could not be transcribed.
 
     It carries the row's fields, or for a line that has none the raw line and its place, and
-    ``error`` with the stage, the error's class, its message and how many attempts were made.
+    ``error`` with the stage, the error's class, its message and how many attempts were made. The
+    message of an error in the manifest begins with the place.
     """
     try:
         fields = parse_fields(row.line)
     except ManifestError:
         fields = {"line": row.line, "manifest": row.manifest, "line_number": row.line_number}
     message = " ".join(str(error).split())
+    if row.manifest and stage == "manifest":
+        message = f"{row.manifest}:{row.line_number}: {message}"
     if len(message) > 500:
         message = message[:497] + "..."
     return {

@@ -36,9 +36,9 @@ class Transcribed(NamedTuple):
         statistics: sums over the job; one element for each window and bundle.
     """
 
-    transcripts: PCollection
-    failures: PCollection
-    statistics: PCollection
+    transcripts: PCollection[Record]
+    failures: PCollection[Record]
+    statistics: PCollection[Statistics]
 
 
 class ReadManifest(beam.PTransform):

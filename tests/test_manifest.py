@@ -94,6 +94,15 @@ def test_a_failed_line_that_is_no_row_keeps_its_text_and_its_place():
     assert (record["manifest"], record["line_number"]) == ("gs://b/m.jsonl", 17)
 
 
+def test_a_failed_row_of_a_manifest_says_where_it_stands():
+    row = Row('{"audio": "a.wav"}', "gs://b/m.jsonl", 17)
+    with pytest.raises(manifest.MissingAudioError) as raised:
+        manifest.parse(row)
+    record = manifest.failure(row, "manifest", raised.value)
+    assert record["audio"] == "a.wav"
+    assert record["error"]["message"].startswith("gs://b/m.jsonl:17: the row has no")
+
+
 def test_a_failure_message_is_short_and_on_one_line():
     record = manifest.failure(Row("{}"), "model", RuntimeError("x\n" * 5000))
     assert "\n" not in record["error"]["message"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 
 import apache_beam as beam
+import jiwer
 import numpy as np
 import pytest
 import soundfile
@@ -20,6 +22,7 @@ from tests.conftest import SAMPLE_MODEL, SAMPLES, read_records, write_manifest
 from tests.tiny_models import speechlike
 
 RATE = 16_000
+SAMPLES_README = (SAMPLES / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,8 @@ def test_every_prompt_is_transcribed_and_each_broken_input_fails_with_its_own_re
     for failure in failures:
         assert failure["error"]["attempts"] == 1
         sent = bad[failure["error"]["type"]]
+        if failure["error"]["stage"] == "manifest":
+            assert failure["error"]["message"].startswith(f"{spoilt}:")
         if isinstance(sent, dict):
             assert {key: failure[key] for key in sent} == sent
             assert failure["error"]["stage"] in ("manifest", "audio")
@@ -101,6 +106,14 @@ def test_every_prompt_is_transcribed_and_each_broken_input_fails_with_its_own_re
     assert sorted(without, key=by_name) == sorted(rows, key=by_name)
     by_file = {record["audio_filepath"]: record["pred_text"] for record in transcripts}
     assert by_file["silence_10.flac"] == ""
+
+    # What samples/README.md says of the model is what the job just measured.
+    held_out = [json.loads(line) for line in (prompts / "held_out.jsonl").read_text().splitlines()]
+    rate = jiwer.wer(
+        [row["text"] for row in held_out], [by_file[row["audio_filepath"]] for row in held_out]
+    )
+    (stated,) = re.findall(r"held-out prompts \| .* \| ([\d.]+) %", SAMPLES_README)
+    assert 100 * rate == pytest.approx(float(stated), abs=0.5)
 
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["rows_in"] == 580 == summary["transcribed"] + summary["failed"]
