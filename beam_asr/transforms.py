@@ -17,7 +17,9 @@ from beam_asr import audio, batching, containment, manifest, model_host, output,
 from beam_asr.inputs import files_of, rows_of
 from beam_asr.manifest import Clip, Row
 from beam_asr.model_host import ModelSpec
+from beam_asr.options import DECODERS, DEVICES
 from beam_asr.output import Statistics
+from beam_asr.recognizer import SHORTEST_SECONDS
 
 Record = dict[str, Any]
 
@@ -84,9 +86,12 @@ class Transcribe(beam.PTransform):
         batch_size: most clips in one forward pass.
         max_batch_seconds: most padded seconds in one forward pass (clips x longest clip); None
             chooses by the device.
-        device: ``auto``, ``cuda`` or ``cpu``.
+        device: ``auto`` takes a GPU if there is one, ``cuda`` fails without one, ``cpu``.
         channel: the channel of the audio to take, from 0; None averages them.
         decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
+
+    Raises:
+        ValueError: an argument is out of its range; when the graph is built.
     """
 
     def __init__(
@@ -107,6 +112,12 @@ class Transcribe(beam.PTransform):
             raise ValueError(f"max_batch_seconds is {max_batch_seconds}, but must be above 0")
         if filepath_key == pred_text_key:
             raise ValueError(f"filepath_key and pred_text_key are both {filepath_key!r}")
+        if device not in DEVICES:
+            raise ValueError(f"device is {device!r}, but must be one of {', '.join(DEVICES)}")
+        if decoder not in (None, *DECODERS):
+            raise ValueError(f"decoder is {decoder!r}, but must be one of {', '.join(DECODERS)}")
+        if channel is not None and channel < 0:
+            raise ValueError(f"channel is {channel}, but channels count from 0")
         self._spec = ModelSpec(model_name, device, decoder)
         self._filepath_key = filepath_key
         self._pred_text_key = pred_text_key
@@ -216,11 +227,12 @@ class _TranscribeWindow(beam.DoFn):
                 waveforms.append(waveform)
 
         seconds = [len(waveform) / self._host.sample_rate for waveform in waveforms]
+        taken = [max(length, SHORTEST_SECONDS) for length in seconds]  # by the model
         budget = self._max_batch_seconds or self._host.default_batch_seconds
-        for batch in batching.plan_batches(seconds, budget, self._batch_size):
+        for batch in batching.plan_batches(taken, budget, self._batch_size):
             statistics.batches += 1
             statistics.audio_seconds += sum(seconds[index] for index in batch)
-            statistics.padded_seconds += batching.padded_seconds([seconds[i] for i in batch])
+            statistics.padded_seconds += batching.padded_seconds([taken[index] for index in batch])
             results = containment.apply_to_each(
                 lambda indices: self._transcribe([waveforms[i] for i in indices], statistics), batch
             )

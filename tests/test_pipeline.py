@@ -284,6 +284,7 @@ def test_a_model_that_cannot_be_loaded_fails_the_job_and_no_row(clips, transcrib
     assert status == 1
     assert "cannot load the model" in errors
     assert "bad.nemo" in errors
+    assert "Traceback" not in errors
     assert not (out / "_SUCCESS").exists()
     assert not list(out.glob("*.jsonl"))
 
@@ -402,6 +403,12 @@ def test_wrong_arguments_are_refused_when_the_graph_is_built(tmp_path):
         Transcribe(model_name="m", max_batch_seconds=-1)
     with pytest.raises(ValueError, match="both 'x'"):
         Transcribe(model_name="m", filepath_key="x", pred_text_key="x")
+    with pytest.raises(ValueError, match="device is 'tpu'"):
+        Transcribe(model_name="m", device="tpu")
+    with pytest.raises(ValueError, match="decoder is 'tdt'"):
+        Transcribe(model_name="m", decoder="tdt")
+    with pytest.raises(ValueError, match="channel is -1"):
+        Transcribe(model_name="m", channel=-1)
     with pytest.raises(ValueError, match="max_failure_fraction is 3"):
         WriteManifest("out", max_failure_fraction=3)
     (tmp_path / "there").touch()
