@@ -31,10 +31,13 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from nemo.collections.asr.metrics.wer import word_error_rate as corpus_wer
 from nemo.collections.asr.models import EncDecCTCModelBPE
 from nemo.collections.asr.parts.preprocessing.features import normalize_batch
 from nemo.collections.common.tokenizers.sentencepiece_tokenizer import create_spt_model
 from omegaconf import OmegaConf
+
+from beam_asr import recognizer
 
 SAMPLE_RATE = 16_000
 FRAMES_PER_SECOND = 100
@@ -181,7 +184,7 @@ class LockedDropout(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p == 0:
             return x
-        kept = torch.rand(x.shape[0], 1, x.shape[-1]) >= self.p
+        kept = torch.rand(x.shape[0], 1, x.shape[-1], device=x.device) >= self.p
         return x * (kept / (1 - self.p)).to(x.dtype)
 
 
@@ -326,17 +329,14 @@ def collate(batch):
 
 
 def word_error_rate(model: EncDecCTCModelBPE, rows: list[dict]) -> tuple[float, list[str]]:
-    from nemo.collections.asr.metrics.wer import word_error_rate as corpus_wer
-
     texts = []
     model.eval()
     for row in rows:
         samples, _ = soundfile.read(row["audio_filepath"], dtype="float32")
-        signal = torch.from_numpy(samples)[None]
+        signal = torch.from_numpy(samples)[None].to(model.device)
+        length = torch.tensor([signal.shape[1]], device=model.device)
         with torch.inference_mode():
-            log_probs, lengths, _ = model(
-                input_signal=signal, input_signal_length=torch.tensor([signal.shape[1]])
-            )
+            log_probs, lengths, _ = model(input_signal=signal, input_signal_length=length)
         decoded = model.decoding.ctc_decoder_predictions_tensor(log_probs, decoder_lengths=lengths)
         texts.append(decoded[0].text)
     return corpus_wer(hypotheses=texts, references=[row["text"] for row in rows]), texts
@@ -410,6 +410,8 @@ def main() -> None:
     print(f"spectrograms in {time.monotonic() - started:.0f} s", flush=True)
     items = Items(corpora, [c.weight for c in args.manifest], model.tokenizer.text_to_ids, rng)
 
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.02
     )
@@ -433,9 +435,9 @@ def main() -> None:
         rate = args.learning_rate * min(1, step / 600) * (0.5 + 0.5 * math.cos(math.pi * used))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        frames, lengths, targets, target_lengths = collate(batch)
+        frames, lengths, targets, target_lengths = (part.to(device) for part in collate(batch))
         heard += int(lengths.sum())
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
             encoded, encoded_lengths = model.encoder(audio_signal=frames, length=lengths)
         log_probs = model.decoder(encoder_output=encoded.float())
         loss = torch.nn.functional.ctc_loss(
@@ -469,8 +471,11 @@ def main() -> None:
 
     swap()
     save(model, args.output)
-    restored = EncDecCTCModelBPE.restore_from(str(args.output), map_location="cpu")
-    wer, texts = word_error_rate(restored, held_out)
+    # Measured as the job hears them: clips of less than a second are padded.
+    job = recognizer.load(str(args.output), "cpu")
+    clips = [soundfile.read(row["audio_filepath"], dtype="float32")[0] for row in held_out]
+    texts = [job.transcribe([clip])[0].text for clip in clips]
+    wer = corpus_wer(hypotheses=texts, references=[row["text"] for row in held_out])
     for row, text in zip(held_out, texts, strict=True):
         print(json.dumps({"reference": row["text"], "transcript": text}))
     size = args.output.stat().st_size / 1e6
