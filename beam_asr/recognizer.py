@@ -241,11 +241,30 @@ class NemoRecognizer:
 
         shortest = int(SHORTEST_SECONDS * self.sample_rate)
         padded = [_pad_both_sides(waveform, shortest) for waveform in waveforms]
-        signal = np.zeros((len(padded), max(map(len, padded))), np.float32)
+        samples = self._independent_length(max(map(len, padded)))
+        signal = np.zeros((len(padded), samples), np.float32)
         for row, waveform in zip(signal, padded, strict=True):
             row[: len(waveform)] = waveform
         lengths = torch.tensor([len(waveform) for waveform in padded])
         return torch.from_numpy(signal).to(self._device), lengths.to(self._device)
+
+    def _independent_length(self, samples: int) -> int:
+        """How long to make a batch so that no clip's number of frames depends on the others.
+
+        Subsampling by stacking counts a clip's frames as ``(frames + padding) // factor`` with the
+        padding of the whole batch (StackingSubsampling in
+        nemo/collections/asr/parts/submodules/subsampling.py), so that the last frame of a clip
+        comes and goes with its neighbours. A batch of a multiple of the factor needs no padding
+        and rounds each of them down, which is what a clip alone gets: there the spectrogram is a
+        frame longer than the clip's ``samples // hop`` frames.
+        """
+        encoder: Any = getattr(self._model, "encoder", None)
+        subsampling: Any = getattr(encoder, "pre_encode", None)
+        if type(subsampling).__name__ != "StackingSubsampling":
+            return samples
+        hop = self._model.preprocessor.featurizer.hop_length
+        frames = samples // hop + 1
+        return samples + -frames % subsampling.subsampling_factor * hop
 
 
 def _pad_both_sides(waveform: np.ndarray, shortest: int) -> np.ndarray:
