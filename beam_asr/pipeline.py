@@ -90,7 +90,8 @@ def _beam_options(args: list[str]) -> PipelineOptions:
     for arg in args:
         flag = arg.partition("=")[0]
         if flag.startswith("--") and flag not in known:
-            ours = [f"--{field.name}" for field in dataclasses.fields(TranscribeOptions)]
+            fields = dataclasses.fields(TranscribeOptions)
+            ours = [f"--{field.name}" for field in fields if field.name != "beam_args"]
             close = difflib.get_close_matches(flag, [*ours, *sorted(known)], 1)
             meant = f"; did you mean {close[0]}?" if close else ""
             raise UsageError(f"unknown flag {flag}: it is neither ours nor Beam's{meant}")

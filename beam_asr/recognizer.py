@@ -86,11 +86,11 @@ def load(model_name: str, device: str = "auto", decoder: str | None = None) -> R
         ModelLoadError: the model, the device or the decoder asked for cannot be had.
     """
     torch_device = _choose_device(device)
+    # What they say of telemetry and training set-up is of no use to who transcribes.
     logging.getLogger("nv_one_logger").setLevel(logging.ERROR)
     from nemo.collections.asr.models import ASRModel
     from nemo.utils import logging as nemo_logging
 
-    # What they say of telemetry and training set-up is of no use to who transcribes.
     nemo_logging.setLevel(logging.ERROR)
     try:
         if model_files.is_file_name(model_name):

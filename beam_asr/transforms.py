@@ -35,7 +35,7 @@ class Transcribed(NamedTuple):
     Attributes:
         transcripts: each transcribed row, unchanged, with the text in its ``pred_text_key``.
         failures: each other row with its ``error: {stage, type, message, attempts}``.
-        statistics: sums over the job; one element for each window and bundle.
+        statistics: parts of the sums over the job: the rows in, and one element for each window.
     """
 
     transcripts: PCollection[Record]

@@ -236,9 +236,10 @@ def find_words(model: EncDecCTCModelBPE, clip: Clip) -> None:
     """Sets where the clip's words are, as the model hears it at the middle speed."""
     frames = clip.speeds[len(clip.speeds) // 2].float()[None]
     length = torch.tensor([frames.shape[2]])
-    tokens = model.tokenizer.text_to_ids(clip.text)
-    if len(clip.text.split()) < 2:
+    words = clip.text.split()
+    if len(words) < 2:
         return
+    tokens = model.tokenizer.text_to_ids(clip.text)
     frames, *_ = normalize_batch(frames, length, normalize_type="per_feature")
     with torch.inference_mode():
         encoded, _ = model.encoder(audio_signal=frames, length=length)
@@ -252,7 +253,6 @@ def find_words(model: EncDecCTCModelBPE, clip: Clip) -> None:
     cuts = [max(0.0, spans[0][0] - 3)]
     cuts += [(spans[index - 1][1] + 1 + spans[index][0]) / 2 for index in firsts[1:]]
     cuts += [min(float(total), spans[-1][1] + 4)]
-    words = clip.text.split()
     if len(firsts) == len(words):
         clip.words = [
             (word, start / total, end / total)
@@ -328,7 +328,7 @@ def collate(batch):
     return frames.transpose(1, 2), lengths, targets, torch.tensor([len(t) for _, t in batch])
 
 
-def word_error_rate(model: EncDecCTCModelBPE, rows: list[dict]) -> tuple[float, list[str]]:
+def word_error_rate(model: EncDecCTCModelBPE, rows: list[dict]) -> float:
     texts = []
     model.eval()
     for row in rows:
@@ -339,7 +339,7 @@ def word_error_rate(model: EncDecCTCModelBPE, rows: list[dict]) -> tuple[float, 
             log_probs, lengths, _ = model(input_signal=signal, input_signal_length=length)
         decoded = model.decoding.ctc_decoder_predictions_tensor(log_probs, decoder_lengths=lengths)
         texts.append(decoded[0].text)
-    return corpus_wer(hypotheses=texts, references=[row["text"] for row in rows]), texts
+    return corpus_wer(hypotheses=texts, references=[row["text"] for row in rows])
 
 
 def save(model: EncDecCTCModelBPE, path: Path) -> None:
@@ -464,7 +464,7 @@ def main() -> None:
             )
         if step % args.evaluate_every == 0:
             swap()
-            wer, texts = word_error_rate(model, held_out)
+            wer = word_error_rate(model, held_out)
             print(f"step {step} held-out WER {wer:.4f}", flush=True)
             save(model, args.output)
             swap()
