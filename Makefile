@@ -28,15 +28,19 @@ check: .venv/installed-test
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-.venv/installed-test: .venv/installed requirements-test.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-test.txt
+.venv/installed-test: .venv/installed requirements-storage.txt requirements-test.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python \
+		-r requirements-storage.txt -r requirements-test.txt
 	touch $@
 
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
+	--custom-compile-command "make lock"
+
+# s3fs of fsspec's release here needs wrapt 1, and the storages must install on top of the package.
 lock: .venv/installed
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
-		--custom-compile-command "make lock" requirements.in -o requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
-		--custom-compile-command "make lock" requirements-test.in -o requirements-test.txt
+	echo "wrapt<2" | $(COMPILE) --constraint - requirements.in -o requirements.txt
+	$(COMPILE) requirements-storage.in -o requirements-storage.txt
+	$(COMPILE) requirements-test.in -o requirements-test.txt
 
 clean:
 	rm -rf .venv build dist out *.egg-info

@@ -13,6 +13,10 @@ def requirements(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith(("#", "-"))]
 
 
+def storage(package: str) -> list[str]:
+    return [line for line in requirements("requirements-storage.in") if line.startswith(package)]
+
+
 setup(
     name="beam-asr",
     version=re.search(
@@ -26,6 +30,11 @@ setup(
     package_data={"beam_asr": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=requirements("requirements.in"),
-    extras_require={"test": requirements("requirements-test.in")},
+    extras_require={
+        "s3": storage("s3fs"),
+        "azure": storage("adlfs"),
+        "hf": storage("huggingface_hub"),
+        "test": requirements("requirements-test.in"),
+    },
     entry_points={"console_scripts": ["beam-asr=beam_asr.cli:main"]},
 )

@@ -12,6 +12,16 @@ from pathlib import Path
 import pytest
 
 from beam_asr import cli
+from tests.emulators import (  # noqa: F401
+    az_bucket,
+    az_store,
+    bucket,
+    gs_bucket,
+    gs_store,
+    s3_bucket,
+    s3_store,
+)
+from tests.servers import forbidden, http_server  # noqa: F401
 
 REPOSITORY = Path(__file__).parent.parent
 SAMPLES = REPOSITORY / "samples"
