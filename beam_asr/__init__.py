@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beam_asr.manifest import Row
-    from beam_asr.transforms import ReadManifest, Transcribe, Transcribed, WriteManifest
+    from beam_asr.read_manifest import ReadManifest
+    from beam_asr.transcribe import Transcribe, Transcribed
+    from beam_asr.write_manifest import WriteManifest
 
 __version__ = "0.1.0"
 __all__ = ["ReadManifest", "Row", "Transcribe", "Transcribed", "WriteManifest"]
 
-_HOMES = {"Row": "beam_asr.manifest"} | dict.fromkeys(
-    ["ReadManifest", "Transcribe", "Transcribed", "WriteManifest"], "beam_asr.transforms"
-)
+_HOMES = {
+    "ReadManifest": "beam_asr.read_manifest",
+    "Row": "beam_asr.manifest",
+    "Transcribe": "beam_asr.transcribe",
+    "Transcribed": "beam_asr.transcribe",
+    "WriteManifest": "beam_asr.write_manifest",
+}
 
 
 def __getattr__(name: str) -> Any:

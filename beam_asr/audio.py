@@ -1,6 +1,6 @@
 """Audio files of any kind, anywhere, to mono float32 samples at one rate.
 
-    path --fsspec--> bytes --libsndfile or FFmpeg--> blocks --mix, resample--> samples
+    path --storage--> bytes --libsndfile or FFmpeg--> blocks --mix, resample--> samples
 
 The content of a file, never its name, chooses the decoder. libsndfile comes first: it is exact on
 every seek and light. FFmpeg (through PyAV) gets what libsndfile does not know. The one exception
@@ -13,15 +13,15 @@ grows with the samples a file really holds. All functions may be called from man
 import io
 import math
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import chain
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import av
 import av.error
-import fsspec.core
 import numpy as np
 import soundfile
 import soxr
@@ -30,6 +30,7 @@ from beam_asr.audio_errors import (
     AudioAccessError,
     AudioError,
     AudioNotFoundError,
+    AudioTimeoutError,
     ChannelError,
     CorruptAudioError,
     EmptyAudioError,
@@ -41,11 +42,14 @@ from beam_asr.audio_errors import (
     ZeroLengthAudioError,
 )
 from beam_asr.audio_names import extension, is_audio
+from beam_asr.retrying import DeadlineError, status_of
+from beam_asr.storage import Storage
 
 __all__ = [
     "AudioAccessError",
     "AudioError",
     "AudioNotFoundError",
+    "AudioTimeoutError",
     "ChannelError",
     "CorruptAudioError",
     "EmptyAudioError",
@@ -63,7 +67,7 @@ __all__ = [
 av.logging.set_level(None)
 
 _BLOCK_SAMPLES = 2**18  # 1 MiB of float32, over all channels
-_SMALL_FILE_BYTES = 2**20  # fetched in one request rather than piece by piece
+_HEADER_BYTES = 2**16  # fetched first of a file of which a range is read
 _SAMPLE_RATES_HZ = range(1_000, 1_000_001)
 _MOST_CHANNELS = 1024  # libsndfile's own limit
 _OVERRUN_S = 0.5  # how far a manifest's rounded duration may run past the end of its file
@@ -78,7 +82,9 @@ def read_audio(
     offset: float = 0.0,
     duration: float | None = None,
     channel: int | None = None,
-    storage_options: dict[str, Any] | None = None,
+    storage: Storage | None = None,
+    deadline: float | None = None,
+    content: bytes | None = None,
 ) -> np.ndarray:
     """Reads a clip, or a range of it, as mono samples.
 
@@ -95,7 +101,9 @@ def read_audio(
       offset: where to start, in seconds from the file's first sample.
       duration: how much to read, in seconds; None reads to the end.
       channel: the channel to take, from 0; None averages all channels.
-      storage_options: passed to the fsspec file system.
+      storage: how storages are opened, and which may be.
+      deadline: time of `time.monotonic()` after which reading fails.
+      content: the file's bytes, if they are here already; `path` then only names it.
 
     Returns:
       float32 array of shape (samples,), full scale ±1; not clipped, so float files may exceed it.
@@ -106,7 +114,11 @@ def read_audio(
       Exception: whatever the storage system raises when it is not the clip's fault.
     """
     _check_request(sample_rate, offset, duration)
-    with _open_bytes(path, storage_options) as source, _open_decoder(source) as decoder:
+    if content is not None:
+        opened = _open_content(path, content)
+    else:
+        opened = _open_bytes(path, storage, deadline, _HEADER_BYTES if offset else None)
+    with opened as source, _open_decoder(source) as decoder:
         if channel is not None and not 0 <= channel < decoder.channels:
             raise ChannelError(
                 f"{path}: has no channel {channel}; it has {decoder.channels}, counted from 0."
@@ -116,13 +128,13 @@ def read_audio(
         return _read_range(source, decoder, start, count, channel, sample_rate)
 
 
-def probe_duration(path: str, *, storage_options: dict[str, Any] | None = None) -> float | None:
+def probe_duration(path: str, *, storage: Storage | None = None) -> float | None:
     """Length of a clip in seconds as its header states it; None where the header does not say.
 
     Raises:
       AudioError: as `read_audio`, as far as the header shows it.
     """
-    with _open_bytes(path, storage_options) as source, _open_decoder(source) as decoder:
+    with _open_bytes(path, storage) as source, _open_decoder(source) as decoder:
         frames = decoder.stated_frames
         return None if frames is None else frames / decoder.rate
 
@@ -247,11 +259,14 @@ class _Source:
     clip cut short of a network failure. So the first failure is kept, and raised afterwards.
     """
 
-    def __init__(self, path: str, file: IO[bytes], size: int) -> None:
+    def __init__(
+        self, path: str, file: IO[bytes], size: int, deadline: float | None = None
+    ) -> None:
         self.path = path
         self.size = size
         self.failure: Exception | None = None
         self._file = file
+        self._deadline = deadline
         self._reached = 0
 
     @property
@@ -261,6 +276,8 @@ class _Source:
 
     def read(self, size: int = -1) -> bytes:
         try:
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                raise DeadlineError("no time is left")
             data = self._file.read(size)
             self._reached = max(self._reached, self._file.tell())
             return data
@@ -284,24 +301,24 @@ class _Source:
 
 
 @contextmanager
-def _open_bytes(path: str, storage_options: dict[str, Any] | None) -> Iterator[_Source]:
+def _open_bytes(
+    path: str,
+    storage: Storage | None,
+    deadline: float | None = None,
+    first_block: int | None = None,
+) -> Iterator[_Source]:
     """Opens a path for random access; raises the first storage failure on leaving."""
     with ExitStack() as stack:
         try:
-            file_system, name = fsspec.core.url_to_fs(path, **(storage_options or {}))
-            file = stack.enter_context(file_system.open(name, "rb"))
+            file = stack.enter_context((storage or Storage()).open(path, deadline, first_block))
             size = file.seek(0, io.SEEK_END)
             file.seek(0)
-            if isinstance(file, io.BytesIO):  # memory:// hands one object, and position, to all
-                file = io.BytesIO(file.getvalue())
-            elif size <= _SMALL_FILE_BYTES:
-                file = io.BytesIO(file.read())
         except Exception as error:
             _raise_as_audio_error(path, error)
             raise
+        source = _Source(path, file, size, deadline)
         if size == 0:
-            raise EmptyAudioError(f"{path}: has zero bytes. Upload it again or drop the row.")
-        source = _Source(path, file, size)
+            raise _empty(path)
         try:
             yield source
         finally:
@@ -310,10 +327,29 @@ def _open_bytes(path: str, storage_options: dict[str, Any] | None) -> Iterator[_
                 raise source.failure
 
 
+@contextmanager
+def _open_content(path: str, content: bytes) -> Iterator[_Source]:
+    if not content:
+        raise _empty(path)
+    yield _Source(path, io.BytesIO(content), len(content))
+
+
+def _empty(path: str) -> EmptyAudioError:
+    return EmptyAudioError(f"{path}: has zero bytes. Upload it again or drop the row.")
+
+
 def _raise_as_audio_error(path: str, error: Exception) -> None:
     """Raises the AudioError for a storage failure that is the clip's fault; else returns."""
     cause = error.__cause__ or error  # fsspec's http turns every failure into FileNotFoundError
-    status = getattr(cause, "status", getattr(cause, "code", None))
+    for each in (error, cause):
+        if isinstance(each, AudioError):
+            raise each
+    if isinstance(error, DeadlineError):
+        raise AudioTimeoutError(
+            f"{path}: could not be read within the time limit ({cause}). Its storage stalls, or "
+            "--audio_timeout is too short for a file of its size."
+        ) from error
+    status = status_of(cause)
     if (
         isinstance(error, PermissionError)
         or status in (401, 403)
@@ -324,7 +360,7 @@ def _raise_as_audio_error(path: str, error: Exception) -> None:
         ) from error
     if isinstance(cause, OSError) and not isinstance(cause, (FileNotFoundError, IsADirectoryError)):
         raise cause
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or status == 404:
         raise AudioNotFoundError(
             f"{path}: no such file ({error}). Correct the path in the manifest; a relative path is "
             "looked up on the worker."

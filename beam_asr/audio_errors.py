@@ -17,6 +17,10 @@ class AudioAccessError(AudioError, PermissionError):
     """The storage system knows the file but refuses to hand it out."""
 
 
+class AudioTimeoutError(AudioError, TimeoutError):
+    """The file could not be read within the time that a file may take."""
+
+
 class EmptyAudioError(AudioError):
     """The file has zero bytes."""
 

@@ -10,11 +10,15 @@ import traceback
 from collections.abc import Sequence
 
 from beam_asr.options import TranscribeOptions, parse_args
+from beam_asr.storage import Storage, join
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 # Errors that say what to do, for which a traceback is only noise.
-EXPLAINED = re.compile(r"\b(ModelLoadError|LostRowsError|TooManyFailuresError|NoInputError): ")
+EXPLAINED = re.compile(
+    r"\b(ModelLoadError|LostRowsError|TooManyFailuresError|NoInputError|DamagedInputError|TableError"
+    r"|StorageError): "
+)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -33,14 +37,18 @@ def transcribe(options: TranscribeOptions) -> int:
     """Runs ``beam-asr transcribe`` and returns its exit status."""
     from beam_asr import output, pipeline  # imports Beam, which --help need not pay for
 
-    if options.resume and output.is_finished(options.output):
+    try:
+        storage = Storage(options.storage_options)
+        finished = options.resume and output.is_finished(storage, options.output)
+    except ValueError as error:
+        return _wrong_usage(error)
+    if finished:
         print(f"{options.output} is finished: nothing to resume")
         return DONE
     try:
         beam_options = pipeline.check(options)
     except pipeline.UsageError as error:
-        print(f"beam-asr: error: {error}", file=sys.stderr)
-        return WRONG_USAGE
+        return _wrong_usage(error)
     try:
         pipeline.run(options, beam_options)
     except KeyboardInterrupt:
@@ -51,8 +59,13 @@ def transcribe(options: TranscribeOptions) -> int:
             traceback.print_exception(error)
         print(f"beam-asr: the job failed: {cause(error)}", file=sys.stderr)
         return FAILED
-    print(last_line(options.output))
+    print(last_line(storage, options.output))
     return DONE
+
+
+def _wrong_usage(error: Exception) -> int:
+    print(f"beam-asr: error: {error}", file=sys.stderr)
+    return WRONG_USAGE
 
 
 def cause(error: BaseException) -> str:
@@ -65,14 +78,14 @@ def cause(error: BaseException) -> str:
     return re.sub(r"\s*\[while running .*?\]\s*$", "", chosen)
 
 
-def last_line(folder: str) -> str:
+def last_line(storage: Storage, folder: str) -> str:
     """How a finished run ended: rows, failures and where they are."""
-    from beam_asr import output, storage
+    from beam_asr import output
 
-    with storage.open_binary(storage.join(folder, output.SUMMARY)) as file:
+    with storage.open(join(folder, output.SUMMARY)) as file:
         summary = json.load(file)
     failed = summary["failed"]
-    where = f" (see {storage.join(folder, output.FAILURES)}-*.jsonl)" if failed else ""
+    where = f" (see {join(folder, output.FAILURES)}-*.jsonl)" if failed else ""
     return (
         f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed{where}; "
         f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"

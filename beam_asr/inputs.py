@@ -1,41 +1,175 @@
-"""What an input stands for: manifests, or the audio files themselves."""
+"""What an input stands for: manifests and tables, tars of audio, or the audio files themselves."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from beam_asr import storage
-from beam_asr.audio_names import is_audio
+from beam_asr import lines, patterns, tables
+from beam_asr.audio_names import extension, is_audio
 from beam_asr.manifest import Row
+from beam_asr.manifest_errors import BadFieldError, BadRecordError
+from beam_asr.storage import Storage, is_glob
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+PIECE_BYTES = 2**24  # of lines: some hundred thousand rows
+PIECE_ROW_GROUPS = 4
 
 
 class NoInputError(FileNotFoundError):
     """An input stands for no file."""
 
 
-def files_of(pattern: str) -> list[str]:
-    """The manifests or audio files that an input stands for. A folder stands for its audio files.
+class Piece(NamedTuple):
+    """What one worker reads of an input: the whole of a file, or a range of it.
+
+    Attributes:
+        file: path or URI.
+        start: where the range begins: a byte of a file of lines, a row group of a Parquet file.
+        end: where it ends; None is the whole file.
+    """
+
+    file: str
+    start: int = 0
+    end: int | None = None
+
+
+class Tar(NamedTuple):
+    """A tar of samples, each an audio file with what is said of it: a WebDataset.
+
+    Attributes:
+        file: path or URI.
+    """
+
+    file: str
+
+
+def is_tar(file: str) -> bool:
+    return _kind(file) in (".tar", ".tgz")
+
+
+def files_of(storage: Storage, pattern: str) -> list[str]:
+    """The files that an input stands for: of a path, a glob, a folder, or several in braces.
+
+    A folder stands for the audio files and the tars below it.
 
     Raises:
-        NoInputError: there are none.
+        NoInputError: there are none, or one that is named in braces is missing.
+        PatternError: the braces are wrong.
+        StorageError: no storage is known for it, or its package is missing.
     """
-    found = storage.find(pattern)
-    if storage.is_folder(pattern):
-        found = [file for file in found if is_audio(file)]
-        if not found:
+    names = patterns.expand(pattern)
+    if len(names) > 1 and not any(is_glob(name) for name in names):
+        found = names
+        missing = [name for name, there in zip(names, storage.which_exist(names)) if not there]
+        if missing:
+            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise NoInputError(
-                f"the input folder {pattern!r} holds no audio files; name a manifest's file itself"
+                f"the input {pattern!r} stands for {len(names)} files, of which {len(missing)} "
+                f"are missing: {shown}"
             )
+        return found
+    return [file for name in names for file in _files_of_one(storage, name)]
+
+
+def check(storage: Storage, pattern: str) -> None:
+    """Raises as ``files_of`` does, but looks no further than to the first file of a folder or of a
+    glob of audio, which may be of millions."""
+    for name in patterns.expand(pattern):
+        storage.check(name)
+        if is_glob(name) and is_audio(name):
+            continue  # the workers look, and fail the job
+        if storage.is_folder(name):
+            if storage.find_first(name, lambda file: is_audio(file) or is_tar(file)) is None:
+                raise _empty_folder(name)
+        else:
+            files_of(storage, pattern)
+            return
+
+
+def pieces_of(storage: Storage, file: str) -> list[Piece]:
+    """The pieces of a file that can be read at the same time; none of a tar, which has no rows."""
+    if is_tar(file):
+        return []
+    if is_audio(file) or lines.is_compressed(file) or _kind(file) in DELIMITERS:
+        return [Piece(file)]
+    if _kind(file) == ".parquet":
+        with storage.open(file) as content:
+            groups = tables.parquet_row_groups(content, file)
+        bounds = [*range(0, groups, PIECE_ROW_GROUPS), groups]
+    else:
+        size = storage.size(file)
+        if size is None or size <= PIECE_BYTES:
+            return [Piece(file)]
+        bounds = [*range(0, size, PIECE_BYTES), size]
+    return [Piece(file, start, end) for start, end in itertools.pairwise(bounds)]
+
+
+def is_range_of_lines(piece: Piece) -> bool:
+    return piece.end is not None and _kind(piece.file) != ".parquet"
+
+
+def rows_of(
+    storage: Storage, piece: Piece, filepath_key: str, lines_before: int = 0
+) -> Iterator[Row]:
+    """The rows of a piece: one for each line that is not blank, or record; for audio, itself.
+
+    Args:
+        lines_before: how many lines of the file come before the piece.
+
+    Raises:
+        DamagedInputError, TableError: rows of the file cannot be told.
+    """
+    file = piece.file
+    kind = _kind(file)
+    if is_audio(file):
+        yield Row.of({filepath_key: file})
+    elif kind in DELIMITERS:
+        with lines.opened(storage, file) as content:
+            yield from _rows(tables.csv_records(content, DELIMITERS[kind], file), file)
+    elif kind == ".parquet":
+        with storage.open(file) as content:
+            groups = range(piece.start, piece.end or 0)
+            yield from _rows(tables.parquet_records(content, groups, file), file)
+    else:
+        found = lines.lines_in(storage, file, piece.start, piece.end)
+        for number, line in enumerate(found, lines_before + 1):
+            if line.strip():
+                yield Row(line, file, number)
+
+
+def _files_of_one(storage: Storage, name: str) -> list[str]:
+    if storage.is_folder(name):
+        found = [file for file in storage.find(name) if is_audio(file) or is_tar(file)]
+        if not found:
+            raise _empty_folder(name)
+        return found
+    found = storage.find(name)
     if not found:
-        raise NoInputError(f"the input {pattern!r} matches no file")
+        raise NoInputError(f"the input {name!r} matches no file")
     return found
 
 
-def rows_of(file: str, filepath_key: str) -> Iterator[Row]:
-    """The rows of a manifest, one for each line that is not blank; for audio, the one of itself."""
-    if is_audio(file):
-        yield Row.of({filepath_key: file})
-        return
-    for number, line in enumerate(storage.read_lines(file), 1):
-        if line.strip():
-            yield Row(line, file, number)
+def _empty_folder(name: str) -> NoInputError:
+    return NoInputError(
+        f"the input folder {name!r} holds no audio files; name a manifest's file itself"
+    )
+
+
+def _rows(records: Iterator[tuple[int, dict | BadRecordError]], file: str) -> Iterator[Row]:
+    for number, record in records:
+        if isinstance(record, BadRecordError):
+            yield Row("", file, number, str(record))
+            continue
+        try:
+            yield Row.of(record, file, number)
+        except BadFieldError as error:
+            yield Row("", file, number, str(error))
+
+
+def _kind(file: str) -> str:
+    """The extension of a file, of a compressed one that before the compression's."""
+    if lines.is_compressed(file):
+        return extension(file.partition("?")[0][: -len(extension(file))])
+    return extension(file)

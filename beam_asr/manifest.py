@@ -13,28 +13,18 @@ import posixpath
 import re
 from typing import Any, NamedTuple
 
+from beam_asr import cuts
+from beam_asr.manifest_errors import (
+    BadFieldError,
+    BadRecordError,
+    ManifestError,
+    MissingAudioError,
+    NotAnObjectError,
+    NotJsonError,
+)
+
 URI_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://")
 OUR_ERROR_KEYS = {"stage", "type", "message", "attempts"}
-
-
-class ManifestError(ValueError):
-    """A line that cannot become a row; each subclass is one cause."""
-
-
-class NotJsonError(ManifestError):
-    """The line is not JSON."""
-
-
-class NotAnObjectError(ManifestError):
-    """The line is JSON, but not an object."""
-
-
-class MissingAudioError(ManifestError):
-    """The row does not name its audio."""
-
-
-class BadFieldError(ManifestError):
-    """A field that the job reads has a value it cannot have."""
 
 
 class Row(NamedTuple):
@@ -44,21 +34,23 @@ class Row(NamedTuple):
         line: the line's text without its end; JSON if the manifest is right.
         manifest: path or URI of the manifest; empty for a row that comes from none.
         line_number: its place there, from 1; 0 for a row that comes from no manifest.
+        problem: why what was read is no row; empty if it is one.
     """
 
     line: str
     manifest: str = ""
     line_number: int = 0
+    problem: str = ""
 
     @classmethod
-    def of(cls, fields: dict[str, Any]) -> Row:
-        """A row that comes from no manifest, from its fields.
+    def of(cls, fields: dict[str, Any], manifest: str = "", line_number: int = 0) -> Row:
+        """A row from its fields.
 
         Raises:
             BadFieldError: a field holds what JSON has no form for.
         """
         try:
-            return cls(json.dumps(fields, ensure_ascii=False))
+            return cls(_to_json(fields), manifest, line_number)
         except (TypeError, ValueError, RecursionError) as error:
             raise BadFieldError(f"the row's fields cannot be written as JSON ({error})") from None
 
@@ -71,12 +63,14 @@ class Clip(NamedTuple):
         audio: path or URI of the audio, no longer relative to the manifest.
         offset: seconds from the start of the audio.
         duration: seconds to read, or None for all that follows.
+        channel: the channel that the row names, from 0; None if it names none.
     """
 
     row: Row
     audio: str
     offset: float
     duration: float | None
+    channel: int | None = None
 
 
 def parse_fields(line: str) -> dict[str, Any]:
@@ -100,14 +94,22 @@ def parse_fields(line: str) -> dict[str, Any]:
     return fields
 
 
-def parse(row: Row, filepath_key: str = "audio_filepath") -> Clip:
-    """Checks a row's line and resolves its audio.
+def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) -> Clip:
+    """Checks a row's line and resolves its audio. A row may be a cut of Lhotse's.
+
+    Args:
+        in_tar: the audio is named as it is in a tar, so there is nothing to resolve.
 
     Raises:
         ManifestError: with what is wrong and what is allowed.
     """
+    if row.problem:
+        raise BadRecordError(row.problem)
     fields = parse_fields(row.line)
     audio = fields.get(filepath_key)
+    if audio is None and cuts.is_cut(fields):
+        cut = cuts.audio_of(fields)
+        return Clip(row, resolve(cut.audio, row.manifest), *cut[1:])
     if audio is None:
         raise MissingAudioError(
             f"the row has no {filepath_key!r}; name its field with --filepath_key if it is another"
@@ -118,7 +120,8 @@ def parse(row: Row, filepath_key: str = "audio_filepath") -> Clip:
     duration = _seconds(fields, "duration")
     if duration is not None and duration == 0:
         raise BadFieldError("'duration' is 0; leave it out to read to the end of the file")
-    return Clip(row, resolve(audio, row.manifest), offset or 0.0, duration)
+    resolved = audio if in_tar else resolve(audio, row.manifest)
+    return Clip(row, resolved, offset or 0.0, duration)
 
 
 def resolve(audio: str, manifest: str) -> str:
@@ -133,17 +136,22 @@ def resolve(audio: str, manifest: str) -> str:
     if not manifest:
         return audio
     if URI_SCHEME.match(manifest):
-        scheme, rest = manifest.split("://", 1)
-        return f"{scheme}://{posixpath.normpath(posixpath.join(posixpath.dirname(rest), audio))}"
+        # zip://lists/a.jsonl::gs://b/c.zip and https://host/lists/a.jsonl?token
+        first, chained, rest = manifest.partition("::")
+        scheme, path = first.split("://", 1)
+        if scheme.lower() in ("http", "https"):
+            path = path.partition("?")[0]
+        beside = _without_dots(posixpath.join(posixpath.dirname(path), audio))
+        return f"{scheme}://{beside}{chained}{rest}"
     beside = os.path.normpath(os.path.join(os.path.dirname(manifest), audio))
     if not os.path.exists(beside) and os.path.exists(audio):
         return os.path.abspath(audio)
     return beside
 
 
-def transcript(clip: Clip, pred_text_key: str, text: str) -> dict[str, Any]:
+def transcript(row: Row, pred_text_key: str, text: str) -> dict[str, Any]:
     """The terminal record of a transcribed row: its fields, unchanged, and the text."""
-    return {**parse_fields(clip.row.line), pred_text_key: text}
+    return {**parse_fields(row.line), pred_text_key: text}
 
 
 def failure(row: Row, stage: str, error: BaseException, attempts: int = 1) -> dict[str, Any]:
@@ -171,6 +179,21 @@ def failure(row: Row, stage: str, error: BaseException, attempts: int = 1) -> di
             "attempts": attempts,
         },
     }
+
+
+def _to_json(fields: dict[str, Any]) -> str:
+    try:
+        line = json.dumps(fields, ensure_ascii=False)
+        line.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
+        return json.dumps(fields)
+    return line
+
+
+def _without_dots(path: str) -> str:
+    """A path without ``.`` and ``..``; else as it is, since a key may hold ``//``."""
+    plain = {".", ".."}.isdisjoint(path.split("/"))
+    return path if plain else posixpath.normpath(path)
 
 
 def _seconds(fields: dict[str, Any], key: str) -> float | None:

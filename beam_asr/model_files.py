@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from beam_asr import storage
+from beam_asr.storage import Storage, is_local, local_path
 
 CACHE = "BEAM_ASR_CACHE"
 
@@ -37,7 +37,7 @@ def machine_lock(name: str) -> Iterator[None]:
         yield
 
 
-def local_copy(uri: str) -> str:
+def local_copy(storage: Storage, uri: str) -> str:
     """A local path of the model file, downloaded once a machine if it is elsewhere.
 
     A file that has changed where it comes from is downloaded again.
@@ -45,8 +45,8 @@ def local_copy(uri: str) -> str:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    if storage.is_local(uri):
-        path = storage.local_path(uri)
+    if is_local(uri):
+        path = local_path(uri)
         if not os.path.isfile(path):
             raise FileNotFoundError(f"no file {path}")
         return path
@@ -54,7 +54,7 @@ def local_copy(uri: str) -> str:
         copy = cache_folder() / f"{_key(uri, storage.fingerprint(uri))}.nemo"
         if not copy.exists():
             with (
-                storage.open_binary(uri) as source,
+                storage.open(uri) as source,
                 tempfile.NamedTemporaryFile(dir=copy.parent, delete=False) as target,
             ):
                 shutil.copyfileobj(source, target, 1 << 22)

@@ -17,6 +17,7 @@ import numpy as np
 
 from beam_asr import recognizer
 from beam_asr.recognizer import Recognition, Recognizer
+from beam_asr.storage import Storage
 
 
 class ModelSpec(NamedTuple):
@@ -25,6 +26,7 @@ class ModelSpec(NamedTuple):
     model_name: str
     device: str = "auto"
     decoder: str | None = None
+    storage: Storage = Storage()
 
 
 class ModelHost:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from beam_asr.patterns import split_commas
 
 DEVICES = ("auto", "cuda", "cpu")
 DECODERS = ("rnnt", "ctc")
@@ -28,6 +33,11 @@ class TranscribeOptions:
     resume: bool
     overwrite: bool
     max_failure_fraction: float
+    tarred_audio: list[str] | None
+    storage_options: dict[str, dict[str, Any]] = dataclasses.field(repr=False)
+    audio_timeout: float
+    max_concurrent_reads: int
+    allowed_audio_prefixes: list[str] | None
     beam_args: list[str]
 
 
@@ -42,7 +52,9 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
     values = vars(known)
     if values.pop("command") is None:
         parser.error("name a command; there is one: transcribe")
-    values["input"] = [pattern for patterns in values["input"] for pattern in patterns]
+    for flag in ("input", "tarred_audio", "allowed_audio_prefixes"):
+        if values[flag] is not None:
+            values[flag] = [part for parts in values[flag] for part in parts]
     options = TranscribeOptions(**values, beam_args=beam_args)
     if options.filepath_key == options.pred_text_key:
         parser.error(f"--filepath_key and --pred_text_key are both {options.filepath_key!r}")
@@ -75,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         type=_inputs,
         metavar="PATTERN",
-        help="manifest, or folder or glob of audio files: path, URI or glob; repeatable, and "
-        "comma-separated",
+        help="manifest (JSON lines, CSV, TSV or Parquet), WebDataset tar, or audio: path, URI, "
+        "folder, glob or {0..127}; repeatable, and comma-separated",
     )
     add("--output", required=True, metavar="FOLDER", type=_word, help="output folder")
     add(
@@ -115,6 +127,39 @@ def _parser() -> argparse.ArgumentParser:
         type=_fraction,
         help="the job fails if a larger part of the rows, and at least 100, failed",
     )
+    add(
+        "--tarred_audio",
+        action="append",
+        type=_inputs,
+        metavar="PATTERN",
+        help="the tars of a tarred data set of NeMo's, whose manifests are the input: path, URI, "
+        "glob or _OP_0..511_CL_; repeatable, and comma-separated",
+    )
+    add(
+        "--storage_options",
+        default={},
+        type=_storage_options,
+        metavar="JSON",
+        help="what each storage's fsspec file system is opened with, by protocol, or the path of a "
+        'file of it: {"s3": {"endpoint_url": "..."}}',
+    )
+    add(
+        "--audio_timeout", default=300.0, type=_seconds, help="seconds that reading a file may take"
+    )
+    add(
+        "--max_concurrent_reads",
+        default=32,
+        type=_count,
+        help="most files that a worker process reads at one time",
+    )
+    add(
+        "--allowed_audio_prefixes",
+        action="append",
+        type=_inputs,
+        metavar="PREFIX",
+        help="folders, buckets and hosts that rows may point to, for manifests that are not "
+        "trusted; repeatable, and comma-separated; by default anything",
+    )
     return parser
 
 
@@ -125,7 +170,20 @@ def _word(text: str) -> str:
 
 
 def _inputs(text: str) -> list[str]:
-    return [_word(part.strip()) for part in text.split(",")]
+    return [_word(part) for part in split_commas(text)]
+
+
+def _storage_options(text: str) -> dict[str, dict[str, Any]]:
+    try:
+        if not text.lstrip().startswith("{"):
+            text = Path(text).expanduser().read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"is neither a JSON object nor the path of a file of one ({error.strerror}: {text!r})"
+        ) from None
+    except ValueError as error:  # not with the text: it may hold secrets
+        raise argparse.ArgumentTypeError(f"is not JSON ({error})") from None
 
 
 def _number(text: str) -> float:

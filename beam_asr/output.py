@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from beam_asr import storage
+from beam_asr.storage import Storage, join
 
 SUCCESS = "_SUCCESS"
 SUMMARY = "summary.json"
@@ -19,6 +19,7 @@ FAILURES = "failures"
 SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES})-\d{{5}}-of-\d{{5}}\.jsonl")
 
 RECORDS_A_SHARD = 50_000
+EXAMPLES = 10
 MANY_FAILURES = 100  # fewer never fail a job, whatever their share
 
 
@@ -46,6 +47,9 @@ class Statistics:
         wait_seconds: wall time in which the model waited for audio to be read and decoded.
         batches: forward passes.
         models: descriptions of the models that were used.
+        members_without_row: files in tars of a tarred data set that no row is about.
+        examples_without_row: some of them.
+        tars_without_rows: tars of which no row is; they are not read.
     """
 
     rows_in: int = 0
@@ -55,8 +59,12 @@ class Statistics:
     wait_seconds: float = 0.0
     batches: int = 0
     models: frozenset[tuple[tuple[str, str], ...]] = frozenset()
+    members_without_row: int = 0
+    examples_without_row: tuple[str, ...] = ()
+    tars_without_rows: int = 0
 
     def __add__(self, other: Statistics) -> Statistics:
+        examples = sorted({*self.examples_without_row, *other.examples_without_row})
         return Statistics(
             self.rows_in + other.rows_in,
             self.audio_seconds + other.audio_seconds,
@@ -65,7 +73,15 @@ class Statistics:
             self.wait_seconds + other.wait_seconds,
             self.batches + other.batches,
             self.models | other.models,
+            self.members_without_row + other.members_without_row,
+            tuple(examples[:EXAMPLES]),
+            self.tars_without_rows + other.tars_without_rows,
         )
+
+    def add_member_without_row(self, name: str) -> None:
+        self.members_without_row += 1
+        if len(self.examples_without_row) < EXAMPLES:
+            self.examples_without_row += (name,)
 
 
 def shard_name(kind: str, shard: int, shards: int) -> str:
@@ -94,12 +110,14 @@ def encode_readable(record: dict[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
-def check_may_write(folder: str, overwrite: bool) -> None:
+def check_may_write(storage: Storage, folder: str, overwrite: bool) -> None:
     """Refuses an output folder that holds anything, unless its results may be replaced.
 
     Raises:
         OutputExistsError: says what is there and what to do.
+        StorageError: the storage cannot be written.
     """
+    storage.check_writable(folder)
     there = storage.names_in(folder)
     if there and not overwrite:
         shown = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
@@ -109,20 +127,20 @@ def check_may_write(folder: str, overwrite: bool) -> None:
         )
 
 
-def is_finished(folder: str) -> bool:
+def is_finished(storage: Storage, folder: str) -> bool:
     return SUCCESS in storage.names_in(folder)
 
 
-def withdraw(folder: str) -> None:
+def withdraw(storage: Storage, folder: str) -> None:
     """Makes a folder an unfinished one, before anything in it is replaced."""
-    storage.delete(storage.join(folder, SUCCESS))
+    storage.delete(join(folder, SUCCESS))
 
 
-def delete_stale(folder: str, written: Iterable[str]) -> None:
+def delete_stale(storage: Storage, folder: str, written: Iterable[str]) -> None:
     """Deletes shards of an earlier run that the present one has not written again."""
     for name in set(storage.names_in(folder)) - set(written):
         if SHARD.fullmatch(name):
-            storage.delete(storage.join(folder, name))
+            storage.delete(join(folder, name))
 
 
 def check_complete(rows_in: int, transcribed: int, failed: int) -> None:
@@ -174,6 +192,9 @@ def summary(
         "batches": statistics.batches,
         "padding_efficiency": _ratio(seconds, statistics.padded_seconds),
         "models": [dict(model) for model in sorted(statistics.models)],
+        "members_without_row": statistics.members_without_row,
+        "examples_without_row": list(statistics.examples_without_row),
+        "tars_without_rows": statistics.tars_without_rows,
         **details,
     }
 

@@ -10,10 +10,13 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
-from beam_asr import __version__, inputs, model_files, output, storage
-from beam_asr.audio_names import is_audio
+from beam_asr import __version__, inputs, model_files, output, shards
+from beam_asr.allowed import AllowedPrefixes
 from beam_asr.options import TranscribeOptions
-from beam_asr.transforms import ReadManifest, Transcribe, WriteManifest
+from beam_asr.read_manifest import ReadManifest
+from beam_asr.storage import Storage, is_local
+from beam_asr.transcribe import Transcribe
+from beam_asr.write_manifest import WriteManifest
 
 # The DirectRunner is a switch that first tries to download a runner of Beam's; on one machine this
 # is the one it ends with, and it needs no network.
@@ -28,7 +31,8 @@ def build(pipeline: beam.Pipeline, options: TranscribeOptions) -> None:
     """Adds the whole job to a pipeline."""
     (
         pipeline
-        | "ReadManifest" >> ReadManifest(options.input, options.filepath_key)
+        | "ReadManifest"
+        >> ReadManifest(options.input, options.filepath_key, options.storage_options)
         | "Transcribe"
         >> Transcribe(
             model_name=options.model_name,
@@ -39,6 +43,11 @@ def build(pipeline: beam.Pipeline, options: TranscribeOptions) -> None:
             device=options.device,
             channel=options.channel,
             decoder=options.decoder,
+            tarred_audio=options.tarred_audio,
+            storage_options=options.storage_options,
+            audio_timeout=options.audio_timeout,
+            max_concurrent_reads=options.max_concurrent_reads,
+            allowed_audio_prefixes=options.allowed_audio_prefixes,
         )
         | "WriteManifest"
         >> WriteManifest(
@@ -46,6 +55,7 @@ def build(pipeline: beam.Pipeline, options: TranscribeOptions) -> None:
             overwrite=options.overwrite or options.resume,
             max_failure_fraction=options.max_failure_fraction,
             details=_details(options),
+            storage_options=options.storage_options,
         )
     )
 
@@ -61,14 +71,19 @@ def check(options: TranscribeOptions) -> PipelineOptions:
     """
     beam_options = _beam_options(options.beam_args)
     try:
-        output.check_may_write(options.output, options.overwrite or options.resume)
+        storage = Storage(options.storage_options)
+        output.check_may_write(storage, options.output, options.overwrite or options.resume)
         for pattern in options.input:
-            # A glob of audio may be millions of files: the workers look, and fail the job.
-            if not (storage.is_glob(pattern) and is_audio(pattern)):
-                inputs.files_of(pattern)
+            inputs.check(storage, pattern)
+        if options.tarred_audio is not None:
+            shards.tars_of(storage, options.tarred_audio)
+        if options.allowed_audio_prefixes is not None:
+            AllowedPrefixes.of(options.allowed_audio_prefixes)
         name = options.model_name
-        if model_files.is_file_name(name) and storage.is_local(name) and _is_local(beam_options):
-            model_files.local_copy(name)
+        if model_files.is_file_name(name):
+            storage.check(name)
+            if is_local(name) and _is_local(beam_options):
+                model_files.local_copy(storage, name)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     return beam_options
@@ -121,6 +136,10 @@ def _is_local(options: PipelineOptions) -> bool:
 
 def _details(options: TranscribeOptions) -> dict[str, Any]:
     asked = dataclasses.asdict(options)
+    # Their values may be secrets.
+    asked["storage_options"] = {
+        protocol: sorted(given) for protocol, given in options.storage_options.items()
+    }
     return {
         "options": asked,
         "versions": {

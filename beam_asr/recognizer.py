@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from beam_asr import model_files
+from beam_asr import model_archive, model_files
 from beam_asr.options import DECODERS, DEVICES
+from beam_asr.storage import Storage
 
 if TYPE_CHECKING:
     import torch
@@ -74,13 +75,19 @@ class ModelLoadError(RuntimeError):
     """A model cannot be loaded; says which, why, and what to do."""
 
 
-def load(model_name: str, device: str = "auto", decoder: str | None = None) -> Recognizer:
+def load(
+    model_name: str,
+    device: str = "auto",
+    decoder: str | None = None,
+    storage: Storage | None = None,
+) -> Recognizer:
     """Loads a NeMo model.
 
     Args:
         model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file.
         device: ``auto`` takes the GPU if there is one, ``cuda`` fails without one.
         decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
+        storage: how the storage of a URI is opened.
 
     Raises:
         ModelLoadError: the model, the device or the decoder asked for cannot be had.
@@ -94,7 +101,8 @@ def load(model_name: str, device: str = "auto", decoder: str | None = None) -> R
     nemo_logging.setLevel(logging.ERROR)
     try:
         if model_files.is_file_name(model_name):
-            path = model_files.local_copy(model_name)
+            path = model_files.local_copy(storage or Storage(), model_name)
+            model_archive.check_archive(path)
             model = ASRModel.restore_from(path, map_location=torch_device)
         else:
             with model_files.machine_lock(model_name):  # one download, however many processes

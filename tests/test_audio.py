@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from fsspec.implementations.memory import MemoryFileSystem
 
-from beam_asr import audio
+from beam_asr import audio, retrying
 from beam_asr.audio import probe_duration, read_audio
 
 RATE = 16_000
@@ -394,7 +394,8 @@ def test_one_second_of_five_minutes_of_m4a_reads_little(counting, tmp_path, code
 
 
 @pytest.mark.parametrize("kind", [ConnectionResetError, RuntimeError])
-def test_a_storage_failure_is_not_taken_for_the_end_of_the_file(counting, kind):
+def test_a_storage_failure_is_not_taken_for_the_end_of_the_file(counting, kind, monkeypatch):
+    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 0.01)
     counting.fail_after, counting.failure = 5_000_000, kind("the line went dead")
 
     with pytest.raises(kind, match="the line went dead"):

@@ -3,12 +3,13 @@ import json
 import pytest
 
 from beam_asr import manifest
+from beam_asr import manifest_errors as errors
 from beam_asr.manifest import Row
 
 
 def test_a_row_gives_its_audio_beside_its_manifest_with_offset_and_duration():
     row = Row('{"audio_filepath": "a/b.wav", "offset": 1.5, "duration": 2}', "/data/m.jsonl", 3)
-    assert manifest.parse(row) == (row, "/data/a/b.wav", 1.5, 2.0)
+    assert manifest.parse(row) == (row, "/data/a/b.wav", 1.5, 2.0, None)
 
 
 @pytest.mark.parametrize(
@@ -44,21 +45,33 @@ def test_audio_relative_to_the_working_folder_is_found_as_nemo_finds_it(tmp_path
 @pytest.mark.parametrize(
     ("line", "error", "message"),
     [
-        ("{", manifest.NotJsonError, "one JSON object a line"),
-        ("[" * 100_000, manifest.NotJsonError, "one JSON object a line"),
-        ('["a.wav"]', manifest.NotAnObjectError, "a list"),
-        ('"a.wav"', manifest.NotAnObjectError, "a string"),
-        ("null", manifest.NotAnObjectError, "null"),
-        ('{"audio": "a.wav"}', manifest.MissingAudioError, "'audio_filepath'"),
-        ('{"audio_filepath": null}', manifest.MissingAudioError, "'audio_filepath'"),
-        ('{"audio_filepath": 3}', manifest.BadFieldError, "a number (3)"),
-        ('{"audio_filepath": " "}', manifest.BadFieldError, "'audio_filepath'"),
-        ('{"audio_filepath": "a", "offset": "3"}', manifest.BadFieldError, "'offset' is a string"),
-        ('{"audio_filepath": "a", "offset": -1}', manifest.BadFieldError, "'offset' is -1"),
-        ('{"audio_filepath": "a", "offset": true}', manifest.BadFieldError, "a boolean"),
-        ('{"audio_filepath": "a", "duration": NaN}', manifest.BadFieldError, "'duration' is nan"),
-        ('{"audio_filepath": "a", "duration": 0}', manifest.BadFieldError, "'duration' is 0"),
-        ('{"audio_filepath": "a", "duration": 1e999}', manifest.BadFieldError, "is inf"),
+        ("{", errors.NotJsonError, "one JSON object a line"),
+        ("[" * 100_000, errors.NotJsonError, "one JSON object a line"),
+        ('["a.wav"]', errors.NotAnObjectError, "a list"),
+        ('"a.wav"', errors.NotAnObjectError, "a string"),
+        ("null", errors.NotAnObjectError, "null"),
+        ('{"audio": "a.wav"}', errors.MissingAudioError, "'audio_filepath'"),
+        ('{"audio_filepath": null}', errors.MissingAudioError, "'audio_filepath'"),
+        ('{"audio_filepath": 3}', errors.BadFieldError, "a number (3)"),
+        ('{"audio_filepath": " "}', errors.BadFieldError, "'audio_filepath'"),
+        (
+            '{"audio_filepath": "a", "offset": "3"}',
+            errors.BadFieldError,
+            "'offset' is a string",
+        ),
+        ('{"audio_filepath": "a", "offset": -1}', errors.BadFieldError, "'offset' is -1"),
+        ('{"audio_filepath": "a", "offset": true}', errors.BadFieldError, "a boolean"),
+        (
+            '{"audio_filepath": "a", "duration": NaN}',
+            errors.BadFieldError,
+            "'duration' is nan",
+        ),
+        (
+            '{"audio_filepath": "a", "duration": 0}',
+            errors.BadFieldError,
+            "'duration' is 0",
+        ),
+        ('{"audio_filepath": "a", "duration": 1e999}', errors.BadFieldError, "is inf"),
     ],
 )
 def test_a_wrong_line_says_what_is_wrong_with_it(line, error, message):
@@ -74,7 +87,7 @@ def test_another_field_may_name_the_audio():
 
 def test_a_transcript_is_the_row_unchanged_and_the_text():
     line = '{"z": 1, "audio_filepath": "/a", "n": 1e-7, "i": 12345678901234567890, "l": [1, {}]}'
-    record = manifest.transcript(manifest.parse(Row(line)), "said", "hello")
+    record = manifest.transcript(Row(line), "said", "hello")
     assert list(record.items()) == [*json.loads(line).items(), ("said", "hello")]
 
 
@@ -96,7 +109,7 @@ def test_a_failed_line_that_is_no_row_keeps_its_text_and_its_place():
 
 def test_a_failed_row_of_a_manifest_says_where_it_stands():
     row = Row('{"audio": "a.wav"}', "gs://b/m.jsonl", 17)
-    with pytest.raises(manifest.MissingAudioError) as raised:
+    with pytest.raises(errors.MissingAudioError) as raised:
         manifest.parse(row)
     record = manifest.failure(row, "manifest", raised.value)
     assert record["audio"] == "a.wav"
@@ -111,7 +124,7 @@ def test_a_failure_message_is_short_and_on_one_line():
 
 def test_a_failure_that_comes_in_again_loses_its_old_error_but_a_users_own_field_stays():
     failed = manifest.failure(Row('{"audio_filepath": "/a"}'), "audio", ValueError("no"))
-    clip = manifest.parse(Row.of(failed))
-    assert manifest.transcript(clip, "pred_text", "x") == {"audio_filepath": "/a", "pred_text": "x"}
-    own = manifest.parse(Row.of({"audio_filepath": "/a", "error": "mine"}))
+    row = manifest.parse(Row.of(failed)).row
+    assert manifest.transcript(row, "pred_text", "x") == {"audio_filepath": "/a", "pred_text": "x"}
+    own = Row.of({"audio_filepath": "/a", "error": "mine"})
     assert manifest.transcript(own, "pred_text", "x")["error"] == "mine"

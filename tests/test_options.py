@@ -23,6 +23,11 @@ def test_the_defaults_are_those_of_the_interface():
         resume=False,
         overwrite=False,
         max_failure_fraction=0.1,
+        tarred_audio=None,
+        storage_options={},
+        audio_timeout=300.0,
+        max_concurrent_reads=32,
+        allowed_audio_prefixes=None,
         beam_args=[],
     )
 
@@ -30,7 +35,10 @@ def test_the_defaults_are_those_of_the_interface():
 def test_every_flag_arrives():
     args = """transcribe --input a,b --input c --output o --model_name n --filepath_key path
         --pred_text_key said --batch_size 7 --max_batch_seconds 2.5 --device cpu --channel 1
-        --decoder ctc --overwrite --max_failure_fraction 0.5 --runner=FlinkRunner --parallelism 2"""
+        --decoder ctc --tarred_audio t_{0..3}.tar,u.tar --storage_options {"s3":{"anon":true}}
+        --audio_timeout 1.5 --max_concurrent_reads 4 --allowed_audio_prefixes /data,gs://b
+        --allowed_audio_prefixes s3://c --overwrite --max_failure_fraction 0.5
+        --runner=FlinkRunner --parallelism 2"""
     assert parse_args(args.split()) == TranscribeOptions(
         input=["a", "b", "c"],
         output="o",
@@ -45,6 +53,11 @@ def test_every_flag_arrives():
         resume=False,
         overwrite=True,
         max_failure_fraction=0.5,
+        tarred_audio=["t_{0..3}.tar", "u.tar"],
+        storage_options={"s3": {"anon": True}},
+        audio_timeout=1.5,
+        max_concurrent_reads=4,
+        allowed_audio_prefixes=["/data", "gs://b", "s3://c"],
         beam_args=["--runner=FlinkRunner", "--parallelism", "2"],
     )
     assert parse_args([*LEAST, "--resume"]).resume
@@ -65,6 +78,10 @@ def test_every_flag_arrives():
         (["--input=a,,b"], "--input: is empty"),
         (["--pred_text_key=audio_filepath"], "are both 'audio_filepath'"),
         (["--resume", "--overwrite"], "choose one"),
+        (["--audio_timeout=0"], "--audio_timeout: 0"),
+        (["--max_concurrent_reads=0"], "--max_concurrent_reads: '0'"),
+        (["--storage_options={"], "--storage_options: is not JSON"),
+        (["--storage_options=none.json"], "'none.json'"),
     ],
 )
 def test_a_wrong_value_is_refused_with_status_2_and_named(flags, named, capsys):

@@ -3,8 +3,9 @@ from collections import Counter
 
 import pytest
 
-from beam_asr import output, storage
+from beam_asr import output
 from beam_asr.output import Statistics
+from beam_asr.storage import Storage
 
 
 def test_records_keep_text_readable_and_order():
@@ -67,43 +68,6 @@ def test_stale_shards_go_and_other_files_stay(tmp_path):
     for name in ("transcripts-00001-of-00002.jsonl", "failures-00000-of-00001.jsonl", "mine.jsonl"):
         (tmp_path / name).touch()
     (tmp_path / "transcripts-00000-of-00001.jsonl").touch()
-    output.delete_stale(str(tmp_path), ["transcripts-00000-of-00001.jsonl"])
+    output.delete_stale(Storage(), str(tmp_path), ["transcripts-00000-of-00001.jsonl"])
     there = sorted(path.name for path in tmp_path.iterdir())
     assert there == ["mine.jsonl", "transcripts-00000-of-00001.jsonl"]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "x.jsonl"
-    target.write_text("old")
-
-    def lines():
-        yield b"new"
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        storage.write(str(target), lines())
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_files_are_read_and_written_in_any_storage():
-    storage.write("memory://bucket/folder/a.jsonl", [b"x\n"])
-    assert storage.names_in("memory://bucket/folder") == ["a.jsonl"]
-    assert list(storage.read_lines("memory://bucket/folder/a.jsonl")) == ["x"]
-    assert storage.find("memory://bucket/**/*.jsonl") == ["memory:///bucket/folder/a.jsonl"]
-    storage.delete("memory://bucket/folder/a.jsonl")
-    assert storage.names_in("memory://bucket/folder") == []
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_line_ends_and_byte_order_marks_are_no_part_of_a_line(tmp_path, end, mark):
-    path = tmp_path / "m.jsonl"
-    path.write_bytes(mark + f'{{"a": "é"}}{end}{{"b": 1}}'.encode())
-    assert list(storage.read_lines(str(path))) == ['{"a": "é"}', '{"b": 1}']
-
-
-def test_a_byte_that_is_no_utf8_spoils_only_its_line(tmp_path):
-    path = tmp_path / "m.jsonl"
-    path.write_bytes(b'{"a": "\xff"}\n{"b": 1}\n')
-    assert list(storage.read_lines(str(path))) == ['{"a": "\\xff"}', '{"b": 1}']

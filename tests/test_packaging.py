@@ -57,6 +57,8 @@ def test_the_wheel_holds_every_module_and_the_command(built):
     assert "Name: beam-asr" in text
     assert re.search(r"Requires-Dist: nemo.toolkit\[asr\]==3\.0", text)
     assert "Requires-Dist: apache-beam[gcp]==2.77" in text
+    extras = re.findall(r'^Requires-Dist: ([\w-]+).*; extra == "(s3|azure|hf)"', text, re.M)
+    assert extras == [("s3fs", "s3"), ("adlfs", "azure"), ("huggingface_hub", "hf")]
 
 
 def test_the_sdist_builds_without_the_repository(built):
@@ -64,7 +66,8 @@ def test_the_sdist_builds_without_the_repository(built):
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"setup.py", "requirements.in", "requirements.txt", "README.md", "LICENSE"} <= names
+    assert {"setup.py", "README.md", "LICENSE"} <= names
+    assert {path.name for path in REPOSITORY.glob("requirements*")} <= names
 
 
 def test_beam_builds_the_package_from_the_setup_file(source, tmp_path, monkeypatch):
@@ -74,18 +77,22 @@ def test_beam_builds_the_package_from_the_setup_file(source, tmp_path, monkeypat
     package = Stager._build_setup_package(str(source / "setup.py"), str(tmp_path))
     with tarfile.open(package) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"beam_asr/transforms.py", "requirements.in"} <= names
+    assert {"beam_asr/transcribe.py", "requirements.in"} <= names
 
 
-def pinned(name: str) -> dict[str, str]:
-    lines = (REPOSITORY / name).read_text().splitlines()
-    found = [re.match(r"([A-Za-z0-9_.\-]+)(?:\[[^\]]*\])?==(\S+)", line) for line in lines]
-    return {match[1].lower().replace("_", "-"): match[2] for match in found if match}
+def pinned(name: str) -> dict[str, set[str]]:
+    """The versions of each package; a lock may have several, for different Pythons."""
+    found: dict[str, set[str]] = {}
+    for line in (REPOSITORY / name).read_text().splitlines():
+        if match := re.match(r"([A-Za-z0-9_.\-]+)(?:\[[^\]]*\])?==(\S+)", line):
+            found.setdefault(match[1].lower().replace("_", "-"), set()).add(match[2])
+    return found
 
 
 def test_the_lock_pins_every_direct_dependency():
     for list_, lock in (
         ("requirements.in", "requirements.txt"),
+        ("requirements-storage.in", "requirements-storage.txt"),
         ("requirements-test.in", "requirements-test.txt"),
     ):
         lines = (REPOSITORY / list_).read_text().splitlines()
@@ -93,6 +100,13 @@ def test_the_lock_pins_every_direct_dependency():
         wanted = {match[0].lower().replace("_", "-") for match in direct if match}
         locked = set(pinned(lock)) | set(pinned("requirements.txt"))
         assert wanted <= locked
+
+
+def test_the_locks_install_on_top_of_each_other():
+    known: dict[str, set[str]] = {}
+    for lock in ("requirements.txt", "requirements-storage.txt", "requirements-test.txt"):
+        for name, versions in pinned(lock).items():
+            assert versions <= known.setdefault(name, versions), (lock, name)
 
 
 def test_every_third_party_import_is_a_direct_dependency():

@@ -388,9 +388,9 @@ def test_read_manifest_gives_every_line_with_its_place(tmp_path):
             rows,
             equal_to(
                 [
-                    ('{"audio_filepath": "a"}', str(one), 1),
-                    ("no json", str(one), 3),
-                    ('{"audio_filepath": "b"}', str(two), 1),
+                    ('{"audio_filepath": "a"}', str(one), 1, ""),
+                    ("no json", str(one), 3, ""),
+                    ('{"audio_filepath": "b"}', str(two), 1, ""),
                 ]
             ),
         )

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr import model_files, recognizer, storage
+from beam_asr import model_files, recognizer
+from beam_asr.storage import Storage
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 from tests.tiny_models import FAMILIES, speechlike
 
@@ -165,17 +166,18 @@ def test_a_hub_name_that_cannot_be_had_is_one_clear_error(name, monkeypatch):
 def test_a_model_elsewhere_is_downloaded_once_a_machine(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv(model_files.CACHE, str(tmp_path / "cache"))
     uri = "memory://models/tiny.nemo"
+    storage = Storage()
     storage.write(uri, [tiny_model("ctc_bpe").read_bytes()])
     opened = []
-    open_binary = storage.open_binary
+    open_file = Storage.open
 
-    def counted(uri):
+    def counted(self, uri):
         opened.append(threading.get_ident())
-        return open_binary(uri)
+        return open_file(self, uri)
 
-    monkeypatch.setattr(storage, "open_binary", counted)
+    monkeypatch.setattr(Storage, "open", counted)
     with ThreadPoolExecutor(4) as pool:
-        copies = set(pool.map(model_files.local_copy, [uri] * 8))
+        copies = set(pool.map(lambda _: model_files.local_copy(storage, uri), range(8)))
     assert len(copies) == 1
     assert len(opened) == 1
     assert recognizer.load(uri, "cpu").describe()["class"] == "EncDecCTCModelBPE"

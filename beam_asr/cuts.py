@@ -1,0 +1,157 @@
+"""Lhotse's cuts as rows: which range of which file a cut is.
+
+The format is that of lhotse's ``cut.to_dict()``, one cut a line of a ``cuts.jsonl``; lhotse itself
+is not needed to read it.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import sys
+from typing import Any, NamedTuple
+
+from beam_asr.manifest_errors import BadFieldError, BadRecordError
+
+# The fields that no cut of a type is without.
+REQUIRED = {
+    "MonoCut": {"id", "start", "duration", "channel"},
+    "MultiCut": {"id", "start", "duration", "channel"},
+    "MixedCut": {"id", "tracks"},
+    "PaddingCut": {"id", "duration", "sampling_rate", "feat_value"},
+}
+REMEDY = "write its audio to a file first, with lhotse's cuts.save_audios(folder)"
+
+
+class CutAudio(NamedTuple):
+    """The audio of a cut.
+
+    Attributes:
+        audio: path or URI of the file, as the cut has it.
+        offset: seconds from the start of the file.
+        duration: seconds to read.
+        channel: the channel of the file, from 0; None averages all.
+    """
+
+    audio: str
+    offset: float
+    duration: float
+    channel: int | None
+
+
+def is_cut(fields: dict[str, Any]) -> bool:
+    """Whether a row is a cut: by its ``type``, and by fields that such a cut has."""
+    kind = fields.get("type")
+    if not isinstance(kind, str) or kind not in REQUIRED:
+        return False
+    return isinstance(fields.get("recording"), dict) or fields.keys() >= REQUIRED[kind]
+
+
+def audio_of(cut: dict[str, Any]) -> CutAudio:
+    """The range of a file that a cut is.
+
+    A recording that lhotse would resample is read as its file has it, since the job resamples to
+    the model's rate itself.
+
+    Raises:
+        BadFieldError: a field that every cut has is missing or has a value it cannot have.
+        BadRecordError: the cut is no range of one file.
+    """
+    kind = cut.get("type")
+    if kind in ("MixedCut", "PaddingCut"):
+        raise BadRecordError(f"a {kind} is no range of one file; {REMEDY}")
+    recording = cut.get("recording")
+    if recording is None:
+        raise BadRecordError(
+            "the cut has no recording, and features alone cannot be transcribed; make the cuts "
+            "with their recordings"
+        )
+    if not isinstance(recording, dict):
+        raise BadFieldError(f"the cut's 'recording' is {reprlib.repr(recording)}, not an object")
+    _refuse_transforms(recording)
+    wanted = _channels(cut.get("channel"), "the cut's 'channel'")
+    source, channels = _source_with(wanted, recording)
+    if len(wanted) > 1 and set(wanted) != set(channels):
+        raise BadRecordError(
+            f"the cut takes the channels {reprlib.repr(wanted)} of {reprlib.repr(channels)}, and "
+            "the job takes one channel or averages all; make a cut of each with lhotse's "
+            f"cut.with_channels(channel), or {REMEDY}"
+        )
+    return CutAudio(
+        audio=_path(source),
+        offset=_seconds(cut, "start"),
+        duration=_seconds(cut, "duration"),
+        channel=channels.index(wanted[0]) if len(wanted) == 1 else None,
+    )
+
+
+def _refuse_transforms(recording: dict[str, Any]) -> None:
+    transforms = recording.get("transforms") or []
+    if not isinstance(transforms, list):
+        transforms = [transforms]
+    names = [each.get("name") if isinstance(each, dict) else each for each in transforms]
+    changes = [name for name in names if name != "Resample"]
+    if changes:
+        raise BadRecordError(
+            f"the cut's recording has the transforms {reprlib.repr(changes)}, which the job does "
+            f"not apply; {REMEDY}"
+        )
+
+
+def _source_with(wanted: list[int], recording: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    """The source of a recording that holds the channels, and the channels that it has."""
+    sources = recording.get("sources")
+    if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
+        raise BadFieldError(
+            f"the recording's 'sources' is {reprlib.repr(sources)}, not a list of objects"
+        )
+    found = []
+    for source in sources:
+        channels = _channels(source.get("channels"), "a source's 'channels'")
+        if not set(channels).isdisjoint(wanted):
+            found.append((source, channels))
+    if len(found) != 1:
+        raise BadRecordError(
+            f"the cut's channels {reprlib.repr(wanted)} are in {len(found)} of the recording's "
+            f"{len(sources)} sources, and the job reads a cut from one; make a cut of each channel "
+            f"with lhotse's cut.with_channels(channel), or {REMEDY}"
+        )
+    return found[0]
+
+
+def _path(source: dict[str, Any]) -> str:
+    kind, path = source.get("type"), source.get("source")
+    if kind == "command":
+        raise BadRecordError(
+            f"the recording's source is a shell command, and the job runs none; {REMEDY}"
+        )
+    if kind not in ("file", "url"):
+        raise BadRecordError(
+            f"the recording's source is of the type {reprlib.repr(kind)}, and the job reads those "
+            f"of 'file' and 'url'; {REMEDY}"
+        )
+    if not isinstance(path, str) or not path.strip():
+        raise BadFieldError(
+            f"the recording's source is {reprlib.repr(path)}, not the path or URI of a file"
+        )
+    return path
+
+
+def _channels(value: Any, name: str) -> list[int]:
+    channels = value if isinstance(value, list) else [value]
+    numbers = [channel for channel in channels if type(channel) is int and channel >= 0]
+    if not numbers or len(set(numbers)) != len(channels):
+        raise BadFieldError(
+            f"{name} is {reprlib.repr(value)}, not a channel's number or different ones in a list"
+        )
+    return numbers
+
+
+def _seconds(cut: dict[str, Any], key: str) -> float:
+    value: Any = cut.get(key)
+    fits = type(value) in (int, float) and 0 <= value <= sys.float_info.max
+    if not fits or (key == "duration" and value == 0):
+        raise BadFieldError(
+            f"the cut's {key!r} is {reprlib.repr(value)}; a cut's times are finite numbers of "
+            "seconds, its start not negative and its duration above 0"
+        )
+    return float(value)

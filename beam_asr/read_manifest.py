@@ -1,0 +1,105 @@
+"""Inputs to rows: a PTransform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import AsDict, PCollection
+
+from beam_asr import inputs, lines, patterns
+from beam_asr.inputs import Piece, Tar
+from beam_asr.manifest import Row
+from beam_asr.storage import Storage
+
+
+class ReadManifest(beam.PTransform):
+    """Reads the rows of manifests and tables; finds audio files, and tars of them.
+
+    Rows are not judged here: a line that is not right is a row too, which ``Transcribe`` fails.
+
+    Args:
+        pattern: path, URI, glob, folder or brace expansion (``manifest__OP_0..127_CL_.json``,
+            ``m_{0..127}.json``), or several, also as one comma-separated string. ``.csv``,
+            ``.tsv`` and ``.parquet`` are tables whose columns are the fields; ``.tar`` is a
+            WebDataset; audio files (``bucket/audio/**/*.flac``), and those of a folder, are a row
+            each; anything else holds one JSON object a line. ``.gz``, ``.bz2``, ``.xz`` and
+            ``.zst`` are decompressed.
+        filepath_key: the field that names the audio, in the rows made of audio files.
+        storage_options: for each protocol what its fsspec file system is opened with.
+    """
+
+    def __init__(
+        self,
+        pattern: str | Iterable[str],
+        filepath_key: str = "audio_filepath",
+        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+    ):
+        super().__init__()
+        self._filepath_key = filepath_key
+        self._storage = Storage(storage_options or {})
+        several = [pattern] if isinstance(pattern, str) else list(pattern)
+        self._patterns = [part for each in several for part in patterns.split_commas(each)]
+        if not all(self._patterns):
+            raise ValueError(f"the input {pattern!r} holds an empty path")
+
+    def expand(self, pbegin: Any) -> PCollection[Row | Tar]:
+        files = (
+            pbegin
+            | "Patterns" >> beam.Create(self._patterns)
+            | "FindFiles" >> beam.FlatMap(_files_of, self._storage).with_output_types(str)
+            | "SpreadFiles" >> beam.Reshuffle()
+        )
+        pieces = files | "Split" >> beam.FlatMap(_pieces_of, self._storage).with_output_types(Piece)
+        # Of a file that several workers read, each has to know how many lines come before its own.
+        lines_before = (
+            pieces
+            | "RangesOfLines" >> beam.Filter(inputs.is_range_of_lines)
+            | "SpreadRanges" >> beam.Reshuffle()
+            | "CountLines" >> beam.Map(_count_lines, self._storage)
+            | "ByFile" >> beam.GroupByKey()
+            | "LinesBefore" >> beam.FlatMap(_lines_before)
+        )
+        rows = (
+            pieces
+            | "SpreadPieces" >> beam.Reshuffle()
+            | "ReadRows"
+            >> beam.FlatMap(
+                _rows_of, self._storage, self._filepath_key, AsDict(lines_before)
+            ).with_output_types(Row)
+        )
+        tars = (
+            files
+            | "Tars" >> beam.Filter(inputs.is_tar)
+            | "Tar" >> beam.Map(Tar).with_output_types(Tar)
+        )
+        return (rows, tars) | "RowsAndTars" >> beam.Flatten().with_output_types(Row | Tar)
+
+
+def _files_of(pattern: str, storage: Storage) -> list[str]:
+    return inputs.files_of(storage, pattern)
+
+
+def _pieces_of(file: str, storage: Storage) -> list[Piece]:
+    return inputs.pieces_of(storage, file)
+
+
+def _rows_of(
+    piece: Piece, storage: Storage, filepath_key: str, lines_before: dict[Piece, int]
+) -> Iterator[Row]:
+    return inputs.rows_of(storage, piece, filepath_key, lines_before.get(piece, 0))
+
+
+def _count_lines(piece: Piece, storage: Storage) -> tuple[str, tuple[Piece, int]]:
+    count = lines.count_lines(storage, piece.file, piece.start, piece.end or 0)
+    return piece.file, (piece, count)
+
+
+def _lines_before(
+    counted: tuple[str, Iterable[tuple[Piece, int]]],
+) -> Iterator[tuple[Piece, int]]:
+    before = 0
+    for piece, count in sorted(counted[1]):
+        yield piece, before
+        before += count

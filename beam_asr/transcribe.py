@@ -1,0 +1,399 @@
+"""Rows to transcripts and failures: a PTransform."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import PCollection
+
+from beam_asr import batching, containment, manifest, model_host, shards, tarred
+from beam_asr.allowed import AllowedPrefixes
+from beam_asr.clip_reader import ClipReader
+from beam_asr.inputs import Tar
+from beam_asr.manifest import Clip, Row
+from beam_asr.manifest_errors import ManifestError, MissingMemberError
+from beam_asr.model_host import ModelSpec
+from beam_asr.options import DECODERS, DEVICES
+from beam_asr.output import Statistics
+from beam_asr.recognizer import SHORTEST_SECONDS
+from beam_asr.retrying import attempts_of
+from beam_asr.storage import Storage
+
+Record = dict[str, Any]
+
+NAMESPACE = "beam_asr"
+WINDOW_SECONDS = 20 * 60  # of audio in a window: 77 MB of waveforms at 16 kHz
+UNKNOWN_SECONDS = 15  # a clip without a duration is taken for in a window
+
+
+class Transcribed(NamedTuple):
+    """What ``Transcribe`` gives.
+
+    Attributes:
+        transcripts: each transcribed row, unchanged, with the text in its ``pred_text_key``.
+        failures: each other row with its ``error: {stage, type, message, attempts}``.
+        statistics: parts of the sums over the job: the rows in, and one element for each window.
+    """
+
+    transcripts: PCollection[Record]
+    failures: PCollection[Record]
+    statistics: PCollection[Statistics]
+
+
+class Transcribe(beam.PTransform):
+    """Transcribes rows with a NeMo model that each worker process loads once.
+
+    Takes what ``ReadManifest`` gives, or dicts with the fields of a manifest's row. Gives a
+    ``Transcribed``. Every row ends in one of ``transcripts`` and ``failures``, once.
+
+    Args:
+        model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file.
+        filepath_key: the field that names the audio.
+        pred_text_key: the field that the text goes into.
+        batch_size: most clips in one forward pass.
+        max_batch_seconds: most padded seconds in one forward pass (clips x longest clip); None
+            chooses by the device.
+        device: ``auto`` takes a GPU if there is one, ``cuda`` fails without one, ``cpu``.
+        channel: the channel of the audio to take, from 0; None averages them.
+        decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
+        tarred_audio: the tars of a tarred data set of NeMo's, in which the rows' audio is: path,
+            URI, glob or brace expansion, or several.
+        storage_options: for each protocol what its fsspec file system is opened with.
+        audio_timeout: seconds that reading a file may take.
+        max_concurrent_reads: most files that a worker process reads at one time.
+        allowed_audio_prefixes: what a row may point to; None is everything.
+
+    Raises:
+        ValueError: an argument is out of its range; when the graph is built.
+        NoInputError: no tar is there.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        filepath_key: str = "audio_filepath",
+        pred_text_key: str = "pred_text",
+        batch_size: int = 128,
+        max_batch_seconds: float | None = None,
+        device: str = "auto",
+        channel: int | None = None,
+        decoder: str | None = None,
+        tarred_audio: str | Iterable[str] | None = None,
+        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+        audio_timeout: float = 300.0,
+        max_concurrent_reads: int = 32,
+        allowed_audio_prefixes: Iterable[str] | None = None,
+    ):
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
+        if max_batch_seconds is not None and not max_batch_seconds > 0:
+            raise ValueError(f"max_batch_seconds is {max_batch_seconds}, but must be above 0")
+        if filepath_key == pred_text_key:
+            raise ValueError(f"filepath_key and pred_text_key are both {filepath_key!r}")
+        if device not in DEVICES:
+            raise ValueError(f"device is {device!r}, but must be one of {', '.join(DEVICES)}")
+        if decoder not in (None, *DECODERS):
+            raise ValueError(f"decoder is {decoder!r}, but must be one of {', '.join(DECODERS)}")
+        if channel is not None and channel < 0:
+            raise ValueError(f"channel is {channel}, but channels count from 0")
+        if not audio_timeout > 0:
+            raise ValueError(f"audio_timeout is {audio_timeout}, but must be above 0")
+        if max_concurrent_reads < 1:
+            raise ValueError(
+                f"max_concurrent_reads is {max_concurrent_reads}, but must be at least 1"
+            )
+        storage = Storage(storage_options or {})
+        prefixes = allowed_audio_prefixes
+        allowed = None if prefixes is None else AllowedPrefixes.of(prefixes)
+        self._filepath_key = filepath_key
+        self._pred_text_key = pred_text_key
+        self._tars = None if tarred_audio is None else shards.tars_of(storage, tarred_audio)
+        self._storage = storage
+        self._settings = _Settings(
+            ModelSpec(model_name, device, decoder, storage),
+            ClipReader(
+                Storage(storage.options, allowed), channel, audio_timeout, max_concurrent_reads
+            ),
+            pred_text_key,
+            batch_size,
+            max_batch_seconds,
+        )
+
+    def expand(self, rows: PCollection[Row | Record | Tar]) -> Transcribed:
+        tars = rows | "Tars" >> beam.Filter(_is_tar)
+        rows = rows | "Rows" >> beam.Filter(_is_no_tar)
+        checked = rows | "Validate" >> beam.ParDo(
+            _Validate(self._filepath_key, self._tars)
+        ).with_outputs("failures", "in_tars", main="clips")
+        rows_in = (
+            rows
+            | "CountRows" >> beam.combiners.Count.Globally()
+            | "RowsIn" >> beam.Map(lambda count: Statistics(rows_in=count))
+        )
+        heard = [
+            checked.clips
+            | "SpreadClips" >> beam.Reshuffle()
+            # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
+            | "Windows"
+            >> beam.BatchElements(
+                min_batch_size=WINDOW_SECONDS,
+                max_batch_size=WINDOW_SECONDS,
+                element_size_fn=_window_seconds,
+            )
+            | "Transcribe" >> _parted(_TranscribeWindow(self._settings)),
+            tars
+            | "SpreadTars" >> beam.Reshuffle()
+            | "TranscribeSamples"
+            >> _parted(_TranscribeSamples(self._settings, self._storage, self._filepath_key)),
+        ]
+        if self._tars is not None:
+            every = rows.pipeline | "TarredAudio" >> beam.Create(list(self._tars.items()))
+            heard.append(
+                {"tars": every, "clips": checked.in_tars}
+                | "ByShard" >> beam.CoGroupByKey()
+                | "TranscribeTarred" >> _parted(_TranscribeTarred(self._settings, self._storage))
+            )
+        return Transcribed(
+            # What the model did must not be done again because a writer failed.
+            (
+                [each.transcripts for each in heard]
+                | "AllTranscripts" >> beam.Flatten().with_output_types(Record)
+                | "KeepTranscripts" >> beam.Reshuffle()
+            ),
+            (
+                [checked.failures, *(each.failures for each in heard)]
+                | "AllFailures" >> beam.Flatten().with_output_types(Record)
+                | "KeepFailures" >> beam.Reshuffle()
+            ),
+            [rows_in, *(each.statistics for each in heard)]
+            | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
+        )
+
+
+class _Settings(NamedTuple):
+    spec: ModelSpec
+    reader: ClipReader
+    pred_text_key: str
+    batch_size: int
+    max_batch_seconds: float | None
+
+
+class _Validate(beam.DoFn):
+    """Gives clips; with tars, clips keyed by the number of theirs."""
+
+    def __init__(self, filepath_key: str, tars: Mapping[int, str] | None):
+        self._filepath_key = filepath_key
+        self._tars = tars
+
+    def process(self, element: Row | Record) -> Iterator[Any]:
+        row = element if isinstance(element, Row) else Row(repr(element))
+        try:
+            if isinstance(element, dict):
+                row = Row.of(element)
+            if self._tars is None:
+                yield manifest.parse(row, self._filepath_key)
+            else:
+                clip = manifest.parse(row, self._filepath_key, in_tar=True)
+                number = shards.number_of(row, self._tars)
+                yield beam.pvalue.TaggedOutput("in_tars", (number, clip))
+        except ManifestError as error:
+            yield _failed(row, "manifest", error)
+
+
+class _Transcriber(beam.DoFn):
+    """Hands waveforms to the process's model, in batches."""
+
+    def __init__(self, settings: _Settings):
+        self._settings = settings
+        self._model_loads = Metrics.counter(NAMESPACE, "model_loads")
+        self._batch_milliseconds = Metrics.distribution(NAMESPACE, "batch_msec")
+
+    def setup(self) -> None:
+        self._host = model_host.host(self._settings.spec)
+
+    def _transcribe_all(
+        self, heard: Iterator[tuple[Clip, np.ndarray | Exception]], statistics: Statistics
+    ) -> Iterator[Any]:
+        """The records of clips, and at the end the statistics."""
+        self._model_loads.inc(self._host.take_loads())
+        statistics.models = frozenset([tuple(sorted(self._host.description.items()))])
+        clips: list[Clip] = []
+        waveforms: list[np.ndarray] = []
+        held = 0
+        for clip, waveform in _waited_for(heard, statistics):
+            if isinstance(waveform, Exception):
+                yield _failed(clip.row, "audio", waveform, attempts_of(waveform))
+                continue
+            clips.append(clip)
+            waveforms.append(waveform)
+            held += len(waveform)
+            if held >= WINDOW_SECONDS * self._host.sample_rate:
+                yield from self._transcribe_window(clips, waveforms, statistics)
+                clips, waveforms, held = [], [], 0
+        yield from self._transcribe_window(clips, waveforms, statistics)
+        yield beam.pvalue.TaggedOutput("statistics", statistics)
+
+    def _transcribe_window(
+        self, clips: Sequence[Clip], waveforms: Sequence[np.ndarray], statistics: Statistics
+    ) -> Iterator[Any]:
+        seconds = [len(waveform) / self._host.sample_rate for waveform in waveforms]
+        taken = [max(length, SHORTEST_SECONDS) for length in seconds]  # by the model
+        budget = self._settings.max_batch_seconds or self._host.default_batch_seconds
+        for batch in batching.plan_batches(taken, budget, self._settings.batch_size):
+            statistics.batches += 1
+            statistics.audio_seconds += sum(seconds[index] for index in batch)
+            statistics.padded_seconds += batching.padded_seconds([taken[index] for index in batch])
+            results = containment.apply_to_each(
+                lambda indices: self._transcribe([waveforms[i] for i in indices], statistics), batch
+            )
+            for index, (result, attempts) in zip(batch, results, strict=True):
+                row = clips[index].row
+                if isinstance(result, Exception):
+                    yield _failed(row, "model", result, attempts)
+                else:
+                    yield manifest.transcript(row, self._settings.pred_text_key, result.text)
+
+    def _transcribe(self, waveforms: list[np.ndarray], statistics: Statistics) -> list[Any]:
+        results, seconds = self._host.transcribe(waveforms)
+        statistics.model_seconds += seconds
+        self._batch_milliseconds.update(round(1000 * seconds))
+        return results
+
+
+class _TranscribeWindow(_Transcriber):
+    """Transcribes a window of clips, each in a file of its own."""
+
+    def process(self, window: list[Clip]) -> Iterator[Any]:
+        if window:  # BatchElements gives an empty one before an element above its target
+            heard = self._settings.reader.read(window, self._host.sample_rate)
+            yield from self._transcribe_all(heard, Statistics())
+
+
+class _TranscribeTarred(_Transcriber):
+    """Transcribes the rows of one shard of a tarred data set of NeMo's."""
+
+    def __init__(self, settings: _Settings, storage: Storage):
+        super().__init__(settings)
+        self._storage = storage
+
+    def process(self, shard: tuple[int, dict[str, list[Any]]]) -> Iterator[Any]:
+        (tar,), clips = shard[1]["tars"], shard[1]["clips"]
+        statistics = Statistics()
+        if not clips:
+            statistics.tars_without_rows += 1
+            yield beam.pvalue.TaggedOutput("statistics", statistics)
+            return
+        unmet: list[tuple[Clip, Exception]] = []
+        contents = self._contents(tar, clips, unmet, statistics)
+        heard = self._settings.reader.decode(contents, self._host.sample_rate)
+        yield from self._transcribe_all(heard, statistics)
+        for clip, error in unmet:
+            yield _failed(clip.row, "audio", error, attempts_of(error))
+
+    def _contents(
+        self,
+        tar: str,
+        clips: list[Clip],
+        unmet: list[tuple[Clip, Exception]],
+        statistics: Statistics,
+    ) -> Iterator[tuple[Clip, bytes]]:
+        """The clips with their files' contents; those that have none go to ``unmet``."""
+        left = dict(enumerate(clips))
+        try:
+            with self._storage.open(tar) as file:
+                named = [(clip.audio, index) for index, clip in left.items()]
+                for event in tarred.nemo_members(file, tar, named):
+                    if isinstance(event, tarred.Member):
+                        for index in event.rows:
+                            clip = left.pop(index)._replace(audio=f"{tar}: {event.name}")
+                            yield clip, event.content
+                    elif isinstance(event, tarred.MemberWithoutRow):
+                        statistics.add_member_without_row(f"{tar}: {event.name}")
+                    else:
+                        for index in event.rows:
+                            clip = left.pop(index)
+                            missing = MissingMemberError(
+                                f"{clip.audio!r} names no member of its tar {tar}, or fits several;"
+                                " correct the row, or make the tar again"
+                            )
+                            unmet.append((clip, event.cause or missing))
+        except Exception as error:  # of the storage: it costs what has not been read
+            unmet += [(clip, error) for clip in left.values()]
+
+
+class _TranscribeSamples(_Transcriber):
+    """Transcribes a tar of samples, a WebDataset, each of which is a row."""
+
+    def __init__(self, settings: _Settings, storage: Storage, filepath_key: str):
+        super().__init__(settings)
+        self._storage = storage
+        self._filepath_key = filepath_key
+
+    def process(self, tar: Tar) -> Iterator[Any]:
+        statistics = Statistics()
+        failed: list[tuple[Row, str, Exception]] = []
+        contents = self._contents(tar.file, failed, statistics)
+        heard = self._settings.reader.decode(contents, self._host.sample_rate)
+        yield from self._transcribe_all(heard, statistics)
+        for row, stage, error in failed:
+            yield _failed(row, stage, error, attempts_of(error))
+
+    def _contents(
+        self, tar: str, failed: list[tuple[Row, str, Exception]], statistics: Statistics
+    ) -> Iterator[tuple[Clip, bytes]]:
+        """The samples with their audio's contents; those that have none go to ``failed``."""
+        try:
+            with self._storage.open(tar) as file:
+                for sample in tarred.webdataset_samples(file, tar):
+                    statistics.rows_in += 1
+                    # By this name the sample can be read alone, as a failure that comes in again.
+                    name = sample.audio_name or sample.key
+                    fields = {self._filepath_key: tarred.member_uri(tar, name), **sample.fields}
+                    row = Row.of(fields)
+                    if sample.problem is not None or sample.content is None:
+                        failed.append((row, "manifest", sample.problem or AssertionError()))
+                    else:
+                        # An offset in the sample's fields is one in what it was cut from.
+                        yield Clip(row, f"{tar}: {name}", 0.0, None), sample.content
+        except Exception as error:  # how many samples are lost with it nobody can tell
+            statistics.rows_in += 1
+            failed.append((Row.of({self._filepath_key: tar}), "audio", error))
+
+
+def _parted(transcriber: _Transcriber) -> Any:
+    return beam.ParDo(transcriber).with_outputs("failures", "statistics", main="transcripts")
+
+
+def _waited_for(heard: Iterator[Any], statistics: Statistics) -> Iterator[Any]:
+    """What comes, with the time that it took to come counted."""
+    while True:
+        started = time.monotonic()
+        each = next(heard, None)
+        statistics.wait_seconds += time.monotonic() - started
+        if each is None:
+            return
+        yield each
+
+
+def _is_tar(element: Any) -> bool:
+    return isinstance(element, Tar)
+
+
+def _is_no_tar(element: Any) -> bool:
+    return not isinstance(element, Tar)
+
+
+def _window_seconds(clip: Clip) -> int:
+    """A clip's size in a window; none is above the window's, which BatchElements cannot take."""
+    seconds = UNKNOWN_SECONDS if clip.duration is None else clip.duration
+    return min(max(1, round(seconds)), WINDOW_SECONDS - 1)
+
+
+def _failed(row: Row, stage: str, error: Exception, attempts: int = 1) -> Any:
+    return beam.pvalue.TaggedOutput("failures", manifest.failure(row, stage, error, attempts))

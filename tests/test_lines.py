@@ -1,0 +1,84 @@
+"""Lines of text files: whatever the ends, the marks and the compression, none is lost."""
+
+import bz2
+import gzip
+import itertools
+import lzma
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_asr import lines
+from beam_asr.storage import Storage
+
+COMPRESSORS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,  # as the zstd command does
+}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_line_ends_and_byte_order_marks_are_no_part_of_a_line(tmp_path, end, mark):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(mark + f'{{"a": "é"}}{end}{{"b": 1}}'.encode())
+    assert list(lines.lines_in(Storage(), str(path))) == ['{"a": "é"}', '{"b": 1}']
+
+
+def test_a_byte_that_is_no_utf8_spoils_only_its_line(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"a": "\xff"}\n{"b": 1}\n')
+    assert list(lines.lines_in(Storage(), str(path))) == ['{"a": "\\xff"}', '{"b": 1}']
+
+
+@pytest.mark.parametrize("ending", COMPRESSORS)
+def test_compressed_lines_are_read_over_all_parts_of_the_file(tmp_path, ending):
+    path = tmp_path / f"m.jsonl{ending}"
+    compress = COMPRESSORS[ending]
+    path.write_bytes(compress(b"one\n" * 50_000) + compress(b"two\nthree"))
+    assert list(lines.lines_in(Storage(), str(path))) == ["one"] * 50_000 + ["two", "three"]
+
+
+@pytest.mark.parametrize("ending", COMPRESSORS)
+@pytest.mark.parametrize("damage", ["cut short", "spoilt"])
+def test_compressed_lines_that_are_not_whole_are_an_error_and_not_an_end(tmp_path, ending, damage):
+    path = tmp_path / f"m.jsonl{ending}"
+    content = bytearray(COMPRESSORS[ending](b"".join(b"%d\n" % n for n in range(200_000))))
+    if damage == "spoilt":
+        content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    else:
+        del content[-20:]
+    path.write_bytes(content)
+    with pytest.raises(lines.DamagedInputError, match=f"m.jsonl{ending}"):
+        list(lines.lines_in(Storage(), str(path)))
+
+
+def test_an_empty_compressed_file_has_no_lines(tmp_path):
+    for ending, compress in COMPRESSORS.items():
+        path = tmp_path / f"m.jsonl{ending}"
+        path.write_bytes(compress(b""))
+        assert list(lines.lines_in(Storage(), str(path))) == []
+
+
+texts = st.lists(st.sampled_from([b"a", b"\n", b"\r\n", b"\xef\xbb\xbf", b"row", b"\n\n", b"\r"]))
+
+
+@given(texts, st.lists(st.integers(0, 60)), st.booleans())
+def test_ranges_give_every_line_once_with_its_number(tmp_path_factory, parts, cuts, ended):
+    content = b"".join(parts) + (b"\n" if ended else b"")
+    path = tmp_path_factory.mktemp("m") / "m.jsonl"
+    path.write_bytes(content)
+    storage, file = Storage(), str(path)
+    whole = list(lines.lines_in(storage, file))
+    bounds = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
+    found, before = [], 0
+    for start, end in itertools.pairwise(bounds):
+        in_range = list(lines.lines_in(storage, file, start, end))
+        assert lines.count_lines(storage, file, start, end) == len(in_range)
+        found += enumerate(in_range, before + 1)
+        before += len(in_range)
+    assert found == list(enumerate(whole, 1))
