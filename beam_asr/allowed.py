@@ -250,7 +250,7 @@ def _real_path(path: str) -> str:
         raise ValueError("is not a path") from None
     if "::" in path:
         raise ValueError("leads to a path with '::', which fsspec would take for a chain")
-    return "/" + path.lstrip("/")  # POSIX keeps two slashes at the start
+    return path
 
 
 def _http_place(url: yarl.URL) -> _Place:
@@ -280,7 +280,6 @@ def _store_place(scheme: str, rest: str) -> _Place:
 
 
 def _segments(path: str) -> tuple[str, ...]:
-    path = path.rstrip("/")
     return tuple(path.split("/")) if path else ()
 
 

@@ -14,11 +14,11 @@ import io
 import math
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import chain
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import av
 import av.error
@@ -162,7 +162,7 @@ def _read_range(
     sample_rate: int,
 ) -> np.ndarray:
     """Mixes and resamples the `count` frames from `start` on, block by block."""
-    resampler = soxr.ResampleStream(decoder.rate, sample_rate, 1, dtype="float32", quality="HQ")
+    resample = _resampler(decoder.rate, sample_rate)
     samples = bytearray()  # grows in place, where joining blocks would hold the clip twice
     frames, heard = 0, False
     try:
@@ -173,11 +173,14 @@ def _read_range(
                     f"{(start + frames) / decoder.rate:.2f} s and "
                     f"{(start + frames + len(block)) / decoder.rate:.2f} s. Write it again."
                 )
-            mono = block.mean(axis=1) if channel is None else block[:, channel]
+            if channel is None and decoder.channels > 1:
+                mono = block.mean(axis=1)
+            else:
+                mono = block[:, channel or 0]
             heard = heard or bool(mono.any())
             frames += len(block)
-            samples += memoryview(resampler.resample_chunk(np.ascontiguousarray(mono)))
-        samples += memoryview(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+            samples += memoryview(resample(np.ascontiguousarray(mono), False))
+        samples += memoryview(resample(np.empty(0, np.float32), True))
     except (soundfile.LibsndfileError, av.error.FFmpegError) as error:
         raise _decoding_failed(source, decoder, start + frames, error) from error
     _check_complete(source.path, decoder, start, count, frames)
@@ -193,6 +196,13 @@ def _read_range(
             "Drop the row."
         )
     return np.frombuffer(samples, dtype=np.float32)
+
+
+def _resampler(rate: int, wanted: int) -> Callable[[np.ndarray, bool], Any]:
+    """A function of blocks, and of whether a block is the last one."""
+    if rate == wanted:
+        return lambda block, _: block
+    return soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ").resample_chunk
 
 
 def _decoding_failed(

@@ -7,10 +7,11 @@ and ``offset`` in seconds; every other field is carried along untouched.
 from __future__ import annotations
 
 import json
-import math
 import os
 import posixpath
 import re
+import reprlib
+import sys
 from typing import Any, NamedTuple
 
 from beam_asr import cuts
@@ -202,8 +203,9 @@ def _seconds(fields: dict[str, Any], key: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadFieldError(f"{key!r} is {_kind(value)}, not a number of seconds")
-    if not 0 <= value < math.inf:  # NaN fails too
-        raise BadFieldError(f"{key!r} is {value}; seconds are finite and not negative")
+    if not 0 <= value <= sys.float_info.max:  # NaN fails too
+        shown = reprlib.repr(value)
+        raise BadFieldError(f"{key!r} is {shown}; seconds are finite and not negative")
     return float(value)
 
 

@@ -9,7 +9,6 @@ loaded: only reading and decoding are measured.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import subprocess
 import sys
@@ -32,7 +31,7 @@ LATENCY_SECONDS = 0.05
 LONG_SECONDS = 2 * 3600
 SEGMENT_SECONDS = 10.0
 SEGMENTS = 10
-CLIPS = 400
+CLIPS_AT_A_TIME = 60  # for each concurrent read
 CLIP_SECONDS = 8.0
 
 
@@ -64,14 +63,14 @@ def bytes_fetched(folder: Path, url: str) -> None:
         clips = [Clip(Row("{}"), uri, float(start), SEGMENT_SECONDS) for start in starts]
         for _, waveform in reader.read(clips, RATE):
             assert len(waveform) == SEGMENT_SECONDS * RATE
-        ours = counted(url)
+        ours = counted(url)["bytes"]
 
         with contextlib.suppress(soundfile.LibsndfileError):
             for start in starts:
                 with fsspec.open(uri, "rb") as file, soundfile.SoundFile(file) as audio:
                     audio.seek(int(start * RATE))
                     audio.read(int(SEGMENT_SECONDS * RATE), dtype="float32")
-        theirs = counted(url)
+        theirs = counted(url)["bytes"]
         print(
             f"| {path.name} | {size / 1e6:.1f} | {needed / 1e6:.2f} | {ours / needed:.2f} | "
             f"{f'{theirs / needed:.1f}' if path.suffix != '.m4a' else '-'} | "
@@ -81,28 +80,32 @@ def bytes_fetched(folder: Path, url: str) -> None:
 
 
 def rows_a_second(url: str) -> None:
+    print(f"\nClips of {CLIP_SECONDS:g} s (FLAC), {1000 * LATENCY_SECONDS:g} ms before each answer")
     print(
-        f"\n{CLIPS} clips of {CLIP_SECONDS:g} s each (FLAC), {1000 * LATENCY_SECONDS:g} ms before "
-        "each answer"
+        "| concurrent reads | rows/s | times those of one | cores busy (client + server) | CPU ms |"
     )
-    print("| concurrent reads | rows a second | times those of one |")
-    print("| --- | --- | --- |")
-    clips = [Clip(Row("{}"), f"{url}/short_{n % 20}.flac", 0.0, None) for n in range(CLIPS)]
+    print("| --- | --- | --- | --- | --- |")
+    names = [f"{url}/short_{n}.flac" for n in range(20)]
     first = None
     for concurrency in (1, 8, 32):
-        some = clips[: CLIPS // 8] if concurrency == 1 else clips
+        some = [
+            Clip(Row("{}"), names[n % len(names)], 0.0, None)
+            for n in range(concurrency * CLIPS_AT_A_TIME)
+        ]
         reader = ClipReader(Storage(), None, 300.0, concurrency)
-        list(reader.read(clips[:concurrency], RATE))  # connections are made once
-        started = time.monotonic()
+        list(reader.read(some[:concurrency], RATE))  # connections are made once
+        served = counted(url)["cpu_seconds"]
+        started, worked = time.monotonic(), time.process_time()
         assert all(isinstance(each, np.ndarray) for _, each in reader.read(some, RATE))
-        rate = len(some) / (time.monotonic() - started)
+        seconds, work = time.monotonic() - started, time.process_time() - worked
+        served = counted(url)["cpu_seconds"] - served
+        rate = len(some) / seconds
         first = first or rate
-        print(f"| {concurrency} | {rate:.1f} | {rate / first:.1f} |", flush=True)
-    started = time.process_time()
-    for clip in clips[:100]:
-        content = fsspec.open(clip.audio).open().read()
-        list(reader.decode([(clip, content)], RATE))
-    print(f"\nThe client's own work: {10 * (time.process_time() - started):.1f} ms of CPU a clip")
+        print(
+            f"| {concurrency} | {rate:.1f} | {rate / first:.1f} | {work / seconds:.2f} + "
+            f"{served / seconds:.2f} | {1000 * work / len(some):.1f} |",
+            flush=True,
+        )
 
 
 def long_files(folder: Path) -> None:
@@ -139,10 +142,9 @@ def server(folder: Path) -> Iterator[str]:
         process.terminate()
 
 
-def counted(url: str) -> int:
-    """Bytes sent since the last call."""
-    with fsspec.open(f"{url}/count") as file:
-        return int(json.load(io.TextIOWrapper(file)))
+def counted(url: str) -> dict[str, float]:
+    """Bytes that the server has sent since the last call, and seconds that it has worked in all."""
+    return json.loads(fsspec.filesystem("http").cat_file(f"{url}/count"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A file server with ranges that waits before each answer and counts what it sends.
+"""A file server with ranges that waits before each answer and counts its bytes and its work.
 
 aiohttp, because a server of threads would compete with what is measured for the cores.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 from aiohttp import web
 
@@ -17,7 +18,7 @@ def main(folder: str, latency: float) -> None:
     async def count(_: web.Request) -> web.Response:
         nonlocal sent
         counted, sent = sent, 0
-        return web.json_response(counted)
+        return web.json_response({"bytes": counted, "cpu_seconds": time.process_time()})
 
     async def file(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(latency)

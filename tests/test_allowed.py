@@ -236,8 +236,10 @@ def test_a_folder_that_fsspec_would_take_for_a_chain_is_refused(disk):
 
 
 def test_a_worker_whose_folder_is_a_link_reads_what_lies_there(disk):
-    # Pickled where there is no such folder, unpickled where it is a link.
-    pickled = pickle.dumps(AllowedPrefixes.of([str(disk / "mount")]))
+    # Used and pickled where there is no such folder, unpickled where it is a link.
+    here = AllowedPrefixes.of([str(disk / "mount")])
+    assert here.check(str(disk / "mount/a.wav"))
+    pickled = pickle.dumps(here)
     (disk / "mount").symlink_to(disk / "audio")
     there = pickle.loads(pickled)
     assert there.check(str(disk / "mount/a.wav")) == str(disk / "audio/a.wav")
@@ -277,6 +279,7 @@ def test_exactly_what_really_lies_below_a_local_prefix_is_allowed(disk, segments
         ("gs://b/audio", "gs://b/audio/a b/ä%20[1]*?&@:.wav"),
         ("gs://b/audio", "gs://b/audio/x.wav#1234567890"),
         ("gs://b/audio", "gs://b/audio//x.wav"),
+        ("gs://b/audio", "gs://b/audio/a%2520b.wav"),
         ("gs://b/audio", "gs://b/audio/..x/y...wav"),
         ("s3://b/audio", "s3a://b/audio/x.wav?versionId=abc"),
         ("s3a://b/audio", "s3://b/audio/run:1/x.wav"),
@@ -396,6 +399,7 @@ def test_a_url_below_a_prefix_is_allowed(prefix, uri):
     "uri",
     [
         "http://h/audio/x.wav",
+        "http://h:443/audio/x.wav",
         "https://h/x.wav",
         "https://h/audio-private/x.wav",
         "https://h/audio;/x.wav",

@@ -72,6 +72,7 @@ def test_audio_relative_to_the_working_folder_is_found_as_nemo_finds_it(tmp_path
             "'duration' is 0",
         ),
         ('{"audio_filepath": "a", "duration": 1e999}', errors.BadFieldError, "is inf"),
+        (f'{{"audio_filepath": "a", "offset": 1{"0" * 400}}}', errors.BadFieldError, "is 1000"),
     ],
 )
 def test_a_wrong_line_says_what_is_wrong_with_it(line, error, message):
