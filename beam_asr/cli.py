@@ -35,17 +35,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def transcribe(options: TranscribeOptions) -> int:
     """Runs ``beam-asr transcribe`` and returns its exit status."""
-    from beam_asr import output, pipeline  # imports Beam, which --help need not pay for
+    from beam_asr import pipeline  # imports Beam, which --help need not pay for
 
     try:
-        storage = Storage(options.storage_options)
-        finished = options.resume and output.is_finished(storage, options.output)
-    except ValueError as error:
-        return _wrong_usage(error)
-    if finished:
-        print(f"{options.output} is finished: nothing to resume")
-        return DONE
-    try:
+        if pipeline.is_finished(options):
+            print(f"{options.output} is finished: nothing to resume")
+            return DONE
         beam_options = pipeline.check(options)
     except pipeline.UsageError as error:
         return _wrong_usage(error)
@@ -59,7 +54,7 @@ def transcribe(options: TranscribeOptions) -> int:
             traceback.print_exception(error)
         print(f"beam-asr: the job failed: {cause(error)}", file=sys.stderr)
         return FAILED
-    print(last_line(storage, options.output))
+    print(last_line(Storage(options.storage_options), options.output))
     return DONE
 
 

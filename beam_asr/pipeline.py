@@ -84,9 +84,27 @@ def check(options: TranscribeOptions) -> PipelineOptions:
             storage.check(name)
             if is_local(name) and _is_local(beam_options):
                 model_files.local_copy(storage, name)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
+    except Exception as error:  # of a storage: each has its own
+        raise UsageError(_storage_failed(error)) from error
     return beam_options
+
+
+def is_finished(options: TranscribeOptions) -> bool:
+    """Whether there is nothing to do for ``--resume``.
+
+    Raises:
+        UsageError: the output folder cannot be looked at.
+    """
+    try:
+        return options.resume and output.is_finished(
+            Storage(options.storage_options), options.output
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except Exception as error:
+        raise UsageError(_storage_failed(error)) from error
 
 
 def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
@@ -132,6 +150,12 @@ def _known_flags(group: type[PipelineOptions]) -> set[str]:
 
 def _is_local(options: PipelineOptions) -> bool:
     return options.view_as(StandardOptions).runner in (None, "DirectRunner", LOCAL_RUNNER)
+
+
+def _storage_failed(error: Exception) -> str:
+    return (
+        f"a storage that the command line names cannot be reached: {type(error).__name__}: {error}"
+    )
 
 
 def _details(options: TranscribeOptions) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 
+from beam_asr import retrying
 from beam_asr import storage as storages
 from beam_asr.storage import Storage, StorageError, StorageOptionsError
 
@@ -139,6 +140,25 @@ def test_wrong_storage_options_are_refused_and_named(options, named):
 def test_an_unknown_storage_is_refused_and_named():
     with pytest.raises(StorageError, match=r"'nosuch://b/a'.*nosuch://"):
         Storage().check("nosuch://b/a")
+
+
+def test_a_storage_that_cannot_be_reached_at_launch_is_named_without_a_traceback(
+    http_server, transcribe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 0.01)
+    flags = [f"--output={tmp_path / 'out'}", "--model_name=m"]
+    for status in (503, 403):
+        listed = http_server.behave("m.jsonl", status=status)
+        ended, _, errors = transcribe(f"--input={listed}", *flags)
+        assert ended == 2
+        assert listed in errors
+        assert str(status) in errors
+        assert "Traceback" not in errors
+    refused = json.dumps({"gs": {"endpoint_url": http_server.address, "token": "anon"}})
+    http_server.behave(status=401)
+    for flag in ("--input=gs://b/m.jsonl", "--input=gs://b/*.jsonl"):
+        ended, _, errors = transcribe(flag, *flags, f"--storage_options={refused}")
+        assert (ended, "401" in errors, "Traceback" in errors) == (2, True, False)
 
 
 MISSING = {
