@@ -17,6 +17,7 @@ import webdataset
 import zstandard
 
 from beam_asr import inputs
+from beam_asr.storage import Storage
 from tests.conftest import read_records, write_manifest
 from tests.tiny_models import speechlike
 
@@ -124,7 +125,7 @@ def test_a_table_of_text(corpus, rows, expected, hear, name, delimiter):
 def test_a_parquet_table(corpus, rows, expected, hear):
     table = pyarrow.Table.from_pylist([{"offset": None, **row} for row in rows])
     pyarrow.parquet.write_table(table, corpus / "t.parquet", row_group_size=2)
-    assert len(inputs.pieces_of(inputs.Storage(), str(corpus / "t.parquet"))) > 1
+    assert len(inputs.pieces_of(Storage(), str(corpus / "t.parquet"))) > 1
     records, _, _ = hear(f"--input={corpus / 't.parquet'}")
     assert texts(records) == expected
     assert records[0].keys() == {"offset", "audio_filepath", "duration", "n", "pred_text"}
@@ -185,6 +186,32 @@ def test_a_tarred_data_set(tarred, expected, hear, manifests, tars):
     assert texts(records) == expected
     assert failures == []
     assert summary["members_without_row"] == 0
+
+
+def test_a_tarred_data_set_in_a_bucket(bucket, tarred, expected, hear):
+    storage = Storage(bucket.storage_options)
+    for path in [*tarred.glob("*.tar"), tarred / "tarred_audio_manifest.json"]:
+        storage.write(f"{bucket.uri}/set/{path.name}", [path.read_bytes()])
+    records, failures, _ = hear(
+        f"--input={bucket.uri}/set/tarred_audio_manifest.json",
+        f"--tarred_audio={bucket.uri}/set/audio__OP_0..2_CL_.tar",
+        f"--storage_options={json.dumps(bucket.storage_options)}",
+    )
+    assert texts(records) == expected
+    assert failures == []
+
+
+def test_each_tar_is_fetched_once(http_server, tarred, expected, hear):
+    http_server.files = tarred
+    records, _, _ = hear(
+        f"--input={tarred / 'tarred_audio_manifest.json'}",
+        f"--tarred_audio={http_server.url('audio_')}{{0..2}}.tar",
+    )
+    assert texts(records) == expected
+    for number in range(3):
+        name = f"audio_{number}.tar"
+        sent = sum(request.sent for request in http_server.requests if request.name == name)
+        assert sent == (tarred / name).stat().st_size
 
 
 def test_a_tarred_data_set_whose_manifest_and_tars_do_not_agree(tarred, expected, hear, tmp_path):
