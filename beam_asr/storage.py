@@ -146,7 +146,7 @@ class Storage:
         fs, path = self._file_system(pattern)
         if is_glob(pattern):
             found = retry(lambda: fs.glob(path, detail=True))
-        elif retry(lambda: fs.isdir(path)) and not self._is_http_file(pattern):
+        elif self.is_folder(pattern):
             found = retry(lambda: fs.find(path, detail=True))
         else:
             return [pattern] if self.exists(pattern) else []

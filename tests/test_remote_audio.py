@@ -251,12 +251,12 @@ def test_reads_are_many_at_a_time_and_no_more_than_allowed(server):
 
 
 def test_all_threads_share_the_connections_of_a_server(server, short):
-    def read_in_a_thread_of_its_own(_):
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(read_audio, server.url("short.wav"), sample_rate=RATE).result()
-
-    for waveform in map(read_in_a_thread_of_its_own, range(20)):
-        assert_same(waveform, short)
+    pools = [ThreadPoolExecutor(1) for _ in range(8)]  # a thread each, all alive
+    for pool in pools:
+        read_alone = pool.submit(read_audio, server.url("short.wav"), sample_rate=RATE)
+        assert_same(read_alone.result(), short)
+    for pool in pools:
+        pool.shutdown()
     assert server.connections == 1
 
 
