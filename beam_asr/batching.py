@@ -1,40 +1,67 @@
 """Which clips go together through the model.
 
-The cost of a batch is its padded seconds: number of clips x longest clip. Clips of like length go
-together, the longest first, so that the first batch is also the one that needs most memory.
+A batch costs its padded seconds, clips x longest clip, and an overhead, whatever it holds. Some
+plan of least cost cuts the sorted clips into runs: put the batches of any plan in descending order
+of their longest clips, and deal the sorted clips out to batches of the same sizes. No batch's
+longest clip grows, since all clips from that batch on were no longer; nor does a cost, and the
+limits are kept.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 
 def plan_batches(
-    seconds: Sequence[float], max_batch_seconds: float, batch_size: int
+    seconds: Sequence[float],
+    max_batch_seconds: float,
+    batch_size: int,
+    overhead_seconds: float = math.inf,
 ) -> list[list[int]]:
-    """Splits clips into batches.
+    """Splits clips into batches, at the least cost that the limits allow.
+
+    A plan costs the sum of its batches' padded seconds, and ``overhead_seconds`` for each batch.
 
     Args:
         seconds: the length of each clip.
         max_batch_seconds: most padded seconds in a batch. A longer clip goes alone.
         batch_size: most clips in a batch.
+        overhead_seconds: seconds of audio that the device would transcribe in the time that a
+            batch takes whatever it holds. 0 tolerates no padding: only clips of equal length go
+            together. Infinity fills each batch as far as it goes, which gives the fewest.
 
     Returns:
-        Indices into ``seconds``, each exactly once: batches of descending length.
+        Indices into ``seconds``, each exactly once: batches of descending length. The first need
+        not be the one with the most padded seconds.
     """
-    batches: list[list[int]] = []
-    longest = 0.0
-    for index in sorted(range(len(seconds)), key=lambda i: (-seconds[i], i)):
-        batch = batches[-1] if batches else []
-        fits = len(batch) < batch_size and (len(batch) + 1) * longest <= max_batch_seconds
-        if batch and fits:
-            batch.append(index)
-        else:
-            batches.append([index])
-            longest = seconds[index]
+    clips = sorted(range(len(seconds)), key=lambda i: (seconds[i], -i))
+    counts = np.arange(len(clips), 0, -1.0)
+    least = np.zeros(len(clips) + 1)  # cost of as many of the shortest clips
+    begins = []  # for each clip, where the batch begins that it is the longest of
+    begin = 0
+    for end, clip in enumerate(clips, start=1):
+        longest = seconds[clip]
+        begin = max(begin, end - batch_size)
+        while begin < end - 1 and (end - begin) * longest > max_batch_seconds:
+            begin += 1
+        costs = least[begin:end] + counts[begin - end :] * longest
+        best = int(costs.argmin())  # of equal costs the first: the fullest batch
+        least[end] = costs[best] + overhead_seconds
+        # A longer longest clip makes each further clip dearer: the next batch begins no earlier.
+        begin += best
+        begins.append(begin)
+    batches = []
+    end = len(clips)
+    while end:
+        begin = begins[end - 1]
+        batches.append(clips[begin:end][::-1])
+        end = begin
     return batches
 
 
 def padded_seconds(seconds: Sequence[float]) -> float:
-    """The cost of one batch of clips of these lengths."""
+    """Clips x longest clip, of one batch of clips of these lengths."""
     return len(seconds) * max(seconds, default=0.0)

@@ -7,10 +7,11 @@ with it, and every call goes to one thread of its own, in which it was also load
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,20 @@ class ModelSpec(NamedTuple):
     storage: Storage = Storage()
 
 
+class Pass(NamedTuple):
+    """A batch that has been through the model.
+
+    Attributes:
+        results: one for each waveform, in their order.
+        seconds: that the model took.
+        idle_seconds: that the model had nothing to do before, though it could have.
+    """
+
+    results: list[Recognition]
+    seconds: float
+    idle_seconds: float
+
+
 class ModelHost:
     """A model and its thread."""
 
@@ -41,11 +56,22 @@ class ModelHost:
         self._unreported_loads = 1
         self.sample_rate = self._model.sample_rate
         self.default_batch_seconds = self._model.default_batch_seconds
+        self.batch_overhead_seconds = self._model.batch_overhead_seconds
         self.description = self._model.describe()
+        self._last_ended = 0.0
 
-    def transcribe(self, waveforms: Sequence[np.ndarray]) -> tuple[list[Recognition], float]:
-        """As ``Recognizer.transcribe``, and the seconds that the model took."""
-        return self._thread.submit(self._timed, waveforms).result()
+    def submit(self, waveforms: Sequence[np.ndarray], since: float = math.inf) -> Future[Pass]:
+        """Has a batch transcribed, after those that were submitted before.
+
+        Args:
+            since: from when on, by ``time.monotonic()``, the model counts as idle if it waits for
+                this batch.
+        """
+        return self._thread.submit(self._timed, waveforms, since)
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition]:
+        """As ``Recognizer.transcribe``."""
+        return self.submit(waveforms).result().results
 
     def take_loads(self) -> int:
         """How many loads have not been counted yet; each is told once, to one caller."""
@@ -53,10 +79,14 @@ class ModelHost:
             loads, self._unreported_loads = self._unreported_loads, 0
         return loads
 
-    def _timed(self, waveforms: Sequence[np.ndarray]) -> tuple[list[Recognition], float]:
+    def _timed(self, waveforms: Sequence[np.ndarray], since: float) -> Pass:
         started = time.monotonic()
-        results = self._model.transcribe(waveforms)
-        return results, time.monotonic() - started
+        idle = max(0.0, started - max(since, self._last_ended))
+        try:
+            results = self._model.transcribe(waveforms)
+        finally:
+            self._last_ended = time.monotonic()
+        return Pass(results, self._last_ended - started, idle)
 
 
 _hosts: dict[ModelSpec, ModelHost] = {}

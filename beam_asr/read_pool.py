@@ -5,11 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
-Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 GRACE_SECONDS = 5.0  # a read that watches its own deadline ends with a better reason
@@ -27,76 +25,61 @@ class ReadPool:
     """
 
     def __init__(self, size: int):
-        self._size = size
-        self._tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
+        self._reads: queue.SimpleQueue[Read[Any]] = queue.SimpleQueue()
         for _ in range(size):
-            self._start_thread()
+            self.add_thread()
 
-    def run(
-        self,
-        reads: Iterable[tuple[Key, Callable[[], Result]]],
-        seconds: float,
-        ahead: int | None = None,
-    ) -> Iterator[tuple[Key, Result | Exception]]:
-        """Runs reads, many at a time, and gives each key with its result or exception, in order.
+    def start(self, function: Callable[[], Result]) -> Read[Result]:
+        """Has a function called as soon as a thread is free."""
+        read = Read(function, self)
+        self._reads.put(read)
+        return read
 
-        Args:
-            reads: taken as they are needed.
-            seconds: how long a read may take from its start, beside the grace.
-            ahead: most reads begun whose results have not been taken; by default twice the size.
-        """
-        begun: deque[tuple[Key, _Task[Result]]] = deque()
-        for key, read in reads:
-            task: _Task[Result] = _Task(read)
-            self._tasks.put(task)
-            begun.append((key, task))
-            if len(begun) >= (ahead or 2 * self._size):
-                key, task = begun.popleft()
-                outcome = self._result_of(task, seconds + GRACE_SECONDS)
-                yield key, outcome
-        while begun:
-            key, task = begun.popleft()
-            outcome = self._result_of(task, seconds + GRACE_SECONDS)
-            yield key, outcome
-
-    def _result_of(self, task: _Task[Result], seconds: float) -> Result | Exception:
-        while not task.done.wait(task.seconds_left(seconds)):
-            if task.seconds_left(seconds) <= 0 and task.abandon():
-                self._start_thread()
-        assert task.outcome is not None
-        return task.outcome[0]
-
-    def _start_thread(self) -> None:
+    def add_thread(self) -> None:
         # Daemons: a thread that is stuck for ever must not keep the process from ending.
         threading.Thread(target=self._work, name="beam-asr-read", daemon=True).start()
 
     def _work(self) -> None:
-        while self._tasks.get().run():
+        while self._reads.get().run():
             pass
 
 
-class _Task(Generic[Result]):
-    def __init__(self, read: Callable[[], Result]):
-        self._read = read
+class Read(Generic[Result]):
+    """A read that waits for its turn, is being made, or is done.
+
+    Attributes:
+        seconds: how long it took; 0 until it is done.
+    """
+
+    def __init__(self, function: Callable[[], Result], pool: ReadPool):
+        self._function = function
+        self._pool = pool
         self._lock = threading.Lock()
         self._started: float | None = None
-        self.done = threading.Event()
-        self.outcome: tuple[Result | Exception] | None = None
+        self._done = threading.Event()
+        self._outcome: Result | Exception | None = None
+        self.seconds = 0.0
+
+    def result(self, seconds: float) -> Result | Exception:
+        """Its result or exception; StalledError if it takes longer than this and the grace."""
+        seconds += GRACE_SECONDS
+        while not self._done.wait(self._seconds_left(seconds)):
+            late = self._seconds_left(seconds) <= 0
+            if late and self._finish(StalledError("the read has not come back")):
+                self._pool.add_thread()
+        assert self._outcome is not None
+        return self._outcome
 
     def run(self) -> bool:
         """Reads; says whether somebody still waited for it."""
         self._started = time.monotonic()
         try:
-            outcome: Result | Exception = self._read()
+            outcome: Result | Exception = self._function()
         except Exception as error:
             outcome = error
         return self._finish(outcome)
 
-    def abandon(self) -> bool:
-        """Ends it without a result, unless it has just ended."""
-        return self._finish(StalledError("the read has not come back"))
-
-    def seconds_left(self, seconds: float) -> float:
+    def _seconds_left(self, seconds: float) -> float:
         """How long it may still take; all of it before it has started."""
         if self._started is None:
             return seconds
@@ -104,11 +87,12 @@ class _Task(Generic[Result]):
 
     def _finish(self, outcome: Result | Exception) -> bool:
         with self._lock:
-            if self.outcome is not None:
+            if self._done.is_set():
                 return False
-            self.outcome = (outcome,)
-        self.done.set()
-        return True
+            self._outcome = outcome
+            self.seconds = time.monotonic() - (self._started or time.monotonic())
+            self._done.set()
+            return True
 
 
 _pools: dict[int, ReadPool] = {}

@@ -33,6 +33,9 @@ MULTITASK_SLOTS = {"source_lang": "en", "target_lang": "en", "task": "asr", "pnc
 
 # On two cores, batches of 20 to 60 padded seconds are the fastest: caches hold them.
 CPU_BATCH_SECONDS = 40.0
+# What a batch costs whatever it holds; too little is the worse guess.
+CPU_OVERHEAD_SECONDS = 2.0
+CUDA_OVERHEAD_SECONDS = 20.0
 # A careful first choice for the largest models that NeMo publishes, about a billion parameters.
 CUDA_BATCH_SECONDS_A_GIB = 20.0
 
@@ -54,6 +57,10 @@ class Recognizer(Protocol):
     @property
     def default_batch_seconds(self) -> float:
         """Padded seconds that a forward pass takes well on its device."""
+
+    @property
+    def batch_overhead_seconds(self) -> float:
+        """Seconds of audio that it would transcribe in the time that any batch costs."""
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition]:
         """Transcribes one batch in one forward pass.
@@ -148,6 +155,10 @@ class NemoRecognizer:
 
         free, _ = torch.cuda.mem_get_info(self._device)
         return CUDA_BATCH_SECONDS_A_GIB * free / 2**30
+
+    @property
+    def batch_overhead_seconds(self) -> float:
+        return CPU_OVERHEAD_SECONDS if self._device.type == "cpu" else CUDA_OVERHEAD_SECONDS
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition]:
         if not waveforms:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from itertools import chain
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.metrics import Metrics
-from apache_beam.pvalue import PCollection
+from apache_beam.pvalue import PCollection, TaggedOutput
+from apache_beam.transforms.window import BoundedWindow, GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_asr import batching, containment, manifest, model_host, shards, tarred
 from beam_asr.allowed import AllowedPrefixes
-from beam_asr.clip_reader import ClipReader
+from beam_asr.clip_reader import ClipReader, Heard
 from beam_asr.inputs import Tar
 from beam_asr.manifest import Clip, Row
 from beam_asr.manifest_errors import ManifestError, MissingMemberError
-from beam_asr.model_host import ModelSpec
+from beam_asr.model_host import ModelSpec, Pass
 from beam_asr.options import DECODERS, DEVICES
 from beam_asr.output import Statistics
-from beam_asr.recognizer import SHORTEST_SECONDS
+from beam_asr.recognizer import SHORTEST_SECONDS, Recognition
 from beam_asr.retrying import attempts_of
 from beam_asr.storage import Storage
 
@@ -37,7 +41,7 @@ class Transcribed(NamedTuple):
     Attributes:
         transcripts: each transcribed row, unchanged, with the text in its ``pred_text_key``.
         failures: each other row with its ``error: {stage, type, message, attempts}``.
-        statistics: parts of the sums over the job: the rows in, and one element for each window.
+        statistics: parts of the sums over the job: the rows in, and one element for each bundle.
     """
 
     transcripts: PCollection[Record]
@@ -201,32 +205,64 @@ class _Validate(beam.DoFn):
             else:
                 clip = manifest.parse(row, self._filepath_key, in_tar=True)
                 number = shards.number_of(row, self._tars)
-                yield beam.pvalue.TaggedOutput("in_tars", (number, clip))
+                yield TaggedOutput("in_tars", (number, clip))
         except ManifestError as error:
             yield _failed(row, "manifest", error)
 
 
+class _Batch(NamedTuple):
+    """A batch on its way through the model."""
+
+    clips: list[Clip]
+    waveforms: list[np.ndarray]
+    done: Future[Pass]
+
+
 class _Transcriber(beam.DoFn):
-    """Hands waveforms to the process's model, in batches."""
+    """Hands waveforms to the process's model, in batches.
+
+    While the model works on one window, the next one is read: the batches of a window are given to
+    the model's thread, and their results are taken when those of the next window have been given,
+    or the bundle ends.
+    """
 
     def __init__(self, settings: _Settings):
         self._settings = settings
         self._model_loads = Metrics.counter(NAMESPACE, "model_loads")
+        self._batches = Metrics.counter(NAMESPACE, "batches")
         self._batch_milliseconds = Metrics.distribution(NAMESPACE, "batch_msec")
+        self._wait_milliseconds = Metrics.distribution(NAMESPACE, "model_wait_msec")
+        self._audio_milliseconds = Metrics.counter(NAMESPACE, "audio_msec")
+        self._padded_milliseconds = Metrics.counter(NAMESPACE, "padded_msec")
+        self._read_milliseconds = Metrics.distribution(NAMESPACE, "read_msec")
 
     def setup(self) -> None:
         self._host = model_host.host(self._settings.spec)
 
-    def _transcribe_all(
-        self, heard: Iterator[tuple[Clip, np.ndarray | Exception]], statistics: Statistics
-    ) -> Iterator[Any]:
-        """The records of clips, and at the end the statistics."""
+    def start_bundle(self) -> None:
+        self._began = time.monotonic()
+        self._in_flight: list[_Batch] = []
+        self._window: BoundedWindow = GlobalWindow()
+        self._statistics = Statistics()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        last = self._take(self._in_flight)
+        statistics = TaggedOutput("statistics", self._statistics)
+        for output in chain(last, [statistics]):
+            tagged = isinstance(output, TaggedOutput)
+            value = output.value if tagged else output
+            placed = WindowedValue(value, self._window.max_timestamp(), [self._window])
+            yield TaggedOutput(output.tag, placed) if tagged else placed
+
+    def _transcribe_all(self, heard: Iterable[Heard]) -> Iterator[Any]:
+        """The records of clips that come; those of the last window come with later calls."""
         self._model_loads.inc(self._host.take_loads())
-        statistics.models = frozenset([tuple(sorted(self._host.description.items()))])
+        self._statistics.models = frozenset([tuple(sorted(self._host.description.items()))])
         clips: list[Clip] = []
         waveforms: list[np.ndarray] = []
         held = 0
-        for clip, waveform in _waited_for(heard, statistics):
+        for clip, waveform, seconds in heard:
+            self._read_milliseconds.update(round(1000 * seconds))
             if isinstance(waveform, Exception):
                 yield _failed(clip.row, "audio", waveform, attempts_of(waveform))
                 continue
@@ -234,45 +270,73 @@ class _Transcriber(beam.DoFn):
             waveforms.append(waveform)
             held += len(waveform)
             if held >= WINDOW_SECONDS * self._host.sample_rate:
-                yield from self._transcribe_window(clips, waveforms, statistics)
+                yield from self._exchange(clips, waveforms)
                 clips, waveforms, held = [], [], 0
-        yield from self._transcribe_window(clips, waveforms, statistics)
-        yield beam.pvalue.TaggedOutput("statistics", statistics)
+        yield from self._exchange(clips, waveforms)
 
-    def _transcribe_window(
-        self, clips: Sequence[Clip], waveforms: Sequence[np.ndarray], statistics: Statistics
-    ) -> Iterator[Any]:
+    def _exchange(self, clips: Sequence[Clip], waveforms: Sequence[np.ndarray]) -> Iterator[Any]:
+        """Gives a window to the model, and takes the results of the one before."""
+        if clips:
+            before, self._in_flight = self._in_flight, self._give(clips, waveforms)
+            yield from self._take(before)
+
+    def _give(self, clips: Sequence[Clip], waveforms: Sequence[np.ndarray]) -> list[_Batch]:
         seconds = [len(waveform) / self._host.sample_rate for waveform in waveforms]
         taken = [max(length, SHORTEST_SECONDS) for length in seconds]  # by the model
         budget = self._settings.max_batch_seconds or self._host.default_batch_seconds
-        for batch in batching.plan_batches(taken, budget, self._settings.batch_size):
-            statistics.batches += 1
-            statistics.audio_seconds += sum(seconds[index] for index in batch)
-            statistics.padded_seconds += batching.padded_seconds([taken[index] for index in batch])
-            results = containment.apply_to_each(
-                lambda indices: self._transcribe([waveforms[i] for i in indices], statistics), batch
-            )
-            for index, (result, attempts) in zip(batch, results, strict=True):
-                row = clips[index].row
-                if isinstance(result, Exception):
-                    yield _failed(row, "model", result, attempts)
-                else:
-                    yield manifest.transcript(row, self._settings.pred_text_key, result.text)
+        plan = batching.plan_batches(
+            taken, budget, self._settings.batch_size, self._host.batch_overhead_seconds
+        )
+        batches = []
+        for indices in plan:
+            audio = sum(seconds[index] for index in indices)
+            padded = batching.padded_seconds([taken[index] for index in indices])
+            self._statistics.batches += 1
+            self._statistics.audio_seconds += audio
+            self._statistics.padded_seconds += padded
+            self._batches.inc()
+            self._audio_milliseconds.inc(round(1000 * audio))
+            self._padded_milliseconds.inc(round(1000 * padded))
+            batch = [waveforms[index] for index in indices]
+            done = self._host.submit(batch, self._began)
+            batches.append(_Batch([clips[index] for index in indices], batch, done))
+        return batches
 
-    def _transcribe(self, waveforms: list[np.ndarray], statistics: Statistics) -> list[Any]:
-        results, seconds = self._host.transcribe(waveforms)
-        statistics.model_seconds += seconds
-        self._batch_milliseconds.update(round(1000 * seconds))
-        return results
+    def _take(self, batches: Iterable[_Batch]) -> Iterator[Any]:
+        for batch in batches:
+            first: Future[Pass] | None = batch.done
+
+            def transcribe(indices: Sequence[int], batch: _Batch = batch) -> list[Recognition]:
+                nonlocal first
+                waveforms = [batch.waveforms[index] for index in indices]
+                done = first or self._host.submit(waveforms, time.monotonic())
+                first = None
+                return self._counted(done.result())
+
+            results = containment.apply_to_each(transcribe, range(len(batch.clips)))
+            for clip, (result, attempts) in zip(batch.clips, results, strict=True):
+                if isinstance(result, Exception):
+                    yield _failed(clip.row, "model", result, attempts)
+                else:
+                    yield manifest.transcript(clip.row, self._settings.pred_text_key, result.text)
+
+    def _counted(self, done: Pass) -> list[Recognition]:
+        self._statistics.model_seconds += done.seconds
+        self._statistics.wait_seconds += done.idle_seconds
+        self._batch_milliseconds.update(round(1000 * done.seconds))
+        self._wait_milliseconds.update(round(1000 * done.idle_seconds))
+        return done.results
 
 
 class _TranscribeWindow(_Transcriber):
     """Transcribes a window of clips, each in a file of its own."""
 
-    def process(self, window: list[Clip]) -> Iterator[Any]:
-        if window:  # BatchElements gives an empty one before an element above its target
-            heard = self._settings.reader.read(window, self._host.sample_rate)
-            yield from self._transcribe_all(heard, Statistics())
+    def process(self, clips: list[Clip], window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
+        self._window = window
+        if clips:  # BatchElements gives an empty window before an element above its target
+            yield from self._transcribe_all(
+                self._settings.reader.read(clips, self._host.sample_rate)
+            )
 
 
 class _TranscribeTarred(_Transcriber):
@@ -282,17 +346,19 @@ class _TranscribeTarred(_Transcriber):
         super().__init__(settings)
         self._storage = storage
 
-    def process(self, shard: tuple[int, dict[str, list[Any]]]) -> Iterator[Any]:
+    def process(
+        self, shard: tuple[int, dict[str, list[Any]]], window: Any = beam.DoFn.WindowParam
+    ) -> Iterator[Any]:
+        self._window = window
         (tar,), clips = shard[1]["tars"], shard[1]["clips"]
-        statistics = Statistics()
         if not clips:
-            statistics.tars_without_rows += 1
-            yield beam.pvalue.TaggedOutput("statistics", statistics)
+            self._statistics.tars_without_rows += 1
             return
         unmet: list[tuple[Clip, Exception]] = []
-        contents = self._contents(tar, clips, unmet, statistics)
-        heard = self._settings.reader.decode(contents, self._host.sample_rate)
-        yield from self._transcribe_all(heard, statistics)
+        contents = self._contents(tar, clips, unmet)
+        yield from self._transcribe_all(
+            self._settings.reader.decode(contents, self._host.sample_rate)
+        )
         for clip, error in unmet:
             yield _failed(clip.row, "audio", error, attempts_of(error))
 
@@ -301,7 +367,6 @@ class _TranscribeTarred(_Transcriber):
         tar: str,
         clips: list[Clip],
         unmet: list[tuple[Clip, Exception]],
-        statistics: Statistics,
     ) -> Iterator[tuple[Clip, bytes]]:
         """The clips with their files' contents; those that have none go to ``unmet``."""
         left = dict(enumerate(clips))
@@ -314,7 +379,7 @@ class _TranscribeTarred(_Transcriber):
                             clip = left.pop(index)._replace(audio=f"{tar}: {event.name}")
                             yield clip, event.content
                     elif isinstance(event, tarred.MemberWithoutRow):
-                        statistics.add_member_without_row(f"{tar}: {event.name}")
+                        self._statistics.add_member_without_row(f"{tar}: {event.name}")
                     else:
                         for index in event.rows:
                             clip = left.pop(index)
@@ -335,23 +400,24 @@ class _TranscribeSamples(_Transcriber):
         self._storage = storage
         self._filepath_key = filepath_key
 
-    def process(self, tar: Tar) -> Iterator[Any]:
-        statistics = Statistics()
+    def process(self, tar: Tar, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
+        self._window = window
         failed: list[tuple[Row, str, Exception]] = []
-        contents = self._contents(tar.file, failed, statistics)
-        heard = self._settings.reader.decode(contents, self._host.sample_rate)
-        yield from self._transcribe_all(heard, statistics)
+        contents = self._contents(tar.file, failed)
+        yield from self._transcribe_all(
+            self._settings.reader.decode(contents, self._host.sample_rate)
+        )
         for row, stage, error in failed:
             yield _failed(row, stage, error, attempts_of(error))
 
     def _contents(
-        self, tar: str, failed: list[tuple[Row, str, Exception]], statistics: Statistics
+        self, tar: str, failed: list[tuple[Row, str, Exception]]
     ) -> Iterator[tuple[Clip, bytes]]:
         """The samples with their audio's contents; those that have none go to ``failed``."""
         try:
             with self._storage.open(tar) as file:
                 for sample in tarred.webdataset_samples(file, tar):
-                    statistics.rows_in += 1
+                    self._statistics.rows_in += 1
                     # By this name the sample can be read alone, as a failure that comes in again.
                     name = sample.audio_name or sample.key
                     fields = {self._filepath_key: tarred.member_uri(tar, name), **sample.fields}
@@ -362,23 +428,12 @@ class _TranscribeSamples(_Transcriber):
                         # An offset in the sample's fields is one in what it was cut from.
                         yield Clip(row, f"{tar}: {name}", 0.0, None), sample.content
         except Exception as error:  # how many samples are lost with it nobody can tell
-            statistics.rows_in += 1
+            self._statistics.rows_in += 1
             failed.append((Row.of({self._filepath_key: tar}), "audio", error))
 
 
 def _parted(transcriber: _Transcriber) -> Any:
     return beam.ParDo(transcriber).with_outputs("failures", "statistics", main="transcripts")
-
-
-def _waited_for(heard: Iterator[Any], statistics: Statistics) -> Iterator[Any]:
-    """What comes, with the time that it took to come counted."""
-    while True:
-        started = time.monotonic()
-        each = next(heard, None)
-        statistics.wait_seconds += time.monotonic() - started
-        if each is None:
-            return
-        yield each
 
 
 def _is_tar(element: Any) -> bool:
@@ -396,4 +451,4 @@ def _window_seconds(clip: Clip) -> int:
 
 
 def _failed(row: Row, stage: str, error: Exception, attempts: int = 1) -> Any:
-    return beam.pvalue.TaggedOutput("failures", manifest.failure(row, stage, error, attempts))
+    return TaggedOutput("failures", manifest.failure(row, stage, error, attempts))

@@ -61,8 +61,8 @@ def bytes_fetched(folder: Path, url: str) -> None:
         counted(url)
         reader = ClipReader(Storage(), None, 300.0, 8)
         clips = [Clip(Row("{}"), uri, float(start), SEGMENT_SECONDS) for start in starts]
-        for _, waveform in reader.read(clips, RATE):
-            assert len(waveform) == SEGMENT_SECONDS * RATE
+        for heard in reader.read(clips, RATE):
+            assert len(heard.waveform) == SEGMENT_SECONDS * RATE
         ours = counted(url)["bytes"]
 
         with contextlib.suppress(soundfile.LibsndfileError):
@@ -96,7 +96,7 @@ def rows_a_second(url: str) -> None:
         list(reader.read(some[:concurrency], RATE))  # connections are made once
         served = counted(url)["cpu_seconds"]
         started, worked = time.monotonic(), time.process_time()
-        assert all(isinstance(each, np.ndarray) for _, each in reader.read(some, RATE))
+        assert all(isinstance(heard.waveform, np.ndarray) for heard in reader.read(some, RATE))
         seconds, work = time.monotonic() - started, time.process_time() - worked
         served = counted(url)["cpu_seconds"] - served
         rate = len(some) / seconds

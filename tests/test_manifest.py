@@ -129,3 +129,9 @@ def test_a_failure_that_comes_in_again_loses_its_old_error_but_a_users_own_field
     assert manifest.transcript(row, "pred_text", "x") == {"audio_filepath": "/a", "pred_text": "x"}
     own = Row.of({"audio_filepath": "/a", "error": "mine"})
     assert manifest.transcript(own, "pred_text", "x")["error"] == "mine"
+
+
+def test_half_a_surrogate_pair_in_a_field_does_not_break_the_row():
+    row = Row.of({"audio_filepath": "/a", "said": "\ud800 and žluť"})
+    assert row.line.encode()
+    assert manifest.transcript(row, "pred_text", "x")["said"] == "\ud800 and žluť"

@@ -62,7 +62,7 @@ def read(uri: str, allowed=None, seconds: float = 30.0, **fields):
 
 def read_all(clips, allowed=None, seconds: float = 30.0, concurrency: int = 4):
     reader = ClipReader(Storage({}, allowed), None, seconds, concurrency)
-    return [outcome for _, outcome in reader.read(clips, RATE)]
+    return [heard.waveform for heard in reader.read(clips, RATE)]
 
 
 def assert_same(waveform, samples):
@@ -263,5 +263,5 @@ def test_all_threads_share_the_connections_of_a_server(server, short):
 def test_samples_of_one_file_of_a_tar_are_decoded_without_a_file(short):
     reader = ClipReader(Storage(), None, 10.0, 2)
     clips = [(Clip(Row("{}"), "t.tar: a.wav", n / 2, 0.5), encoded(short)) for n in range(5)]
-    for n, (_, waveform) in enumerate(reader.decode(iter(clips), RATE)):
-        assert_same(waveform, short[n * RATE // 2 : (n + 1) * RATE // 2])
+    for n, heard in enumerate(reader.decode(iter(clips), RATE)):
+        assert_same(heard.waveform, short[n * RATE // 2 : (n + 1) * RATE // 2])
