@@ -67,7 +67,7 @@ class Counter:
         self.samples = np.ones(int(seconds), np.float32)
         monkeypatch.setattr(audio, "read_audio", self.read)
 
-    def read(self, path, **_):
+    def read(self, _, **__):
         self.begun += 1
         return self.samples
 
