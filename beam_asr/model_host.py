@@ -27,6 +27,7 @@ class ModelSpec(NamedTuple):
     model_name: str
     device: str = "auto"
     decoder: str | None = None
+    precision: str = "auto"
     storage: Storage = Storage()
 
 

@@ -14,6 +14,7 @@ from beam_asr.patterns import split_commas
 
 DEVICES = ("auto", "cuda", "cpu")
 DECODERS = ("rnnt", "ctc")
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class TranscribeOptions:
     device: str
     channel: int | None
     decoder: str | None
+    precision: str
     resume: bool
     overwrite: bool
     max_failure_fraction: float
@@ -118,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         "--decoder",
         choices=DECODERS,
         help="decoder of a hybrid model; by default the model's own choice",
+    )
+    add(
+        "--precision",
+        default="auto",
+        choices=PRECISIONS,
+        help="of the model's weights; auto is bf16 on a GPU that has it, else fp32",
     )
     add("--resume", action="store_true", help="go on with an unfinished run in the output folder")
     add("--overwrite", action="store_true", help="replace the results in the output folder")

@@ -43,6 +43,7 @@ def build(pipeline: beam.Pipeline, options: TranscribeOptions) -> None:
             device=options.device,
             channel=options.channel,
             decoder=options.decoder,
+            precision=options.precision,
             tarred_audio=options.tarred_audio,
             storage_options=options.storage_options,
             audio_timeout=options.audio_timeout,

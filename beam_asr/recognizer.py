@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from beam_asr import model_archive, model_files
-from beam_asr.options import DECODERS, DEVICES
+from beam_asr.options import DECODERS, DEVICES, PRECISIONS
 from beam_asr.storage import Storage
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def load(
     model_name: str,
     device: str = "auto",
     decoder: str | None = None,
+    precision: str = "auto",
     storage: Storage | None = None,
 ) -> Recognizer:
     """Loads a NeMo model.
@@ -94,6 +95,8 @@ def load(
         model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file.
         device: ``auto`` takes the GPU if there is one, ``cuda`` fails without one.
         decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
+        precision: of the weights: ``fp32``, ``bf16``, or ``auto``, which is bf16 on a GPU that has
+            it and fp32 elsewhere.
         storage: how the storage of a URI is opened.
 
     Raises:
@@ -121,6 +124,8 @@ def load(
         ) from error
     if decoder is not None:
         _choose_decoder(model, model_name, decoder)
+    if _choose_precision(precision, torch_device) == "bf16":
+        _to_bf16(model)
     return NemoRecognizer(model, model_name, torch_device)
 
 
@@ -321,6 +326,30 @@ def _choose_decoder(model: Any, model_name: str, decoder: str) -> None:
             f"{type(model).__name__}, which has one alone; leave the flag out"
         )
     model.change_decoding_strategy(decoder_type=decoder, verbose=False)
+
+
+def _choose_precision(precision: str, device: torch.device) -> str:
+    import torch
+
+    if precision not in PRECISIONS:
+        raise ModelLoadError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if has_bf16 else "fp32"
+    return precision
+
+
+def _to_bf16(model: Any) -> None:
+    """Rounds the weights; the spectrogram is still made in float32 and rounded at its end."""
+    import torch
+
+    preprocessor = getattr(model, "preprocessor", None)
+    for child in model.children():
+        if child is not preprocessor:
+            child.to(torch.bfloat16)
+    sentinel = getattr(preprocessor, "dtype_sentinel_tensor", None)
+    if preprocessor is not None and sentinel is not None:  # by which NeMo casts what it gives
+        preprocessor.dtype_sentinel_tensor = sentinel.to(torch.bfloat16)
 
 
 def _remedy(model_name: str) -> str:

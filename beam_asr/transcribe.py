@@ -22,7 +22,7 @@ from beam_asr.inputs import Tar
 from beam_asr.manifest import Clip, Row
 from beam_asr.manifest_errors import ManifestError, MissingMemberError
 from beam_asr.model_host import ModelSpec, Pass
-from beam_asr.options import DECODERS, DEVICES
+from beam_asr.options import DECODERS, DEVICES, PRECISIONS
 from beam_asr.output import Statistics
 from beam_asr.recognizer import SHORTEST_SECONDS, Recognition
 from beam_asr.retrying import attempts_of
@@ -65,6 +65,8 @@ class Transcribe(beam.PTransform):
         device: ``auto`` takes a GPU if there is one, ``cuda`` fails without one, ``cpu``.
         channel: the channel of the audio to take, from 0; None averages them.
         decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
+        precision: of the model's weights: ``fp32``, ``bf16``, or ``auto``, which is bf16 on a GPU
+            that has it.
         tarred_audio: the tars of a tarred data set of NeMo's, in which the rows' audio is: path,
             URI, glob or brace expansion, or several.
         storage_options: for each protocol what its fsspec file system is opened with.
@@ -87,6 +89,7 @@ class Transcribe(beam.PTransform):
         device: str = "auto",
         channel: int | None = None,
         decoder: str | None = None,
+        precision: str = "auto",
         tarred_audio: str | Iterable[str] | None = None,
         storage_options: Mapping[str, Mapping[str, Any]] | None = None,
         audio_timeout: float = 300.0,
@@ -104,6 +107,10 @@ class Transcribe(beam.PTransform):
             raise ValueError(f"device is {device!r}, but must be one of {', '.join(DEVICES)}")
         if decoder not in (None, *DECODERS):
             raise ValueError(f"decoder is {decoder!r}, but must be one of {', '.join(DECODERS)}")
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"precision is {precision!r}, but must be one of {', '.join(PRECISIONS)}"
+            )
         if channel is not None and channel < 0:
             raise ValueError(f"channel is {channel}, but channels count from 0")
         if not audio_timeout > 0:
@@ -120,7 +127,7 @@ class Transcribe(beam.PTransform):
         self._tars = None if tarred_audio is None else shards.tars_of(storage, tarred_audio)
         self._storage = storage
         self._settings = _Settings(
-            ModelSpec(model_name, device, decoder, storage),
+            ModelSpec(model_name, device, decoder, precision, storage),
             ClipReader(
                 Storage(storage.options, allowed), channel, audio_timeout, max_concurrent_reads
             ),

@@ -20,6 +20,7 @@ def test_the_defaults_are_those_of_the_interface():
         device="auto",
         channel=None,
         decoder=None,
+        precision="auto",
         resume=False,
         overwrite=False,
         max_failure_fraction=0.1,
@@ -35,7 +36,8 @@ def test_the_defaults_are_those_of_the_interface():
 def test_every_flag_arrives():
     args = """transcribe --input a,b --input c --output o --model_name n --filepath_key path
         --pred_text_key said --batch_size 7 --max_batch_seconds 2.5 --device cpu --channel 1
-        --decoder ctc --tarred_audio t_{0..3}.tar,u.tar --storage_options {"s3":{"anon":true}}
+        --decoder ctc --precision bf16 --tarred_audio t_{0..3}.tar,u.tar
+        --storage_options {"s3":{"anon":true}}
         --audio_timeout 1.5 --max_concurrent_reads 4 --allowed_audio_prefixes /data,gs://b
         --allowed_audio_prefixes s3://c --overwrite --max_failure_fraction 0.5
         --runner=FlinkRunner --parallelism 2"""
@@ -50,6 +52,7 @@ def test_every_flag_arrives():
         device="cpu",
         channel=1,
         decoder="ctc",
+        precision="bf16",
         resume=False,
         overwrite=True,
         max_failure_fraction=0.5,
@@ -72,6 +75,7 @@ def test_every_flag_arrives():
         (["--max_batch_seconds=nan"], "--max_batch_seconds: nan"),
         (["--max_batch_seconds=inf"], "--max_batch_seconds: inf"),
         (["--device=tpu"], "choose from"),
+        (["--precision=fp16"], "choose from"),
         (["--channel=-1"], "--channel"),
         (["--max_failure_fraction=2"], "2 is not within 0 and 1"),
         (["--filepath_key="], "--filepath_key: is empty"),

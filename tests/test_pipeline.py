@@ -407,6 +407,8 @@ def test_wrong_arguments_are_refused_when_the_graph_is_built(tmp_path):
         Transcribe(model_name="m", device="tpu")
     with pytest.raises(ValueError, match="decoder is 'tdt'"):
         Transcribe(model_name="m", decoder="tdt")
+    with pytest.raises(ValueError, match="precision is 'fp16'"):
+        Transcribe(model_name="m", precision="fp16")
     with pytest.raises(ValueError, match="channel is -1"):
         Transcribe(model_name="m", channel=-1)
     with pytest.raises(ValueError, match="max_failure_fraction is 3"):

@@ -7,11 +7,13 @@ import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import jiwer
 import numpy as np
 import pytest
 import soundfile
 
 from beam_asr import model_files, recognizer
+from beam_asr.audio import read_audio
 from beam_asr.storage import Storage
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 from tests.tiny_models import FAMILIES, speechlike
@@ -185,3 +187,24 @@ def test_a_model_elsewhere_is_downloaded_once_a_machine(tiny_model, tmp_path, mo
 
     storage.write(uri, [tiny_model("rnnt_bpe").read_bytes()])
     assert recognizer.load(uri, "cpu").describe()["class"] == "EncDecRNNTBPEModel"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_runs_in_bf16(family, tiny_model):
+    rounded = recognizer.load(str(tiny_model(family)), "cpu", precision="bf16")
+    assert rounded.describe()["precision"] == "bfloat16"
+    waveforms = [speechlike(0.5 + 0.4 * n, seed=n) for n in range(4)]
+    assert len(rounded.transcribe(waveforms)) == 4
+
+
+def test_bf16_hears_what_fp32_hears_but_for_a_few_letters(prompts):
+    rows = [json.loads(line) for line in (prompts / "held_out.jsonl").read_text().splitlines()]
+    waveforms = [
+        read_audio(str(prompts / row["audio_filepath"]), sample_rate=16_000) for row in rows[:40]
+    ]
+    texts = {}
+    for precision in ("auto", "fp32", "bf16"):
+        model = recognizer.load(str(SAMPLE_MODEL), "cpu", precision=precision)
+        texts[precision] = [heard.text for heard in model.transcribe(waveforms)]
+    assert texts["auto"] == texts["fp32"] != texts["bf16"]
+    assert jiwer.cer(texts["fp32"], texts["bf16"]) < 0.05
