@@ -44,7 +44,8 @@ class Statistics:
         audio_seconds: of the clips that the model got.
         padded_seconds: clips x longest clip, over all batches.
         model_seconds: wall time of the forward passes and their decoding.
-        wait_seconds: wall time in which the model waited for audio to be read and decoded.
+        wait_seconds: wall time in which the model had nothing to do, from a bundle's start to
+            its last batch.
         batches: forward passes.
         models: descriptions of the models that were used.
         members_without_row: files in tars of a tarred data set that no row is about.
@@ -189,6 +190,9 @@ def summary(
         "rtfx_model": _ratio(seconds, statistics.model_seconds),
         "model_seconds": round(statistics.model_seconds, 3),
         "model_wait_seconds": round(statistics.wait_seconds, 3),
+        "model_wait_share": _ratio(
+            statistics.wait_seconds, statistics.wait_seconds + statistics.model_seconds
+        ),
         "batches": statistics.batches,
         "padding_efficiency": _ratio(seconds, statistics.padded_seconds),
         "models": [dict(model) for model in sorted(statistics.models)],

@@ -53,6 +53,7 @@ def test_a_summary_gives_ratios_of_its_sums():
     assert summary["audio_hours"] == 2
     assert summary["rtfx_end_to_end"] == 72
     assert summary["rtfx_model"] == 100
+    assert summary["model_wait_share"] == pytest.approx(4 / 76, abs=1e-4)
     assert summary["padding_efficiency"] == 0.9
     assert summary["models"] == [{"model": "m"}]
     assert summary["options"] == {"x": 1}
@@ -62,6 +63,7 @@ def test_a_summary_of_nothing_divides_by_nothing():
     summary = output.summary(Statistics(), 0, Counter(), 1.0, {})
     assert summary["rtfx_model"] is None
     assert summary["padding_efficiency"] is None
+    assert summary["model_wait_share"] is None
 
 
 def test_stale_shards_go_and_other_files_stay(tmp_path):
