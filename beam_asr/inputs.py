@@ -28,11 +28,13 @@ class Piece(NamedTuple):
         file: path or URI.
         start: where the range begins: a byte of a file of lines, a row group of a Parquet file.
         end: where it ends; None is the whole file.
+        lines_before: how many lines of the file come before it.
     """
 
     file: str
     start: int = 0
     end: int | None = None
+    lines_before: int = 0
 
 
 class Tar(NamedTuple):
@@ -89,34 +91,31 @@ def check(storage: Storage, pattern: str) -> None:
 
 
 def pieces_of(storage: Storage, file: str) -> list[Piece]:
-    """The pieces of a file that can be read at the same time; none of a tar, which has no rows."""
-    if is_tar(file):
-        return []
-    if is_audio(file) or lines.is_compressed(file) or _kind(file) in DELIMITERS:
+    """The pieces of a file that can be read at the same time, each by another worker.
+
+    A long file of lines is read for it once, from start to end, so that rows know their lines.
+    """
+    if is_audio(file) or is_tar(file) or lines.is_compressed(file) or _kind(file) in DELIMITERS:
         return [Piece(file)]
     if _kind(file) == ".parquet":
         with storage.open(file) as content:
             groups = tables.parquet_row_groups(content, file)
         bounds = [*range(0, groups, PIECE_ROW_GROUPS), groups]
-    else:
-        size = storage.size(file)
-        if size is None or size <= PIECE_BYTES:
-            return [Piece(file)]
-        bounds = [*range(0, size, PIECE_BYTES), size]
-    return [Piece(file, start, end) for start, end in itertools.pairwise(bounds)]
+        return [Piece(file, start, end) for start, end in itertools.pairwise(bounds)]
+    size = storage.size(file)
+    if size is None or size <= PIECE_BYTES:
+        return [Piece(file)]
+    pieces, before = [], 0
+    for start, end in itertools.pairwise([*range(0, size, PIECE_BYTES), size]):
+        pieces.append(Piece(file, start, end, before))
+        before += lines.count_lines(storage, file, start, end)
+    return pieces
 
 
-def is_range_of_lines(piece: Piece) -> bool:
-    return piece.end is not None and _kind(piece.file) != ".parquet"
-
-
-def rows_of(
-    storage: Storage, piece: Piece, filepath_key: str, lines_before: int = 0
-) -> Iterator[Row]:
+def rows_of(storage: Storage, piece: Piece, filepath_key: str) -> Iterator[Row | Tar]:
     """The rows of a piece: one for each line that is not blank, or record; for audio, itself.
 
-    Args:
-        lines_before: how many lines of the file come before the piece.
+    A tar, whose rows are read with its audio, gives itself.
 
     Raises:
         DamagedInputError, TableError: rows of the file cannot be told.
@@ -125,6 +124,8 @@ def rows_of(
     kind = _kind(file)
     if is_audio(file):
         yield Row.of({filepath_key: file})
+    elif is_tar(file):
+        yield Tar(file)
     elif kind in DELIMITERS:
         with lines.opened(storage, file) as content:
             yield from _rows(tables.csv_records(content, DELIMITERS[kind], file), file)
@@ -134,7 +135,7 @@ def rows_of(
             yield from _rows(tables.parquet_records(content, groups, file), file)
     else:
         found = lines.lines_in(storage, file, piece.start, piece.end)
-        for number, line in enumerate(found, lines_before + 1):
+        for number, line in enumerate(found, piece.lines_before + 1):
             if line.strip():
                 yield Row(line, file, number)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import AsDict, PCollection
+from apache_beam.pvalue import PCollection
 
-from beam_asr import inputs, lines, patterns
+from beam_asr import inputs, patterns
 from beam_asr.inputs import Piece, Tar
 from beam_asr.manifest import Row
 from beam_asr.storage import Storage
@@ -45,36 +45,18 @@ class ReadManifest(beam.PTransform):
             raise ValueError(f"the input {pattern!r} holds an empty path")
 
     def expand(self, pbegin: Any) -> PCollection[Row | Tar]:
-        files = (
+        return (
             pbegin
-            | "Patterns" >> beam.Create(self._patterns)
+            | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
             | "FindFiles" >> beam.FlatMap(_files_of, self._storage).with_output_types(str)
             | "SpreadFiles" >> beam.Reshuffle()
-        )
-        pieces = files | "Split" >> beam.FlatMap(_pieces_of, self._storage).with_output_types(Piece)
-        # Of a file that several workers read, each has to know how many lines come before its own.
-        lines_before = (
-            pieces
-            | "RangesOfLines" >> beam.Filter(inputs.is_range_of_lines)
-            | "SpreadRanges" >> beam.Reshuffle()
-            | "CountLines" >> beam.Map(_count_lines, self._storage)
-            | "ByFile" >> beam.GroupByKey()
-            | "LinesBefore" >> beam.FlatMap(_lines_before)
-        )
-        rows = (
-            pieces
+            | "Split" >> beam.FlatMap(_pieces_of, self._storage).with_output_types(Piece)
             | "SpreadPieces" >> beam.Reshuffle()
             | "ReadRows"
-            >> beam.FlatMap(
-                _rows_of, self._storage, self._filepath_key, AsDict(lines_before)
-            ).with_output_types(Row)
+            >> beam.FlatMap(_rows_of, self._storage, self._filepath_key).with_output_types(
+                Row | Tar
+            )
         )
-        tars = (
-            files
-            | "Tars" >> beam.Filter(inputs.is_tar)
-            | "Tar" >> beam.Map(Tar).with_output_types(Tar)
-        )
-        return (rows, tars) | "RowsAndTars" >> beam.Flatten().with_output_types(Row | Tar)
 
 
 def _files_of(pattern: str, storage: Storage) -> list[str]:
@@ -85,21 +67,5 @@ def _pieces_of(file: str, storage: Storage) -> list[Piece]:
     return inputs.pieces_of(storage, file)
 
 
-def _rows_of(
-    piece: Piece, storage: Storage, filepath_key: str, lines_before: dict[Piece, int]
-) -> Iterator[Row]:
-    return inputs.rows_of(storage, piece, filepath_key, lines_before.get(piece, 0))
-
-
-def _count_lines(piece: Piece, storage: Storage) -> tuple[str, tuple[Piece, int]]:
-    count = lines.count_lines(storage, piece.file, piece.start, piece.end or 0)
-    return piece.file, (piece, count)
-
-
-def _lines_before(
-    counted: tuple[str, Iterable[tuple[Piece, int]]],
-) -> Iterator[tuple[Piece, int]]:
-    before = 0
-    for piece, count in sorted(counted[1]):
-        yield piece, before
-        before += count
+def _rows_of(piece: Piece, storage: Storage, filepath_key: str) -> Iterator[Row | Tar]:
+    return inputs.rows_of(storage, piece, filepath_key)

@@ -15,23 +15,25 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.transforms.window import BoundedWindow, GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_asr import batching, containment, manifest, model_host, shards, tarred
+from beam_asr import batching, containment, manifest, model_host, shards
 from beam_asr.allowed import AllowedPrefixes
 from beam_asr.clip_reader import ClipReader, Heard
 from beam_asr.inputs import Tar
 from beam_asr.manifest import Clip, Row
-from beam_asr.manifest_errors import ManifestError, MissingMemberError
+from beam_asr.manifest_errors import ManifestError
 from beam_asr.model_host import ModelSpec, Pass
 from beam_asr.options import DECODERS, DEVICES, PRECISIONS
 from beam_asr.output import Statistics
 from beam_asr.recognizer import SHORTEST_SECONDS, Recognition
 from beam_asr.retrying import attempts_of
 from beam_asr.storage import Storage
+from beam_asr.tar_reader import Shard, TarReader
 
 Record = dict[str, Any]
 
 NAMESPACE = "beam_asr"
 WINDOW_SECONDS = 20 * 60  # of audio in a window: 77 MB of waveforms at 16 kHz
+FIRST_WINDOW_SECONDS = 80  # so that the model need not wait for all of a bundle's first window
 UNKNOWN_SECONDS = 15  # a clip without a duration is taken for in a window
 
 
@@ -123,33 +125,32 @@ class Transcribe(beam.PTransform):
         prefixes = allowed_audio_prefixes
         allowed = None if prefixes is None else AllowedPrefixes.of(prefixes)
         self._filepath_key = filepath_key
-        self._pred_text_key = pred_text_key
         self._tars = None if tarred_audio is None else shards.tars_of(storage, tarred_audio)
-        self._storage = storage
         self._settings = _Settings(
             ModelSpec(model_name, device, decoder, precision, storage),
             ClipReader(
                 Storage(storage.options, allowed), channel, audio_timeout, max_concurrent_reads
             ),
+            storage,
+            filepath_key,
             pred_text_key,
             batch_size,
             max_batch_seconds,
         )
 
     def expand(self, rows: PCollection[Row | Record | Tar]) -> Transcribed:
-        tars = rows | "Tars" >> beam.Filter(_is_tar)
-        rows = rows | "Rows" >> beam.Filter(_is_no_tar)
         checked = rows | "Validate" >> beam.ParDo(
             _Validate(self._filepath_key, self._tars)
-        ).with_outputs("failures", "in_tars", main="clips")
-        rows_in = (
-            rows
-            | "CountRows" >> beam.combiners.Count.Globally()
-            | "RowsIn" >> beam.Map(lambda count: Statistics(rows_in=count))
-        )
-        heard = [
-            checked.clips
-            | "SpreadClips" >> beam.Reshuffle()
+        ).with_outputs("failures", "statistics", "in_tars", main="work")
+        work = checked.work
+        if self._tars is not None:
+            every = rows.pipeline | "TarredAudio" >> beam.Create(list(self._tars.items()))
+            by_shard = {"tars": every, "clips": checked.in_tars} | "ByShard" >> beam.CoGroupByKey()
+            in_tars = by_shard | "Shards" >> beam.Map(_shard)
+            work = (work, in_tars) | "AllWork" >> beam.Flatten()
+        heard = (
+            work
+            | "SpreadWork" >> beam.Reshuffle()
             # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
             | "Windows"
             >> beam.BatchElements(
@@ -157,32 +158,20 @@ class Transcribe(beam.PTransform):
                 max_batch_size=WINDOW_SECONDS,
                 element_size_fn=_window_seconds,
             )
-            | "Transcribe" >> _parted(_TranscribeWindow(self._settings)),
-            tars
-            | "SpreadTars" >> beam.Reshuffle()
-            | "TranscribeSamples"
-            >> _parted(_TranscribeSamples(self._settings, self._storage, self._filepath_key)),
-        ]
-        if self._tars is not None:
-            every = rows.pipeline | "TarredAudio" >> beam.Create(list(self._tars.items()))
-            heard.append(
-                {"tars": every, "clips": checked.in_tars}
-                | "ByShard" >> beam.CoGroupByKey()
-                | "TranscribeTarred" >> _parted(_TranscribeTarred(self._settings, self._storage))
+            | "Transcribe"
+            >> beam.ParDo(_TranscribeWindow(self._settings)).with_outputs(
+                "failures", "statistics", main="transcripts"
             )
+        )
         return Transcribed(
             # What the model did must not be done again because a writer failed.
+            heard.transcripts | "KeepTranscripts" >> beam.Reshuffle(),
             (
-                [each.transcripts for each in heard]
-                | "AllTranscripts" >> beam.Flatten().with_output_types(Record)
-                | "KeepTranscripts" >> beam.Reshuffle()
-            ),
-            (
-                [checked.failures, *(each.failures for each in heard)]
+                (checked.failures, heard.failures)
                 | "AllFailures" >> beam.Flatten().with_output_types(Record)
                 | "KeepFailures" >> beam.Reshuffle()
             ),
-            [rows_in, *(each.statistics for each in heard)]
+            (checked.statistics, heard.statistics)
             | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
         )
 
@@ -190,19 +179,32 @@ class Transcribe(beam.PTransform):
 class _Settings(NamedTuple):
     spec: ModelSpec
     reader: ClipReader
+    tar_storage: Storage
+    filepath_key: str
     pred_text_key: str
     batch_size: int
     max_batch_seconds: float | None
 
 
 class _Validate(beam.DoFn):
-    """Gives clips; with tars, clips keyed by the number of theirs."""
+    """Gives clips, and with tars, clips keyed by the number of theirs; counts the rows."""
 
     def __init__(self, filepath_key: str, tars: Mapping[int, str] | None):
         self._filepath_key = filepath_key
         self._tars = tars
 
-    def process(self, element: Row | Record) -> Iterator[Any]:
+    def start_bundle(self) -> None:
+        self._rows_in = 0
+        self._window: BoundedWindow = GlobalWindow()
+
+    def process(
+        self, element: Row | Record | Tar, window: Any = beam.DoFn.WindowParam
+    ) -> Iterator[Any]:
+        self._window = window
+        if isinstance(element, Tar):  # its rows are counted as it is read
+            yield element
+            return
+        self._rows_in += 1
         row = element if isinstance(element, Row) else Row(repr(element))
         try:
             if isinstance(element, dict):
@@ -216,6 +218,10 @@ class _Validate(beam.DoFn):
         except ManifestError as error:
             yield _failed(row, "manifest", error)
 
+    def finish_bundle(self) -> Iterator[Any]:
+        rows_in = TaggedOutput("statistics", Statistics(rows_in=self._rows_in))
+        yield from _placed([rows_in], self._window)
+
 
 class _Batch(NamedTuple):
     """A batch on its way through the model."""
@@ -225,8 +231,8 @@ class _Batch(NamedTuple):
     done: Future[Pass]
 
 
-class _Transcriber(beam.DoFn):
-    """Hands waveforms to the process's model, in batches.
+class _TranscribeWindow(beam.DoFn):
+    """Reads a window's audio, puts it into batches and hands them to the process's model.
 
     While the model works on one window, the next one is read: the batches of a window are given to
     the model's thread, and their results are taken when those of the next window have been given,
@@ -251,15 +257,30 @@ class _Transcriber(beam.DoFn):
         self._in_flight: list[_Batch] = []
         self._window: BoundedWindow = GlobalWindow()
         self._statistics = Statistics()
+        self._seconds_to_give = FIRST_WINDOW_SECONDS
+
+    def process(
+        self, work: list[Clip | Tar | Shard], window: Any = beam.DoFn.WindowParam
+    ) -> Iterator[Any]:
+        if not work:  # BatchElements gives an empty window before an element above its target
+            return
+        self._window = window
+        reader, rate = self._settings.reader, self._host.sample_rate
+        tars = TarReader(self._settings.tar_storage, self._settings.filepath_key)
+        clips = [item for item in work if isinstance(item, Clip)]
+        in_tars = (tars.contents(item) for item in work if not isinstance(item, Clip))
+        yield from self._transcribe_all(
+            chain(reader.read(clips, rate), reader.decode(chain.from_iterable(in_tars), rate))
+        )
+        for unread in tars.unread:
+            yield _failed(unread.row, unread.stage, unread.error, attempts_of(unread.error))
+        self._statistics += tars.statistics
 
     def finish_bundle(self) -> Iterator[Any]:
         last = self._take(self._in_flight)
-        statistics = TaggedOutput("statistics", self._statistics)
-        for output in chain(last, [statistics]):
-            tagged = isinstance(output, TaggedOutput)
-            value = output.value if tagged else output
-            placed = WindowedValue(value, self._window.max_timestamp(), [self._window])
-            yield TaggedOutput(output.tag, placed) if tagged else placed
+        # The sums are complete when the last result has been taken.
+        yield from _placed(last, self._window)
+        yield from _placed([TaggedOutput("statistics", self._statistics)], self._window)
 
     def _transcribe_all(self, heard: Iterable[Heard]) -> Iterator[Any]:
         """The records of clips that come; those of the last window come with later calls."""
@@ -276,7 +297,7 @@ class _Transcriber(beam.DoFn):
             clips.append(clip)
             waveforms.append(waveform)
             held += len(waveform)
-            if held >= WINDOW_SECONDS * self._host.sample_rate:
+            if held >= min(self._seconds_to_give, WINDOW_SECONDS) * self._host.sample_rate:
                 yield from self._exchange(clips, waveforms)
                 clips, waveforms, held = [], [], 0
         yield from self._exchange(clips, waveforms)
@@ -284,6 +305,7 @@ class _Transcriber(beam.DoFn):
     def _exchange(self, clips: Sequence[Clip], waveforms: Sequence[np.ndarray]) -> Iterator[Any]:
         """Gives a window to the model, and takes the results of the one before."""
         if clips:
+            self._seconds_to_give *= 2
             before, self._in_flight = self._in_flight, self._give(clips, waveforms)
             yield from self._take(before)
 
@@ -335,125 +357,25 @@ class _Transcriber(beam.DoFn):
         return done.results
 
 
-class _TranscribeWindow(_Transcriber):
-    """Transcribes a window of clips, each in a file of its own."""
-
-    def process(self, clips: list[Clip], window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
-        self._window = window
-        if clips:  # BatchElements gives an empty window before an element above its target
-            yield from self._transcribe_all(
-                self._settings.reader.read(clips, self._host.sample_rate)
-            )
+def _shard(by_shard: tuple[int, dict[str, list[Any]]]) -> Shard:
+    (tar,), clips = by_shard[1]["tars"], by_shard[1]["clips"]
+    return Shard(tar, list(clips))
 
 
-class _TranscribeTarred(_Transcriber):
-    """Transcribes the rows of one shard of a tarred data set of NeMo's."""
-
-    def __init__(self, settings: _Settings, storage: Storage):
-        super().__init__(settings)
-        self._storage = storage
-
-    def process(
-        self, shard: tuple[int, dict[str, list[Any]]], window: Any = beam.DoFn.WindowParam
-    ) -> Iterator[Any]:
-        self._window = window
-        (tar,), clips = shard[1]["tars"], shard[1]["clips"]
-        if not clips:
-            self._statistics.tars_without_rows += 1
-            return
-        unmet: list[tuple[Clip, Exception]] = []
-        contents = self._contents(tar, clips, unmet)
-        yield from self._transcribe_all(
-            self._settings.reader.decode(contents, self._host.sample_rate)
-        )
-        for clip, error in unmet:
-            yield _failed(clip.row, "audio", error, attempts_of(error))
-
-    def _contents(
-        self,
-        tar: str,
-        clips: list[Clip],
-        unmet: list[tuple[Clip, Exception]],
-    ) -> Iterator[tuple[Clip, bytes]]:
-        """The clips with their files' contents; those that have none go to ``unmet``."""
-        left = dict(enumerate(clips))
-        try:
-            with self._storage.open(tar) as file:
-                named = [(clip.audio, index) for index, clip in left.items()]
-                for event in tarred.nemo_members(file, tar, named):
-                    if isinstance(event, tarred.Member):
-                        for index in event.rows:
-                            clip = left.pop(index)._replace(audio=f"{tar}: {event.name}")
-                            yield clip, event.content
-                    elif isinstance(event, tarred.MemberWithoutRow):
-                        self._statistics.add_member_without_row(f"{tar}: {event.name}")
-                    else:
-                        for index in event.rows:
-                            clip = left.pop(index)
-                            missing = MissingMemberError(
-                                f"{clip.audio!r} names no member of its tar {tar}, or fits several;"
-                                " correct the row, or make the tar again"
-                            )
-                            unmet.append((clip, event.cause or missing))
-        except Exception as error:  # of the storage: it costs what has not been read
-            unmet += [(clip, error) for clip in left.values()]
+def _placed(outputs: Iterable[Any], window: BoundedWindow) -> Iterator[Any]:
+    """Outputs of a bundle's end, which belong to no element, at the end of a window."""
+    for output in outputs:
+        tagged = isinstance(output, TaggedOutput)
+        value = output.value if tagged else output
+        placed = WindowedValue(value, window.max_timestamp(), [window])
+        yield TaggedOutput(output.tag, placed) if tagged else placed
 
 
-class _TranscribeSamples(_Transcriber):
-    """Transcribes a tar of samples, a WebDataset, each of which is a row."""
-
-    def __init__(self, settings: _Settings, storage: Storage, filepath_key: str):
-        super().__init__(settings)
-        self._storage = storage
-        self._filepath_key = filepath_key
-
-    def process(self, tar: Tar, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
-        self._window = window
-        failed: list[tuple[Row, str, Exception]] = []
-        contents = self._contents(tar.file, failed)
-        yield from self._transcribe_all(
-            self._settings.reader.decode(contents, self._host.sample_rate)
-        )
-        for row, stage, error in failed:
-            yield _failed(row, stage, error, attempts_of(error))
-
-    def _contents(
-        self, tar: str, failed: list[tuple[Row, str, Exception]]
-    ) -> Iterator[tuple[Clip, bytes]]:
-        """The samples with their audio's contents; those that have none go to ``failed``."""
-        try:
-            with self._storage.open(tar) as file:
-                for sample in tarred.webdataset_samples(file, tar):
-                    self._statistics.rows_in += 1
-                    # By this name the sample can be read alone, as a failure that comes in again.
-                    name = sample.audio_name or sample.key
-                    fields = {self._filepath_key: tarred.member_uri(tar, name), **sample.fields}
-                    row = Row.of(fields)
-                    if sample.problem is not None or sample.content is None:
-                        failed.append((row, "manifest", sample.problem or AssertionError()))
-                    else:
-                        # An offset in the sample's fields is one in what it was cut from.
-                        yield Clip(row, f"{tar}: {name}", 0.0, None), sample.content
-        except Exception as error:  # how many samples are lost with it nobody can tell
-            self._statistics.rows_in += 1
-            failed.append((Row.of({self._filepath_key: tar}), "audio", error))
-
-
-def _parted(transcriber: _Transcriber) -> Any:
-    return beam.ParDo(transcriber).with_outputs("failures", "statistics", main="transcripts")
-
-
-def _is_tar(element: Any) -> bool:
-    return isinstance(element, Tar)
-
-
-def _is_no_tar(element: Any) -> bool:
-    return not isinstance(element, Tar)
-
-
-def _window_seconds(clip: Clip) -> int:
-    """A clip's size in a window; none is above the window's, which BatchElements cannot take."""
-    seconds = UNKNOWN_SECONDS if clip.duration is None else clip.duration
+def _window_seconds(item: Clip | Tar | Shard) -> int:
+    """An item's size in a window; none is above the window's, which BatchElements cannot take."""
+    if not isinstance(item, Clip):
+        return WINDOW_SECONDS - 1
+    seconds = UNKNOWN_SECONDS if item.duration is None else item.duration
     return min(max(1, round(seconds)), WINDOW_SECONDS - 1)
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-from apache_beam.pvalue import AsIter, AsList, AsSingleton, PCollection
+from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
 from beam_asr import output
-from beam_asr.output import Statistics
+from beam_asr.output import FAILURES, TRANSCRIPTS, Statistics
 from beam_asr.storage import Storage, join
 from beam_asr.transcribe import Record, Transcribed
 
@@ -63,13 +63,18 @@ class WriteManifest(beam.PTransform):
             records = Transcribed(records, none, rows_in)
         start = records.transcripts.pipeline | "Start" >> beam.Create([self._folder])
         ready = start | "Withdraw" >> beam.Map(_withdraw, self._storage)
-        written = [
-            collection | f"Write_{kind}" >> _WriteShards(self._storage, self._folder, kind, ready)
-            for kind, collection in (
-                (output.TRANSCRIPTS, records.transcripts),
-                (output.FAILURES, records.failures),
-            )
-        ]
+        lines = (
+            records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS),
+            records.failures | "Failures" >> beam.Map(_line, FAILURES),
+        ) | "Lines" >> beam.Flatten()
+        counts = lines | "Kinds" >> beam.Keys() | "CountKinds" >> beam.combiners.Count.PerElement()
+        written = (
+            lines
+            | "Shard" >> beam.Map(_by_shard, AsDict(counts))
+            | "ByShard" >> beam.GroupByKey()
+            | "WriteShard"
+            >> beam.Map(_write_shard, self._storage, self._folder, ready=AsIter(ready))
+        )
         return start | "Finish" >> beam.Map(
             _finish,
             self._storage,
@@ -79,83 +84,51 @@ class WriteManifest(beam.PTransform):
             statistics=AsSingleton(
                 records.statistics | "SumStatistics" >> beam.CombineGlobally(_sum_statistics)
             ),
-            transcripts=AsList(written[0]),
-            failures=AsList(written[1]),
+            shards=AsList(written),
         )
 
 
 class _Shard(NamedTuple):
-    """A shard that was written: its name and its records by type of error (none: ``""``)."""
+    """A shard that was written: its kind, its name, and its records by type of error (none: "")."""
 
+    kind: str
     name: str
     records: Counter[str]
 
 
-class _WriteShards(beam.PTransform):
-    """Writes records as ``KIND-SSSSS-of-NNNNN.jsonl`` and gives a ``_Shard`` for each."""
-
-    def __init__(self, storage: Storage, folder: str, kind: str, ready: PCollection):
-        super().__init__()
-        self._storage = storage
-        self._folder = folder
-        self._kind = kind
-        self._ready = ready
-
-    def expand(self, records: PCollection[Record]) -> PCollection[_Shard]:
-        shards = (
-            records
-            | "Count" >> beam.combiners.Count.Globally()
-            | "ShardCount" >> beam.Map(output.shard_count)
-        )
-        # Transcripts have at least one shard, so that a reader finds a file.
-        every = [(0, None)] if self._kind == output.TRANSCRIPTS else []
-        lines = records | "Shard" >> beam.Map(_keyed_by_shard, AsSingleton(shards))
-        at_least = records.pipeline | "FirstShard" >> beam.Create(every)
-        return (
-            (lines, at_least)
-            | "WithFirst" >> beam.Flatten()
-            | "ByShard" >> beam.GroupByKey()
-            | "Write"
-            >> beam.Map(
-                _write_shard,
-                self._storage,
-                self._folder,
-                self._kind,
-                shards=AsSingleton(shards),
-                ready=AsIter(self._ready),
-            )
-        )
-
-
-def _keyed_by_shard(record: Record, shards: int) -> tuple[int, tuple[str, bytes]]:
-    line = output.encode(record)
+def _line(record: Record, kind: str) -> tuple[str, tuple[str, bytes]]:
+    """A record as a line, with its kind and its type of error."""
     error = record.get("error")
-    kind = error["type"] if isinstance(error, dict) and "type" in error else ""
-    return output.shard_of(line, shards), (kind, line)
+    error_type = error["type"] if isinstance(error, dict) and "type" in error else ""
+    return kind, (error_type, output.encode(record))
+
+
+def _by_shard(
+    keyed: tuple[str, tuple[str, bytes]], counts: dict[str, int]
+) -> tuple[tuple[str, int, int], tuple[str, bytes]]:
+    kind, (error_type, line) = keyed
+    shards = output.shard_count(counts[kind])
+    return (kind, output.shard_of(line, shards), shards), (error_type, line)
 
 
 def _write_shard(
-    keyed: tuple[int, Iterable[tuple[str, bytes] | None]],
+    keyed: tuple[tuple[str, int, int], Iterable[tuple[str, bytes]]],
     storage: Storage,
     folder: str,
-    kind: str,
-    shards: int,
     ready: Iterable[str],
 ) -> _Shard:
-    shard, records = keyed
+    (kind, shard, shards), records = keyed
     list(ready)  # the folder is an unfinished one before the first file in it is replaced
     written: Counter[str] = Counter()
 
     def lines() -> Iterator[bytes]:
-        for record in records:
-            if record is not None:
-                error_type, line = record
-                written[error_type] += 1
-                yield line
+        for error_type, line in records:
+            written[error_type] += 1
+            yield line
 
     name = output.shard_name(kind, shard, shards)
     storage.write(join(folder, name), lines())
-    return _Shard(name, written)
+    return _Shard(kind, name, written)
 
 
 def _withdraw(folder: str, storage: Storage) -> str:
@@ -170,13 +143,17 @@ def _finish(
     max_failure_fraction: float,
     details: Record,
     statistics: Statistics,
-    transcripts: list[_Shard],
-    failures: list[_Shard],
+    shards: list[_Shard],
 ) -> Record:
-    transcribed = sum(sum(shard.records.values()) for shard in transcripts)
-    failed_by_type: Counter[str] = sum((shard.records for shard in failures), Counter())
+    transcribed = sum(sum(each.records.values()) for each in shards if each.kind == TRANSCRIPTS)
+    failed = (each.records for each in shards if each.kind == FAILURES)
+    failed_by_type: Counter[str] = sum(failed, Counter())
     output.check_complete(statistics.rows_in, transcribed, sum(failed_by_type.values()))
-    output.delete_stale(storage, folder, [shard.name for shard in (*transcripts, *failures)])
+    names = [each.name for each in shards]
+    if not transcribed:  # a reader finds a file, if an empty one
+        names.append(output.shard_name(TRANSCRIPTS, 0, 1))
+        storage.write(join(folder, names[-1]), [])
+    output.delete_stale(storage, folder, names)
     wall_seconds = time.time() - started
     summary = output.summary(statistics, transcribed, failed_by_type, wall_seconds, details)
     storage.write(join(folder, output.SUMMARY), [output.encode_readable(summary)])

@@ -1,0 +1,100 @@
+"""The clips of a tar with their files' contents, and what of it cannot be read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from beam_asr import tarred
+from beam_asr.inputs import Tar
+from beam_asr.manifest import Clip, Row
+from beam_asr.manifest_errors import MissingMemberError
+from beam_asr.output import Statistics
+from beam_asr.storage import Storage
+
+
+class Shard(NamedTuple):
+    """A tar of a tarred data set of NeMo's, and the rows whose audio is in it.
+
+    Attributes:
+        tar: path or URI.
+        clips: each with the name of its file in the tar as its audio.
+    """
+
+    tar: str
+    clips: list[Clip]
+
+
+class Unread(NamedTuple):
+    """A row of a tar that has no content: the stage in which it failed, and why."""
+
+    row: Row
+    stage: str
+    error: Exception
+
+
+@dataclasses.dataclass
+class TarReader:
+    """Reads tars, each once, as a stream.
+
+    Attributes:
+        storage: of the tars.
+        filepath_key: the field that names the audio.
+        unread: the rows that could not be read, so far.
+        statistics: the rows that were found, and the members that have none, so far.
+    """
+
+    storage: Storage
+    filepath_key: str
+    unread: list[Unread] = dataclasses.field(default_factory=list)
+    statistics: Statistics = dataclasses.field(default_factory=Statistics)
+
+    def contents(self, tar: Tar | Shard) -> Iterator[tuple[Clip, bytes]]:
+        """The clips of a tar, in its order; each row is given once, here or in ``unread``."""
+        return self._of_shard(tar) if isinstance(tar, Shard) else self._of_samples(tar)
+
+    def _of_shard(self, shard: Shard) -> Iterator[tuple[Clip, bytes]]:
+        if not shard.clips:
+            self.statistics.tars_without_rows += 1
+            return
+        left = dict(enumerate(shard.clips))
+        try:
+            with self.storage.open(shard.tar) as file:
+                named = [(clip.audio, index) for index, clip in left.items()]
+                for event in tarred.nemo_members(file, shard.tar, named):
+                    if isinstance(event, tarred.Member):
+                        for index in event.rows:
+                            clip = left.pop(index)._replace(audio=f"{shard.tar}: {event.name}")
+                            yield clip, event.content
+                    elif isinstance(event, tarred.MemberWithoutRow):
+                        self.statistics.add_member_without_row(f"{shard.tar}: {event.name}")
+                    else:
+                        for index in event.rows:
+                            clip = left.pop(index)
+                            missing = MissingMemberError(
+                                f"{clip.audio!r} names no member of its tar {shard.tar}, or fits "
+                                "several; correct the row, or make the tar again"
+                            )
+                            self.unread.append(Unread(clip.row, "audio", event.cause or missing))
+        except Exception as error:  # of the storage: it costs what has not been read
+            self.unread += [Unread(clip.row, "audio", error) for clip in left.values()]
+
+    def _of_samples(self, tar: Tar) -> Iterator[tuple[Clip, bytes]]:
+        try:
+            with self.storage.open(tar.file) as file:
+                for sample in tarred.webdataset_samples(file, tar.file):
+                    self.statistics.rows_in += 1
+                    # By this name the sample can be read alone, as a failure that comes in again.
+                    name = sample.audio_name or sample.key
+                    uri = tarred.member_uri(tar.file, name)
+                    row = Row.of({self.filepath_key: uri, **sample.fields})
+                    if sample.content is None:
+                        problem = sample.problem or MissingMemberError("the sample has no audio")
+                        self.unread.append(Unread(row, "manifest", problem))
+                    else:
+                        # An offset in the sample's fields is one in what it was cut from.
+                        yield Clip(row, f"{tar.file}: {name}", 0.0, None), sample.content
+        except Exception as error:  # how many samples are lost with it nobody can tell
+            self.statistics.rows_in += 1
+            self.unread.append(Unread(Row.of({self.filepath_key: tar.file}), "audio", error))
