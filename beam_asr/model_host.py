@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beam_asr import recognizer
+from beam_asr import batching, recognizer
 from beam_asr.recognizer import Recognition, Recognizer
 from beam_asr.storage import Storage
 
@@ -60,6 +60,8 @@ class ModelHost:
         self.batch_overhead_seconds = self._model.batch_overhead_seconds
         self.description = self._model.describe()
         self._last_ended = 0.0
+        # What has been too much for the device's memory is not tried again in this process.
+        self.most_batch_seconds = math.inf
 
     def submit(self, waveforms: Sequence[np.ndarray], since: float = math.inf) -> Future[Pass]:
         """Has a batch transcribed, after those that were submitted before.
@@ -85,9 +87,34 @@ class ModelHost:
         idle = max(0.0, started - max(since, self._last_ended))
         try:
             results = self._model.transcribe(waveforms)
+        except Exception as error:
+            if is_out_of_memory(error):
+                longest = max(len(waveform) for waveform in waveforms) / self.sample_rate
+                padded = batching.padded_seconds([longest] * len(waveforms))
+                self.most_batch_seconds = min(self.most_batch_seconds, padded / 2)
+                _free_memory()
+            raise
         finally:
             self._last_ended = time.monotonic()
         return Pass(results, self._last_ended - started, idle)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a batch was too much for the memory of its device."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # On a CPU torch raises a RuntimeError of these words.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _free_memory() -> None:
+    """Gives back what torch keeps for reuse, in pieces that may be too small now."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 _hosts: dict[ModelSpec, ModelHost] = {}

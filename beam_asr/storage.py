@@ -32,6 +32,7 @@ ALIASES = {
 }
 EXTRAS = {"s3": "s3", "az": "azure", "hf": "hf"}
 READ_ONLY = frozenset(["http", "data", "github", "git", "reference", "zip", "tar", "libarchive"])
+OF_BUCKETS = frozenset(["gs", "s3", "az"])
 LISTING_THREADS = 32
 FINGERPRINT_KEYS = (
     "ETag etag md5Hash LastModified Last-Modified last_modified updated mtime created size".split()
@@ -123,7 +124,7 @@ class Storage:
         self.check(folder)
         if "::" in folder or protocol_of(folder) in READ_ONLY:
             raise StorageError(f"the output folder {folder!r} is on a storage that is only read")
-        if is_local(folder):
+        if protocol_of(folder) not in OF_BUCKETS:
             return
         fs, path = self._file_system(folder)
         bucket = path.strip("/").partition("/")[0]

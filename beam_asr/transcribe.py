@@ -314,7 +314,10 @@ class _TranscribeWindow(beam.DoFn):
         taken = [max(length, SHORTEST_SECONDS) for length in seconds]  # by the model
         budget = self._settings.max_batch_seconds or self._host.default_batch_seconds
         plan = batching.plan_batches(
-            taken, budget, self._settings.batch_size, self._host.batch_overhead_seconds
+            taken,
+            min(budget, self._host.most_batch_seconds),
+            self._settings.batch_size,
+            self._host.batch_overhead_seconds,
         )
         batches = []
         for indices in plan:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 
 import apache_beam as beam
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from beam_asr import Transcribe, WriteManifest, audio, clip_reader, model_host, transcribe
 from beam_asr.clip_reader import ClipReader
@@ -126,3 +128,39 @@ def test_the_model_counts_as_waiting_only_for_what_comes_late(tiny_model):
     assert first.result().idle_seconds > 0
     assert second.result().idle_seconds < first.result().seconds + second.result().seconds
     assert host.submit([clip]).result().idle_seconds == 0
+
+
+@pytest.mark.parametrize(
+    "out_of_memory",
+    [
+        lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+        lambda: MemoryError(),
+    ],
+    ids=["cuda", "cpu", "python"],
+)
+def test_what_was_too_much_for_the_memory_is_not_tried_again(
+    tiny_model, clips, monkeypatch, tmp_path, out_of_memory
+):
+    model = shutil.copy(tiny_model("ctc_bpe"), tmp_path / "own.nemo")
+    monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 10)
+    monkeypatch.setattr(transcribe, "FIRST_WINDOW_SECONDS", 10)
+    host = model_host.host(model_host.ModelSpec(str(model), "auto"))
+    forward = type(host._model).transcribe
+    sizes = []
+
+    def limited(self, waveforms):
+        sizes.append(len(waveforms))
+        if len(waveforms) > 4:  # of a second each, as the model takes them
+            raise out_of_memory()
+        return forward(self, waveforms)
+
+    monkeypatch.setattr(type(host._model), "transcribe", limited)
+    rows = [{"audio_filepath": str(path), "duration": 0.9} for path in sorted(clips.iterdir())] * 8
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        heard = pipeline | beam.Create(rows) | Transcribe(str(model), max_batch_seconds=9)
+        heard | WriteManifest(str(tmp_path / "out"))
+    assert len(read_records(tmp_path / "out", "transcripts")) == 96
+    failed = [place for place, size in enumerate(sizes) if size > 4]
+    assert 1 <= len(failed) <= 6  # those that were on their way already
+    assert max(failed) < len(sizes) / 2

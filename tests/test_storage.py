@@ -192,6 +192,13 @@ for args in {launches!r}:
         assert f"pip install 'beam-asr[{extra}]'" in line
 
 
+def test_folders_that_are_made_as_they_are_written_need_not_be_there(tmp_path):
+    for folder in ("memory://new/folder", str(tmp_path / "new/folder")):
+        Storage().check_writable(folder)
+        Storage().write(f"{folder}/a", [b"x"])
+        assert Storage().names_in(folder) == ["a"]
+
+
 @pytest.mark.parametrize("folder", ["http://h/out", "zip://out::a.zip", "data://x"])
 def test_what_can_only_be_read_is_no_output(folder):
     with pytest.raises(StorageError, match="only read"):
