@@ -350,7 +350,10 @@ class _Tar:
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
         while True:
             with self._reading():
-                member = self._tar.next()
+                # Opening has read the first header. Python 3.10 cannot go on where there is none.
+                first = self._tar.firstmember  # type: ignore[attr-defined]
+                empty = self._tar.offset == 0 and first is None
+                member = None if empty else self._tar.next()
                 self._tar.members.clear()  # type: ignore[attr-defined]  # or all headers are kept
             if member is None:
                 return
