@@ -18,7 +18,7 @@ from beam_asr.read_pool import Read, StalledError
 from beam_asr.storage import Storage
 
 AHEAD_SECONDS = 20 * 60  # of audio that is read and not yet taken
-UNKNOWN_SECONDS = 15  # a clip without a duration is at first taken for
+UNKNOWN_SECONDS = 15  # that a clip without a duration is at first taken for
 CONTENTS_AHEAD = 8  # files of a tar that are held at a time
 
 

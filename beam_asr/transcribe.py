@@ -17,7 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_asr import batching, containment, manifest, model_host, shards
 from beam_asr.allowed import AllowedPrefixes
-from beam_asr.clip_reader import ClipReader, Heard
+from beam_asr.clip_reader import UNKNOWN_SECONDS, ClipReader, Heard
 from beam_asr.inputs import Tar
 from beam_asr.manifest import Clip, Row
 from beam_asr.manifest_errors import ManifestError
@@ -34,7 +34,6 @@ Record = dict[str, Any]
 NAMESPACE = "beam_asr"
 WINDOW_SECONDS = 20 * 60  # of audio in a window: 77 MB of waveforms at 16 kHz
 FIRST_WINDOW_SECONDS = 80  # so that the model need not wait for all of a bundle's first window
-UNKNOWN_SECONDS = 15  # a clip without a duration is taken for in a window
 
 
 class Transcribed(NamedTuple):
