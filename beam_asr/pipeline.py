@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -71,7 +73,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         UsageError: names the option, its value, and what is allowed.
     """
     beam_options = _beam_options(options.beam_args)
-    try:
+    with _as_usage_errors():
         storage = Storage(options.storage_options)
         output.check_may_write(storage, options.output, options.overwrite or options.resume)
         for pattern in options.input:
@@ -85,10 +87,6 @@ def check(options: TranscribeOptions) -> PipelineOptions:
             storage.check(name)
             if is_local(name) and _is_local(beam_options):
                 model_files.local_copy(storage, name)
-    except (FileNotFoundError, ValueError) as error:
-        raise UsageError(str(error)) from error
-    except Exception as error:  # of a storage: each has its own
-        raise UsageError(_storage_failed(error)) from error
     return beam_options
 
 
@@ -98,14 +96,9 @@ def is_finished(options: TranscribeOptions) -> bool:
     Raises:
         UsageError: the output folder cannot be looked at.
     """
-    try:
-        return options.resume and output.is_finished(
-            Storage(options.storage_options), options.output
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    except Exception as error:
-        raise UsageError(_storage_failed(error)) from error
+    with _as_usage_errors():
+        storage = Storage(options.storage_options)
+        return options.resume and output.is_finished(storage, options.output)
 
 
 def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
@@ -153,10 +146,18 @@ def _is_local(options: PipelineOptions) -> bool:
     return options.view_as(StandardOptions).runner in (None, "DirectRunner", LOCAL_RUNNER)
 
 
-def _storage_failed(error: Exception) -> str:
-    return (
-        f"a storage that the command line names cannot be reached: {type(error).__name__}: {error}"
-    )
+@contextmanager
+def _as_usage_errors() -> Iterator[None]:
+    """What a look at the places that the command line names raises, as UsageError."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    except Exception as error:  # of a storage: each has its own
+        raise UsageError(
+            "a storage that the command line names cannot be reached: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _details(options: TranscribeOptions) -> dict[str, Any]:

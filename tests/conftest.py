@@ -56,6 +56,13 @@ def read_records(folder: Path, kind: str) -> list[dict]:
     ]
 
 
+def transcripts_of(manifest: Path, model: Path, out: Path) -> list[dict]:
+    """What the job, with no flag but those it needs, makes of a manifest."""
+    flags = [f"--input={manifest}", f"--output={out}", f"--model_name={model}"]
+    assert cli.main(["transcribe", *flags]) == 0
+    return read_records(out, "transcripts")
+
+
 def write_manifest(path: Path, rows: list[dict | str]) -> Path:
     """A manifest of these rows; a string is taken as a line as it is."""
     lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]

@@ -12,7 +12,7 @@ import soundfile
 
 from beam_asr import retrying
 from beam_asr.storage import Storage
-from tests.conftest import read_records, write_manifest
+from tests.conftest import read_records, transcripts_of, write_manifest
 from tests.tiny_models import speechlike
 
 RATE = 16_000
@@ -41,12 +41,8 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(corpus, model, tmp_path_factory):
     """What a job on the local disk hears."""
-    from beam_asr import cli
-
     out = tmp_path_factory.mktemp("expected") / "out"
-    flags = [f"--input={corpus / 'm.jsonl'}", f"--output={out}", f"--model_name={model}"]
-    assert cli.main(["transcribe", *flags]) == 0
-    return texts(read_records(out, "transcripts"))
+    return texts(transcripts_of(corpus / "m.jsonl", model, out))
 
 
 @pytest.fixture(autouse=True)

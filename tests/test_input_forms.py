@@ -18,7 +18,7 @@ import zstandard
 
 from beam_asr import inputs
 from beam_asr.storage import Storage
-from tests.conftest import read_records, write_manifest
+from tests.conftest import read_records, transcripts_of, write_manifest
 from tests.tiny_models import speechlike
 
 RATE = 16_000
@@ -53,12 +53,8 @@ def rows(corpus):
 
 @pytest.fixture(scope="module")
 def expected(corpus, model, tmp_path_factory):
-    from beam_asr import cli
-
     out = tmp_path_factory.mktemp("expected") / "out"
-    flags = [f"--input={corpus / 'm.jsonl'}", f"--output={out}", f"--model_name={model}"]
-    assert cli.main(["transcribe", *flags]) == 0
-    return texts(read_records(out, "transcripts"))
+    return texts(transcripts_of(corpus / "m.jsonl", model, out))
 
 
 def texts(records) -> dict[int, str]:
