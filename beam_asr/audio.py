@@ -10,15 +10,13 @@ Only a block of decoded audio is held beside the result, however much a header c
 grows with the samples a file really holds. All functions may be called from many threads at once.
 """
 
-import io
 import math
 import struct
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import av
 import av.error
@@ -42,7 +40,7 @@ from beam_asr.audio_errors import (
     ZeroLengthAudioError,
 )
 from beam_asr.audio_names import extension, is_audio
-from beam_asr.retrying import DeadlineError, status_of
+from beam_asr.audio_source import Source, open_bytes, open_content
 from beam_asr.storage import Storage
 
 __all__ = [
@@ -115,9 +113,9 @@ def read_audio(
     """
     _check_request(sample_rate, offset, duration)
     if content is not None:
-        opened = _open_content(path, content)
+        opened = open_content(path, content)
     else:
-        opened = _open_bytes(path, storage, deadline, _HEADER_BYTES if offset else None)
+        opened = open_bytes(path, storage, deadline, _HEADER_BYTES if offset else None)
     with opened as source, _open_decoder(source) as decoder:
         if channel is not None and not 0 <= channel < decoder.channels:
             raise ChannelError(
@@ -134,7 +132,7 @@ def probe_duration(path: str, *, storage: Storage | None = None) -> float | None
     Raises:
       AudioError: as `read_audio`, as far as the header shows it.
     """
-    with _open_bytes(path, storage) as source, _open_decoder(source) as decoder:
+    with open_bytes(path, storage) as source, _open_decoder(source) as decoder:
         frames = decoder.stated_frames
         return None if frames is None else frames / decoder.rate
 
@@ -154,7 +152,7 @@ def _to_frames(seconds: float, rate: int) -> int:
 
 
 def _read_range(
-    source: "_Source",
+    source: Source,
     decoder: "_Decoder",
     start: int,
     count: int | None,
@@ -206,7 +204,7 @@ def _resampler(rate: int, wanted: int) -> Callable[[np.ndarray, bool], Any]:
 
 
 def _decoding_failed(
-    source: "_Source", decoder: "_Decoder", frame: int, error: Exception
+    source: Source, decoder: "_Decoder", frame: int, error: Exception
 ) -> CorruptAudioError:
     """The error to raise where a decoder gave up: had it come to the end of the bytes or not?"""
     where = f"somewhere after {frame / decoder.rate:.2f} s"
@@ -257,126 +255,6 @@ def _check_complete(
 
 def _zero_length(path: str) -> ZeroLengthAudioError:
     return ZeroLengthAudioError(f"{path}: the header is valid but no samples follow. Drop the row.")
-
-
-# Bytes
-
-
-class _Source:
-    """The bytes of one file, for C libraries to read.
-
-    libsndfile takes an exception in its read callback for the end of the file, which would make a
-    clip cut short of a network failure. So the first failure is kept, and raised afterwards.
-    """
-
-    def __init__(
-        self, path: str, file: IO[bytes], size: int, deadline: float | None = None
-    ) -> None:
-        self.path = path
-        self.size = size
-        self.failure: Exception | None = None
-        self._file = file
-        self._deadline = deadline
-        self._reached = 0
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the last byte has been read."""
-        return self._reached >= self.size
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            if self._deadline is not None and time.monotonic() >= self._deadline:
-                raise DeadlineError("no time is left")
-            data = self._file.read(size)
-            self._reached = max(self._reached, self._file.tell())
-            return data
-        except Exception as error:  # of any storage system; _open_bytes raises it
-            self.failure = self.failure or error
-            return b""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def peek(self, offset: int, size: int) -> bytes:
-        """`size` bytes at `offset`, fewer at the end; leaves the position at the start."""
-        self.seek(offset)
-        data = self.read(size)
-        self.seek(0)
-        self._reached = 0
-        return data
-
-
-@contextmanager
-def _open_bytes(
-    path: str,
-    storage: Storage | None,
-    deadline: float | None = None,
-    first_block: int | None = None,
-) -> Iterator[_Source]:
-    """Opens a path for random access; raises the first storage failure on leaving."""
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context((storage or Storage()).open(path, deadline, first_block))
-            size = file.seek(0, io.SEEK_END)
-            file.seek(0)
-        except Exception as error:
-            _raise_as_audio_error(path, error)
-            raise
-        source = _Source(path, file, size, deadline)
-        if size == 0:
-            raise _empty(path)
-        try:
-            yield source
-        finally:
-            if source.failure is not None:  # what the decoder made of it is beside the point
-                _raise_as_audio_error(path, source.failure)
-                raise source.failure
-
-
-@contextmanager
-def _open_content(path: str, content: bytes) -> Iterator[_Source]:
-    if not content:
-        raise _empty(path)
-    yield _Source(path, io.BytesIO(content), len(content))
-
-
-def _empty(path: str) -> EmptyAudioError:
-    return EmptyAudioError(f"{path}: has zero bytes. Upload it again or drop the row.")
-
-
-def _raise_as_audio_error(path: str, error: Exception) -> None:
-    """Raises the AudioError for a storage failure that is the clip's fault; else returns."""
-    cause = error.__cause__ or error  # fsspec's http turns every failure into FileNotFoundError
-    for each in (error, cause):
-        if isinstance(each, AudioError):
-            raise each
-    if isinstance(error, DeadlineError):
-        raise AudioTimeoutError(
-            f"{path}: could not be read within the time limit ({cause}). Its storage stalls, or "
-            "--audio_timeout is too short for a file of its size."
-        ) from error
-    status = status_of(cause)
-    if (
-        isinstance(error, PermissionError)
-        or status in (401, 403)
-        or str(error).startswith("Forbidden")  # gcsfs: a bare OSError
-    ):
-        raise AudioAccessError(
-            f"{path}: access is refused ({error}). Grant the worker's account read access."
-        ) from error
-    if isinstance(cause, OSError) and not isinstance(cause, (FileNotFoundError, IsADirectoryError)):
-        raise cause
-    if isinstance(error, FileNotFoundError) or status == 404:
-        raise AudioNotFoundError(
-            f"{path}: no such file ({error}). Correct the path in the manifest; a relative path is "
-            "looked up on the worker."
-        ) from error
-    if isinstance(error, IsADirectoryError):
-        raise NotAudioError(f"{path}: is a folder. Name a file in the manifest.") from error
 
 
 # Recognition
@@ -438,7 +316,7 @@ def _foreign_error(path: str, kind: str) -> NotAudioError:
     return NotAudioError(f"{path}: is {kind}. Correct the path in the manifest.")
 
 
-def _check_chunk_sizes(source: _Source, head: bytes) -> None:
+def _check_chunk_sizes(source: Source, head: bytes) -> None:
     """Raises if a WAV, RF64, AIFF or AU header promises more bytes of samples than there are.
 
     libsndfile reads such a file without a word, as far as it goes. Formats: "Multimedia
@@ -462,7 +340,7 @@ def _check_chunk_sizes(source: _Source, head: bytes) -> None:
         )
 
 
-def _sample_chunk(source: _Source, head: bytes) -> tuple[int, int] | None:
+def _sample_chunk(source: Source, head: bytes) -> tuple[int, int] | None:
     """(offset, stated size) in bytes of the samples; None where there is no such chunk."""
     if head[:4] == b".snd" and len(head) >= 12:
         return struct.unpack_from(">II", head, 4)
@@ -481,7 +359,7 @@ def _sample_chunk(source: _Source, head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _check_last_page(source: _Source, head: bytes) -> None:
+def _check_last_page(source: Source, head: bytes) -> None:
     """Raises if an Ogg file ends in the middle of a page, where libsndfile just stops.
 
     Format: RFC 3533, section 6. A live recording without an end-of-stream mark passes.
@@ -519,7 +397,7 @@ class _Decoder(Protocol):
 
 
 @contextmanager
-def _open_decoder(source: _Source) -> Iterator[_Decoder]:
+def _open_decoder(source: Source) -> Iterator[_Decoder]:
     """Opens a file with the first decoder that knows its content, and checks its header."""
     head = source.peek(0, 512)
     kind = _foreign_kind(head)
@@ -540,7 +418,7 @@ def _open_decoder(source: _Source) -> Iterator[_Decoder]:
         decoder.close()
 
 
-def _find_decoder(source: _Source, head: bytes) -> _Decoder:
+def _find_decoder(source: Source, head: bytes) -> _Decoder:
     known = any(head.startswith(signature, offset) for offset, signature in _AUDIO)
     if extension(source.path) == ".g722" and not known:
         return _FFmpegDecoder(source, "g722")
@@ -588,7 +466,7 @@ class _QuietSoundFile(soundfile.SoundFile):
 class _SndfileDecoder:
     """What libsndfile reads: WAV, AIFF, AU, FLAC, Ogg Vorbis and Opus, MP3, SPHERE, CAF, ..."""
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._file = _QuietSoundFile(source)
         self.rate: int = self._file.samplerate
@@ -623,7 +501,7 @@ class _FFmpegDecoder:
 
     length_slack_s = _OVERRUN_S  # containers count the codec's padding in or out
 
-    def __init__(self, source: _Source, container_format: str | None) -> None:
+    def __init__(self, source: Source, container_format: str | None) -> None:
         self._path = source.path
         # A playlist or session description is content too: FFmpeg must not open what it names.
         self._container = av.open(
@@ -639,7 +517,7 @@ class _FFmpegDecoder:
             self._container.close()
             raise
 
-    def _open_stream(self, source: _Source) -> None:
+    def _open_stream(self, source: Source) -> None:
         streams = self._container.streams
         # None is best where a header is impossible; then the first one tells why.
         stream = streams.best("audio") or next(iter(streams.audio), None)
