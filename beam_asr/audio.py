@@ -161,7 +161,7 @@ def _read_range(
 ) -> np.ndarray:
     """Mixes and resamples the `count` frames from `start` on, block by block."""
     resample = _resampler(decoder.rate, sample_rate)
-    samples = bytearray()  # grows in place, where joining blocks would hold the clip twice
+    samples = _Samples()
     frames, heard = 0, False
     try:
         for block in decoder.blocks(start, count):
@@ -177,8 +177,8 @@ def _read_range(
                 mono = block[:, channel or 0]
             heard = heard or bool(mono.any())
             frames += len(block)
-            samples += memoryview(resample(np.ascontiguousarray(mono), False))
-        samples += memoryview(resample(np.empty(0, np.float32), True))
+            samples.add(resample(np.ascontiguousarray(mono), False))
+        samples.add(resample(np.empty(0, np.float32), True))
     except (soundfile.LibsndfileError, av.error.FFmpegError) as error:
         raise _decoding_failed(source, decoder, start + frames, error) from error
     _check_complete(source.path, decoder, start, count, frames)
@@ -188,12 +188,31 @@ def _read_range(
             "zero. No microphone gives that: the recording failed, or the channels cancel each "
             "other. Drop the row, or choose a channel."
         )
-    if not samples:
+    if not len(samples.array):
         raise ZeroLengthAudioError(
             f"{source.path}: {frames} samples at {decoder.rate} Hz make none at {sample_rate} Hz. "
             "Drop the row."
         )
-    return np.frombuffer(samples, dtype=np.float32)
+    return samples.array
+
+
+class _Samples:
+    """Mono float32 that grows in place, where joining blocks would hold a clip twice."""
+
+    def __init__(self) -> None:
+        self._first = np.empty(0, np.float32)
+        self._all = bytearray()
+
+    def add(self, block: np.ndarray) -> None:
+        if not len(self._first):
+            self._first = block  # all there is of most clips, which need no copy
+        elif len(block):
+            self._all = self._all or bytearray(self._first.tobytes())
+            self._all += block.tobytes()
+
+    @property
+    def array(self) -> np.ndarray:
+        return np.frombuffer(self._all, dtype=np.float32) if self._all else self._first
 
 
 def _resampler(rate: int, wanted: int) -> Callable[[np.ndarray, bool], Any]:
@@ -468,7 +487,10 @@ class _SndfileDecoder:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._file = _QuietSoundFile(source)
+        if source.descriptor is None:
+            self._file = _QuietSoundFile(source)
+        else:
+            self._file = _QuietSoundFile(source.descriptor, closefd=False)
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         frames = self._file.frames

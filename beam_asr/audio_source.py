@@ -1,6 +1,7 @@
 """The bytes of one audio file, wherever they are, for C libraries to read."""
 
 import io
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,19 +18,31 @@ from beam_asr.audio_errors import (
 from beam_asr.retrying import DeadlineError, status_of
 from beam_asr.storage import Storage
 
+WHOLE_BYTES = 2**20  # a remote file no larger is fetched whole
+
 
 class Source:
     """The bytes of one file, for C libraries to read.
 
     libsndfile takes an exception in its read callback for the end of the file, which would make a
     clip cut short of a network failure. So the first failure is kept, and raised afterwards.
+
+    Attributes:
+        descriptor: of the same bytes and at the same position, where there is one. Who reads by it
+            makes no call of Python for each piece, for which many threads would have to queue.
     """
 
     def __init__(
-        self, path: str, file: IO[bytes], size: int, deadline: float | None = None
+        self,
+        path: str,
+        file: IO[bytes],
+        size: int,
+        deadline: float | None = None,
+        descriptor: int | None = None,
     ) -> None:
         self.path = path
         self.size = size
+        self.descriptor = descriptor
         self.failure: Exception | None = None
         self._file = file
         self._deadline = deadline
@@ -38,7 +51,15 @@ class Source:
     @property
     def exhausted(self) -> bool:
         """Whether the last byte has been read."""
-        return self._reached >= self.size
+        reached = self._reached
+        if self.descriptor is not None:
+            reached = max(reached, os.lseek(self.descriptor, 0, os.SEEK_CUR))
+        return reached >= self.size
+
+    def check(self) -> None:
+        """Raises what a reader by the descriptor has taken for the end of the file."""
+        if self.descriptor is not None:
+            os.pread(self.descriptor, 1, os.lseek(self.descriptor, 0, os.SEEK_CUR))
 
     def read(self, size: int = -1) -> bytes:
         try:
@@ -73,20 +94,34 @@ def open_bytes(
     deadline: float | None = None,
     first_block: int | None = None,
 ) -> Iterator[Source]:
-    """Opens a path for random access; raises the first storage failure on leaving."""
+    """Opens a path for random access; raises the first storage failure on leaving.
+
+    Args:
+        deadline: time of ``time.monotonic()`` after which reading fails.
+        first_block: bytes to fetch first of a file of which a part is wanted; None wants it all.
+    """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context((storage or Storage()).open(path, deadline, first_block))
+            file: IO[bytes] = (storage or Storage()).open(path, deadline, first_block)
+            stack.callback(file.close)
+            raw, descriptor = getattr(file, "raw", None), None
+            if isinstance(raw, io.FileIO) and raw.seekable():
+                file, descriptor = raw, raw.fileno()  # unbuffered: both are at one position
             size = file.seek(0, io.SEEK_END)
             file.seek(0)
+            if descriptor is None and first_block is None and size <= WHOLE_BYTES:
+                file, descriptor = stack.enter_context(_in_memory(file.read()))
         except Exception as error:
             _raise_as_audio_error(path, error)
             raise
-        source = Source(path, file, size, deadline)
         if size == 0:
             raise _empty(path)
+        source = Source(path, file, size, deadline, descriptor)
         try:
             yield source
+        except AudioError:
+            source.check()
+            raise
         finally:
             if source.failure is not None:  # what the decoder made of it is beside the point
                 _raise_as_audio_error(path, source.failure)
@@ -95,9 +130,27 @@ def open_bytes(
 
 @contextmanager
 def open_content(path: str, content: bytes) -> Iterator[Source]:
+    """Bytes that are here already; ``path`` only names them."""
     if not content:
         raise _empty(path)
-    yield Source(path, io.BytesIO(content), len(content))
+    with _in_memory(content) as (file, descriptor):
+        yield Source(path, file, len(content), descriptor=descriptor)
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[tuple[IO[bytes], int | None]]:
+    """A file of these bytes, and its descriptor where the system has such files."""
+    try:
+        descriptor = os.memfd_create("beam-asr")
+    except (AttributeError, OSError):  # not Linux, or a sandbox
+        yield io.BytesIO(content), None
+        return
+    with open(descriptor, "w+b", buffering=0) as file:
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+        file.seek(0)
+        yield file, descriptor
 
 
 def _empty(path: str) -> EmptyAudioError:

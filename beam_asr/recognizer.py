@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +37,9 @@ CPU_BATCH_SECONDS = 40.0
 # What a batch costs whatever it holds; too little is the worse guess.
 CPU_OVERHEAD_SECONDS = 2.0
 CUDA_OVERHEAD_SECONDS = 20.0
+# How long OpenMP's threads spin for the next operation before they sleep. By default it is so long
+# that they take the processor from the threads that read; asleep at once, they wake too late.
+SPIN_COUNT = "10000"
 # A careful first choice for the largest models that NeMo publishes, about a billion parameters.
 CUDA_BATCH_SECONDS_A_GIB = 20.0
 
@@ -102,6 +106,7 @@ def load(
     Raises:
         ModelLoadError: the model, the device or the decoder asked for cannot be had.
     """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported
     torch_device = _choose_device(device)
     # What they say of telemetry and training set-up is of no use to who transcribes.
     logging.getLogger("nv_one_logger").setLevel(logging.ERROR)
