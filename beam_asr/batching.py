@@ -62,6 +62,38 @@ def plan_batches(
     return batches
 
 
+def plan_cheapest(
+    seconds: Sequence[float],
+    share: float,
+    max_batch_seconds: float,
+    batch_size: int,
+    overhead_seconds: float = math.inf,
+) -> list[list[int]]:
+    """The batches of a plan that cost least for the audio they hold, until they hold a share of it.
+
+    What is left may be planned better together with clips that are not there yet.
+
+    Args:
+        share: of all seconds, 0 to 1. At least one batch is given, if there are clips.
+
+    Returns:
+        As ``plan_batches``, whose further arguments are the same.
+    """
+    plan = plan_batches(seconds, max_batch_seconds, batch_size, overhead_seconds)
+    held = [sum(seconds[index] for index in batch) for batch in plan]
+    costs = [
+        (padded_seconds([seconds[index] for index in batch]) + overhead_seconds) / audio
+        for batch, audio in zip(plan, held, strict=True)
+    ]
+    chosen, left = set(), share * sum(seconds)
+    for number in sorted(range(len(plan)), key=costs.__getitem__):
+        if left <= 0:
+            break
+        chosen.add(number)
+        left -= held[number]
+    return [batch for number, batch in enumerate(plan) if number in chosen]
+
+
 def padded_seconds(seconds: Sequence[float]) -> float:
     """Clips x longest clip, of one batch of clips of these lengths."""
     return len(seconds) * max(seconds, default=0.0)

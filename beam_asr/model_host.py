@@ -8,17 +8,20 @@ with it, and every call goes to one thread of its own, in which it was also load
 from __future__ import annotations
 
 import math
+import queue
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from beam_asr import batching, recognizer
+from beam_asr import batching, device_memory, recognizer
 from beam_asr.recognizer import Recognition, Recognizer
 from beam_asr.storage import Storage
+
+Result = TypeVar("Result")
 
 
 class ModelSpec(NamedTuple):
@@ -36,7 +39,7 @@ class Pass(NamedTuple):
 
     Attributes:
         results: one for each waveform, in their order.
-        seconds: that the model took.
+        seconds: that the model took, without those that it also worked on the batch before.
         idle_seconds: that the model had nothing to do before, though it could have.
     """
 
@@ -45,23 +48,44 @@ class Pass(NamedTuple):
     idle_seconds: float
 
 
+class _Request(NamedTuple):
+    waveforms: Sequence[np.ndarray]
+    since: float
+    done: Future[Pass]
+
+
+class _Begun(NamedTuple):
+    request: _Request
+    encoded: Any
+    started: float
+    idle_seconds: float
+
+
 class ModelHost:
-    """A model and its thread."""
+    """A model and its thread.
+
+    The thread begins with a batch before it fetches the results of the one before: on a GPU, which
+    works on by itself, neither ever waits for the other.
+    """
 
     def __init__(self, spec: ModelSpec):
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="beam-asr-model")
+        self._tasks: queue.SimpleQueue[_Request | Callable[[], None]] = queue.SimpleQueue()
+        self._ended = False
+        threading.Thread(target=self._work, name="beam-asr-model", daemon=True).start()
         self._unreported_loads = 0
         self._lock = threading.Lock()
-        loaded = self._thread.submit(recognizer.load, *spec)
-        self._model: Recognizer = loaded.result()
-        self._unreported_loads = 1
-        self.sample_rate = self._model.sample_rate
-        self.default_batch_seconds = self._model.default_batch_seconds
-        self.batch_overhead_seconds = self._model.batch_overhead_seconds
-        self.description = self._model.describe()
         self._last_ended = 0.0
         # What has been too much for the device's memory is not tried again in this process.
         self.most_batch_seconds = math.inf
+        self._model: Recognizer = self._call(lambda: self._load(spec))
+        self._unreported_loads = 1
+        self.sample_rate = self._model.sample_rate
+        self._read_properties()
+
+    def warm_up(self, batch_size: int) -> None:
+        """As ``Recognizer.warm_up``."""
+        self._call(lambda: self._model.warm_up(batch_size))
+        self._read_properties()
 
     def submit(self, waveforms: Sequence[np.ndarray], since: float = math.inf) -> Future[Pass]:
         """Has a batch transcribed, after those that were submitted before.
@@ -70,10 +94,12 @@ class ModelHost:
             since: from when on, by ``time.monotonic()``, the model counts as idle if it waits for
                 this batch.
         """
-        return self._thread.submit(self._timed, waveforms, since)
+        done: Future[Pass] = Future()
+        self._tasks.put(_Request(waveforms, since, done))
+        return done
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition]:
-        """As ``Recognizer.transcribe``."""
+        """The texts of one batch."""
         return self.submit(waveforms).result().results
 
     def take_loads(self) -> int:
@@ -82,39 +108,79 @@ class ModelHost:
             loads, self._unreported_loads = self._unreported_loads, 0
         return loads
 
-    def _timed(self, waveforms: Sequence[np.ndarray], since: float) -> Pass:
-        started = time.monotonic()
-        idle = max(0.0, started - max(since, self._last_ended))
+    def _load(self, spec: ModelSpec) -> Recognizer:
         try:
-            results = self._model.transcribe(waveforms)
-        except Exception as error:
-            if is_out_of_memory(error):
-                longest = max(len(waveform) for waveform in waveforms) / self.sample_rate
-                padded = batching.padded_seconds([longest] * len(waveforms))
-                self.most_batch_seconds = min(self.most_batch_seconds, padded / 2)
-                _free_memory()
+            return recognizer.load(*spec)
+        except BaseException:
+            self._ended = True  # nobody will have this host
             raise
-        finally:
-            self._last_ended = time.monotonic()
-        return Pass(results, self._last_ended - started, idle)
 
+    def _read_properties(self) -> None:
+        self.default_batch_seconds = self._model.default_batch_seconds
+        self.batch_overhead_seconds = self._model.batch_overhead_seconds
+        self.description = self._model.describe()
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a batch was too much for the memory of its device."""
-    import torch
+    def _call(self, function: Callable[[], Result]) -> Result:
+        """Has a function called in the model's thread."""
+        done: Future[Result] = Future()
 
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    # On a CPU torch raises a RuntimeError of these words.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        def task() -> None:
+            try:
+                done.set_result(function())
+            except BaseException as error:
+                done.set_exception(error)
 
+        self._tasks.put(task)
+        return done.result()
 
-def _free_memory() -> None:
-    """Gives back what torch keeps for reuse, in pieces that may be too small now."""
-    import torch
+    def _work(self) -> None:
+        begun = None
+        while not self._ended:
+            begun = self._step(begun)
 
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    def _step(self, begun: _Begun | None) -> _Begun | None:
+        """Begins with the next batch, if there is one, and ends the one before."""
+        try:
+            task = self._tasks.get(block=begun is None)
+        except queue.Empty:
+            task = None
+        following = None
+        if isinstance(task, _Request):
+            following = self._begin(task, busy=begun is not None)
+        if begun is not None:
+            self._end(begun)
+        if task is not None and not isinstance(task, _Request):
+            task()
+        return following
+
+    def _begin(self, request: _Request, busy: bool) -> _Begun | None:
+        started = time.monotonic()
+        idle = 0.0 if busy else max(0.0, started - max(request.since, self._last_ended))
+        try:
+            encoded = self._model.encode(request.waveforms)
+        except Exception as error:
+            self._fail(request, error)
+            return None
+        return _Begun(request, encoded, started, idle)
+
+    def _end(self, begun: _Begun) -> None:
+        try:
+            results = self._model.decode(begun.encoded)
+        except Exception as error:
+            self._fail(begun.request, error)
+            return
+        before, self._last_ended = self._last_ended, time.monotonic()
+        seconds = self._last_ended - max(begun.started, before)
+        begun.request.done.set_result(Pass(results, seconds, begun.idle_seconds))
+
+    def _fail(self, request: _Request, error: Exception) -> None:
+        self._last_ended = time.monotonic()
+        if device_memory.is_exhausted(error):
+            longest = max(len(waveform) for waveform in request.waveforms) / self.sample_rate
+            padded = batching.padded_seconds([longest] * len(request.waveforms))
+            self.most_batch_seconds = min(self.most_batch_seconds, padded / 2)
+            device_memory.give_back()
+        request.done.set_exception(error)
 
 
 _hosts: dict[ModelSpec, ModelHost] = {}

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.transforms.window import BoundedWindow, GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_asr import batching, containment, manifest, model_host, shards
+from beam_asr import manifest, model_host, shards
 from beam_asr.allowed import AllowedPrefixes
+from beam_asr.backlog import Backlog, Batch
 from beam_asr.clip_reader import UNKNOWN_SECONDS, ClipReader, Heard
 from beam_asr.inputs import Tar
 from beam_asr.manifest import Clip, Row
 from beam_asr.manifest_errors import ManifestError
-from beam_asr.model_host import ModelSpec, Pass
+from beam_asr.model_host import ModelSpec
 from beam_asr.options import DECODERS, DEVICES, PRECISIONS
 from beam_asr.output import Statistics
-from beam_asr.recognizer import SHORTEST_SECONDS, Recognition
 from beam_asr.retrying import attempts_of
 from beam_asr.storage import Storage
 from beam_asr.tar_reader import Shard, TarReader
@@ -32,8 +29,7 @@ from beam_asr.tar_reader import Shard, TarReader
 Record = dict[str, Any]
 
 NAMESPACE = "beam_asr"
-WINDOW_SECONDS = 20 * 60  # of audio in a window: 77 MB of waveforms at 16 kHz
-FIRST_WINDOW_SECONDS = 80  # so that the model need not wait for all of a bundle's first window
+WINDOW_SECONDS = 20 * 60  # of audio in a window
 
 
 class Transcribed(NamedTuple):
@@ -222,20 +218,10 @@ class _Validate(beam.DoFn):
         yield from _placed([rows_in], self._window)
 
 
-class _Batch(NamedTuple):
-    """A batch on its way through the model."""
-
-    clips: list[Clip]
-    waveforms: list[np.ndarray]
-    done: Future[Pass]
-
-
 class _TranscribeWindow(beam.DoFn):
-    """Reads a window's audio, puts it into batches and hands them to the process's model.
+    """Reads the audio of windows and has the process's model transcribe it.
 
-    While the model works on one window, the next one is read: the batches of a window are given to
-    the model's thread, and their results are taken when those of the next window have been given,
-    or the bundle ends.
+    The results of a window's clips come with later windows, or with the end of the bundle.
     """
 
     def __init__(self, settings: _Settings):
@@ -250,13 +236,13 @@ class _TranscribeWindow(beam.DoFn):
 
     def setup(self) -> None:
         self._host = model_host.host(self._settings.spec)
+        self._host.warm_up(self._settings.batch_size)
 
     def start_bundle(self) -> None:
-        self._began = time.monotonic()
-        self._in_flight: list[_Batch] = []
+        settings = self._settings
+        self._backlog = Backlog(self._host, settings.batch_size, settings.max_batch_seconds)
         self._window: BoundedWindow = GlobalWindow()
         self._statistics = Statistics()
-        self._seconds_to_give = FIRST_WINDOW_SECONDS
 
     def process(
         self, work: list[Clip | Tar | Shard], window: Any = beam.DoFn.WindowParam
@@ -276,87 +262,43 @@ class _TranscribeWindow(beam.DoFn):
         self._statistics += tars.statistics
 
     def finish_bundle(self) -> Iterator[Any]:
-        last = self._take(self._in_flight)
+        last = chain.from_iterable(map(self._records, self._backlog.drain()))
         # The sums are complete when the last result has been taken.
         yield from _placed(last, self._window)
         yield from _placed([TaggedOutput("statistics", self._statistics)], self._window)
 
     def _transcribe_all(self, heard: Iterable[Heard]) -> Iterator[Any]:
-        """The records of clips that come; those of the last window come with later calls."""
+        """Records: of clips that cannot be read, and of earlier ones that are transcribed."""
         self._model_loads.inc(self._host.take_loads())
         self._statistics.models = frozenset([tuple(sorted(self._host.description.items()))])
-        clips: list[Clip] = []
-        waveforms: list[np.ndarray] = []
-        held = 0
         for clip, waveform, seconds in heard:
             self._read_milliseconds.update(round(1000 * seconds))
             if isinstance(waveform, Exception):
                 yield _failed(clip.row, "audio", waveform, attempts_of(waveform))
                 continue
-            clips.append(clip)
-            waveforms.append(waveform)
-            held += len(waveform)
-            if held >= min(self._seconds_to_give, WINDOW_SECONDS) * self._host.sample_rate:
-                yield from self._exchange(clips, waveforms)
-                clips, waveforms, held = [], [], 0
-        yield from self._exchange(clips, waveforms)
+            for batch in self._backlog.add(clip, waveform):
+                yield from self._records(batch)
 
-    def _exchange(self, clips: Sequence[Clip], waveforms: Sequence[np.ndarray]) -> Iterator[Any]:
-        """Gives a window to the model, and takes the results of the one before."""
-        if clips:
-            self._seconds_to_give *= 2
-            before, self._in_flight = self._in_flight, self._give(clips, waveforms)
-            yield from self._take(before)
+    def _records(self, batch: Batch) -> Iterator[Any]:
+        self._count(batch)
+        for clip, heard, attempts in batch.results:
+            if isinstance(heard, Exception):
+                yield _failed(clip.row, "model", heard, attempts)
+            else:
+                yield manifest.transcript(clip.row, self._settings.pred_text_key, heard.text)
 
-    def _give(self, clips: Sequence[Clip], waveforms: Sequence[np.ndarray]) -> list[_Batch]:
-        seconds = [len(waveform) / self._host.sample_rate for waveform in waveforms]
-        taken = [max(length, SHORTEST_SECONDS) for length in seconds]  # by the model
-        budget = self._settings.max_batch_seconds or self._host.default_batch_seconds
-        plan = batching.plan_batches(
-            taken,
-            min(budget, self._host.most_batch_seconds),
-            self._settings.batch_size,
-            self._host.batch_overhead_seconds,
-        )
-        batches = []
-        for indices in plan:
-            audio = sum(seconds[index] for index in indices)
-            padded = batching.padded_seconds([taken[index] for index in indices])
-            self._statistics.batches += 1
-            self._statistics.audio_seconds += audio
-            self._statistics.padded_seconds += padded
-            self._batches.inc()
-            self._audio_milliseconds.inc(round(1000 * audio))
-            self._padded_milliseconds.inc(round(1000 * padded))
-            batch = [waveforms[index] for index in indices]
-            done = self._host.submit(batch, self._began)
-            batches.append(_Batch([clips[index] for index in indices], batch, done))
-        return batches
-
-    def _take(self, batches: Iterable[_Batch]) -> Iterator[Any]:
-        for batch in batches:
-            first: Future[Pass] | None = batch.done
-
-            def transcribe(indices: Sequence[int], batch: _Batch = batch) -> list[Recognition]:
-                nonlocal first
-                waveforms = [batch.waveforms[index] for index in indices]
-                done = first or self._host.submit(waveforms, time.monotonic())
-                first = None
-                return self._counted(done.result())
-
-            results = containment.apply_to_each(transcribe, range(len(batch.clips)))
-            for clip, (result, attempts) in zip(batch.clips, results, strict=True):
-                if isinstance(result, Exception):
-                    yield _failed(clip.row, "model", result, attempts)
-                else:
-                    yield manifest.transcript(clip.row, self._settings.pred_text_key, result.text)
-
-    def _counted(self, done: Pass) -> list[Recognition]:
-        self._statistics.model_seconds += done.seconds
-        self._statistics.wait_seconds += done.idle_seconds
-        self._batch_milliseconds.update(round(1000 * done.seconds))
-        self._wait_milliseconds.update(round(1000 * done.idle_seconds))
-        return done.results
+    def _count(self, batch: Batch) -> None:
+        self._statistics.batches += 1
+        self._statistics.audio_seconds += batch.audio_seconds
+        self._statistics.padded_seconds += batch.padded_seconds
+        self._batches.inc()
+        self._audio_milliseconds.inc(round(1000 * batch.audio_seconds))
+        self._padded_milliseconds.inc(round(1000 * batch.padded_seconds))
+        for each in batch.passes:
+            self._statistics.model_seconds += each.seconds
+            self._statistics.wait_seconds += each.idle_seconds
+            self._batch_milliseconds.update(round(1000 * each.seconds))
+            self._wait_milliseconds.update(round(1000 * each.idle_seconds))
 
 
 def _shard(by_shard: tuple[int, dict[str, list[Any]]]) -> Shard:

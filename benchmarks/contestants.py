@@ -90,10 +90,10 @@ class Floor:
         self._waveforms = [audio.read_audio(clip.path, sample_rate=rate) for clip in clips]
 
     def run(self) -> None:
-        from beam_asr import batching, recognizer
+        from beam_asr import batching, nemo_recognizer
 
         rate = self._model.sample_rate
-        seconds = [max(len(w) / rate, recognizer.SHORTEST_SECONDS) for w in self._waveforms]
+        seconds = [max(len(w) / rate, nemo_recognizer.SHORTEST_SECONDS) for w in self._waveforms]
         self._texts = [""] * len(seconds)
         overhead = self._model.batch_overhead_seconds
         for batch in batching.plan_batches(seconds, self._budget, BATCH_SIZE, overhead):

@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from fsspec.implementations.memory import MemoryFileSystem
 
-from beam_asr import audio, retrying
+from beam_asr import audio, audio_source, retrying
 from beam_asr.audio import probe_duration, read_audio
 
 RATE = 16_000
@@ -714,3 +714,40 @@ def test_ffmpeg_stays_quiet(tmp_path, capfd):
     Path(tmp_path / "clip.m4a").write_bytes(damage((tmp_path / "clip.m4a").read_bytes()))
     check_error(tmp_path / "clip.m4a", audio.CorruptAudioError)
     assert capfd.readouterr() == ("", "")
+
+
+# Bytes by a descriptor
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+def test_bytes_in_memory_are_read_the_same_without_files_in_memory(tmp_path, monkeypatch, name):
+    samples = np.sin(np.arange(48_000) * 0.05).astype(np.float32) / 2
+    soundfile.write(tmp_path / name, samples, 16_000)
+    content = (tmp_path / name).read_bytes()
+    from_disk = read_audio(str(tmp_path / name), sample_rate=16_000)
+    by_descriptor = read_audio(name, sample_rate=16_000, content=content)
+
+    def refused(_):
+        raise PermissionError("a sandbox")
+
+    monkeypatch.setattr(audio_source.os, "memfd_create", refused)
+    by_callback = read_audio(name, sample_rate=16_000, content=content)
+    assert len(from_disk) >= 48_000
+    assert np.array_equal(from_disk, by_descriptor)
+    assert np.array_equal(from_disk, by_callback)
+
+
+def test_a_disk_that_fails_is_no_truncated_file(tmp_path, monkeypatch):
+    """libsndfile takes a failed read for the end; the disk's error is the better reason."""
+    soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 48_000), 16_000)
+    whole = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(audio.TruncatedAudioError):
+        read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)
+
+    def fails(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(audio_source.os, "pread", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from beam_asr import Transcribe, WriteManifest, audio, clip_reader, model_host, transcribe
+from beam_asr import Transcribe, WriteManifest, audio, backlog, clip_reader, model_host
 from beam_asr.clip_reader import ClipReader
 from beam_asr.manifest import Clip, Row
 from beam_asr.storage import Storage
@@ -33,9 +33,10 @@ def test_the_next_window_is_read_while_the_model_works_on_one(
     tiny_model, clips, monkeypatch, tmp_path
 ):
     model = tiny_model("ctc_bpe")
-    monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 2)
+    monkeypatch.setattr(backlog, "FIRST_SECONDS", 2)
+    monkeypatch.setattr(backlog, "MOST_SECONDS", 2)
     host = model_host.host(model_host.ModelSpec(str(model), "auto"))
-    forward, read = type(host._model).transcribe, audio.read_audio
+    forward, read = type(host._model).encode, audio.read_audio
     reads = [0]
     read_on = threading.Event()
     met = []
@@ -51,10 +52,11 @@ def test_the_next_window_is_read_while_the_model_works_on_one(
         return forward(self, waveforms)
 
     monkeypatch.setattr(audio, "read_audio", counted)
-    monkeypatch.setattr(type(host._model), "transcribe", waits)
+    monkeypatch.setattr(type(host._model), "encode", waits)
     rows = [{"audio_filepath": str(path), "duration": 0.9} for path in sorted(clips.iterdir())]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        heard = pipeline | beam.Create(rows) | Transcribe(str(model), max_concurrent_reads=1)
+        alone = Transcribe(str(model), max_concurrent_reads=1, max_batch_seconds=0.5)
+        heard = pipeline | beam.Create(rows) | alone
         heard | WriteManifest(str(tmp_path / "out"))
     assert len(met) >= 6
     assert all(met), "the model had to end a window before the next one was read"
@@ -143,10 +145,10 @@ def test_what_was_too_much_for_the_memory_is_not_tried_again(
     tiny_model, clips, monkeypatch, tmp_path, out_of_memory
 ):
     model = shutil.copy(tiny_model("ctc_bpe"), tmp_path / "own.nemo")
-    monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 10)
-    monkeypatch.setattr(transcribe, "FIRST_WINDOW_SECONDS", 10)
+    monkeypatch.setattr(backlog, "MOST_SECONDS", 10)
+    monkeypatch.setattr(backlog, "FIRST_SECONDS", 10)
     host = model_host.host(model_host.ModelSpec(str(model), "auto"))
-    forward = type(host._model).transcribe
+    forward = type(host._model).encode
     sizes = []
 
     def limited(self, waveforms):
@@ -155,7 +157,7 @@ def test_what_was_too_much_for_the_memory_is_not_tried_again(
             raise out_of_memory()
         return forward(self, waveforms)
 
-    monkeypatch.setattr(type(host._model), "transcribe", limited)
+    monkeypatch.setattr(type(host._model), "encode", limited)
     rows = [{"audio_filepath": str(path), "duration": 0.9} for path in sorted(clips.iterdir())] * 8
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         heard = pipeline | beam.Create(rows) | Transcribe(str(model), max_batch_seconds=9)

@@ -239,13 +239,13 @@ def test_one_thread_drives_the_model(model, monkeypatch):
     host = model_host.host(model_host.ModelSpec(str(model), "cpu"))
     assert host is model_host.host(model_host.ModelSpec(str(model), "cpu"))
     drivers = []
-    forward = type(host._model).transcribe
+    forward = type(host._model).encode
 
     def noted(self, waveforms):
         drivers.append(threading.get_ident())
         return forward(self, waveforms)
 
-    monkeypatch.setattr(type(host._model), "transcribe", noted)
+    monkeypatch.setattr(type(host._model), "encode", noted)
     with ThreadPoolExecutor(4) as pool:
         clip = speechlike(0.5)
         assert len({texts[0].text for texts in pool.map(host.transcribe, [[clip]] * 8)}) == 1
@@ -255,7 +255,7 @@ def test_one_thread_drives_the_model(model, monkeypatch):
 
 def test_a_clip_that_breaks_the_model_costs_no_other(clips, model, monkeypatch, tmp_path):
     host = model_host.host(model_host.ModelSpec(str(model), "auto"))
-    forward = type(host._model).transcribe
+    forward = type(host._model).encode
     poison = len(soundfile.read(clips / "07.flac")[0])
 
     def breaks(self, waveforms):
@@ -263,7 +263,7 @@ def test_a_clip_that_breaks_the_model_costs_no_other(clips, model, monkeypatch, 
             raise RuntimeError("poison")
         return forward(self, waveforms)
 
-    monkeypatch.setattr(type(host._model), "transcribe", breaks)
+    monkeypatch.setattr(type(host._model), "encode", breaks)
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         rows = [{"audio_filepath": str(path)} for path in sorted(clips.iterdir())]
         transcribed = pipeline | beam.Create(rows) | Transcribe(model_name=str(model))

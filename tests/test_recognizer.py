@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr import model_files, recognizer
+from beam_asr import families, model_files, recognizer
 from beam_asr.audio import read_audio
 from beam_asr.storage import Storage
 from tests.conftest import SAMPLE_MODEL, SAMPLES
@@ -126,8 +126,39 @@ def test_the_sample_model_hears_each_prompt_the_same_in_any_batch(prompts):
 def test_a_model_of_no_known_family_goes_through_transcribe(tiny_model, clips, monkeypatch):
     ours = recognizer.load(str(tiny_model("ctc_bpe")), "cpu")
     expected = our_texts(ours, clips)
-    monkeypatch.setattr(ours, "_decode", ours._decode_by_transcribe)
+    monkeypatch.setattr(ours, "_family", families.Other(ours._model))
     assert our_texts(ours, clips) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "decoder"),
+    [
+        ("ctc_bpe", None),
+        ("rnnt_bpe", None),
+        ("tdt_bpe", None),
+        ("hybrid_tdt_ctc_bpe", None),
+        ("hybrid_tdt_ctc_bpe", "ctc"),
+    ],
+)
+def test_a_decoder_that_takes_clip_by_clip_is_made_to_take_batches(
+    tiny_model, clips, tmp_path, family, decoder
+):
+    from nemo.collections.asr.models import ASRModel
+
+    slow = ASRModel.restore_from(str(tiny_model(family)), map_location="cpu")
+    slow.cfg.decoding.strategy = "greedy"
+    if "aux_ctc" in slow.cfg:
+        slow.cfg.aux_ctc.decoding.strategy = "greedy"
+        slow.change_decoding_strategy(slow.cfg.aux_ctc.decoding, "ctc", verbose=False)
+    if not decoder:
+        slow.change_decoding_strategy(slow.cfg.decoding, verbose=False)
+    slow.save_to(str(tmp_path / "slow.nemo"))
+    expected = nemo_texts(slow, clips, batch_size=1)
+    ours = recognizer.load(str(tmp_path / "slow.nemo"), "cpu", decoder)
+    used = ours._model.ctc_decoding if decoder else ours._model.decoding
+    assert type(used.decoding).__name__.startswith("GreedyBatched")
+    assert our_texts(ours, clips) == expected
+    assert any(expected)
 
 
 def test_a_model_describes_itself(tiny_model):

@@ -1,0 +1,141 @@
+"""Clips that have been read and wait for the model, and the batches that are with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_asr import batching, containment
+from beam_asr.manifest import Clip
+from beam_asr.model_host import ModelHost, Pass
+from beam_asr.nemo_recognizer import SHORTEST_SECONDS, Recognition
+
+FIRST_SECONDS = 80  # of audio: the model shall not wait for more before it begins
+MOST_SECONDS = 20 * 60  # that wait: 77 MB at 16 kHz
+MOST_BATCHES = 4  # that wait, of a device whose batches are so long that this is more
+GROWTH = 1.5  # by which more may wait each time; what is read meanwhile is twice what is given
+SHARE = 0.5  # of the audio that waits, given at a time
+
+
+class Result(NamedTuple):
+    """What became of a clip.
+
+    Attributes:
+        heard: the text, or why there is none.
+        attempts: the forward passes that it took part in.
+    """
+
+    clip: Clip
+    heard: Recognition | Exception
+    attempts: int
+
+
+class Batch(NamedTuple):
+    """A batch that is done.
+
+    Attributes:
+        passes: through the model; several if it had to be divided.
+    """
+
+    results: list[Result]
+    audio_seconds: float
+    padded_seconds: float
+    passes: list[Pass]
+
+
+class _Given(NamedTuple):
+    """A batch that is with the model."""
+
+    clips: list[Clip]
+    waveforms: list[np.ndarray]
+    padded_seconds: float
+    done: Future[Pass]
+
+
+class Backlog:
+    """Puts clips into batches and hands them to the model, whose results come with later calls.
+
+    The longer clips wait, the better they can be put together, and the longer the model waits. So
+    as soon as enough wait, the cheapest batches are given, for half of the audio; to the others
+    clips that come later may be added. The results of the half before are taken then, so that the
+    model always has a half to work on while more is read.
+
+    Args:
+        batch_size: most clips in a batch.
+        max_batch_seconds: most padded seconds in a batch; None leaves it to the model's device.
+    """
+
+    def __init__(self, host: ModelHost, batch_size: int, max_batch_seconds: float | None):
+        self._host = host
+        self._batch_size = batch_size
+        self._max_batch_seconds = max_batch_seconds
+        self._began = time.monotonic()
+        self._clips: list[Clip] = []
+        self._waveforms: list[np.ndarray] = []
+        self._seconds = 0.0
+        self._enough: float = FIRST_SECONDS
+        self._given: list[_Given] = []
+
+    def add(self, clip: Clip, waveform: np.ndarray) -> Iterator[Batch]:
+        """Takes in a clip; gives the batches that are done, if it is time to look."""
+        self._clips.append(clip)
+        self._waveforms.append(waveform)
+        self._seconds += len(waveform) / self._host.sample_rate
+        most = max(MOST_SECONDS, MOST_BATCHES * self._budget)
+        if self._seconds >= min(self._enough, most):
+            self._enough = min(self._enough, most) * GROWTH
+            before, self._given = self._given, self._give(SHARE)
+            yield from map(self._take, before)
+
+    def drain(self) -> Iterator[Batch]:
+        """Gives all that waits, and every batch when it is done."""
+        before, self._given = self._given + self._give(1.0), []
+        yield from map(self._take, before)
+
+    @property
+    def _budget(self) -> float:
+        budget = self._max_batch_seconds or self._host.default_batch_seconds
+        return min(budget, self._host.most_batch_seconds)
+
+    def _give(self, share: float) -> list[_Given]:
+        rate = self._host.sample_rate
+        taken = [max(len(waveform) / rate, SHORTEST_SECONDS) for waveform in self._waveforms]
+        plan = batching.plan_cheapest(
+            taken, share, self._budget, self._batch_size, self._host.batch_overhead_seconds
+        )
+        given = []
+        for indices in plan:
+            waveforms = [self._waveforms[index] for index in indices]
+            done = self._host.submit(waveforms, self._began)
+            padded = batching.padded_seconds([taken[index] for index in indices])
+            given.append(_Given([self._clips[index] for index in indices], waveforms, padded, done))
+        gone = {index for indices in plan for index in indices}
+        left = [index for index in range(len(taken)) if index not in gone]
+        self._clips = [self._clips[index] for index in left]
+        self._waveforms = [self._waveforms[index] for index in left]
+        self._seconds = sum(map(len, self._waveforms)) / rate
+        return given
+
+    def _take(self, given: _Given) -> Batch:
+        passes: list[Pass] = []
+
+        def transcribe(indices: Sequence[int]) -> list[Recognition]:
+            whole = len(indices) == len(given.clips)
+            done = given.done
+            if not whole:
+                waveforms = [given.waveforms[index] for index in indices]
+                done = self._host.submit(waveforms, time.monotonic())
+            passes.append(done.result())
+            return passes[-1].results
+
+        heard = containment.apply_to_each(transcribe, range(len(given.clips)))
+        audio = sum(map(len, given.waveforms)) / self._host.sample_rate
+        results = [
+            Result(clip, each, attempts)
+            for clip, (each, attempts) in zip(given.clips, heard, strict=True)
+        ]
+        return Batch(results, audio, given.padded_seconds, passes)

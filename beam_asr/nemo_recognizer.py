@@ -1,0 +1,243 @@
+"""A NeMo model, driven by its forward and its decoding."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from beam_asr import batch_budget, device_memory, families
+from beam_asr.batch_budget import Budget, Trial
+from beam_asr.decoding_graphs import DecodingGraphs
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+# transcribe() pads a shorter clip with zeros on both sides to this many seconds, the odd sample
+# behind, and counts the padding as audio (TranscriptionTensorDataset in
+# nemo/collections/asr/parts/mixins/transcription.py). The same text takes the same input; and it
+# keeps clips of less than a frame, of which NeMo makes nothing or an exception, from the model.
+SHORTEST_SECONDS = 1.0
+
+# On two cores, batches of 20 to 60 padded seconds are the fastest: caches hold them.
+CPU_BATCH_SECONDS = 40.0
+# What a batch costs whatever it holds; too little is the worse guess.
+CPU_OVERHEAD_SECONDS = 2.0
+# For a GPU both are measured, with clips of this length: about the longest of most corpora, and
+# what a second of audio takes grows with the length of its clip.
+TRIAL_SECONDS = 30.0
+# Longer clips are decoded without a CUDA graph.
+LONGEST_GRAPH_SECONDS = 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognition:
+    """What a model heard in one clip. Holds no tensor, so that it can cross a shuffle."""
+
+    text: str
+
+
+class Encoded(NamedTuple):
+    """A batch between the two halves of its forward pass, on the model's device.
+
+    Attributes:
+        tensors: what its decoder takes.
+        done: the event of the device by which they are there.
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    done: Any
+
+
+class NemoRecognizer:
+    """Drives a NeMo model by its forward and its decoding, without ``transcribe()``'s data loader.
+
+    On a GPU the encoder works in one stream and the decoder in another, so that the one goes on
+    with the next batch while the other's results are fetched. On a CPU, streams do nothing.
+    """
+
+    def __init__(self, model: Any, model_name: str, device: torch.device):
+        import torch
+
+        self._model = model.to(device)
+        self._name = model_name
+        self._device = device
+        self._family = families.family_of(model)
+        self._graphs = DecodingGraphs(model)
+        self._streams: Any = torch.get_device_module(device)
+        self._decoding_stream = self._streams.Stream()
+        self._budget = Budget(CPU_BATCH_SECONDS, CPU_OVERHEAD_SECONDS)
+        self._warm_for = 0
+        for parameter in self._model.parameters():
+            parameter.requires_grad_(False)
+        # As transcribe() does: no noise added, no frames beyond the batch's longest.
+        featurizer = getattr(getattr(model, "preprocessor", None), "featurizer", None)
+        for name, value in (("dither", 0.0), ("pad_to", 0)):
+            if hasattr(featurizer, name):
+                setattr(featurizer, name, value)
+
+    @property
+    def sample_rate(self) -> int:
+        return int(self._model.cfg.get("sample_rate") or self._model.preprocessor._sample_rate)
+
+    @property
+    def default_batch_seconds(self) -> float:
+        return self._budget.batch_seconds
+
+    @property
+    def batch_overhead_seconds(self) -> float:
+        return self._budget.overhead_seconds
+
+    def warm_up(self, batch_size: int) -> None:
+        if self._device.type == "cpu" or batch_size <= self._warm_for:
+            return
+        self._capture_graphs(batch_size)
+        self._budget = self._measured_budget(batch_size)
+        self._warm_for = batch_size
+
+    def encode(self, waveforms: Sequence[np.ndarray]) -> Encoded:
+        import torch
+
+        self._model.eval()  # transcribe(), by anyone, leaves parts of it in train mode
+        with torch.inference_mode():
+            tensors = self._family.encode(*self._batch(waveforms))
+        done = self._streams.Event()
+        done.record()
+        return Encoded(tensors, done)
+
+    def decode(self, encoded: Encoded) -> list[Recognition]:
+        import torch
+
+        clips = len(encoded.tensors[0])
+        with torch.inference_mode(), self._streams.stream(self._decoding_stream):
+            self._decoding_stream.wait_event(encoded.done)
+            # Of a transducer's encoder, (batch, width, frames).
+            with self._graphs.fitting(clips, encoded.tensors[0].shape[-1]):
+                hypotheses = self._family.decode(*encoded.tensors)
+            recognitions = [Recognition(_text(hypothesis)) for hypothesis in hypotheses]
+            # Whoever gets the memory of the batch next works in the other stream.
+            finished = self._streams.Event()
+            finished.record()
+            finished.synchronize()
+        if len(recognitions) != clips:
+            raise RuntimeError(
+                f"the model {self._name!r} gave {len(recognitions)} results for {clips} clips; "
+                "their order cannot be trusted"
+            )
+        return recognitions
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition]:
+        """Both halves, of one batch."""
+        return self.decode(self.encode(waveforms)) if waveforms else []
+
+    def describe(self) -> dict[str, str]:
+        import nemo
+        import torch
+
+        description = {
+            "model": self._name,
+            "class": type(self._model).__name__,
+            "device": str(self._device),
+            "precision": str(next(self._model.parameters()).dtype).removeprefix("torch."),
+            "nemo": nemo.__version__,
+            "torch": torch.__version__,
+        }
+        if self._device.type != "cpu":
+            description["device_name"] = torch.cuda.get_device_name(self._device)
+            description["cuda_graphs"] = self._graphs.mode
+        return description
+
+    def _capture_graphs(self, batch_size: int) -> None:
+        """Captures the decoding graphs at their ceiling."""
+        if not self._graphs.wanted:
+            return
+        import torch
+
+        states, lengths = self.encode([_noise(TRIAL_SECONDS, self.sample_rate)]).tensors
+        frames = round(states.shape[-1] * LONGEST_GRAPH_SECONDS / TRIAL_SECONDS)
+        with torch.inference_mode():
+            empty = states.new_zeros(batch_size, states.shape[1], frames)
+            encoded = Encoded((empty, lengths.new_ones(batch_size)), self._streams.Event())
+        self._streams.synchronize()
+        self._graphs.capture(lambda: self.decode(encoded), batch_size, frames)
+
+    def _measured_budget(self, batch_size: int) -> Budget:
+        """The padded seconds that a pass takes well, and what a pass costs in any case."""
+        clip = _noise(TRIAL_SECONDS, self.sample_rate)
+
+        def attempt(clips: int) -> Trial | None:
+            try:
+                self.transcribe([clip] * clips)  # the first of a shape is slower
+                before, started = device_memory.begin_peak(self._device), time.monotonic()
+                self.transcribe([clip] * clips)
+            except Exception as error:
+                if not device_memory.is_exhausted(error):
+                    raise
+                device_memory.give_back()
+                return None
+            return Trial(time.monotonic() - started, device_memory.peak(self._device) - before)
+
+        free = device_memory.free(self._device)
+        found = batch_budget.find(attempt, TRIAL_SECONDS, free, batch_size)
+        budget = found or Budget(TRIAL_SECONDS, math.inf)  # too little memory: short clips may do
+        logger.info("%s: batches of %.0f padded seconds", self._name, budget.batch_seconds)
+        return budget
+
+    def _batch(self, waveforms: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Zero-padded float32 of shape (batch, samples), and int64 lengths (batch,)."""
+        import torch
+
+        shortest = int(SHORTEST_SECONDS * self.sample_rate)
+        padded = [_pad_both_sides(waveform, shortest) for waveform in waveforms]
+        samples = self._independent_length(max(map(len, padded)))
+        # From pinned memory a GPU copies by itself, while the thread goes on.
+        pinned = self._device.type != "cpu"
+        signal = torch.zeros(len(padded), samples, pin_memory=pinned)
+        for row, waveform in zip(signal.numpy(), padded, strict=True):
+            row[: len(waveform)] = waveform
+        lengths = torch.tensor([len(waveform) for waveform in padded], pin_memory=pinned)
+        return (
+            signal.to(self._device, non_blocking=True),
+            lengths.to(self._device, non_blocking=True),
+        )
+
+    def _independent_length(self, samples: int) -> int:
+        """How long to make a batch so that no clip's number of frames depends on the others.
+
+        Subsampling by stacking counts a clip's frames as ``(frames + padding) // factor`` with the
+        padding of the whole batch (StackingSubsampling in
+        nemo/collections/asr/parts/submodules/subsampling.py), so that the last frame of a clip
+        comes and goes with its neighbours. A batch of a multiple of the factor needs no padding
+        and rounds each of them down, which is what a clip alone gets: there the spectrogram is a
+        frame longer than the clip's ``samples // hop`` frames.
+        """
+        encoder: Any = getattr(self._model, "encoder", None)
+        subsampling: Any = getattr(encoder, "pre_encode", None)
+        if type(subsampling).__name__ != "StackingSubsampling":
+            return samples
+        hop = self._model.preprocessor.featurizer.hop_length
+        frames = samples // hop + 1
+        return samples + -frames % subsampling.subsampling_factor * hop
+
+
+def _pad_both_sides(waveform: np.ndarray, shortest: int) -> np.ndarray:
+    missing = max(0, shortest - len(waveform))
+    return np.pad(waveform, (missing // 2, missing - missing // 2)) if missing else waveform
+
+
+def _noise(seconds: float, rate: int) -> np.ndarray:
+    samples = np.random.default_rng(0).standard_normal(round(seconds * rate), np.float32)
+    return samples / 10
+
+
+def _text(hypothesis: Any) -> str:
+    if isinstance(hypothesis, list):  # n-best: the best comes first
+        hypothesis = hypothesis[0]
+    return str(getattr(hypothesis, "text", hypothesis))
