@@ -17,8 +17,8 @@ from beam_asr.nemo_recognizer import SHORTEST_SECONDS, Recognition
 FIRST_SECONDS = 80  # of audio: the model shall not wait for more before it begins
 MOST_SECONDS = 20 * 60  # that wait: 77 MB at 16 kHz
 MOST_BATCHES = 4  # that wait, of a device whose batches are so long that this is more
-GROWTH = 1.5  # by which more may wait each time; what is read meanwhile is twice what is given
-SHARE = 0.5  # of the audio that waits, given at a time
+GROWTH = 1.5  # by which more may wait each time; then 2.5 times what was given is read meanwhile
+SHARE = 1 / 3  # of the audio that waits, given at a time
 
 
 class Result(NamedTuple):
@@ -60,9 +60,9 @@ class Backlog:
     """Puts clips into batches and hands them to the model, whose results come with later calls.
 
     The longer clips wait, the better they can be put together, and the longer the model waits. So
-    as soon as enough wait, the cheapest batches are given, for half of the audio; to the others
-    clips that come later may be added. The results of the half before are taken then, so that the
-    model always has a half to work on while more is read.
+    as soon as enough wait, the cheapest batches are given, for a share of the audio; to the others
+    clips that come later may be added. The results of the share before are taken then, so that the
+    model always has a share to work on while more is read.
 
     Args:
         batch_size: most clips in a batch.

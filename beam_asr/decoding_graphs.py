@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class DecodingGraphs:
-    """The graphs of a model; none, if its decoding has none."""
+    """The graphs of a transducer; none, if its decoding has none, or of None."""
 
     def __init__(self, model: Any):
         decoding = getattr(getattr(model, "decoding", None), "decoding", None)

@@ -70,7 +70,8 @@ class NemoRecognizer:
         self._name = model_name
         self._device = device
         self._family = families.family_of(model)
-        self._graphs = DecodingGraphs(model)
+        transducer = type(self._family) is families.Transducer
+        self._graphs = DecodingGraphs(model if transducer else None)
         self._streams: Any = torch.get_device_module(device)
         self._decoding_stream = self._streams.Stream()
         self._budget = Budget(CPU_BATCH_SECONDS, CPU_OVERHEAD_SECONDS)
@@ -118,7 +119,7 @@ class NemoRecognizer:
         clips = len(encoded.tensors[0])
         with torch.inference_mode(), self._streams.stream(self._decoding_stream):
             self._decoding_stream.wait_event(encoded.done)
-            # Of a transducer's encoder, (batch, width, frames).
+            # A transducer's states are of shape (batch, width, frames).
             with self._graphs.fitting(clips, encoded.tensors[0].shape[-1]):
                 hypotheses = self._family.decode(*encoded.tensors)
             recognitions = [Recognition(_text(hypothesis)) for hypothesis in hypotheses]

@@ -55,12 +55,17 @@ def test_a_capture_that_fails_is_reported_and_decoding_goes_on_without(transduce
     assert mode_of(transducer) is None
 
 
-def test_models_without_them_are_left_alone(tiny_model):
-    model = recognizer.load(str(tiny_model("ctc_bpe")), "cpu")._model
-    graphs = DecodingGraphs(model)
-    assert not graphs.wanted
-    assert graphs.mode == "off"
-    with graphs.fitting(1000, 1000):
+@pytest.mark.parametrize(
+    ("family", "decoder"),
+    [("ctc_bpe", None), ("hybrid_tdt_ctc_bpe", "ctc"), ("aed_multitask", None)],
+)
+def test_decoders_without_them_are_left_alone(tiny_model, family, decoder):
+    ours = recognizer.load(str(tiny_model(family)), "cpu", decoder)
+    assert not ours._graphs.wanted
+    assert ours._graphs.mode == "off"
+    ours._capture_graphs(4)
+    assert ours._graphs.mode == "off"
+    with ours._graphs.fitting(1000, 1000):
         pass
 
 
