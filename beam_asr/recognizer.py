@@ -179,9 +179,6 @@ def _to_bf16(model: Any) -> None:
     """Rounds the weights; the spectrogram is still made in float32 and rounded at its end."""
     import torch
 
-    # The products of the mel filters, which are rounded to less afterwards.
-    torch.set_float32_matmul_precision("high")
-
     preprocessor = getattr(model, "preprocessor", None)
     for child in model.children():
         if child is not preprocessor:
