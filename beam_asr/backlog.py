@@ -84,17 +84,18 @@ class Backlog:
         """Takes in a clip; gives the batches that are done, if it is time to look."""
         self._clips.append(clip)
         self._waveforms.append(waveform)
-        self._seconds += len(waveform) / self._host.sample_rate
+        self._seconds += self._taken(waveform)
         most = max(MOST_SECONDS, MOST_BATCHES * self._budget)
+        before: list[_Given] = []
         if self._seconds >= min(self._enough, most):
             self._enough = min(self._enough, most) * GROWTH
             before, self._given = self._given, self._give(SHARE)
-            yield from map(self._take, before)
+        return map(self._take, before)
 
     def drain(self) -> Iterator[Batch]:
         """Gives all that waits, and every batch when it is done."""
         before, self._given = self._given + self._give(1.0), []
-        yield from map(self._take, before)
+        return map(self._take, before)
 
     @property
     def _budget(self) -> float:
@@ -102,8 +103,7 @@ class Backlog:
         return min(budget, self._host.most_batch_seconds)
 
     def _give(self, share: float) -> list[_Given]:
-        rate = self._host.sample_rate
-        taken = [max(len(waveform) / rate, SHORTEST_SECONDS) for waveform in self._waveforms]
+        taken = [self._taken(waveform) for waveform in self._waveforms]
         plan = batching.plan_cheapest(
             taken, share, self._budget, self._batch_size, self._host.batch_overhead_seconds
         )
@@ -117,8 +117,12 @@ class Backlog:
         left = [index for index in range(len(taken)) if index not in gone]
         self._clips = [self._clips[index] for index in left]
         self._waveforms = [self._waveforms[index] for index in left]
-        self._seconds = sum(map(len, self._waveforms)) / rate
+        self._seconds = sum(taken[index] for index in left)
         return given
+
+    def _taken(self, waveform: np.ndarray) -> float:
+        """Seconds of a clip, as the model takes it."""
+        return max(len(waveform) / self._host.sample_rate, SHORTEST_SECONDS)
 
     def _take(self, given: _Given) -> Batch:
         passes: list[Pass] = []

@@ -63,7 +63,7 @@ def find(
         too_much = trial.memory * twice / clips > MEMORY_SHARE * free_memory
         if twice == clips or too_much or rate < LEAST_GAIN * best:
             break
-        clips, best = twice, max(best, rate)
+        clips, best = twice, rate
     if not trials:
         return None
     best = max(clips / trial.seconds for clips, trial in trials)

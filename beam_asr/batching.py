@@ -74,7 +74,8 @@ def plan_cheapest(
     What is left may be planned better together with clips that are not there yet.
 
     Args:
-        share: of all seconds, 0 to 1. At least one batch is given, if there are clips.
+        share: of all seconds, above 0; 1 is the whole plan. At least one batch is given, if there
+            are clips.
 
     Returns:
         As ``plan_batches``, whose further arguments are the same.
@@ -87,7 +88,7 @@ def plan_cheapest(
     ]
     chosen, left = set(), share * sum(seconds)
     for number in sorted(range(len(plan)), key=costs.__getitem__):
-        if left <= 0:
+        if left <= 0 and share < 1:
             break
         chosen.add(number)
         left -= held[number]

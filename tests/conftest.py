@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from beam_asr import cli
@@ -22,6 +23,10 @@ from tests.emulators import (  # noqa: F401
     s3_store,
 )
 from tests.servers import forbidden, http_server  # noqa: F401
+
+# By default an example may take 200 ms, which on a busy machine says nothing of the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).parent.parent
 SAMPLES = REPOSITORY / "samples"

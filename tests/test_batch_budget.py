@@ -82,18 +82,6 @@ def test_a_batch_that_is_slower_than_a_smaller_one_is_not_taken():
     assert budget.batch_seconds == 40.0
 
 
-def test_one_slow_pass_among_faster_ones_does_not_pass_for_the_best():
-    """What is tried after a pass that was slower than the best: nothing."""
-    tried = []
-
-    def attempt(clips):
-        tried.append(clips)
-        return Trial({1: 1.0, 2: 1.0, 4: 2.2}.get(clips, 0.01), 0.0)
-
-    assert batch_budget.find(attempt, 10.0, math.inf, 1024).batch_seconds == 20.0
-    assert tried == [1, 2, 4]
-
-
 @given(devices, most_clips, st.floats(1.0, 1000.0))
 def test_the_batch_is_the_smallest_of_those_that_are_about_as_fast_as_any_tried(device, most, free):
     budget = device.find(1.0, free, most)

@@ -198,6 +198,10 @@ def test_of_no_clips_there_are_no_cheapest_batches(share, limit, size, overhead)
     assert plan_cheapest([], share, limit, size, overhead) == []
 
 
+def test_a_share_may_be_met_exactly():
+    assert plan_cheapest([1.0] * 8, 0.5, 2.0, 2, 1.0) == [[0, 1], [2, 3]]
+
+
 def test_padding_and_overhead_make_a_batch_dear():
     seconds = [9.0, 9.0, 2.0, 2.0, 2.0]
     assert plan_batches(seconds, 18.0, 6, 2.0) == [[0, 1], [2, 3, 4]]

@@ -114,6 +114,14 @@ def test_out_of_memory_in_either_half_halves_the_budget(model, half):
     assert host.most_batch_seconds == 12.0, "what was too much stays too much"
 
 
+def test_clips_below_a_second_count_as_one_when_the_memory_is_exhausted(model):
+    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    model.errors["encode", 1] = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        host.submit(batch(1, clips=6, samples=1)).result(30)
+    assert host.most_batch_seconds == 6 * 1.0 / 2
+
+
 def test_the_seconds_of_batches_that_overlap_are_counted_once(model, monkeypatch):
     host = model_host.ModelHost(model_host.ModelSpec("any"))
     clock = iter(range(0, 1000, 10))
