@@ -253,6 +253,15 @@ def test_one_thread_drives_the_model(model, monkeypatch):
     assert len(set(drivers)) == 1
 
 
+def test_the_model_is_warmed_up_for_the_batches_that_it_will_get(clips, model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(model_host.ModelHost, "warm_up", lambda _, size: asked.append(size))
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        rows = [{"audio_filepath": str(path)} for path in sorted(clips.iterdir())]
+        _ = pipeline | beam.Create(rows) | Transcribe(model_name=str(model), batch_size=7)
+    assert set(asked) == {7}
+
+
 def test_a_clip_that_breaks_the_model_costs_no_other(clips, model, monkeypatch, tmp_path):
     host = model_host.host(model_host.ModelSpec(str(model), "auto"))
     forward = type(host._model).encode
