@@ -12,7 +12,7 @@ import numpy as np
 from beam_asr import batching, containment
 from beam_asr.manifest import Clip
 from beam_asr.model_host import ModelHost, Pass
-from beam_asr.nemo_recognizer import SHORTEST_SECONDS, Recognition
+from beam_asr.nemo_recognizer import Recognition, seconds_taken
 
 FIRST_SECONDS = 80  # of audio: the model shall not wait for more before it begins
 MOST_SECONDS = 20 * 60  # that wait: 77 MB at 16 kHz
@@ -84,7 +84,7 @@ class Backlog:
         """Takes in a clip; gives the batches that are done, if it is time to look."""
         self._clips.append(clip)
         self._waveforms.append(waveform)
-        self._seconds += self._taken(waveform)
+        self._seconds += seconds_taken(waveform, self._host.sample_rate)
         most = max(MOST_SECONDS, MOST_BATCHES * self._budget)
         before: list[_Given] = []
         if self._seconds >= min(self._enough, most):
@@ -103,7 +103,8 @@ class Backlog:
         return min(budget, self._host.most_batch_seconds)
 
     def _give(self, share: float) -> list[_Given]:
-        taken = [self._taken(waveform) for waveform in self._waveforms]
+        rate = self._host.sample_rate
+        taken = [seconds_taken(waveform, rate) for waveform in self._waveforms]
         plan = batching.plan_cheapest(
             taken, share, self._budget, self._batch_size, self._host.batch_overhead_seconds
         )
@@ -119,10 +120,6 @@ class Backlog:
         self._waveforms = [self._waveforms[index] for index in left]
         self._seconds = sum(taken[index] for index in left)
         return given
-
-    def _taken(self, waveform: np.ndarray) -> float:
-        """Seconds of a clip, as the model takes it."""
-        return max(len(waveform) / self._host.sample_rate, SHORTEST_SECONDS)
 
     def _take(self, given: _Given) -> Batch:
         passes: list[Pass] = []

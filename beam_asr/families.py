@@ -38,6 +38,7 @@ class Ctc:
 
     def __init__(self, model: Any):
         self._model = model
+        self._decoding = model.decoding
 
     def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         log_probs, frames, _ = self._model(input_signal=signal, input_signal_length=lengths)
@@ -45,9 +46,7 @@ class Ctc:
 
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         log_probs, frames = encoded
-        return self._model.decoding.ctc_decoder_predictions_tensor(
-            log_probs, decoder_lengths=frames
-        )
+        return self._decoding.ctc_decoder_predictions_tensor(log_probs, decoder_lengths=frames)
 
 
 class Transducer:
@@ -71,18 +70,17 @@ class Transducer:
         return self._model.decoding.rnnt_decoder_predictions_tensor(states, frames)
 
 
-class CtcOfHybrid(Transducer):
+class CtcOfHybrid(Ctc):
     """The CTC decoder of hybrid models."""
 
-    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        encoded, frames = super().encode(signal, lengths)
-        return self._model.ctc_decoder(encoder_output=encoded), frames
+    def __init__(self, model: Any):
+        super().__init__(model)
+        self._decoding = model.ctc_decoding
+        self._transducer = Transducer(model)
 
-    def decode(self, *encoded: torch.Tensor) -> list[Any]:
-        log_probs, frames = encoded
-        return self._model.ctc_decoding.ctc_decoder_predictions_tensor(
-            log_probs, decoder_lengths=frames
-        )
+    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        encoded, frames = self._transducer.encode(signal, lengths)
+        return self._model.ctc_decoder(encoder_output=encoded), frames
 
 
 class Multitask:

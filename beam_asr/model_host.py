@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from beam_asr import device_memory, recognizer
-from beam_asr.nemo_recognizer import SHORTEST_SECONDS
+from beam_asr import batching, device_memory, recognizer
+from beam_asr.nemo_recognizer import seconds_taken
 from beam_asr.recognizer import Recognition, Recognizer
 from beam_asr.storage import Storage
 
@@ -177,8 +177,8 @@ class ModelHost:
     def _fail(self, request: _Request, error: Exception) -> None:
         self._last_ended = time.monotonic()
         if device_memory.is_exhausted(error):
-            longest = max(len(waveform) for waveform in request.waveforms) / self.sample_rate
-            padded = len(request.waveforms) * max(longest, SHORTEST_SECONDS)
+            taken = [seconds_taken(waveform, self.sample_rate) for waveform in request.waveforms]
+            padded = batching.padded_seconds(taken)
             self.most_batch_seconds = min(self.most_batch_seconds, padded / 2)
             device_memory.give_back()
         request.done.set_exception(error)

@@ -70,7 +70,7 @@ class NemoRecognizer:
         self._name = model_name
         self._device = device
         self._family = families.family_of(model)
-        transducer = type(self._family) is families.Transducer
+        transducer = isinstance(self._family, families.Transducer)
         self._graphs = DecodingGraphs(model if transducer else None)
         self._streams: Any = torch.get_device_module(device)
         self._decoding_stream = self._streams.Stream()
@@ -226,6 +226,11 @@ class NemoRecognizer:
         hop = self._model.preprocessor.featurizer.hop_length
         frames = samples // hop + 1
         return samples + -frames % subsampling.subsampling_factor * hop
+
+
+def seconds_taken(waveform: np.ndarray, sample_rate: int) -> float:
+    """Seconds of a clip as a model takes it, padded if it is short."""
+    return max(len(waveform) / sample_rate, SHORTEST_SECONDS)
 
 
 def _pad_both_sides(waveform: np.ndarray, shortest: int) -> np.ndarray:

@@ -93,7 +93,7 @@ class Floor:
         from beam_asr import batching, nemo_recognizer
 
         rate = self._model.sample_rate
-        seconds = [max(len(w) / rate, nemo_recognizer.SHORTEST_SECONDS) for w in self._waveforms]
+        seconds = [nemo_recognizer.seconds_taken(each, rate) for each in self._waveforms]
         self._texts = [""] * len(seconds)
         overhead = self._model.batch_overhead_seconds
         for batch in batching.plan_batches(seconds, self._budget, BATCH_SIZE, overhead):

@@ -363,12 +363,12 @@ def _waveforms(manifest: str) -> list[Any]:
 
 def _hear(host: Any, waveforms: Sequence[Any]) -> list[str]:
     """Our recognizer's texts; it has the next batch at hand before it is done with one."""
-    from beam_asr import batching
+    from beam_asr import batching, nemo_recognizer
     from beam_asr.options import parse_args
 
     flags = parse_args(["transcribe", "--input=-", "--output=-", "--model_name=-"])  # defaults
     host.warm_up(flags.batch_size)
-    taken = [max(len(waveform) / RATE, SHORTEST_SECONDS) for waveform in waveforms]
+    taken = [nemo_recognizer.seconds_taken(waveform, RATE) for waveform in waveforms]
     budget, overhead = host.default_batch_seconds, host.batch_overhead_seconds
     plan = batching.plan_batches(taken, budget, flags.batch_size, overhead)
     given = [host.submit([waveforms[clip] for clip in batch]) for batch in plan]
