@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import logging
 import os
 import posixpath
+import re
+import shutil
 import tempfile
 import threading
+import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from beam_asr.retrying import retry, status_of
+from beam_asr.retrying import is_transient, retry, status_of
 
 if TYPE_CHECKING:
     from beam_asr.allowed import AllowedPrefixes
+
+Result = TypeVar("Result")
 
 GLOB_CHARACTERS = frozenset("*?[")
 # Names of one storage; options for one of them are options for all.
@@ -34,6 +42,10 @@ EXTRAS = {"s3": "s3", "az": "azure", "hf": "hf"}
 READ_ONLY = frozenset(["http", "data", "github", "git", "reference", "zip", "tar", "libarchive"])
 OF_BUCKETS = frozenset(["gs", "s3", "az"])
 LISTING_THREADS = 32
+BULK_DELETE = 1000  # objects in one request of S3
+PART = re.compile(r".+\.[0-9a-f]{32}\.part")  # what is being written to a disk
+PART_SECONDS = 600.0  # such a file has no writer when it is older, where that cannot be asked
+EXISTS = frozenset([409, 412])
 FINGERPRINT_KEYS = (
     "ETag etag md5Hash LastModified Last-Modified last_modified updated mtime created size".split()
 )
@@ -226,8 +238,28 @@ class Storage:
         raw = remote_file.RemoteFile(ranges, first_block or remote_file.FIRST_BLOCK_BYTES, deadline)
         return cast(BinaryIO, io.BufferedReader(raw, 2**16))
 
+    def read(self, uri: str) -> bytes:
+        """The whole of a small file as it is now, whoever wrote it.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            NotAllowedError, StorageError, Exception: as ``open``.
+        """
+        if self.allowed is not None:
+            uri = self.allowed.check(uri)
+        if is_local(uri):
+            with open(local_path(uri), "rb") as file:
+                return file.read()
+        fs, path = self._file_system(uri)
+        if "::" in uri or not fs.async_impl:
+            return bytes(retry(lambda: fs.cat_file(path)))
+        return bytes(_request(fs, lambda: fs._cat_file(path)))
+
     def write(self, uri: str, lines: Iterable[bytes]) -> None:
-        """Writes a file that appears whole or not at all, over one of the same name."""
+        """Writes a file that appears whole or not at all, over one of the same name.
+
+        On a disk, it is there even after a power cut.
+        """
         if is_local(uri):
             _write_local(local_path(uri), lines)
             return
@@ -236,21 +268,63 @@ class Storage:
         with tempfile.NamedTemporaryFile() as part:
             part.writelines(lines)
             part.flush()
-            try:
-                retry(lambda: fs.put_file(part.name, path))
-            except FileNotFoundError:  # a server with folders
-                fs.makedirs(posixpath.dirname(path), exist_ok=True)
-                retry(lambda: fs.put_file(part.name, path))
+            _into_folder(fs, path, lambda: retry(lambda: fs.put_file(part.name, path)))
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Writes a small file, whole or not at all, unless there is one of its name.
+
+        Of several that create the same file at once, exactly one does on a disk, ``gs``, ``s3`` and
+        ``az``. Elsewhere, and on servers that speak S3's protocol but pass over ``If-None-Match``,
+        the file is first looked for and then written, so that two may both find none. On a disk
+        whose file system has no hard links, a reader may find a part of the content.
+
+        Returns:
+            Whether it was written. After a request whose answer was lost it may be False for the
+            file that this very call wrote; its content tells.
+        """
+        if is_local(uri):
+            return _create_local(local_path(uri), content)
+        fs, path = self._file_system(uri)
+        fs.invalidate_cache()
+        if retry(lambda: fs.exists(path)):
+            return False
+        try:
+            _into_folder(fs, path, lambda: _create_object(fs, path, content))
+        except FileExistsError:
+            return False
+        except Exception as error:
+            if status_of(error) in EXISTS:
+                return False
+            raise
+        return True
 
     def names_in(self, folder: str) -> list[str]:
         """The names of what lies in a folder; empty if there is no such folder."""
         fs, path = self._file_system(folder)
         fs.invalidate_cache()
         try:
-            entries = retry(lambda: fs.ls(path, detail=False))
+            if is_local(folder):
+                entries = retry(lambda: fs.ls(path, detail=False))
+            else:
+                infos = retry(lambda: fs.ls(path, detail=True))
+                entries = [info["name"] for info in infos if not _is_mark_of(path, info)]
         except FileNotFoundError:
             return []
-        return sorted(posixpath.basename(entry.rstrip("/")) for entry in entries)
+        return sorted({posixpath.basename(entry.rstrip("/")) for entry in entries})
+
+    def modified(self, uri: str) -> datetime | None:
+        """When a file was written last, by the clock of its storage; None if that does not say.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        fs, path = self._file_system(uri)
+        fs.invalidate_cache()
+        try:
+            time_there = retry(lambda: fs.modified(path))
+        except NotImplementedError:
+            return None
+        return time_there if time_there.tzinfo else time_there.replace(tzinfo=timezone.utc)
 
     def delete(self, uri: str) -> None:
         """Deletes a file, if it is there."""
@@ -258,18 +332,59 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             retry(lambda: fs.rm_file(path))
 
+    def delete_all(self, uris: Iterable[str]) -> None:
+        """Deletes many files, those that are there: on S3 by its request for a thousand, elsewhere
+        many at a time."""
+        stores: dict[int, tuple[Any, list[str]]] = {}
+        for uri in uris:
+            if is_local(uri):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(local_path(uri))
+            else:
+                fs, path = self._file_system(uri)
+                stores.setdefault(id(fs), (fs, []))[1].append(path)
+        for fs, paths in stores.values():
+            _delete_objects(fs, paths)
+
+    def delete_folder(self, folder: str) -> None:
+        """Deletes a folder with all that is below it, if it is there."""
+        if is_local(folder):
+            _delete_local_folder(local_path(folder))
+            return
+        fs, path = self._file_system(folder)
+        fs.invalidate_cache()
+        if not retry(lambda: fs.isdir(path)):
+            return
+        found = retry(lambda: fs.find(path, withdirs=True, detail=True))
+        below = {name: info for name, info in found.items() if name.startswith(f"{path}/")}
+        folders = [name for name, info in below.items() if info["type"] == "directory"]
+        files = [name for name, info in below.items() if info["type"] != "directory"]
+        _delete_objects(fs, files)
+        _delete_empty_folders(fs, [*folders, path])
+
+    def delete_leftovers(self, folder: str) -> list[str]:
+        """Deletes what writers that died have left of their files in a folder on a disk.
+
+        What is still being written stays. In stores nothing is left, and none is looked for.
+
+        Returns:
+            The names of what was deleted, sorted.
+        """
+        if not is_local(folder):
+            return []
+        names = [name for name in self.names_in(folder) if PART.fullmatch(name)]
+        return [name for name in names if _delete_unless_held(join(local_path(folder), name))]
+
     def fingerprint(self, uri: str) -> str:
         """What changes when the file does: its tag, time and size, those that its storage has."""
         info = self._info(uri)
         return repr([info.get(key) for key in FINGERPRINT_KEYS])
 
     def _info(self, uri: str) -> dict[str, Any]:
-        from beam_asr.remote_file import REQUEST_SECONDS, run
-
         fs, path = self._file_system(uri)
         if "::" in uri or not fs.async_impl:
             return retry(lambda: fs.info(path))
-        return retry(lambda: run(fs, fs._info(path), REQUEST_SECONDS))
+        return cast(dict[str, Any], _request(fs, lambda: fs._info(path)))
 
     def _is_http_file(self, uri: str) -> bool:
         """Whether a URL is a file: over HTTP any page with links looks like a folder."""
@@ -351,13 +466,195 @@ def _implementation(link: str, named: str) -> None:
         ) from error
 
 
-def _write_local(path: str, lines: Iterable[bytes]) -> None:
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    part = f"{path}.{uuid.uuid4().hex}.part"
+def _request(fs: Any, request: Callable[[], Any]) -> Any:
+    """The result of a small request of an asynchronous file system, tried again if it fails."""
+    from beam_asr.remote_file import REQUEST_SECONDS, run  # not needed to parse a command line
+
+    return retry(lambda: run(fs, request(), REQUEST_SECONDS))
+
+
+def _into_folder(fs: Any, path: str, write: Callable[[], Result]) -> Result:
     try:
-        with open(part, "wb") as file:
-            file.writelines(lines)
-        os.replace(part, path)
+        return write()
+    except FileNotFoundError:  # a server with folders
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        return write()
+
+
+def _create_object(fs: Any, path: str, content: bytes) -> None:
+    if fs.async_impl:
+        _request(fs, lambda: fs._pipe_file(path, content, mode="create"))
+    else:
+        retry(lambda: fs.pipe_file(path, content, mode="create"))
+
+
+def _is_mark_of(folder: str, info: Mapping[str, Any]) -> bool:
+    """Whether an entry of a store's folder is the object that stands for the folder itself."""
+    name = info["name"]
+    is_folder = info["type"] == "directory" or name.endswith("/")
+    return is_folder and name.rstrip("/") == folder.rstrip("/")
+
+
+def _protocols(fs: Any) -> frozenset[str]:
+    return frozenset([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
+
+
+def _delete_objects(fs: Any, paths: list[str]) -> None:
+    left = _bulk_delete(fs, paths) if "s3" in _protocols(fs) else paths
+
+    def delete(path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            retry(lambda: fs.rm_file(path))
+
+    # Other file systems than asynchronous ones may have one connection, for one thread at a time.
+    with ThreadPoolExecutor(LISTING_THREADS if fs.async_impl else 1) as pool:
+        for _ in pool.map(delete, left):
+            pass
+
+
+def _bulk_delete(fs: Any, paths: list[str]) -> list[str]:
+    """Deletes objects of S3 by the thousand.
+
+    Returns:
+        Those that could not be. Deleting one by itself says why; and a server may know no such
+        request.
+    """
+    by_bucket = defaultdict(list)
+    for path in paths:
+        by_bucket[path.partition("/")[0]].append(path)
+    pieces = [
+        (bucket, objects[start : start + BULK_DELETE])
+        for bucket, objects in by_bucket.items()
+        for start in range(0, len(objects), BULK_DELETE)
+    ]
+
+    def delete(bucket: str, objects: list[str]) -> list[str]:
+        keys = [{"Key": path.partition("/")[2]} for path in objects]
+        wanted = {"Objects": keys, "Quiet": True}
+        try:
+            answer = _request(
+                fs, lambda: fs._call_s3("delete_objects", Bucket=bucket, Delete=wanted)
+            )
+        except Exception as error:
+            if is_transient(error):
+                raise
+            return objects
+        return [f"{bucket}/{error['Key']}" for error in answer.get("Errors", [])]
+
+    with ThreadPoolExecutor(LISTING_THREADS) as pool:
+        return [path for left in pool.map(delete, *zip(*pieces)) for path in left]
+
+
+def _delete_empty_folders(fs: Any, folders: list[str]) -> None:
+    """Deletes folders where they are more than a part of names, the deepest first."""
+    fs.invalidate_cache()
+    for folder in sorted(folders, reverse=True):
+        with contextlib.suppress(FileNotFoundError):
+            if OF_BUCKETS.isdisjoint(_protocols(fs)):
+                fs.rmdir(folder)
+            elif "az" in _protocols(fs) and retry(functools.partial(fs.isdir, folder)):
+                retry(functools.partial(fs.rm_file, folder))
+
+
+def _delete_local_folder(path: str) -> None:
+    def unless_gone(_function: Any, _path: str, raised: Any) -> None:
+        if not isinstance(raised[1], FileNotFoundError):
+            raise raised[1]
+
+    shutil.rmtree(path, onerror=unless_gone)
+
+
+def _write_local(path: str, lines: Iterable[bytes]) -> None:
+    with _part_of(path) as part:
+        part.writelines(lines)
+        _make_durable(part)
+        os.replace(part.name, path)
+        _make_folder_durable(path)
+
+
+def _create_local(path: str, content: bytes) -> bool:
+    with _part_of(path) as part:
+        part.write(content)
+        _make_durable(part)
+        try:
+            os.link(part.name, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            return _create_without_links(path, content)
+        _make_folder_durable(path)
+    return True
+
+
+def _create_without_links(path: str, content: bytes) -> bool:
+    try:
+        file = open(path, "xb")  # noqa: SIM115
+    except FileExistsError:
+        return False
+    with file:
+        file.write(content)
+        _make_durable(file)
+    return True
+
+
+@contextlib.contextmanager
+def _part_of(path: str) -> Iterator[BinaryIO]:
+    """A new file beside a path, held by this process, that is to be moved there or goes."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    part = _held_file(path)
+    try:
+        yield part
     finally:
-        if os.path.exists(part):
-            os.unlink(part)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part.name)
+        part.close()
+
+
+def _held_file(path: str) -> BinaryIO:
+    while True:
+        part = open(f"{path}.{uuid.uuid4().hex}.part", "xb")  # noqa: SIM115
+        with contextlib.suppress(OSError):  # a file system without locks
+            _lock(part)
+        if os.path.exists(part.name):
+            return part
+        part.close()  # it was taken for a leftover before it was held
+
+
+def _delete_unless_held(path: str) -> bool:
+    """Deletes a file that `_held_file` made, unless its writer lives or it is another user's."""
+    try:
+        with open(path, "rb+") as part:
+            try:
+                _lock(part, wait=False)
+            except BlockingIOError:
+                return False
+            except OSError:  # a file system without locks
+                if time.time() - os.fstat(part.fileno()).st_mtime < PART_SECONDS:
+                    return False
+            os.unlink(path)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        return False
+    return True
+
+
+def _lock(file: BinaryIO, wait: bool = True) -> None:
+    """Holds a file until it is closed or the process is dead."""
+    import fcntl  # not on Windows, from where a job may be launched
+
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _make_durable(file: BinaryIO) -> None:
+    """Without this, a file that was moved to its name may be empty there after a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _make_folder_durable(path: str) -> None:
+    """Keeps the name of a new file through a power cut, where folders can be synced."""
+    with contextlib.suppress(OSError):
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

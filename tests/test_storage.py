@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 
 import pytest
+import s3fs
 
 from beam_asr import retrying
 from beam_asr import storage as storages
@@ -203,6 +209,339 @@ def test_folders_that_are_made_as_they_are_written_need_not_be_there(tmp_path):
 def test_what_can_only_be_read_is_no_output(folder):
     with pytest.raises(StorageError, match="only read"):
         Storage().check_writable(folder)
+
+
+ODD_NAMES = [
+    *"h#1 q?x=1 pct%41%2F star* [ab] {a,b} ü漢😀 plus+&= 'quoted\" semi;comma, <x>&amp;".split(),
+    *("a", "a b", "back\\slash", "~tilde", "a:b"),
+]
+
+
+@pytest.fixture(params=["disk", "memory", "gs", "s3", "az"])
+def place(request, tmp_path):
+    """A storage, and a folder there."""
+    if request.param == "disk":
+        return Storage(), str(tmp_path)
+    if request.param == "memory":
+        return Storage(), f"memory://{tmp_path.name}"
+    bucket = request.getfixturevalue(f"{request.param}_bucket")
+    return Storage(bucket.storage_options), bucket.uri
+
+
+def write_many(storage, uris):
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda uri: storage.write(uri, [b"x"]), uris))
+
+
+def test_a_file_is_created_only_if_there_is_none(place):
+    storage, folder = place
+    uri = f"{folder}/new folder/a.json"
+    assert storage.create(uri, b"first")
+    assert not storage.create(uri, b"second")
+    assert storage.read(uri) == b"first"
+    assert storage.names_in(f"{folder}/new folder") == ["a.json"]
+    storage.delete(uri)
+    assert storage.create(uri, b"third")
+    assert storage.create(f"{folder}/new folder/empty", b"")
+    assert not storage.create(f"{folder}/new folder/empty", b"x")
+    assert storage.read(f"{folder}/new folder/empty") == b""
+
+
+def test_a_file_stays_where_a_server_of_s3_knows_no_conditions(s3_bucket, monkeypatch):
+    with_conditions = s3fs.S3FileSystem._pipe_file
+
+    async def put(self, path, content, mode):  # noqa: ARG001
+        return await with_conditions(self, path, content)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", put)
+    storage = Storage(s3_bucket.storage_options)
+    assert storage.create(f"{s3_bucket.uri}/a", b"first")
+    assert not storage.create(f"{s3_bucket.uri}/a", b"second")
+    assert storage.read(f"{s3_bucket.uri}/a") == b"first"
+
+
+@pytest.mark.parametrize("place", ["disk", "gs", "s3", "az"], indirect=True)
+def test_of_many_who_create_a_file_at_once_one_does(place):
+    storage, folder = place
+    for number in range(5):
+        uri, start = f"{folder}/{number}", threading.Barrier(8)
+
+        def create(content, uri=uri, start=start):
+            start.wait()
+            return storage.create(uri, content)
+
+        contents = [b"%d" % n * 1000 for n in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            created = list(pool.map(create, contents))
+        assert sum(created) == 1
+        assert storage.read(uri) == contents[created.index(True)]
+
+
+def test_a_file_is_created_on_a_disk_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert Storage().create(str(tmp_path / "a"), b"first")
+    assert not Storage().create(str(tmp_path / "a"), b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_is_read_as_another_process_left_it(place):
+    storage, folder = place
+    uri = f"{folder}/deep/a"
+    with pytest.raises(FileNotFoundError):
+        storage.read(uri)
+    storage.write(uri, [b"old"])
+    assert storage.find(folder) != []  # which a file system may remember
+    script = (
+        "import json, sys; from beam_asr.storage import Storage\n"
+        "Storage(json.loads(sys.argv[1])).write(sys.argv[2], [b'new' * 10**6])"
+    )
+    if not folder.startswith("memory:"):
+        options = json.dumps(storage.options)
+        subprocess.run([sys.executable, "-c", script, options, uri], check=True)
+        assert storage.read(uri) == b"new" * 10**6
+        script = script.replace("write", "delete").replace(", [b'new' * 10**6]", "")
+        subprocess.run([sys.executable, "-c", script, options, uri], check=True)
+        with pytest.raises(FileNotFoundError):
+            storage.read(uri)
+        assert storage.create(uri, b"newer")
+        assert storage.read(uri) == b"newer"
+
+
+def test_reading_is_tried_again(http_server, monkeypatch):
+    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 0.01)
+    http_server.files["a"] = b"content"
+    for fault in ({"status": 503}, {"cut": 0.5}):
+        http_server.behave("a", **fault, times=2)
+        assert Storage().read(http_server.url("a")) == b"content"
+    with pytest.raises(FileNotFoundError):
+        Storage().read(http_server.url("none"))
+
+
+def test_the_time_of_a_file_is_that_of_its_last_write(place):
+    storage, folder = place
+    with pytest.raises(FileNotFoundError):
+        storage.modified(f"{folder}/a")
+    storage.write(f"{folder}/a", [b"x"])
+    assert abs((datetime.now(timezone.utc) - storage.modified(f"{folder}/a")).total_seconds()) < 60
+
+
+def test_many_files_are_deleted_at_once_whatever_their_names(place):
+    storage, folder = place
+    names = [f"{n:03}.json" for n in range(200)] + [f"odd/{name}" for name in ODD_NAMES]
+    uris = [f"{folder}/{name}" for name in names]
+    stay = [f"{folder}/odd/starry", f"{folder}/odd/aa", f"{folder}/stays"]
+    write_many(storage, uris + stay)
+    assert len(storage.names_in(folder)) == 202
+    storage.delete_all([*uris, f"{folder}/never/there", f"{folder}/000.json"])
+    assert storage.names_in(folder) == ["odd", "stays"]
+    assert storage.names_in(f"{folder}/odd") == ["aa", "starry"]
+    storage.delete_all(uris)
+    storage.delete_all([])
+
+
+def test_files_of_several_storages_are_deleted_together(s3_bucket, gs_bucket, tmp_path):
+    storage = Storage(s3_bucket.storage_options | gs_bucket.storage_options)
+    other = f"{s3_bucket.uri}-other"
+    s3_bucket.filesystem().mkdir(other)
+    places = [s3_bucket.uri, other, gs_bucket.uri, str(tmp_path), f"memory://{tmp_path.name}"]
+    uris = [f"{place}/{name}" for place in places for name in "ab"]
+    write_many(storage, uris)
+    log = s3_bucket.log.read_text()
+    storage.delete_all(uris)
+    assert storage.which_exist(uris) == [False] * len(uris)
+    assert "DELETE" not in s3_bucket.log.read_text()[len(log) :]
+
+
+def test_s3_deletes_a_thousand_objects_with_one_request(s3_bucket):
+    storage = Storage(s3_bucket.storage_options)
+    log = s3_bucket.log.read_text()
+    storage.delete_all(f"{s3_bucket.uri}/{n}" for n in range(1500))
+    requests = s3_bucket.log.read_text()[len(log) :]
+    assert requests.count("POST") == 2
+    assert "DELETE" not in requests
+
+
+def test_what_s3_does_not_delete_is_an_error(http_server):
+    options = {"endpoint_url": http_server.address, "key": "k", "secret": "s"}
+    with pytest.raises(OSError, match="Not Implemented"):  # this server knows no DELETE
+        Storage({"s3": options}).delete_all(["s3://bucket/a", "s3://bucket/b"])
+
+
+def test_a_folder_is_deleted_with_all_below_it_and_nothing_beside_it(place):
+    storage, root = place
+    folder = f"{root}/out [a]*"
+    inside = [f"{folder}/{n:03}.json" for n in range(200)]
+    inside += [f"{folder}/odd/deep/{name}" for name in ODD_NAMES]
+    beside = [f"{root}/out [a]*2/x", f"{root}/out [a]x", f"{root}/out a/x"]
+    write_many(storage, inside + beside)
+    storage.write(f"{folder}/empty", [])
+    storage.delete_folder(folder)
+    assert storage.names_in(folder) == []
+    assert not storage.is_folder(folder)
+    assert storage.names_in(root) == ["out [a]*2", "out [a]x", "out a"]
+    storage.delete_folder(folder)
+    assert all(storage.which_exist(beside))
+
+
+@pytest.mark.parametrize("place", ["memory", "gs", "s3", "az"], indirect=True)
+def test_a_file_is_no_folder_to_be_deleted(place):
+    storage, root = place
+    storage.write(f"{root}/a", [b"x"])
+    storage.delete_folder(f"{root}/a")
+    assert storage.names_in(root) == ["a"]
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"], indirect=True)
+def test_a_folder_is_deleted_with_the_empty_folders_in_it(place):
+    storage, root = place
+    fs, path = storage._file_system(root)
+    fs.makedirs(f"{path}/out/empty/deeper")
+    fs.makedirs(f"{path}/out/other")
+    storage.write(f"{root}/out/other/a", [b"x"])
+    storage.delete_folder(f"{root}/out")
+    assert not fs.exists(f"{path}/out")
+
+
+def objects_of(bucket):
+    """The keys of all objects as the store has them, those that stand for folders too."""
+    fs = bucket.filesystem()
+    root = bucket.uri.partition("://")[2]
+    if bucket.uri.startswith("s3:"):
+        answer = fs.call_s3("list_objects_v2", Bucket=root)
+        return [item["Key"] for item in answer.get("Contents", [])]
+    return [name.partition("/")[2] for name in fs.find(root)]
+
+
+@pytest.mark.parametrize("store", ["gs", "s3"])
+def test_objects_that_a_console_makes_for_folders_are_no_files_and_go_with_them(store, request):
+    bucket = request.getfixturevalue(f"{store}_bucket")
+    storage, root = Storage(bucket.storage_options), bucket.uri.partition("://")[2]
+    fs = bucket.filesystem()
+    for mark in ("out/", "out/empty/", "out/full/", "beside/"):
+        if store == "s3":  # s3fs would leave out the slash
+            fs.call_s3("put_object", Bucket=root, Key=mark, Body=b"")
+        else:
+            fs.pipe_file(f"{root}/{mark}", b"")
+    assert "out/empty/" in objects_of(bucket)
+    assert storage.names_in(f"{bucket.uri}/out/empty") == []
+    storage.write(f"{bucket.uri}/out/full/a", [b"x"])
+    assert storage.names_in(f"{bucket.uri}/out") == ["empty", "full"]
+    storage.delete_folder(f"{bucket.uri}/out")
+    assert objects_of(bucket) == ["beside/"]
+    storage.delete_folder(f"{bucket.uri}/beside")
+    assert objects_of(bucket) == []
+
+
+@pytest.mark.parametrize("place", ["gs", "s3"], indirect=True)
+def test_the_names_in_a_folder_are_those_of_all_pages(place):
+    storage, root = place
+    names = [f"{n:05}.json" for n in range(1005)]  # a page is a thousand
+    fs, path = storage._file_system(f"{root}/many")
+    fs.pipe({f"{path}/{name}": b"x" for name in names})
+    assert storage.names_in(f"{root}/many") == names
+    storage.delete_folder(f"{root}/many")
+    assert storage.names_in(f"{root}/many") == []
+
+
+WRITER = """
+import sys
+from beam_asr.storage import Storage
+
+def lines():
+    yield b"x" * 2**20
+    print("writing", flush=True)
+    sys.stdin.readline()
+    yield b"end"
+
+Storage().write(sys.argv[1], lines())
+"""
+
+
+def test_what_dead_writers_left_is_deleted_and_what_is_written_stays(tmp_path):
+    dead, living = (
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path / name)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for name in ("dead.jsonl", "living.jsonl")
+    )
+    with dead, living:
+        for writer in (dead, living):
+            assert writer.stdout.readline() == b"writing\n"
+        dead.send_signal(signal.SIGKILL)
+        dead.wait()
+        others = ["a.part", f"{'0' * 32}.part", f"a.{'g' * 32}.part", f"a.{'0' * 32}.part.txt"]
+        for name in others:
+            (tmp_path / name).touch()
+        (tmp_path / f"folder.{'0' * 32}.part").mkdir()
+        assert len(os.listdir(tmp_path)) == len(others) + 3
+        (deleted,) = Storage().delete_leftovers(str(tmp_path))
+        assert deleted.startswith("dead.jsonl.")
+        assert Storage().delete_leftovers(str(tmp_path)) == []
+        living.stdin.write(b"\n")
+        living.stdin.flush()
+        assert living.wait() == 0
+    assert (tmp_path / "living.jsonl").stat().st_size == 2**20 + 3
+    left = {*others, "living.jsonl", f"folder.{'0' * 32}.part"}
+    assert set(os.listdir(tmp_path)) == left
+    assert Storage().delete_leftovers(str(tmp_path / "none")) == []
+
+
+def test_files_of_writers_who_cannot_be_asked_are_leftovers_when_they_are_old(
+    tmp_path, monkeypatch
+):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    Storage().write(str(tmp_path / "a"), [b"x"])
+    old, new = (tmp_path / f"{name}.{'0' * 32}.part" for name in ("old", "new"))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    assert Storage().delete_leftovers(str(tmp_path)) == [old.name]
+    assert new.exists()
+
+
+def test_in_a_bucket_nothing_is_taken_for_a_leftover(gs_bucket, tmp_path, monkeypatch):
+    storage, name = Storage(gs_bucket.storage_options), f"a.{'0' * 32}.part"
+    monkeypatch.chdir(tmp_path)
+    places = [gs_bucket.uri, gs_bucket.uri.partition("://")[2]]  # and a folder of the same name
+    for place in places:
+        storage.write(f"{place}/{name}", [b"x"])
+    assert storage.delete_leftovers(gs_bucket.uri) == []
+    assert [storage.names_in(place) for place in places] == [[name], [name]]
+
+
+@pytest.mark.parametrize("way", ["write", "create"])
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_too(tmp_path, monkeypatch, way):
+    done = []
+    for name in ("fsync", "replace", "link"):
+        real = getattr(os, name)
+
+        def traced(*args, real=real, name=name):
+            if name == "fsync":
+                done.append(os.readlink(f"/proc/self/fd/{args[0]}"))
+            else:
+                done.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(os, name, traced)
+    target = str(tmp_path / "a")
+    if way == "write":
+        Storage().write(target, [b"x"])
+    else:
+        Storage().create(target, b"x")
+    part, named, folder = done
+    assert storages.PART.fullmatch(os.path.basename(part))
+    assert (named, folder) == ("replace" if way == "write" else "link", str(tmp_path))
 
 
 def test_storages_travel_to_the_workers():
