@@ -7,7 +7,6 @@ is not needed to read it.
 from __future__ import annotations
 
 import reprlib
-import sys
 from typing import Any, NamedTuple
 
 from beam_asr.manifest_errors import BadFieldError, BadRecordError
@@ -19,6 +18,7 @@ REQUIRED = {
     "MixedCut": {"id", "tracks"},
     "PaddingCut": {"id", "duration", "sampling_rate", "feat_value"},
 }
+MOST_SECONDS = 1e9  # 31 years; far beyond that, samples cannot be counted
 REMEDY = "write its audio to a file first, with lhotse's cuts.save_audios(folder)"
 
 
@@ -104,10 +104,10 @@ def _source_with(wanted: list[int], recording: dict[str, Any]) -> tuple[dict[str
         raise BadFieldError(
             f"the recording's 'sources' is {reprlib.repr(sources)}, not a list of objects"
         )
-    found = []
+    found, any_of = [], set(wanted)
     for source in sources:
         channels = _channels(source.get("channels"), "a source's 'channels'")
-        if not set(channels).isdisjoint(wanted):
+        if not any_of.isdisjoint(channels):
             found.append((source, channels))
     if len(found) != 1:
         raise BadRecordError(
@@ -148,10 +148,10 @@ def _channels(value: Any, name: str) -> list[int]:
 
 def _seconds(cut: dict[str, Any], key: str) -> float:
     value: Any = cut.get(key)
-    fits = type(value) in (int, float) and 0 <= value <= sys.float_info.max
+    fits = type(value) in (int, float) and 0 <= value <= MOST_SECONDS
     if not fits or (key == "duration" and value == 0):
         raise BadFieldError(
-            f"the cut's {key!r} is {reprlib.repr(value)}; a cut's times are finite numbers of "
-            "seconds, its start not negative and its duration above 0"
+            f"the cut's {key!r} is {reprlib.repr(value)}; a cut's times are numbers of seconds "
+            "below a billion, its start not negative and its duration above 0"
         )
     return float(value)

@@ -12,10 +12,15 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from beam_asr.audio_names import extension
+from beam_asr.manifest_errors import LineTooLongError, ManifestError, NotJsonError
 from beam_asr.storage import Storage
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COUNTED_BYTES = 2**20
+LONGEST_LINE_BYTES = 2**24  # with its end; most rows have some hundred
+SHOWN_CHARACTERS = 1000  # of a longer one
+SKIPPED_BYTES = 2**16  # at a time
+XZ_MEMORY_BYTES = 2**28  # xz -9 takes a quarter; a file may ask for 4 GiB
 
 
 class DamagedInputError(ValueError):
@@ -46,13 +51,20 @@ def opened(storage: Storage, file: str) -> Iterator[BinaryIO]:
             ) from error
 
 
-def lines_in(storage: Storage, file: str, start: int = 0, end: int | None = None) -> Iterator[str]:
+def lines_in(
+    storage: Storage, file: str, start: int = 0, end: int | None = None
+) -> Iterator[str | ManifestError]:
     """The lines that begin in a range of bytes, without their ends.
 
-    A byte that is not UTF-8 is shown as ``\\xNN``; a byte order mark at the start is dropped.
+    A byte order mark at the start is dropped. No more than `LONGEST_LINE_BYTES` of a line are held
+    at a time, whatever its length.
 
     Args:
         end: None is the end of the file; a compressed one is read from 0 to its end.
+
+    Yields:
+        Each line; for one that is too long or not UTF-8 what is wrong with it, with its beginning
+        or, for UTF-8, all of it, in which ``\\xNN`` shows a byte that is wrong.
 
     Raises:
         DamagedInputError: the compressed data are not whole.
@@ -61,13 +73,31 @@ def lines_in(storage: Storage, file: str, start: int = 0, end: int | None = None
         position = start
         if start:
             content.seek(start - 1)
-            position += len(content.readline()) - 1  # the end of the line before
-        for line in content:
-            if end is not None and position >= end:
+            most = None if end is None else end - start + 1
+            position += skip_line(content, most) - 1  # the end of the line before
+        while end is None or position < end:
+            line = content.readline(LONGEST_LINE_BYTES + 1)
+            if not line:
                 return
             text = line.removeprefix(BYTE_ORDER_MARK) if position == 0 else line
             position += len(line)
-            yield text.decode("utf-8", "backslashreplace").rstrip("\r\n")
+            if len(line) <= LONGEST_LINE_BYTES:
+                yield _decoded(text)
+                continue
+            if not line.endswith(b"\n"):
+                position += skip_line(content, None if end is None else end - position)
+            yield _too_long(text)
+
+
+def skip_line(content: BinaryIO, most: int | None = None) -> int:
+    """Reads on to the end of a line, but not much more than ``most`` bytes; gives their number."""
+    skipped = 0
+    while most is None or skipped < most:
+        part = content.readline(SKIPPED_BYTES)
+        skipped += len(part)
+        if not part or part.endswith(b"\n"):
+            break
+    return skipped
 
 
 def count_lines(storage: Storage, file: str, start: int, end: int) -> int:
@@ -81,6 +111,78 @@ def count_lines(storage: Storage, file: str, start: int, end: int) -> int:
     return count
 
 
+def _decoded(line: bytes) -> str | NotJsonError:
+    try:
+        return line.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        shown = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
+        return NotJsonError(f"not UTF-8 text ({error}); save the manifest as UTF-8", shown)
+
+
+def _too_long(line: bytes) -> LineTooLongError:
+    beginning = line[: 4 * SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
+    return LineTooLongError(
+        f"the line is longer than {LONGEST_LINE_BYTES} bytes, which no row is; a row is a line "
+        "that ends with LF, and names its audio by a path",
+        beginning[:SHOWN_CHARACTERS],
+    )
+
+
+class _Decompressed(io.RawIOBase):
+    """The content of a file of one or more compressed streams.
+
+    Where a stream is followed by what is none, the readers of the standard library end, and so
+    would lose the rows of a second stream whose beginning is damaged.
+    """
+
+    def __init__(self, raw: BinaryIO, decompressor: Callable[[], Any], padding: bytes = b""):
+        """
+        Args:
+            padding: the bytes that may follow a stream.
+        """
+        self._raw = raw
+        self._new_stream = decompressor
+        self._stream = decompressor()
+        self._padding = padding
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            given = b""
+            if self._stream.eof:
+                given = self._next_stream()
+                if not given:
+                    return 0
+                self._stream = self._new_stream()
+            elif self._stream.needs_input:
+                given = self._raw.read(SKIPPED_BYTES)
+                if not given:
+                    raise EOFError("it ends within a compressed stream")
+            if content := self._stream.decompress(given, len(buffer)):
+                buffer[: len(content)] = content
+                return len(content)
+
+    def _next_stream(self) -> bytes:
+        """The first bytes after a stream and its padding; none at the end of the file."""
+        given = self._stream.unused_data.lstrip(self._padding)
+        while not given and (block := self._raw.read(SKIPPED_BYTES)):
+            given = block.lstrip(self._padding)
+        return bytes(given)
+
+
+def _bzip2(raw: BinaryIO) -> Any:
+    return io.BufferedReader(_Decompressed(raw, bz2.BZ2Decompressor))
+
+
+def _xz(raw: BinaryIO) -> Any:
+    def decompressor() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
+
+    return io.BufferedReader(_Decompressed(raw, decompressor, padding=b"\0"))
+
+
 def _zstandard(raw: BinaryIO) -> Any:
     import pyarrow  # its reader, unlike zstandard's own, notices a file that is cut short
 
@@ -90,8 +192,8 @@ def _zstandard(raw: BinaryIO) -> Any:
 
 _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
+    ".bz2": _bzip2,
+    ".xz": _xz,
     ".zst": _zstandard,
 }
 

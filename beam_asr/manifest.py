@@ -6,26 +6,27 @@ and ``offset`` in seconds; every other field is carried along untouched.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
 import re
 import reprlib
-import sys
 from typing import Any, NamedTuple
 
-from beam_asr import cuts
+from beam_asr import cuts, manifest_errors
+from beam_asr.json_objects import kind, parse_object
 from beam_asr.manifest_errors import (
     BadFieldError,
     BadRecordError,
     ManifestError,
     MissingAudioError,
-    NotAnObjectError,
-    NotJsonError,
 )
 
 URI_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://")
 OUR_ERROR_KEYS = {"stage", "type", "message", "attempts"}
+REPLACED = "replaced"  # a fifth, for a field that the row itself calls "error"
+LONGEST_MESSAGE = 500
 
 
 class Row(NamedTuple):
@@ -36,12 +37,16 @@ class Row(NamedTuple):
         manifest: path or URI of the manifest; empty for a row that comes from none.
         line_number: its place there, from 1; 0 for a row that comes from no manifest.
         problem: why what was read is no row; empty if it is one.
+        id: the row's stable identity (`row_ids`); empty where none is needed.
+        problem_type: the class of the problem, by its name.
     """
 
     line: str
     manifest: str = ""
     line_number: int = 0
     problem: str = ""
+    id: str = ""
+    problem_type: str = BadRecordError.__name__
 
     @classmethod
     def of(cls, fields: dict[str, Any], manifest: str = "", line_number: int = 0) -> Row:
@@ -54,6 +59,12 @@ class Row(NamedTuple):
             return cls(_to_json(fields), manifest, line_number)
         except (TypeError, ValueError, RecursionError) as error:
             raise BadFieldError(f"the row's fields cannot be written as JSON ({error})") from None
+
+    @classmethod
+    def broken(cls, error: ManifestError, manifest: str = "", line_number: int = 0) -> Row:
+        """A row for what cannot be one, so that it fails with this error."""
+        name = type(error).__name__
+        return cls(error.line, manifest, line_number, problem=str(error), problem_type=name)
 
 
 class Clip(NamedTuple):
@@ -77,21 +88,19 @@ class Clip(NamedTuple):
 def parse_fields(line: str) -> dict[str, Any]:
     """The fields of a line, in their order.
 
-    A failure record that comes in again, as a row, loses the ``error`` of the earlier run.
+    A failure record that comes in again, as a row, loses the ``error`` of the earlier run, and gets
+    back its own if it had one.
 
     Raises:
-        NotJsonError, NotAnObjectError: it holds none.
+        ManifestError: it holds none; as ``parse_object``.
     """
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise NotJsonError(f"not JSON ({error}); a manifest holds one JSON object a line") from None
-    if not isinstance(fields, dict):
-        raise NotAnObjectError(
-            f"JSON, but {_kind(fields)} and not an object; a manifest holds one JSON object a line"
-        )
-    if isinstance(fields.get("error"), dict) and fields["error"].keys() == OUR_ERROR_KEYS:
-        del fields["error"]
+    fields = parse_object(line, "the line")
+    error = fields.get("error")
+    if isinstance(error, dict) and error.keys() - {REPLACED} == OUR_ERROR_KEYS:
+        if REPLACED in error:
+            fields["error"] = error[REPLACED]
+        else:
+            del fields["error"]
     return fields
 
 
@@ -105,24 +114,15 @@ def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) 
         ManifestError: with what is wrong and what is allowed.
     """
     if row.problem:
-        raise BadRecordError(row.problem)
+        raise getattr(manifest_errors, row.problem_type)(row.problem, row.line)
     fields = parse_fields(row.line)
-    audio = fields.get(filepath_key)
-    if audio is None and cuts.is_cut(fields):
-        cut = cuts.audio_of(fields)
-        return Clip(row, resolve(cut.audio, row.manifest), *cut[1:])
-    if audio is None:
-        raise MissingAudioError(
-            f"the row has no {filepath_key!r}; name its field with --filepath_key if it is another"
-        )
-    if not isinstance(audio, str) or not audio.strip():
-        raise BadFieldError(f"{filepath_key!r} is {_kind(audio)}, not the path or URI of a file")
-    offset = _seconds(fields, "offset")
-    duration = _seconds(fields, "duration")
-    if duration is not None and duration == 0:
-        raise BadFieldError("'duration' is 0; leave it out to read to the end of the file")
-    resolved = audio if in_tar else resolve(audio, row.manifest)
-    return Clip(row, resolved, offset or 0.0, duration)
+    if fields.get(filepath_key) is None and cuts.is_cut(fields):
+        clip, in_tar = Clip(row, *cuts.audio_of(fields)), False
+    else:
+        clip = _clip(row, fields, filepath_key)
+    if "\0" in clip.audio:
+        raise BadFieldError(f"the audio's path is {kind(clip.audio)}, and no path holds a NUL")
+    return clip if in_tar else clip._replace(audio=resolve(clip.audio, row.manifest))
 
 
 def resolve(audio: str, manifest: str) -> str:
@@ -159,27 +159,56 @@ def failure(row: Row, stage: str, error: BaseException, attempts: int = 1) -> di
     """The terminal record of a row that could not be transcribed.
 
     It carries the row's fields, or for a line that has none the raw line and its place, and
-    ``error`` with the stage, the error's class, its message and how many attempts were made. The
-    message of an error in the manifest begins with the place.
+    ``error`` with the stage, the error's class, its message and how many attempts were made; if the
+    row has a field ``error`` itself, that is kept in it, as ``replaced``. The message of an error
+    in the manifest begins with the place.
     """
-    try:
-        fields = parse_fields(row.line)
-    except ManifestError:
-        fields = {"line": row.line, "manifest": row.manifest, "line_number": row.line_number}
-    message = " ".join(str(error).split())
-    if row.manifest and stage == "manifest":
-        message = f"{row.manifest}:{row.line_number}: {message}"
-    if len(message) > 500:
-        message = message[:497] + "..."
+    fields = _carried(row)
+    replaced = {REPLACED: fields["error"]} if "error" in fields else {}
+    place = f"{row.manifest}:{row.line_number}: " if row.manifest and stage == "manifest" else ""
     return {
         **fields,
         "error": {
             "stage": stage,
             "type": type(error).__name__,
-            "message": message,
+            "message": _message(place + str(error)),
             "attempts": attempts,
+            **replaced,
         },
     }
+
+
+def _clip(row: Row, fields: dict[str, Any], filepath_key: str) -> Clip:
+    """The clip of a row of NeMo's, its audio as it is written there."""
+    audio = fields.get(filepath_key)
+    if audio is None:
+        raise MissingAudioError(
+            f"the row has no {filepath_key!r}; name its field with --filepath_key if it is another"
+        )
+    if not isinstance(audio, str) or not audio.strip():
+        raise BadFieldError(f"{filepath_key!r} is {kind(audio)}, not the path or URI of a file")
+    offset = _seconds(fields, "offset")
+    duration = _seconds(fields, "duration")
+    if duration is not None and duration == 0:
+        raise BadFieldError("'duration' is 0; leave it out to read to the end of the file")
+    return Clip(row, audio, offset or 0.0, duration)
+
+
+def _carried(row: Row) -> dict[str, Any]:
+    """What a failure says of its row."""
+    if not row.problem:
+        with contextlib.suppress(ManifestError):
+            return parse_fields(row.line)
+    return {"line": row.line, "manifest": row.manifest, "line_number": row.line_number}
+
+
+def _message(text: str) -> str:
+    """An error's message on one line, in characters that can be written, and not long."""
+    line = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+    if len(line) <= LONGEST_MESSAGE:
+        return line
+    half = (LONGEST_MESSAGE - 5) // 2
+    return f"{line[:half]} ... {line[-half:]}"  # the remedy is at the end
 
 
 def _to_json(fields: dict[str, Any]) -> str:
@@ -202,15 +231,8 @@ def _seconds(fields: dict[str, Any], key: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise BadFieldError(f"{key!r} is {_kind(value)}, not a number of seconds")
-    if not 0 <= value <= sys.float_info.max:  # NaN fails too
+        raise BadFieldError(f"{key!r} is {kind(value)}, not a number of seconds")
+    if not 0 <= value <= cuts.MOST_SECONDS:  # NaN fails too
         shown = reprlib.repr(value)
-        raise BadFieldError(f"{key!r} is {shown}; seconds are finite and not negative")
+        raise BadFieldError(f"{key!r} is {shown}; seconds are not negative and below a billion")
     return float(value)
-
-
-def _kind(value: Any) -> str:
-    kinds = {list: "a list", dict: "an object", bool: "a boolean", type(None): "null"}
-    kinds |= {str: "a string", int: "a number", float: "a number"}
-    shown = json.dumps(value, ensure_ascii=False)
-    return f"{kinds[type(value)]} ({shown if len(shown) <= 40 else shown[:37] + '...'})"

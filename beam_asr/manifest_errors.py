@@ -2,15 +2,31 @@
 
 
 class ManifestError(ValueError):
-    """A line that cannot become a row; each subclass is one cause."""
+    """A line that cannot become a row; each subclass is one cause.
+
+    Attributes:
+        line: what was read and is to be shown of it, where that is no row's line.
+    """
+
+    def __init__(self, message: str, line: str = ""):
+        super().__init__(message)
+        self.line = line
+
+
+class LineTooLongError(ManifestError):
+    """The line, or the record of a table, is longer than any row."""
 
 
 class NotJsonError(ManifestError):
-    """The line is not JSON."""
+    """The line is not JSON in UTF-8, or nests deeper than any row."""
 
 
 class NotAnObjectError(ManifestError):
     """The line is JSON, but not an object."""
+
+
+class DuplicateKeyError(ManifestError):
+    """An object in the line has a key more than once, so that not all of it could be kept."""
 
 
 class MissingAudioError(ManifestError):
@@ -18,7 +34,7 @@ class MissingAudioError(ManifestError):
 
 
 class BadFieldError(ManifestError):
-    """A field that the job reads has a value it cannot have."""
+    """A field that the job reads has a value it cannot have, or any field one that is not kept."""
 
 
 class BadRecordError(ManifestError):

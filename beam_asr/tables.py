@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import csv
 import datetime
+import io
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import reprlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, BinaryIO
 
-from beam_asr.manifest_errors import BadRecordError
+from beam_asr import lines
+from beam_asr.lines import BYTE_ORDER_MARK, SHOWN_CHARACTERS
+from beam_asr.manifest_errors import BadRecordError, LineTooLongError, ManifestError
 
 NUMBER_COLUMNS = ("duration", "offset")  # which NeMo's format has as numbers
 LONGEST_CELL = 2**24  # characters; the csv module's own limit is 2**17
+SHOWN_COLUMNS = 10
 BATCH_ROWS = 1024
 BATCH_BYTES = 2**24
 BUFFER_BYTES = 2**22  # for each column
+SMALL_FILE_BYTES = 2**23  # fetched column by column
 
 
 class TableError(ValueError):
@@ -26,45 +33,55 @@ class TableError(ValueError):
 
 def csv_records(
     file: BinaryIO, delimiter: str, name: str
-) -> Iterator[tuple[int, dict[str, Any] | BadRecordError]]:
+) -> Iterator[tuple[int, dict[str, Any] | ManifestError]]:
     """The records of a CSV file with a header, as RFC 4180 and Python's ``csv`` describe it.
 
     Cells are text, as written, except those of `NUMBER_COLUMNS`: they become floats, or stay text
     if they are no finite numbers, and are left out if empty. A byte that is not UTF-8 is shown as
     ``\\xNN``. A byte order mark, blank lines and spaces around the columns' names are dropped. An
-    empty file has no records.
+    empty file has no records. After a record that is too long, reading goes on at the next line.
 
     Args:
         name: the file's, for messages.
 
     Yields:
-        The line, from 1, on which the record starts, and its fields or what is wrong with it.
+        The line, from 1, on which the record starts, and its fields or what is wrong with it, with
+        its text.
 
     Raises:
         TableError: with the first record, if no header names each column, and once.
     """
     # The limit is the whole process's; raised and never lowered, it disturbs no other thread.
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
-    lines = csv.reader(_text_lines(file), delimiter=delimiter, strict=True)
-    records = _cells(lines)
+    source = _RecordLines(file)
+    records = _cells(source, csv.reader(source, delimiter=delimiter, strict=True))
     _, header = next(records, (0, []))
-    if lines.line_num == 0:
+    if source.number == 0:
         return
-    if isinstance(header, BadRecordError):
+    if isinstance(header, ManifestError):
         raise TableError(f"the header of the table {name!r} cannot be read: {header}")
     columns = [column.strip() for column in header]
     _check_columns(columns, name)
     for number, cells in records:
-        if isinstance(cells, BadRecordError):
+        if isinstance(cells, ManifestError):
             yield number, cells
         elif len(cells) != len(columns):
             problem = (
                 f"the record has {len(cells)} cells, where the header has {len(columns)} columns; "
                 f"put cells that hold {delimiter!r} in quotes, and complete what is cut short"
             )
-            yield number, BadRecordError(problem)
+            yield number, BadRecordError(problem, source.text)
         else:
             yield number, _fields(columns, cells)
+
+
+def too_long(text: str) -> LineTooLongError:
+    """Why the record of a table with this text, or longer, cannot become a row."""
+    return LineTooLongError(
+        f"the record is longer than {lines.LONGEST_LINE_BYTES} bytes, which no row is; end the "
+        "quotes of its cells, and name audio in it by a path",
+        text[:SHOWN_CHARACTERS],
+    )
 
 
 def parquet_row_groups(file: BinaryIO, name: str) -> int:
@@ -127,38 +144,81 @@ def _check_columns(columns: Sequence[str], name: str) -> None:
     if "" in columns:
         raise TableError(
             f"column {columns.index('') + 1} of the table {name!r} has no name, beside "
-            f"{', '.join(map(repr, filter(None, columns)))}; name it (pandas leaves its index's "
+            f"{_named(filter(None, columns))}; name it (pandas leaves its index's "
             "name out: to_csv(..., index=False))"
         )
-    twice = sorted({column for column in columns if columns.count(column) > 1})
+    twice = sorted(column for column, times in Counter(columns).items() if times > 1)
     if twice:
         raise TableError(
-            f"the table {name!r} has more than one column {', '.join(map(repr, twice))}; "
+            f"the table {name!r} has more than one column {_named(twice)}; "
             "give each a name of its own"
         )
 
 
-def _text_lines(file: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(file):
-        if number == 0:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        yield line.decode("utf-8", "backslashreplace")
+def _named(columns: Iterable[str]) -> str:
+    """Some columns, for a message."""
+    return ", ".join(map(reprlib.repr, itertools.islice(columns, SHOWN_COLUMNS)))
 
 
-def _cells(lines: Any) -> Iterator[tuple[int, list[str] | BadRecordError]]:
-    """The records of a ``csv.reader``, with the lines on which they start."""
+class _RecordLines:
+    """The lines of a CSV file, for a ``csv.reader``, which takes as many as its next record has.
+
+    Attributes:
+        number: of the last line that was taken, from 1.
+        text: what has been taken since ``begin_record``.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._record: list[str] = []
+        self._bytes = 0
+        self.number = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self._record).rstrip("\r\n")
+
+    def begin_record(self) -> None:
+        self._record, self._bytes = [], 0
+
+    def __iter__(self) -> _RecordLines:
+        return self
+
+    def __next__(self) -> str:
+        """Raises `LineTooLongError` in the midst of a record of more than the longest line."""
+        line = self._file.readline(lines.LONGEST_LINE_BYTES + 1)
+        if not line:
+            raise StopIteration
+        text = line if self.number else line.removeprefix(BYTE_ORDER_MARK)
+        self._record.append(text.decode("utf-8", "backslashreplace"))
+        self._bytes += len(line)
+        self.number += 1
+        if self._bytes > lines.LONGEST_LINE_BYTES:
+            if len(line) > lines.LONGEST_LINE_BYTES and not line.endswith(b"\n"):
+                lines.skip_line(self._file)
+            raise too_long(self.text)
+        return self._record[-1]
+
+
+def _cells(
+    source: _RecordLines, reader: Iterator[list[str]]
+) -> Iterator[tuple[int, list[str] | ManifestError]]:
+    """The records of a ``csv.reader`` of these lines, with the lines on which they start."""
     while True:
-        number = lines.line_num + 1
+        source.begin_record()
+        number = source.number + 1
         try:
-            cells = next(lines)
+            cells = next(reader)
         except StopIteration:
             return
+        except LineTooLongError as error:
+            yield number, error
         except csv.Error as error:
             problem = (
                 f"the record is not CSV ({error}); a cell that begins with a quote ends with one, "
                 "and doubles those within"
             )
-            yield number, BadRecordError(problem)
+            yield number, BadRecordError(problem, source.text)
         else:
             if cells and not (len(cells) == 1 and cells[0].isspace()):
                 yield number, cells
@@ -207,8 +267,12 @@ def _unreadable(name: str, reason: str) -> TableError:
 def _parquet_file(file: BinaryIO) -> Any:
     from pyarrow import parquet
 
-    # Otherwise a whole row group's columns are fetched at once.
-    return parquet.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
+    # Otherwise a whole row group's columns are fetched at once. With a buffer, a page is believed
+    # what it says of its size; so only files that can hold such columns are read with one.
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    buffer = BUFFER_BYTES if size > SMALL_FILE_BYTES else 0
+    return parquet.ParquetFile(file, buffer_size=buffer, pre_buffer=False)
 
 
 def _values(column: Any) -> list[Any]:
@@ -233,6 +297,8 @@ def _plain_record(columns: Sequence[str], values: Sequence[Any]) -> dict[str, An
             fields[column] = _plain(value)
         except BadRecordError as error:
             return BadRecordError(f"the column {column!r} {error}")
+        except RecursionError:
+            return BadRecordError(f"the column {column!r} holds lists in lists, too deep for a row")
     return fields
 
 

@@ -14,7 +14,6 @@ import contextlib
 import gzip
 import io
 import itertools
-import json
 import lzma
 import posixpath
 import re
@@ -25,11 +24,11 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from beam_asr.audio_names import AUDIO_EXTENSIONS
+from beam_asr.json_objects import parse_object
 from beam_asr.manifest_errors import (
     BadRecordError,
     ManifestError,
     MissingMemberError,
-    NotAnObjectError,
     NotJsonError,
 )
 
@@ -299,16 +298,10 @@ def _fields(tar: _Tar, member: tarfile.TarInfo) -> dict[str, Any]:
     """Raises `ManifestError`."""
     content = _text_bytes(tar, member)
     try:
-        fields = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise NotJsonError(
-            f"{tar.at(member)} is not JSON ({error}); a sample's .json holds one JSON object"
-        ) from None
-    if not isinstance(fields, dict):
-        raise NotAnObjectError(
-            f"{tar.at(member)} is JSON, but not an object; a sample's .json holds one JSON object"
-        )
-    return fields
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise NotJsonError(f"{tar.at(member)} is not JSON, since not UTF-8 ({error})") from None
+    return parse_object(text, tar.at(member))
 
 
 def _text(tar: _Tar, member: tarfile.TarInfo) -> str:

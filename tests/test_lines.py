@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_asr import lines
+from beam_asr.manifest_errors import NotJsonError
 from beam_asr.storage import Storage
 
 COMPRESSORS = {
@@ -31,8 +32,15 @@ def test_line_ends_and_byte_order_marks_are_no_part_of_a_line(tmp_path, end, mar
 
 def test_a_byte_that_is_no_utf8_spoils_only_its_line(tmp_path):
     path = tmp_path / "m.jsonl"
-    path.write_bytes(b'{"a": "\xff"}\n{"b": 1}\n')
-    assert list(lines.lines_in(Storage(), str(path))) == ['{"a": "\\xff"}', '{"b": 1}']
+    # In the second, the escape that shows the byte would make JSON of what is none.
+    path.write_bytes(b'{"a": "\xff"}\r\n{"a": "\\\xff"}\n{"b": 1}\n')
+    first, second, last = lines.lines_in(Storage(), str(path))
+    for error, shown in ((first, '{"a": "\\xff"}'), (second, '{"a": "\\\\xff"}')):
+        assert isinstance(error, NotJsonError)
+        assert error.line == shown
+        assert "0xff" in str(error)
+        assert "save the manifest as UTF-8" in str(error)
+    assert last == '{"b": 1}'
 
 
 @pytest.mark.parametrize("ending", COMPRESSORS)
@@ -62,6 +70,41 @@ def test_an_empty_compressed_file_has_no_lines(tmp_path):
         path = tmp_path / f"m.jsonl{ending}"
         path.write_bytes(compress(b""))
         assert list(lines.lines_in(Storage(), str(path))) == []
+
+
+@pytest.mark.parametrize("ending", COMPRESSORS)
+@pytest.mark.parametrize("after", [b"garbage", b"\0\0\0\0garbage", "a second part, spoilt"])
+def test_what_follows_compressed_lines_and_is_none_is_an_error_and_not_an_end(
+    tmp_path, ending, after
+):
+    compress = COMPRESSORS[ending]
+    if after == "a second part, spoilt":
+        second = compress(b"two\n")
+        after = b"?" + second[1:]
+    path = tmp_path / f"m.jsonl{ending}"
+    path.write_bytes(compress(b"one\n") + after)
+    with pytest.raises(lines.DamagedInputError, match=f"m.jsonl{ending}"):
+        list(lines.lines_in(Storage(), str(path)))
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz"])
+@pytest.mark.parametrize("size", [4, 200_000])
+def test_zeros_may_pad_the_parts_of_compressed_lines(tmp_path, ending, size):
+    compress = COMPRESSORS[ending]
+    path = tmp_path / f"m.jsonl{ending}"
+    path.write_bytes(compress(b"one\n") + bytes(size) + compress(b"two\n") + bytes(size))
+    assert list(lines.lines_in(Storage(), str(path))) == ["one", "two"]
+
+
+def test_compressed_lines_that_ask_for_gigabytes_of_memory_are_refused(tmp_path):
+    content = bytearray(lzma.compress(b"one\n", lzma.FORMAT_ALONE))
+    path = tmp_path / "m.jsonl.xz"
+    path.write_bytes(content)
+    assert list(lines.lines_in(Storage(), str(path))) == ["one"]
+    content[1:5] = b"\xff" * 4  # the size of the dictionary
+    path.write_bytes(content)
+    with pytest.raises(lines.DamagedInputError, match="Memory usage limit"):
+        list(lines.lines_in(Storage(), str(path)))
 
 
 texts = st.lists(st.sampled_from([b"a", b"\n", b"\r\n", b"\xef\xbb\xbf", b"row", b"\n\n", b"\r"]))

@@ -45,8 +45,7 @@ def test_audio_relative_to_the_working_folder_is_found_as_nemo_finds_it(tmp_path
 @pytest.mark.parametrize(
     ("line", "error", "message"),
     [
-        ("{", errors.NotJsonError, "one JSON object a line"),
-        ("[" * 100_000, errors.NotJsonError, "one JSON object a line"),
+        ("{", errors.NotJsonError, "one JSON object"),
         ('["a.wav"]', errors.NotAnObjectError, "a list"),
         ('"a.wav"', errors.NotAnObjectError, "a string"),
         ("null", errors.NotAnObjectError, "null"),
@@ -71,7 +70,8 @@ def test_audio_relative_to_the_working_folder_is_found_as_nemo_finds_it(tmp_path
             errors.BadFieldError,
             "'duration' is 0",
         ),
-        ('{"audio_filepath": "a", "duration": 1e999}', errors.BadFieldError, "is inf"),
+        ('{"audio_filepath": "a", "duration": Infinity}', errors.BadFieldError, "is inf"),
+        ('{"audio_filepath": "a", "offset": 1.7e308}', errors.BadFieldError, "is 1.7e+308"),
         (f'{{"audio_filepath": "a", "offset": 1{"0" * 400}}}', errors.BadFieldError, "is 1000"),
     ],
 )
@@ -131,7 +131,40 @@ def test_a_failure_that_comes_in_again_loses_its_old_error_but_a_users_own_field
     assert manifest.transcript(own, "pred_text", "x")["error"] == "mine"
 
 
-def test_half_a_surrogate_pair_in_a_field_does_not_break_the_row():
-    row = Row.of({"audio_filepath": "/a", "said": "\ud800 and žluť"})
-    assert row.line.encode()
-    assert manifest.transcript(row, "pred_text", "x")["said"] == "\ud800 and žluť"
+def test_a_failed_row_keeps_an_error_field_of_its_own_and_gets_it_back_when_it_comes_in_again():
+    row = Row('{"audio_filepath": "/a", "error": {"code": 7}, "z": 1}')
+    failed = manifest.failure(row, "audio", ValueError("no"))
+    assert failed["error"] == {
+        "stage": "audio",
+        "type": "ValueError",
+        "message": "no",
+        "attempts": 1,
+        "replaced": {"code": 7},
+    }
+    again = manifest.transcript(Row.of(failed), "pred_text", "x")
+    assert list(again.items()) == [*json.loads(row.line).items(), ("pred_text", "x")]
+    assert manifest.failure(Row.of(failed), "audio", ValueError("no")) == failed
+
+
+def test_a_long_message_keeps_its_beginning_and_its_end():
+    error = ValueError(f"/{'a' * 5000}: no such file. Correct the path.")
+    message = manifest.failure(Row("{}", "/m.jsonl", 3), "manifest", error)["error"]["message"]
+    assert message.startswith("/m.jsonl:3: /aaa")
+    assert message.endswith("no such file. Correct the path.")
+    assert len(message) <= 500
+
+
+def test_a_row_that_is_broken_fails_with_its_own_error_and_keeps_what_was_read():
+    error = errors.LineTooLongError("too long", '{"audio_filepath": "/a"}')
+    row = Row.broken(error, "/m.jsonl", 9)
+    with pytest.raises(errors.LineTooLongError, match="too long"):
+        manifest.parse(row)
+    record = manifest.failure(row, "manifest", error)
+    assert record["line"] == '{"audio_filepath": "/a"}'
+    assert (record["manifest"], record["line_number"]) == ("/m.jsonl", 9)
+    assert "audio_filepath" not in record
+
+
+def test_a_row_whose_problem_has_no_class_is_a_bad_record():
+    with pytest.raises(errors.BadRecordError, match="the cells"):
+        manifest.parse(Row("", "/t.csv", 2, "the cells"))

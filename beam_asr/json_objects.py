@@ -1,0 +1,130 @@
+"""JSON that comes from anywhere: an object that can be written again as it was read, or why not."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from typing import Any
+
+from beam_asr.manifest_errors import (
+    BadFieldError,
+    DuplicateKeyError,
+    ManifestError,
+    NotAnObjectError,
+    NotJsonError,
+)
+
+MOST_LEVELS = 100  # of objects and lists within each other; a row has two or three
+ONE_OBJECT = "it must be one JSON object"
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+KINDS = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
+KINDS |= {int: "a number", float: "a number", bool: "a boolean"}
+
+
+def parse_object(text: str, name: str) -> dict[str, Any]:
+    """The object that a text is.
+
+    Refused, wherever in the object it is, is what would not come out as it went in: a key that
+    comes twice, a number beyond what Python reads, half of a surrogate pair. So is nesting of more
+    than `MOST_LEVELS`, far below what ``json`` can do, which depends on the depth of the stack: a
+    text that is read in one place must be written in another. ``NaN`` and ``Infinity``, which
+    ``json`` reads and writes, stay.
+
+    Args:
+        name: what the text is, for messages.
+
+    Raises:
+        NotJsonError: it is not JSON, or nests too deep.
+        NotAnObjectError: it is JSON of another kind.
+        DuplicateKeyError, BadFieldError: it holds what is refused.
+    """
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise NotJsonError(f"{name} is not JSON ({_reason(error)}); {ONE_OBJECT}") from None
+    except RecursionError:
+        raise _too_deep(name) from None
+    except ManifestError as error:
+        raise type(error)(f"{name} {error}") from None
+    except ValueError:  # of int, which has a limit
+        raise BadFieldError(f"{name} holds a number of too many digits; put it in quotes") from None
+    if text.count("[") + text.count("{") > MOST_LEVELS and _nests_deeper(value, MOST_LEVELS):
+        raise _too_deep(name)
+    if "\\u" in text and SURROGATE.search(text) and not _is_unicode(value):
+        raise BadFieldError(
+            f"{name} holds half of a surrogate pair, as \\ud800 is, which no text can; correct it"
+        )
+    if not isinstance(value, dict):
+        raise NotAnObjectError(f"{name} is JSON, but {kind(value)}; {ONE_OBJECT}")
+    return value
+
+
+def kind(value: Any) -> str:
+    """What a value is, for messages, as in ``a number (3)``."""
+    return f"{KINDS[type(value)]} ({shortened(json.dumps(value, ensure_ascii=False))})"
+
+
+def shortened(text: str, longest: int = 40) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        ((key, times),) = Counter(key for key, _ in pairs).most_common(1)
+        raise DuplicateKeyError(
+            f"has the key {shortened(json.dumps(key))} {times} times in one object, where only one "
+            "value could be kept; name each key once"
+        )
+    return fields
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise BadFieldError(
+            f"holds the number {shortened(text)}, beyond what a float can; put it in quotes"
+        )
+    return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)
+
+
+def _reason(error: json.JSONDecodeError) -> str:
+    if "\0" in error.doc:
+        return "it holds NUL characters, as UTF-16 and binary files do; save it as UTF-8"
+    if error.doc.startswith("\ufeff"):
+        return "it begins with a byte order mark, as only a file may"
+    return f"{error.msg} at character {error.pos + 1}"
+
+
+def _nests_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists are nested deeper, found without recursion."""
+    layer: list[Any] = [[value]]
+    for _ in range(levels + 1):
+        layer = [
+            inner
+            for each in layer
+            for inner in (each.values() if type(each) is dict else each)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def _too_deep(name: str) -> NotJsonError:
+    return NotJsonError(
+        f"{name} is not JSON of a row (it nests objects and lists more than {MOST_LEVELS} deep)"
+    )
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
