@@ -7,18 +7,23 @@ every seek and light. FFmpeg (through PyAV) gets what libsndfile does not know. 
 is G.722, which has no header at all and is known by its `.g722` extension alone.
 
 Only a block of decoded audio is held beside the result, however much a header claims, so memory
-grows with the samples a file really holds. All functions may be called from many threads at once.
+grows with the samples a file really holds, up to a limit. Of FFmpeg, which knows hundreds of
+formats, only those that recordings come in are let in, and it opens nothing but the bytes it is
+given. All functions may be called from many threads at once.
 """
 
+import ctypes
 import math
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import chain
 from typing import Any, Protocol
 
 import av
+import av.codec.codec
+import av.container.core
 import av.error
 import numpy as np
 import soundfile
@@ -27,6 +32,7 @@ import soxr
 from beam_asr.audio_errors import (
     AudioAccessError,
     AudioError,
+    AudioMemoryError,
     AudioNotFoundError,
     AudioTimeoutError,
     ChannelError,
@@ -35,6 +41,7 @@ from beam_asr.audio_errors import (
     NotAudioError,
     OffsetBeyondEndError,
     SilentAudioError,
+    TooLongAudioError,
     TruncatedAudioError,
     WrongExtensionError,
     ZeroLengthAudioError,
@@ -44,8 +51,10 @@ from beam_asr.audio_source import Source, open_bytes, open_content
 from beam_asr.storage import Storage
 
 __all__ = [
+    "LONGEST_SECONDS",
     "AudioAccessError",
     "AudioError",
+    "AudioMemoryError",
     "AudioNotFoundError",
     "AudioTimeoutError",
     "ChannelError",
@@ -54,12 +63,15 @@ __all__ = [
     "NotAudioError",
     "OffsetBeyondEndError",
     "SilentAudioError",
+    "TooLongAudioError",
     "TruncatedAudioError",
     "WrongExtensionError",
     "ZeroLengthAudioError",
     "probe_duration",
     "read_audio",
 ]
+
+LONGEST_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
 
 # Damaged clips are reported as errors with the file's name; FFmpeg's own lines lack it.
 av.logging.set_level(None)
@@ -68,8 +80,11 @@ _BLOCK_SAMPLES = 2**18  # 1 MiB of float32, over all channels
 _HEADER_BYTES = 2**16  # fetched first of a file of which a range is read
 _SAMPLE_RATES_HZ = range(1_000, 1_000_001)
 _MOST_CHANNELS = 1024  # libsndfile's own limit
+_MOST_CHUNKS = 20_000  # of a WAV or AIFF before its samples
+_LOUDEST = 2.0**32  # full scale is 1; some write 32-bit integers as floats
 _OVERRUN_S = 0.5  # how far a manifest's rounded duration may run past the end of its file
 _PREROLL_S = 0.5  # decoded before a seek's target and dropped: Opus needs 80 ms, AMR more
+_MANY_PLANES = 8  # from which PyAV looks for the end of their list beyond it
 _UNKNOWN_LENGTH = 2**62  # libsndfile gives 2**63 - 1 frames where a header does not say
 
 
@@ -83,6 +98,7 @@ def read_audio(
     storage: Storage | None = None,
     deadline: float | None = None,
     content: bytes | None = None,
+    most_seconds: float = LONGEST_SECONDS,
 ) -> np.ndarray:
     """Reads a clip, or a range of it, as mono samples.
 
@@ -102,6 +118,8 @@ def read_audio(
       storage: how storages are opened, and which may be.
       deadline: time of `time.monotonic()` after which reading fails.
       content: the file's bytes, if they are here already; `path` then only names it.
+      most_seconds: the most audio to read; a clip or range that holds more is refused as soon as
+        that is known, from its header or while it is decoded.
 
     Returns:
       float32 array of shape (samples,), full scale ±1; not clipped, so float files may exceed it.
@@ -113,17 +131,19 @@ def read_audio(
     """
     _check_request(sample_rate, offset, duration)
     if content is not None:
-        opened = open_content(path, content)
+        opened = open_content(path, content, deadline)
     else:
         opened = open_bytes(path, storage, deadline, _HEADER_BYTES if offset else None)
     with opened as source, _open_decoder(source) as decoder:
         if channel is not None and not 0 <= channel < decoder.channels:
             raise ChannelError(
-                f"{path}: has no channel {channel}; it has {decoder.channels}, counted from 0."
+                f"{source.shown}: has no channel {channel}; it has {decoder.channels}, counted "
+                "from 0."
             )
         start = _to_frames(offset, decoder.rate)
         count = None if duration is None else _to_frames(duration, decoder.rate)
-        return _read_range(source, decoder, start, count, channel, sample_rate)
+        most = math.floor(most_seconds * decoder.rate)
+        return _read_range(source, decoder, start, count, channel, sample_rate, most)
 
 
 def probe_duration(path: str, *, storage: Storage | None = None) -> float | None:
@@ -158,39 +178,44 @@ def _read_range(
     count: int | None,
     channel: int | None,
     sample_rate: int,
+    most: int,
 ) -> np.ndarray:
-    """Mixes and resamples the `count` frames from `start` on, block by block."""
+    """Mixes and resamples `count` frames from `start` on, block by block; `most` is the limit."""
+    _check_length(source, decoder, start, count, most)
     resample = _resampler(decoder.rate, sample_rate)
     samples = _Samples()
     frames, heard = 0, False
     try:
         for block in decoder.blocks(start, count):
-            if not np.isfinite(block).all():
-                raise CorruptAudioError(
-                    f"{source.path}: holds NaN or infinite samples, between "
-                    f"{(start + frames) / decoder.rate:.2f} s and "
-                    f"{(start + frames + len(block)) / decoder.rate:.2f} s. Write it again."
-                )
+            source.check_time()
             if channel is None and decoder.channels > 1:
                 mono = block.mean(axis=1)
             else:
                 mono = block[:, channel or 0]
+            if not -_LOUDEST <= mono.min() <= mono.max() <= _LOUDEST:  # nor is NaN
+                raise CorruptAudioError(
+                    f"{source.shown}: holds NaN, infinite or absurdly large samples, between "
+                    f"{(start + frames) / decoder.rate:.2f} s and "
+                    f"{(start + frames + len(block)) / decoder.rate:.2f} s. Write it again."
+                )
             heard = heard or bool(mono.any())
             frames += len(block)
+            if frames > most:
+                raise _too_long(source, decoder, frames, most)
             samples.add(resample(np.ascontiguousarray(mono), False))
         samples.add(resample(np.empty(0, np.float32), True))
     except (soundfile.LibsndfileError, av.error.FFmpegError) as error:
         raise _decoding_failed(source, decoder, start + frames, error) from error
-    _check_complete(source.path, decoder, start, count, frames)
+    _check_complete(source, decoder, start, count, frames)
     if not heard:
         raise SilentAudioError(
-            f"{source.path}: all {frames} samples from {start / decoder.rate:.2f} s on are exactly "
-            "zero. No microphone gives that: the recording failed, or the channels cancel each "
-            "other. Drop the row, or choose a channel."
+            f"{source.shown}: all {frames} samples from {start / decoder.rate:.2f} s on are "
+            "exactly zero. No microphone gives that: the recording failed, or the channels cancel "
+            "each other. Drop the row, or choose a channel."
         )
     if not len(samples.array):
         raise ZeroLengthAudioError(
-            f"{source.path}: {frames} samples at {decoder.rate} Hz make none at {sample_rate} Hz. "
+            f"{source.shown}: {frames} samples at {decoder.rate} Hz make none at {sample_rate} Hz. "
             "Drop the row."
         )
     return samples.array
@@ -229,11 +254,11 @@ def _decoding_failed(
     where = f"somewhere after {frame / decoder.rate:.2f} s"
     if decoder.exhausted():
         return TruncatedAudioError(
-            f"{source.path}: breaks off {where}, at the end of its {source.size} bytes "
+            f"{source.shown}: breaks off {where}, at the end of its {source.size} bytes "
             f"({_reason(error)}). Copy the file again from its origin."
         )
     return CorruptAudioError(
-        f"{source.path}: cannot be decoded {where} ({_reason(error)}). "
+        f"{source.shown}: cannot be decoded {where} ({_reason(error)}). "
         "Copy the file again from its origin."
     )
 
@@ -244,7 +269,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_complete(
-    path: str, decoder: "_Decoder", start: int, count: int | None, frames: int
+    source: Source, decoder: "_Decoder", start: int, count: int | None, frames: int
 ) -> None:
     """Raises if the `frames` that came are fewer than the header or the row promised."""
     rate, stated = decoder.rate, decoder.stated_frames
@@ -253,27 +278,50 @@ def _check_complete(
         promised = max(0, stated - start) if count is None else min(count, stated - start)
         if frames < promised - decoder.length_slack_s * rate:
             raise TruncatedAudioError(
-                f"{path}: the header promises {stated / rate:.2f} s of samples but from "
+                f"{source.shown}: the header promises {stated / rate:.2f} s of samples but from "
                 f"{start / rate:.2f} s on only {frames / rate:.2f} s could be read. "
                 "Copy the file again from its origin."
             )
     if frames == 0 and start == 0:
-        raise _zero_length(path)
+        raise _zero_length(source)
     if frames == 0:
         length = "" if stated is None else f" of {stated / rate:.2f} s"
         raise OffsetBeyondEndError(
-            f"{path}: the offset {start / rate:.2f} s is not before its end{length}. "
+            f"{source.shown}: the offset {start / rate:.2f} s is not before its end{length}. "
             "Correct the row's offset."
         )
     if count is not None and count - frames > _OVERRUN_S * rate:
         raise TruncatedAudioError(
-            f"{path}: ends at {end:.2f} s but the row asks for audio up to "
+            f"{source.shown}: ends at {end:.2f} s but the row asks for audio up to "
             f"{(start + count) / rate:.2f} s. Correct the row's duration or copy the file again."
         )
 
 
-def _zero_length(path: str) -> ZeroLengthAudioError:
-    return ZeroLengthAudioError(f"{path}: the header is valid but no samples follow. Drop the row.")
+def _zero_length(source: Source) -> ZeroLengthAudioError:
+    return ZeroLengthAudioError(
+        f"{source.shown}: the header is valid but no samples follow. Drop the row."
+    )
+
+
+def _check_length(
+    source: Source, decoder: "_Decoder", start: int, count: int | None, most: int
+) -> None:
+    """Raises if the header states that there is more to read than `most` frames."""
+    if decoder.stated_frames is None:
+        return
+    stated = decoder.stated_frames - start
+    stated = stated if count is None else min(count, stated)
+    if stated > most:
+        raise _too_long(source, decoder, stated, most)
+
+
+def _too_long(source: Source, decoder: "_Decoder", frames: int, most: int) -> TooLongAudioError:
+    seconds, most_seconds = frames / decoder.rate, most / decoder.rate
+    return TooLongAudioError(
+        f"{source.shown}: holds at least {seconds:.0f} s ({seconds / 3600:.1f} h) of audio to "
+        f"read, and one clip may hold {most_seconds:.0f} s ({most_seconds / 3600:.1f} h) at most. "
+        "Choose parts of it by offset and duration, each in a row of its own."
+    )
 
 
 # Recognition
@@ -312,6 +360,7 @@ _AUDIO = (  # tell a damaged recording from something that never was one
     *((0, tag) for tag in (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75")),  # Matroska, ASF
     *((4, tag) for tag in (b"ftyp", b"moov", b"mdat")),
 )
+_REST_BYTES, _REST_FRAMES = 8192, 4  # looked through for frames after the last; more than padding
 _MPEG_AUDIO = (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9")
 
 
@@ -326,13 +375,13 @@ def _foreign_kind(head: bytes) -> str | None:
     return next((kind for start, kind in _FOREIGN_TEXT if text.startswith(start)), None)
 
 
-def _foreign_error(path: str, kind: str) -> NotAudioError:
-    if is_audio(path):
+def _foreign_error(source: Source, kind: str) -> NotAudioError:
+    if is_audio(source.path):
         return WrongExtensionError(
-            f"{path}: is {kind} although it is named {extension(path)}. "
+            f"{source.shown}: is {kind} although it is named {extension(source.path)}. "
             "Put the recording in its place or drop the row."
         )
-    return NotAudioError(f"{path}: is {kind}. Correct the path in the manifest.")
+    return NotAudioError(f"{source.shown}: is {kind}. Correct the path in the manifest.")
 
 
 def _check_chunk_sizes(source: Source, head: bytes) -> None:
@@ -347,14 +396,14 @@ def _check_chunk_sizes(source: Source, head: bytes) -> None:
         return
     start, size = chunk
     if size == 0 and struct.unpack_from("<I", head, 4)[0] + 8 == source.size:
-        raise _zero_length(source.path)
+        raise _zero_length(source)
     # Pipes cannot go back to fill in the size, and leave 0 or a number near 2**31 or 2**32; some
     # writers count the header (44 bytes or a little more) among the samples.
     placeholder = size == 0 or 0x7F000000 <= size < 2**31 or 0xFFFFF000 <= size < 2**32
-    held = source.size - start
+    held = max(0, source.size - start)
     if not placeholder and size > held + 64:
         raise TruncatedAudioError(
-            f"{source.path}: the header promises {size} bytes of samples but the file holds "
+            f"{source.shown}: the header promises {size} bytes of samples but the file holds "
             f"{held}. Copy the file again from its origin."
         )
 
@@ -367,7 +416,10 @@ def _sample_chunk(source: Source, head: bytes) -> tuple[int, int] | None:
         return None
     order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
     position, size_64 = 12, None
-    while len(header := source.peek(position, 8)) == 8:
+    for _ in range(_MOST_CHUNKS):
+        header = source.peek(position, 8)
+        if len(header) < 8:
+            return None
         tag, size = struct.unpack(order + "4sI", header)
         if tag in (b"data", b"SSND"):
             in_ds64 = size == 0xFFFFFFFF and size_64 is not None
@@ -375,13 +427,20 @@ def _sample_chunk(source: Source, head: bytes) -> tuple[int, int] | None:
         if tag == b"ds64" and len(sizes := source.peek(position + 8, 16)) == 16:
             size_64 = struct.unpack("<QQ", sizes)[1]
         position += 8 + size + size % 2
-    return None
+    raise CorruptAudioError(
+        f"{source.shown}: the header has more than {_MOST_CHUNKS} chunks before its samples. "
+        "Write it again."
+    )
+
+
+_OGG_BEGINS = 2  # flag of a stream's first page
 
 
 def _check_last_page(source: Source, head: bytes) -> None:
-    """Raises if an Ogg file ends in the middle of a page, where libsndfile just stops.
+    """Raises if an Ogg file ends in the middle of a page, or of another stream than it begins with.
 
-    Format: RFC 3533, section 6. A live recording without an end-of-stream mark passes.
+    libsndfile just stops, at the end of the first stream if several are chained. Format: RFC 3533,
+    section 6. A live recording without an end-of-stream mark passes.
     """
     if not head.startswith(b"OggS"):
         return
@@ -390,8 +449,15 @@ def _check_last_page(source: Source, head: bytes) -> None:
     table = page[27 : 27 + page[26]] if len(page) > 26 else b""
     if len(page) < 27 or len(table) < page[26] or len(page) < 27 + len(table) + sum(table):
         raise TruncatedAudioError(
-            f"{source.path}: its {source.size} bytes end in the middle of an Ogg page. "
+            f"{source.shown}: its {source.size} bytes end in the middle of an Ogg page. "
             "Copy the file again from its origin."
+        )
+    second = head[27 + head[26] + sum(head[27 : 27 + head[26]]) :]
+    several_at_once = len(second) > 5 and second[5] & _OGG_BEGINS
+    if page[14:18] != head[14:18] and not several_at_once:
+        raise CorruptAudioError(
+            f"{source.shown}: is a chain of Ogg streams, of which only the first would be heard. "
+            "Convert it, for example to FLAC."
         )
 
 
@@ -421,14 +487,14 @@ def _open_decoder(source: Source) -> Iterator[_Decoder]:
     head = source.peek(0, 512)
     kind = _foreign_kind(head)
     if kind is not None:
-        raise _foreign_error(source.path, kind)
+        raise _foreign_error(source, kind)
     _check_chunk_sizes(source, head)
     _check_last_page(source, head)
     decoder = _find_decoder(source, head)
     try:
         if decoder.rate not in _SAMPLE_RATES_HZ or not 1 <= decoder.channels <= _MOST_CHANNELS:
             raise CorruptAudioError(
-                f"{source.path}: the header claims {decoder.channels} channels at {decoder.rate} "
+                f"{source.shown}: the header claims {decoder.channels} channels at {decoder.rate} "
                 f"Hz; 1 to {_MOST_CHANNELS} channels at {_SAMPLE_RATES_HZ[0]} to "
                 f"{_SAMPLE_RATES_HZ[-1]} Hz are possible. Copy the file again from its origin."
             )
@@ -458,15 +524,15 @@ def _find_decoder(source: Source, head: bytes) -> _Decoder:
     except (av.error.FFmpegError, AudioError) as error:
         if not known:
             raise NotAudioError(
-                f"{source.path}: {source.size} bytes that no audio format explains; they begin "
+                f"{source.shown}: {source.size} bytes that no audio format explains; they begin "
                 f"with {head[:16]!r}. Put the recording in its place or drop the row."
             ) from error
         if empty:
-            raise _zero_length(source.path) from error
+            raise _zero_length(source) from error
         if isinstance(error, AudioError):
             raise
         raise CorruptAudioError(
-            f"{source.path}: the header cannot be read, or the file is cut short (libsndfile: "
+            f"{source.shown}: the header cannot be read, or the file is cut short (libsndfile: "
             f"{refusal}; FFmpeg: {_reason(error)}). Copy the file again from its origin."
         ) from error
 
@@ -502,14 +568,33 @@ class _SndfileDecoder:
         end = _UNKNOWN_LENGTH if self.stated_frames is None else self.stated_frames
         left = end - start if count is None else min(count, end - start)
         if start and left > 0:
+            # Of an Ogg whose decoder could not be set up, a seek would crash where a read is empty.
+            if self._file.format == "OGG" and not len(self._file.read(1)):
+                return
             self._file.seek(start)
         while left > 0:
             size = min(left, max(1, _BLOCK_SAMPLES // self.channels))
             block = self._file.read(size, dtype="float32", always_2d=True)
             if not len(block):
-                return
+                break
             left -= len(block)
+            start += len(block)
             yield block
+        if self._file.format == "MP3" and start >= end:
+            self._check_rest(end)
+
+    def _check_rest(self, end: int) -> None:
+        """Raises if an MP3 goes on where libsndfile takes it to end.
+
+        The length is its first frame's word, or is reckoned from the bit rate of that.
+        """
+        rest = self._source.read_on(_REST_BYTES)
+        if max(map(rest.count, _MPEG_AUDIO)) >= _REST_FRAMES:
+            raise CorruptAudioError(
+                f"{self._source.shown}: goes on after the {end / self.rate:.2f} s "
+                "that it states, as where files were joined, or no header was written for a "
+                "variable bit rate. Convert it, for example to FLAC."
+            )
 
     def exhausted(self) -> bool:
         return self._source.exhausted
@@ -518,20 +603,107 @@ class _SndfileDecoder:
         self._file.close()
 
 
+# The containers that recordings come in. Among the rest are playlists, which name other files,
+# scripts that make sound without end, subtitles, and formats that no recorder has written in years.
+_FFMPEG_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2 matroska,webm asf avi flv mpegts mpeg ogg rm dv mxf nut nsv wtv "
+    "wav w64 aiff au caf flac mp3 aac loas ac3 eac3 dts dtshd truehd mlp amr amrnb amrwb ape wv "
+    "tta tak mpc mpc8 shn dsf iff oma voc aa act dss qcp sbc codec2 g722 g729 g723_1 gsm xwma "
+    "ircam nistsphere sox"
+)
+
+
+def _audio_decoders() -> Iterator[str]:
+    for name in sorted(av.codecs_available):
+        with suppress(av.codec.codec.UnknownCodecError):  # some only encode
+            if av.Codec(name, "r").type == "audio":
+                yield name
+
+
+_FFMPEG_OPTIONS = {
+    "protocol_whitelist": "none",
+    "format_whitelist": _FFMPEG_FORMATS.replace(" ", ","),
+    # Else a picture or a video would be decoded too, to see what it is.
+    "codec_whitelist": ",".join(_audio_decoders()),
+    "max_streams": "64",
+}
+# FFmpeg makes tables as long as a header claims, up to 2 GB each. Twelve hours of AAC need 52 MB.
+_FFMPEG_LARGEST_BYTES = 2**26
+ctypes.CDLL(av.container.core.__file__).av_max_alloc(ctypes.c_size_t(_FFMPEG_LARGEST_BYTES))
+
+
+class _TableGuard:
+    """A source for FFmpeg that fails once the tables of an MP4 state impossibly many samples.
+
+    FFmpeg keeps 36 bytes for each sample that an MP4 states, and boxes of 20 bytes can state
+    millions: `stsz` where all samples have one size, `trun` where it tells nothing about any of
+    them (ISO/IEC 14496-12, 8.7.3.2 and 8.8.8). A sample has a byte at least. Boxes are looked for
+    in all that FFmpeg reads, since it takes them wherever they stand; that samples look like more
+    than one of them is as good as impossible.
+    """
+
+    _MOST_OF_A_BOX = 2**21  # beyond this the table of a track is above _FFMPEG_LARGEST_BYTES
+    _MOST = 2 * _MOST_OF_A_BOX
+    _FIELDS_BYTES = 16
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._end = 0
+        self._tail = b""
+        self._samples = 0
+
+    def read(self, size: int) -> bytes:
+        start = self._source.tell()
+        data = self._source.read(size)
+        if start != self._end:
+            self._tail = b""
+        if start < self._end:
+            self._samples = 0
+        self._check(self._tail + data)
+        self._end = start + len(data)
+        self._tail = (self._tail + data)[1 - self._FIELDS_BYTES :]
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._source.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._source.tell()
+
+    def _check(self, seen: bytes) -> None:
+        for tag in (b"stsz", b"trun"):
+            position = seen.find(tag)
+            while 0 <= position <= len(seen) - self._FIELDS_BYTES:
+                first, second, third = struct.unpack_from(">III", seen, position + 4)
+                if tag == b"stsz" and second:
+                    self._add(third)
+                elif tag == b"trun" and not first & 0xF00:
+                    self._add(second)
+                position = seen.find(tag, position + 4)
+
+    def _add(self, samples: int) -> None:
+        self._samples += min(samples, self._MOST_OF_A_BOX)
+        if self._samples > max(self._MOST, self._source.size):
+            raise CorruptAudioError(
+                f"{self._source.shown}: its tables state more samples than its "
+                f"{self._source.size} bytes can hold. Copy the file again from its origin."
+            )
+
+
 class _FFmpegDecoder:
     """What FFmpeg reads: M4A, MP4, WebM, AMR, WMA, raw AAC, G.722, video containers, ..."""
 
     length_slack_s = _OVERRUN_S  # containers count the codec's padding in or out
 
     def __init__(self, source: Source, container_format: str | None) -> None:
-        self._path = source.path
-        # A playlist or session description is content too: FFmpeg must not open what it names.
+        self._shown = source.shown
+        self._packer: av.AudioResampler | None = None
         self._container = av.open(
-            source,
+            _TableGuard(source),
             mode="r",
             format=container_format,
             metadata_errors="ignore",
-            options={"protocol_whitelist": "none"},
+            options=_FFMPEG_OPTIONS,
         )
         try:
             self._open_stream(source)
@@ -545,18 +717,18 @@ class _FFmpegDecoder:
         stream = streams.best("audio") or next(iter(streams.audio), None)
         kind = self._container.format.long_name
         if stream is None and streams.video:
-            raise _foreign_error(source.path, f"a video without an audio stream ({kind})")
+            raise _foreign_error(source, f"a video without an audio stream ({kind})")
         if stream is None:
-            raise _foreign_error(source.path, f"a file without an audio stream ({kind})")
+            raise _foreign_error(source, f"a file without an audio stream ({kind})")
         if stream.codec_context is None:
             raise CorruptAudioError(
-                f"{source.path}: no decoder knows the codec of this {kind} file. "
+                f"{source.shown}: no decoder knows the codec of this {kind} file. "
                 "Convert it, for example to FLAC."
             )
         self._stream = stream
         first = next(self._decoded(), None)
         if first is None:
-            raise _zero_length(source.path)
+            raise _zero_length(source)
         # A header states half the rate of HE-AAC; its frames tell the truth.
         self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
         self.stated_frames = self._stated_frames()
@@ -572,7 +744,12 @@ class _FFmpegDecoder:
         return None
 
     def _decoded(self) -> Iterator[av.AudioFrame]:
-        return self._container.decode(self._stream)
+        try:
+            yield from self._container.decode(self._stream)
+        except IndexError as error:  # of a stream that PyAV did not see at the start
+            raise CorruptAudioError(
+                f"{self._shown}: another stream begins in the middle. Extract its audio."
+            ) from error
 
     def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
         frames, position = self._frames_before(start)
@@ -600,7 +777,7 @@ class _FFmpegDecoder:
                 position = max(0, round((frame.pts - self._first.pts) * tick))
                 if position <= start:
                     return chain([frame], frames), position
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, OverflowError):
             pass  # no index, or one that points nowhere: below is slow and sure
         self._seek(self._first.pts)
         return self._decoded(), 0
@@ -612,18 +789,36 @@ class _FFmpegDecoder:
         """float32 (frames, channels), full scale ±1, from any of FFmpeg's sample formats."""
         if (frame.sample_rate, frame.layout.nb_channels) != (self.rate, self.channels):
             raise CorruptAudioError(
-                f"{self._path}: changes from {self.channels} channels at {self.rate} Hz to "
+                f"{self._shown}: changes from {self.channels} channels at {self.rate} Hz to "
                 f"{frame.layout.nb_channels} at {frame.sample_rate} Hz. Split or convert it."
             )
-        data = frame.to_ndarray()
+        if frame.format.is_planar and self.channels >= _MANY_PLANES:
+            frame = self._packed(frame)
+        try:
+            data = frame.to_ndarray()
+        except ValueError as error:
+            raise CorruptAudioError(
+                f"{self._shown}: holds samples that are not supported ({frame.format.name}). "
+                "Convert it, for example to FLAC."
+            ) from error
         data = data.T if frame.format.is_planar else data.reshape(-1, self.channels)
         if data.dtype.kind == "f":
             return data.astype(np.float32)
         zero = 128 if data.dtype == np.uint8 else 0
         return (data.astype(np.float32) - zero) / 2.0 ** (8 * data.dtype.itemsize - 1)
 
+    def _packed(self, frame: av.AudioFrame) -> av.AudioFrame:
+        """The same samples in one plane."""
+        if self._packer is None:
+            self._packer = av.AudioResampler(format="flt", layout=frame.layout, rate=self.rate)
+        (packed,) = self._packer.resample(frame)
+        return packed
+
     def exhausted(self) -> bool:
-        return not any(packet.size for packet in self._container.demux(self._stream))
+        try:
+            return not any(packet.size for packet in self._container.demux(self._stream))
+        except (av.error.FFmpegError, IndexError):
+            return False
 
     def close(self) -> None:
         self._container.close()

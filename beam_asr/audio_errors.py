@@ -21,6 +21,10 @@ class AudioTimeoutError(AudioError, TimeoutError):
     """The file could not be read within the time that a file may take."""
 
 
+class AudioMemoryError(AudioError, MemoryError):
+    """The worker had no memory for the clip, nor when it read it again."""
+
+
 class EmptyAudioError(AudioError):
     """The file has zero bytes."""
 
@@ -43,6 +47,10 @@ class TruncatedAudioError(CorruptAudioError):
 
 class ZeroLengthAudioError(AudioError):
     """The header is valid and no samples follow it."""
+
+
+class TooLongAudioError(AudioError):
+    """The clip holds more audio than one waveform may."""
 
 
 class SilentAudioError(AudioError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -76,6 +77,7 @@ class Read(Generic[Result]):
         try:
             outcome: Result | Exception = self._function()
         except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # else it keeps what was read so far
             outcome = error
         return self._finish(outcome)
 
