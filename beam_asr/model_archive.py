@@ -1,14 +1,40 @@
-"""Whether a model file can be unpacked without harm."""
+"""Whether a model file is whole, and can be unpacked and loaded without harm.
+
+NeMo unpacks a ``.nemo`` file into a temporary folder, makes objects of the classes that its
+configuration names, and reads its weights, which are a pickle. What could do harm is refused here,
+before NeMo sees the file; ``docs/models.md`` says what of it NeMo 3.0 would refuse by itself.
+"""
 
 from __future__ import annotations
 
 import gzip
+import importlib.machinery
+import os
+import pickle
 import posixpath
 import re
+import shutil
 import tarfile
+import tempfile
 import unicodedata
+import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, BinaryIO, cast
+
+import yaml  # type: ignore[import-untyped]  # with which OmegaConf, and by it NeMo, reads too
+
+# A multitask model may hold a second model, for its timestamps, with a prefix to these names.
+CONFIG = "model_config.yaml"
+WEIGHTS = "model_weights.ckpt"
+
+MOST_HEADER_BYTES = 2**24  # a model has some dozen members, of 512 bytes of header each
+MOST_CONFIG_BYTES = 2**21  # a vocabulary of 8192 tokens takes 0.1 MB
+MOST_CONFIG_NODES = 10**6
+# Weights hardly compress. What grows more than this is no model, unless it is small.
+MOST_GROWTH = 20
+SMALL_BYTES = 2**27
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _KINDS = {
@@ -18,57 +44,203 @@ _KINDS = {
     tarfile.BLKTYPE: "a block device",
     tarfile.FIFOTYPE: "a FIFO",
 }
-# What tarfile, which NeMo reads with as well, raises at a damaged file.
-_UNREADABLE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError)
+_CODE = (*importlib.machinery.all_suffixes(), ".pkl", ".pickle", ".joblib")
+_BEGINNINGS = {
+    b"version https://git-lfs": "is a pointer of Git LFS and not the model; run 'git lfs pull'",
+    b"<": "is a page of HTML or XML and not a model; a browser shows what it says",
+    b"PK": "is a zip, perhaps a checkpoint that is not in a .nemo file yet",
+}
+
+# A configuration names classes by _target_, older ones also by these.
+_OLD_CLASS_KEYS = ("target", "cls")
+# NeMo also allows functions, some of which write files; this one makes the decoder of Canary.
+_FUNCTION = "get_nemo_transformer"
+_PART = re.compile(
+    r"(nemo\.collections\.(asr|common)|nemo\.core|torch\.(nn|optim))(\.[a-z_0-9]+)*"
+    rf"\.([A-Z]\w*|{_FUNCTION})"
+)
+# They fetch what they are told to: code from Hugging Face (trust_remote_code), other models.
+_FETCHING = re.compile(r".*\.(AutoTokenizer|\w*Diarizer)")
+_REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
-class UnsafeModelError(ValueError):
-    """A ``.nemo`` file has a member that must not be unpacked."""
+class ModelFileError(ValueError):
+    """A ``.nemo`` file that cannot be used; says which, why, and what to do."""
+
+    remedy = ""
+
+
+class DamagedModelError(ModelFileError):
+    """A ``.nemo`` file is not whole, or is something else."""
+
+    remedy = "Fetch it again, and compare its size or checksum with those of its source"
+
+
+class UnsafeModelError(ModelFileError):
+    """A ``.nemo`` file would do more than give a model."""
+
+    remedy = "Get the model from a place that you trust, as NeMo's save_to() packs it"
+
+
+class ModelTooLargeError(ModelFileError):
+    """A ``.nemo`` file needs more space than there is to unpack it."""
+
+    remedy = "Make room, or set TMPDIR to a folder with more"
 
 
 def check_archive(path: str) -> None:
-    """Refuses a ``.nemo`` file, a tar or tar.gz, that holds more than plain files and folders.
+    """Refuses a ``.nemo`` file that is damaged, or that would do harm when it is loaded.
 
-    Only the headers of the members are read, one after the other; a tar.gz must be decompressed to
-    find them. A file that is no tar is left to the loader, which says what is wrong with it.
-
-    NeMo 3.0 (``nemo/utils/tar_utils.py``) leaves out links and names that lead elsewhere, with a
-    warning, fails at devices, and takes the last of several members of one name. Older ones unpack
-    them all. No model is packed like that, so here the whole file is refused.
+    All of it is read once, which takes a second or so for each GB. A tar.gz, as NeMo wrote them
+    before 1.7, is decompressed into a temporary file, which is gone afterwards.
 
     Args:
         path: of a local file.
 
     Raises:
-        UnsafeModelError: a member is not a plain file or folder with a relative name of its own.
+        ModelFileError: it is damaged, unsafe or too large; see the classes.
         OSError: the file cannot be read.
     """
-    seen: set[str] = set()
-    for member in _members(path):
+    try:
+        with _plain_tar(path) as file:
+            members = _checked_members(file)
+            _check_space(sum(member.size for member in members.values()))
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for name, member in members.items():
+                    if name.endswith(CONFIG):
+                        _check_config(_content(tar, member), member)
+                    elif name.endswith(WEIGHTS):
+                        _check_weights(_content(tar, member), member)
+    except ModelFileError as error:
+        raise type(error)(f"{path}: {error}. {error.remedy}") from error.__cause__
+
+
+# ------------------------------------------------------------------------------------- the tar
+
+
+@contextmanager
+def _plain_tar(path: str) -> Iterator[BinaryIO]:
+    """The file, or what it is when it is decompressed; NeMo too tries a plain tar first."""
+    with open(path, "rb") as file:
+        beginning = file.read(tarfile.BLOCKSIZE)
+        if not beginning.startswith(b"\x1f\x8b") or _is_header(beginning):
+            yield file
+        else:
+            with tempfile.TemporaryFile() as plain:
+                file.seek(0)
+                _decompress(file, plain)
+                yield cast(BinaryIO, plain)
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _decompress(source: BinaryIO, target: IO[bytes]) -> None:
+    """Decompresses a gzip file, unless it grows too much."""
+    size = os.fstat(source.fileno()).st_size
+    growth = max(SMALL_BYTES, MOST_GROWTH * size)
+    with _damage_named(), gzip.GzipFile(fileobj=source) as stream:
+        while block := stream.read(2**20):
+            if target.tell() + len(block) > growth:
+                raise UnsafeModelError(
+                    f"is {size} bytes, but more than {growth} when it is decompressed; no model is"
+                )
+            target.write(block)
+            _check_space(target.tell())
+
+
+def _check_space(size: int) -> None:
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if size > free:
+        raise ModelTooLargeError(
+            f"takes {size} bytes or more unpacked, and {tempfile.gettempdir()}, where it is "
+            f"unpacked, has {free} bytes free"
+        )
+
+
+class _Headers:
+    """A tar of which the headers alone are read; they may claim to be of any length."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._left = MOST_HEADER_BYTES
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        self._left -= size
+        if self._left < 0:
+            raise UnsafeModelError(f"has more than {MOST_HEADER_BYTES} bytes of headers")
+        return self._file.read(size)
+
+
+def _checked_members(file: BinaryIO) -> dict[str, tarfile.TarInfo]:
+    """The members by their names, none of which would do harm when it is unpacked.
+
+    NeMo 3.0 (``nemo/utils/tar_utils.py``) leaves out links and names that lead elsewhere, with a
+    warning, fails at devices, and takes the last of several members of one name. Older ones unpack
+    them all. No model is packed like that, so here the whole file is refused.
+    """
+    members: dict[str, tarfile.TarInfo] = {}
+    for member in _whole_members(file):
         fault = _fault(member)
         # Some file systems take names for the same that differ in case or Unicode form.
         name = unicodedata.normalize("NFC", posixpath.normpath(member.name)).casefold()
-        if fault is None and name in seen:
+        if fault is None and name in members:
             fault = "has the name of an earlier one, which it would replace"
         if fault is not None:
             raise UnsafeModelError(
-                f"{path}: is not safe to unpack: its member {member.name[:100]!r} {fault}. Get the "
-                "model from a place that you trust, or pack it again from plain files and folders."
+                f"is not safe to unpack: its member {member.name[:100]!r} {fault}"
             )
-        seen.add(name)
+        members[name] = member
+    for name in (CONFIG, WEIGHTS):
+        if name not in members:
+            raise DamagedModelError(f"has no {name}, so it is no model, or only a part of one")
+    return members
 
 
-def _members(path: str) -> Iterator[tarfile.TarInfo]:
-    """The members that NeMo finds in it, which tries these two modes alone, in this order."""
-    try:
+def _whole_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar, after the last of which nothing may come."""
+    with _damage_named():
+        file.seek(0)
         try:
-            tar = tarfile.open(path, "r:")  # noqa: SIM115 - closed below
-        except tarfile.ReadError:
-            tar = tarfile.open(path, "r:gz")  # noqa: SIM115
-        with tar:
-            yield from tar
-    except _UNREADABLE:
-        return
+            tar = tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:")  # noqa: SIM115
+        except tarfile.ReadError as error:
+            raise DamagedModelError(_what_it_is(file)) from error
+        yield from tar
+        whole = file.seek(0, os.SEEK_END) % tarfile.BLOCKSIZE == 0
+        file.seek(tar.offset)
+        while whole and (block := file.read(2**20)):
+            whole = not block.strip(b"\0")
+    if not whole:
+        raise DamagedModelError("is cut short or damaged: it does not end as a tar does")
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Gives what ``tarfile``, which NeMo reads with as well, raises at a damaged file one name."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        raise DamagedModelError(f"is cut short or damaged: {error}") from error
+
+
+def _what_it_is(file: BinaryIO) -> str:
+    file.seek(0)
+    beginning = file.read(tarfile.BLOCKSIZE)
+    if not beginning:
+        return "is empty"
+    for start, meaning in _BEGINNINGS.items():
+        if beginning.lstrip().startswith(start):
+            return meaning
+    return "is neither a tar nor a tar.gz, or is cut short near its beginning"
 
 
 def _fault(member: tarfile.TarInfo) -> str | None:
@@ -87,4 +259,113 @@ def _fault(member: tarfile.TarInfo) -> str | None:
     # It would be read for ever: CVE-2025-8194.
     if member.size < 0:
         return "has a negative size"
+    # NeMo makes the folder where they lie the current one, from which Python may import.
+    if name.casefold().endswith(_CODE):
+        return "is code or a pickle, which a model has no use for"
     return None
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    file = tar.extractfile(member)
+    if file is None:
+        raise DamagedModelError(f"has a folder in the place of {member.name}")
+    return file
+
+
+# --------------------------------------------------------------------------- the configuration
+
+
+def _check_config(file: IO[bytes], member: tarfile.TarInfo) -> None:
+    """Refuses a configuration that names anything but parts of a speech model.
+
+    NeMo has a list of its own, by which a configuration may also call functions that write files,
+    and a tokenizer that runs code from Hugging Face.
+    """
+    if member.size > MOST_CONFIG_BYTES:
+        raise UnsafeModelError(f"has a {member.name} of {member.size} bytes, too long for one")
+    try:
+        root = yaml.compose(file.read().decode(), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise DamagedModelError(f"its {member.name} is not YAML: {cause}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise DamagedModelError(f"its {member.name} holds no settings")
+    for key, node in _settings(root):
+        fault = _config_fault(key, node)
+        if fault is not None:
+            raise UnsafeModelError(f"is not safe to load: its {member.name} {fault}")
+
+
+def _settings(root: Any) -> Iterator[tuple[str | None, Any]]:
+    """Every node of a YAML document, with its key; those behind an alias, each time again."""
+    waiting: list[tuple[str | None, Any]] = [(None, root)]
+    for _ in range(MOST_CONFIG_NODES):
+        if not waiting:
+            return
+        key, node = waiting.pop()
+        yield key, node
+        if isinstance(node, yaml.MappingNode):
+            waiting += [(str(name.value), value) for name, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(None, value) for value in node.value]
+    raise UnsafeModelError("its configuration grows without end by its aliases")
+
+
+def _config_fault(key: str | None, node: Any) -> str | None:
+    """What is wrong with one setting."""
+    value = node.value if isinstance(node.value, str) else ""
+    if "python/" in node.tag and ":pathlib." not in node.tag:
+        return f"makes an object of Python ({node.tag[:100]})"
+    if key == "_target_" or (key in _OLD_CLASS_KEYS and re.search(r"[.$]", value)):
+        if not _is_part(value):
+            return f"names {(value or node.tag)[:100]!r}, which is no part of a speech model"
+    elif "${" in value and not _REFERENCE.fullmatch(value):
+        return f"has a value that is computed when it is loaded, {value[:100]!r}"
+    return None
+
+
+def _is_part(name: str) -> bool:
+    """Whether a name is that of a speech model or of something that one is made of."""
+    return bool(_PART.fullmatch(name)) and not _FETCHING.fullmatch(name)
+
+
+# --------------------------------------------------------------------------------- the weights
+
+
+def _check_weights(file: IO[bytes], member: tarfile.TarInfo) -> None:
+    """Refuses weights that are damaged, or more than tensors.
+
+    torch compares no checksums, and refuses what is more than tensors only as long as
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is not set.
+    """
+    import torch
+
+    if not member.size:
+        raise DamagedModelError(f"its {member.name} is empty")
+    try:
+        if zipfile.is_zipfile(file):
+            _check_zip(zipfile.ZipFile(file), member)
+        file.seek(0)
+        weights = torch.load(file, map_location="meta", weights_only=True)
+    except ModelFileError:
+        raise
+    except pickle.UnpicklingError as error:
+        used = re.search(r"GLOBAL (\S+)", str(error))
+        raise UnsafeModelError(
+            f"is not safe to load: its {member.name} is no pickle of tensors alone"
+            + (f", but would use {used[1]}" if used else "")
+        ) from error
+    except Exception as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+        raise DamagedModelError(f"its {member.name} cannot be read: {cause}") from error
+    if not isinstance(weights, dict):
+        raise DamagedModelError(f"its {member.name} holds no tensors by name")
+
+
+def _check_zip(archive: zipfile.ZipFile, member: tarfile.TarInfo) -> None:
+    unpacked = sum(record.file_size for record in archive.infolist())
+    if unpacked > 2 * member.size:
+        raise UnsafeModelError(f"its {member.name} grows to {unpacked} bytes in memory")
+    damaged = archive.testzip()
+    if damaged is not None:
+        raise DamagedModelError(f"its {member.name} is damaged: the checksum of {damaged} is wrong")

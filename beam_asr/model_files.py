@@ -14,6 +14,11 @@ from beam_asr.storage import Storage, is_local, local_path
 
 CACHE = "BEAM_ASR_CACHE"
 
+# What of a model file its digest reads; a smaller file, whole.
+DIGEST_BLOCKS = 16
+DIGEST_BLOCK_BYTES = 2**16
+DIGEST_END_BYTES = 2**20
+
 
 def is_file_name(model_name: str) -> bool:
     """Whether the name is a path or URI of a ``.nemo`` file rather than one of a hub."""
@@ -44,22 +49,64 @@ def local_copy(storage: Storage, uri: str) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
     """
     if is_local(uri):
         path = local_path(uri)
+        if os.path.isdir(path):
+            raise IsADirectoryError(
+                f"{path} is a folder, and a model is one file: pack it by 'tar -cf model.nemo -C "
+                f"{path} .'"
+            )
         if not os.path.isfile(path):
             raise FileNotFoundError(f"no file {path}")
         return path
     with machine_lock(uri):
         copy = cache_folder() / f"{_key(uri, storage.fingerprint(uri))}.nemo"
         if not copy.exists():
-            with (
-                storage.open(uri) as source,
-                tempfile.NamedTemporaryFile(dir=copy.parent, delete=False) as target,
-            ):
-                shutil.copyfileobj(source, target, 1 << 22)
-            os.replace(target.name, copy)
+            with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
+                part = Path(folder, copy.name)
+                with storage.open(uri) as source, part.open("wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 22)
+                os.replace(part, copy)
         return str(copy)
+
+
+def digest(storage: Storage, name: str) -> str:
+    """What tells the content of a model file from others', wherever it lies and however old it is.
+
+    It is made of the file's size, blocks spread evenly over it, and its end, 2 MiB in all, so that
+    a file on a store is not fetched whole. A model that was trained further differs in most blocks.
+    Where few weights were changed, the end of the file tells: the weights are the last member of
+    the tar, and a zip, whose directory is at its end and holds a checksum of each tensor. Two
+    models of one digest are not made by chance, but can be made on purpose.
+
+    Args:
+        name: path or URI of the file.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    with storage.open(name, first_block=DIGEST_BLOCK_BYTES) as file:
+        size = file.seek(0, os.SEEK_END)
+        content = hashlib.sha256(str(size).encode())
+        for start, length in _sample(size):
+            file.seek(start)
+            content.update(file.read(length))
+    return content.hexdigest()
+
+
+def _sample(size: int) -> list[tuple[int, int]]:
+    """The places and lengths of what is read of a file of so many bytes."""
+    end = size - DIGEST_END_BYTES
+    last = end - DIGEST_BLOCK_BYTES
+    if last < DIGEST_BLOCKS * DIGEST_BLOCK_BYTES:
+        return [(0, size)]
+    starts = [block * last // (DIGEST_BLOCKS - 1) for block in range(DIGEST_BLOCKS)]
+    return [(start, DIGEST_BLOCK_BYTES) for start in starts] + [(end, DIGEST_END_BYTES)]
 
 
 def _key(*parts: str) -> str:
