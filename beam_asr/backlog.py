@@ -11,6 +11,7 @@ import numpy as np
 
 from beam_asr import batching, containment
 from beam_asr.manifest import Clip
+from beam_asr.model_errors import ModelError
 from beam_asr.model_host import ModelHost, Pass
 from beam_asr.nemo_recognizer import Recognition, seconds_taken
 
@@ -19,6 +20,8 @@ MOST_SECONDS = 20 * 60  # that wait: 77 MB at 16 kHz
 MOST_BATCHES = 4  # that wait, of a device whose batches are so long that this is more
 GROWTH = 1.5  # by which more may wait each time; then 2.5 times what was given is read meanwhile
 SHARE = 1 / 3  # of the audio that waits, given at a time
+# Times as much audio as may wait at most; when so much has come after a clip, it waits no longer.
+MOST_WAIT = 2.0
 
 
 class Result(NamedTuple):
@@ -27,11 +30,13 @@ class Result(NamedTuple):
     Attributes:
         heard: the text, or why there is none.
         attempts: the forward passes that it took part in.
+        seconds: of its audio.
     """
 
     clip: Clip
     heard: Recognition | Exception
     attempts: int
+    seconds: float
 
 
 class Batch(NamedTuple):
@@ -45,6 +50,20 @@ class Batch(NamedTuple):
     audio_seconds: float
     padded_seconds: float
     passes: list[Pass]
+
+
+class _Waiting(NamedTuple):
+    """A clip that waits for the model.
+
+    Attributes:
+        seconds: as the model takes it.
+        place: seconds of audio up to it, of all that were ever added.
+    """
+
+    clip: Clip
+    waveform: np.ndarray
+    seconds: float
+    place: float
 
 
 class _Given(NamedTuple):
@@ -64,6 +83,9 @@ class Backlog:
     clips that come later may be added. The results of the share before are taken then, so that the
     model always has a share to work on while more is read.
 
+    A clip that has waited for long is given with its batch, whatever that costs: the results of the
+    clips that came with it are kept only when it is done too.
+
     Args:
         batch_size: most clips in a batch.
         max_batch_seconds: most padded seconds in a batch; None leaves it to the model's device.
@@ -74,21 +96,21 @@ class Backlog:
         self._batch_size = batch_size
         self._max_batch_seconds = max_batch_seconds
         self._began = time.monotonic()
-        self._clips: list[Clip] = []
-        self._waveforms: list[np.ndarray] = []
-        self._seconds = 0.0
+        self._waiting: list[_Waiting] = []
+        self._seconds = 0.0  # that wait
+        self._added = 0.0
         self._enough: float = FIRST_SECONDS
         self._given: list[_Given] = []
 
     def add(self, clip: Clip, waveform: np.ndarray) -> Iterator[Batch]:
         """Takes in a clip; gives the batches that are done, if it is time to look."""
-        self._clips.append(clip)
-        self._waveforms.append(waveform)
-        self._seconds += seconds_taken(waveform, self._host.sample_rate)
-        most = max(MOST_SECONDS, MOST_BATCHES * self._budget)
+        seconds = seconds_taken(waveform, self._host.sample_rate)
+        self._added += seconds
+        self._seconds += seconds
+        self._waiting.append(_Waiting(clip, waveform, seconds, self._added))
         before: list[_Given] = []
-        if self._seconds >= min(self._enough, most):
-            self._enough = min(self._enough, most) * GROWTH
+        if self._seconds >= min(self._enough, self._most):
+            self._enough = min(self._enough, self._most) * GROWTH
             before, self._given = self._given, self._give(SHARE)
         return map(self._take, before)
 
@@ -102,41 +124,47 @@ class Backlog:
         budget = self._max_batch_seconds or self._host.default_batch_seconds
         return min(budget, self._host.most_batch_seconds)
 
+    @property
+    def _most(self) -> float:
+        """Seconds that may wait."""
+        return max(MOST_SECONDS, MOST_BATCHES * self._budget)
+
     def _give(self, share: float) -> list[_Given]:
-        rate = self._host.sample_rate
-        taken = [seconds_taken(waveform, rate) for waveform in self._waveforms]
+        taken = [each.seconds for each in self._waiting]
+        latest = self._added - MOST_WAIT * self._most
+        overdue = {index for index, each in enumerate(self._waiting) if each.place < latest}
         plan = batching.plan_cheapest(
-            taken, share, self._budget, self._batch_size, self._host.batch_overhead_seconds
+            taken, share, self._budget, self._batch_size, self._host.batch_overhead_seconds, overdue
         )
-        given = []
-        for indices in plan:
-            waveforms = [self._waveforms[index] for index in indices]
-            done = self._host.submit(waveforms, self._began)
-            padded = batching.padded_seconds([taken[index] for index in indices])
-            given.append(_Given([self._clips[index] for index in indices], waveforms, padded, done))
+        given = [self._submit([self._waiting[index] for index in indices]) for indices in plan]
         gone = {index for indices in plan for index in indices}
-        left = [index for index in range(len(taken)) if index not in gone]
-        self._clips = [self._clips[index] for index in left]
-        self._waveforms = [self._waveforms[index] for index in left]
-        self._seconds = sum(taken[index] for index in left)
+        self._waiting = [each for index, each in enumerate(self._waiting) if index not in gone]
+        self._seconds = sum(each.seconds for each in self._waiting)
         return given
+
+    def _submit(self, batch: list[_Waiting]) -> _Given:
+        clips, waveforms = [each.clip for each in batch], [each.waveform for each in batch]
+        done = self._host.submit(waveforms, self._began, [clip.audio for clip in clips])
+        padded = batching.padded_seconds([each.seconds for each in batch])
+        return _Given(clips, waveforms, padded, done)
 
     def _take(self, given: _Given) -> Batch:
         passes: list[Pass] = []
 
-        def transcribe(indices: Sequence[int]) -> list[Recognition]:
+        def transcribe(indices: Sequence[int]) -> list[Recognition | ModelError]:
             whole = len(indices) == len(given.clips)
             done = given.done
             if not whole:
                 waveforms = [given.waveforms[index] for index in indices]
-                done = self._host.submit(waveforms, time.monotonic())
+                names = [given.clips[index].audio for index in indices]
+                done = self._host.submit(waveforms, time.monotonic(), names)
             passes.append(done.result())
             return passes[-1].results
 
         heard = containment.apply_to_each(transcribe, range(len(given.clips)))
-        audio = sum(map(len, given.waveforms)) / self._host.sample_rate
+        seconds = [len(waveform) / self._host.sample_rate for waveform in given.waveforms]
         results = [
-            Result(clip, each, attempts)
-            for clip, (each, attempts) in zip(given.clips, heard, strict=True)
+            Result(clip, each, attempts, audio)
+            for clip, (each, attempts), audio in zip(given.clips, heard, seconds, strict=True)
         ]
-        return Batch(results, audio, given.padded_seconds, passes)
+        return Batch(results, sum(seconds), given.padded_seconds, passes)

@@ -10,7 +10,7 @@ limits are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -68,6 +68,7 @@ def plan_cheapest(
     max_batch_seconds: float,
     batch_size: int,
     overhead_seconds: float = math.inf,
+    overdue: Collection[int] = (),
 ) -> list[list[int]]:
     """The batches of a plan that cost least for the audio they hold, until they hold a share of it.
 
@@ -76,9 +77,10 @@ def plan_cheapest(
     Args:
         share: of all seconds, above 0; 1 is the whole plan. At least one batch is given, if there
             are clips.
+        overdue: clips whose batches are given in any case, and before all others.
 
     Returns:
-        As ``plan_batches``, whose further arguments are the same.
+        As ``plan_batches``, which has the other arguments too.
     """
     plan = plan_batches(seconds, max_batch_seconds, batch_size, overhead_seconds)
     held = [sum(seconds[index] for index in batch) for batch in plan]
@@ -86,9 +88,11 @@ def plan_cheapest(
         (padded_seconds([seconds[index] for index in batch]) + overhead_seconds) / audio
         for batch, audio in zip(plan, held, strict=True)
     ]
+    urgent = set(overdue)
+    late = [not urgent.isdisjoint(batch) for batch in plan]
     chosen, left = set(), share * sum(seconds)
-    for number in sorted(range(len(plan)), key=costs.__getitem__):
-        if left <= 0 and share < 1:
+    for number in sorted(range(len(plan)), key=lambda each: (not late[each], costs[each])):
+        if left <= 0 and share < 1 and not late[number]:
             break
         chosen.add(number)
         left -= held[number]

@@ -5,7 +5,11 @@ In two halves, so that on a GPU one batch can be decoded while the next one is e
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
+
+from beam_asr.model_errors import NotFiniteError
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +33,12 @@ class Family(Protocol):
             What ``decode`` takes. Of shape (batch, ...) each.
         """
 
+    def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
+        """Whether there is neither NaN nor infinity in a clip: bool of shape (batch,).
+
+        Only a clip's own frames count. Nothing waits for the device.
+        """
+
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         """NeMo's hypotheses, one for each clip, or a list of the n best."""
 
@@ -43,6 +53,11 @@ class Ctc:
     def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         log_probs, frames, _ = self._model(input_signal=signal, input_signal_length=lengths)
         return log_probs, frames
+
+    def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
+        log_probs, frames = encoded
+        # A token that is ruled out is infinitely improbable; that all of them are makes no sense.
+        return _within(log_probs.amax(dim=2).isfinite(), frames)
 
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         log_probs, frames = encoded
@@ -64,6 +79,10 @@ class Transducer:
             )
         encoded, frames = self._model(**inputs)
         return encoded, frames
+
+    def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
+        states, frames = encoded
+        return _within(_all_finite(states, dim=1), frames)
 
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         states, frames = encoded
@@ -92,6 +111,10 @@ class Multitask:
     def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         _, _, states, mask = self._model(input_signal=signal, input_signal_length=lengths)
         return states, mask
+
+    def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
+        states, mask = encoded
+        return (_all_finite(states, dim=2) | ~mask.bool()).all(dim=1)
 
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         states, mask = encoded
@@ -127,12 +150,39 @@ class Other:
     def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return signal, lengths
 
+    def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
+        signal, lengths = encoded
+        return _within(signal.isfinite(), lengths)
+
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         signal, lengths = (tensor.cpu().numpy() for tensor in encoded)
         waveforms = [row[:length] for row, length in zip(signal, lengths, strict=True)]
-        results = self._model.transcribe(waveforms, batch_size=len(waveforms), verbose=False)
+        with self._finite_states():
+            results = self._model.transcribe(waveforms, batch_size=len(waveforms), verbose=False)
         # Some models give (best, all) for transducer decoding.
         return results[0] if isinstance(results, tuple) else results
+
+    @contextlib.contextmanager
+    def _finite_states(self) -> Iterator[None]:
+        """Fails at its end if the encoder, where it is one as NeMo's are, gave other states."""
+        finite: list[torch.Tensor] = []
+
+        def look(_module: Any, _inputs: Any, outputs: Any) -> None:
+            with contextlib.suppress(AttributeError, TypeError, ValueError):
+                states, frames = outputs
+                finite.append(_within(_all_finite(states, dim=1), frames).all())
+
+        encoder: Any = getattr(self._model, "encoder", None)
+        if not hasattr(encoder, "register_forward_hook"):
+            yield
+            return
+        hook = encoder.register_forward_hook(look)
+        try:
+            yield
+        finally:
+            hook.remove()
+        if not all(map(bool, finite)):
+            raise NotFiniteError
 
 
 def family_of(model: Any) -> Family:
@@ -146,3 +196,14 @@ def family_of(model: Any) -> Family:
     if isinstance(model, models.EncDecCTCModel):
         return Ctc(model)
     return Other(model)
+
+
+def _all_finite(states: torch.Tensor, dim: int) -> torch.Tensor:
+    """Whether each frame is free of NaN and infinity, which a least and a largest value keep."""
+    return states.amin(dim).isfinite() & states.amax(dim).isfinite()
+
+
+def _within(frames_finite: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Whether all of a clip's own frames are; bool of shape (batch,), of (batch, frames)."""
+    places = frames_finite.new_ones(frames_finite.shape[1:]).cumsum(0)  # from 1
+    return (frames_finite | (places > frames[:, None])).all(dim=1)

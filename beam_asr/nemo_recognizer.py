@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from beam_asr import batch_budget, device_memory, families
+from beam_asr import batch_budget, cpu_memory, device_memory, families
 from beam_asr.batch_budget import Budget, Trial
 from beam_asr.decoding_graphs import DecodingGraphs
+from beam_asr.model_errors import ModelError, NotFiniteError
 
 if TYPE_CHECKING:
     import torch
@@ -49,10 +50,12 @@ class Encoded(NamedTuple):
 
     Attributes:
         tensors: what its decoder takes.
+        finite: for each clip, whether it is free of NaN and infinity; one that is not, is blank.
         done: the event of the device by which they are there.
     """
 
     tensors: tuple[torch.Tensor, ...]
+    finite: torch.Tensor
     done: Any
 
 
@@ -76,6 +79,7 @@ class NemoRecognizer:
         self._decoding_stream = self._streams.Stream()
         self._budget = Budget(CPU_BATCH_SECONDS, CPU_OVERHEAD_SECONDS)
         self._warm_for = 0
+        self._cpu_memory = cpu_memory.Guard(self._encode_noise)
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
         # As transcribe() does: no noise added, no frames beyond the batch's longest.
@@ -106,14 +110,19 @@ class NemoRecognizer:
     def encode(self, waveforms: Sequence[np.ndarray]) -> Encoded:
         import torch
 
+        if self._device.type == "cpu":
+            longest = max(map(len, waveforms)) / self.sample_rate
+            self._cpu_memory.check(len(waveforms), longest)
         self._model.eval()  # transcribe(), by anyone, leaves parts of it in train mode
         with torch.inference_mode():
             tensors = self._family.encode(*self._batch(waveforms))
+            finite = self._family.finite(*tensors)
+            _blank(tensors[0], ~finite)
         done = self._streams.Event()
         done.record()
-        return Encoded(tensors, done)
+        return Encoded(tensors, finite, done)
 
-    def decode(self, encoded: Encoded) -> list[Recognition]:
+    def decode(self, encoded: Encoded) -> list[Recognition | ModelError]:
         import torch
 
         clips = len(encoded.tensors[0])
@@ -122,19 +131,23 @@ class NemoRecognizer:
             # A transducer's states are of shape (batch, width, frames).
             with self._graphs.fitting(clips, encoded.tensors[0].shape[-1]):
                 hypotheses = self._family.decode(*encoded.tensors)
-            recognitions = [Recognition(_text(hypothesis)) for hypothesis in hypotheses]
+            texts = [_text(hypothesis) for hypothesis in hypotheses]
+            finite = encoded.finite.tolist()
             # Whoever gets the memory of the batch next works in the other stream.
             finished = self._streams.Event()
             finished.record()
             finished.synchronize()
-        if len(recognitions) != clips:
+        if len(texts) != clips:
             raise RuntimeError(
-                f"the model {self._name!r} gave {len(recognitions)} results for {clips} clips; "
+                f"the model {self._name!r} gave {len(texts)} results for {clips} clips; "
                 "their order cannot be trusted"
             )
-        return recognitions
+        return [
+            Recognition(text) if is_finite else NotFiniteError()
+            for text, is_finite in zip(texts, finite, strict=True)
+        ]
 
-    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition]:
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition | ModelError]:
         """Both halves, of one batch."""
         return self.decode(self.encode(waveforms)) if waveforms else []
 
@@ -155,17 +168,21 @@ class NemoRecognizer:
             description["cuda_graphs"] = self._graphs.mode
         return description
 
+    def _encode_noise(self, seconds: float) -> Encoded:
+        return self.encode([_noise(seconds, self.sample_rate)])
+
     def _capture_graphs(self, batch_size: int) -> None:
         """Captures the decoding graphs at their ceiling."""
         if not self._graphs.wanted:
             return
         import torch
 
-        states, lengths = self.encode([_noise(TRIAL_SECONDS, self.sample_rate)]).tensors
+        states, lengths = self._encode_noise(TRIAL_SECONDS).tensors
         frames = round(states.shape[-1] * LONGEST_GRAPH_SECONDS / TRIAL_SECONDS)
         with torch.inference_mode():
             empty = states.new_zeros(batch_size, states.shape[1], frames)
-            encoded = Encoded((empty, lengths.new_ones(batch_size)), self._streams.Event())
+            lengths = lengths.new_ones(batch_size)
+            encoded = Encoded((empty, lengths), lengths.bool(), self._streams.Event())
         self._streams.synchronize()
         self._graphs.capture(lambda: self.decode(encoded), batch_size, frames)
 
@@ -236,6 +253,11 @@ def seconds_taken(waveform: np.ndarray, sample_rate: int) -> float:
 def _pad_both_sides(waveform: np.ndarray, shortest: int) -> np.ndarray:
     missing = max(0, shortest - len(waveform))
     return np.pad(waveform, (missing // 2, missing - missing // 2)) if missing else waveform
+
+
+def _blank(states: torch.Tensor, clips: torch.Tensor) -> None:
+    """Zeros some clips: of NaN a decoder might make tokens without end."""
+    states.masked_fill_(clips.view(-1, *[1] * (states.dim() - 1)), 0.0)
 
 
 def _noise(seconds: float, rate: int) -> np.ndarray:

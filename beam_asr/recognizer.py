@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from beam_asr import model_archive, model_files
+from beam_asr.model_errors import ModelError
 from beam_asr.nemo_recognizer import NemoRecognizer, Recognition
 from beam_asr.options import DECODERS, DEVICES, PRECISIONS
 from beam_asr.storage import Storage
@@ -58,12 +59,12 @@ class Recognizer(Protocol):
             What ``decode`` takes.
         """
 
-    def decode(self, encoded: Any) -> list[Recognition]:
+    def decode(self, encoded: Any) -> list[Recognition | ModelError]:
         """The second half of a forward pass.
 
         Returns:
-            One result for each waveform, in their order. A clip's text does not depend on its
-            neighbours in the batch.
+            One result for each waveform, in their order; an error for one that the model cannot
+            transcribe. A clip's text does not depend on its neighbours in the batch.
         """
 
     def describe(self) -> dict[str, str]:

@@ -62,16 +62,18 @@ class Host:
         self.seconds = []  # of audio of each batch
         self.padded = []
         self.since = []
+        self.names = []
         self.waited_for = []  # places of batches, and how many had been submitted by then
         self.passes = []
 
-    def submit(self, waveforms, since=math.inf):
+    def submit(self, waveforms, since=math.inf, names=()):
         place = len(self.batches)
         self.batches.append([int(waveform[0]) for waveform in waveforms])
         taken = [max(len(waveform) / RATE, 1.0) for waveform in waveforms]
         self.seconds.append(sum(map(len, waveforms)) / RATE)
         self.padded.append(len(taken) * max(taken))
         self.since.append(since)
+        self.names.append(list(names))
         return Answer(lambda answer: self._answer(answer, place, waveforms))
 
     def _answer(self, answer, place, waveforms):
@@ -321,6 +323,14 @@ def test_every_pass_that_worked_is_told_with_its_batch(samples, data):
         assert in_passes == in_results
 
 
+@given(few_lengths, st.data())
+def test_the_model_is_told_the_names_of_the_clips_it_gets(samples, data):
+    poison = data.draw(st.sets(st.integers(0, len(samples) - 1), max_size=2))
+    host = Host(poison=poison)
+    run(host, samples)
+    assert host.names == [[f"{number}.wav" for number in batch] for batch in host.batches]
+
+
 def test_a_batch_too_large_for_the_memory_is_divided_until_it_fits():
     host = Host(most_clips=3)
     batches = run(host, [40] * 16)
@@ -375,3 +385,37 @@ def test_clips_that_wait_go_together_better_than_window_by_window(seed):
 def cost_at_once(seconds):
     plan = batching.plan_batches(seconds, 40.0, 128, 2.0)
     return sum(batching.padded_seconds([seconds[i] for i in batch]) + 2.0 for batch in plan)
+
+
+def longest_wait(host, samples):
+    """Most seconds of audio that were added after a clip before its result came."""
+    waiting = Backlog(host, 128, None)
+    added, place, waited = 0.0, {}, []
+    for number, each in enumerate(samples):
+        added += max(each / RATE, 1.0)
+        place[number] = added
+        for batch in waiting.add(*clip_of(number, each)):
+            waited += [added - place.pop(number_of(result)) for result in batch.results]
+    waited += [added - each for each in place.values()]
+    return max(waited)
+
+
+def most_wait(budget):
+    """It is overdue, is given when enough waits again, and is taken when it does the next time."""
+    most = max(backlog.MOST_SECONDS, backlog.MOST_BATCHES * budget)
+    return (backlog.MOST_WAIT + 2) * most + 2 * 40
+
+
+@pytest.mark.parametrize("budget", [40.0, 600.0])
+@given(st.lists(st.integers(8, 320), min_size=1, max_size=12), st.integers(0, 100))
+def test_no_clip_waits_for_more_than_a_bounded_amount_of_audio(budget, samples, seed):
+    chance = random.Random(seed)
+    rare, common = samples[0], samples[1:] or [240]
+    stream = [rare if chance.random() < 0.002 else chance.choice(common) for _ in range(800)]
+    assert longest_wait(Host(budget), stream) <= most_wait(budget)
+
+
+@pytest.mark.parametrize("overhead", [0.5, 2.0, 20.0])
+def test_a_clip_that_goes_with_no_other_does_not_wait_for_one_for_ever(overhead):
+    """A second of audio among half minutes is the dearest batch of every plan."""
+    assert longest_wait(Host(60.0, overhead), [240] * 5 + [8] + [240] * 600) <= most_wait(60.0)

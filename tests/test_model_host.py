@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from beam_asr import model_host, recognizer
+from beam_asr import backlog, model_host, recognizer
+from beam_asr.manifest import Clip, Row
+from beam_asr.model_errors import ClipTooLongError
 from beam_asr.nemo_recognizer import Recognition
 
 
@@ -52,7 +55,7 @@ class Notes:
 @pytest.fixture
 def model(monkeypatch):
     notes = Notes()
-    monkeypatch.setattr(recognizer, "load", lambda *_: notes)
+    monkeypatch.setattr(recognizer, "load", lambda *_, **__: notes)
     return notes
 
 
@@ -154,7 +157,7 @@ def test_what_warming_up_finds_is_told(model):
 
 
 def test_a_model_that_cannot_be_loaded_leaves_no_thread_behind(monkeypatch):
-    def fails(*_):
+    def fails(*_, **__):
         raise recognizer.ModelLoadError("no such model")
 
     def threads():
@@ -185,3 +188,166 @@ def test_a_batch_that_is_done_is_not_held():
         gc.collect()
         time.sleep(0.01)
     assert gone() is None
+
+
+def test_a_clip_that_does_not_fit_alone_is_too_long(model):
+    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    model.errors["encode", 1] = torch.OutOfMemoryError("CUDA out of memory. Tried 20 GiB")
+    with pytest.raises(ClipTooLongError) as raised:
+        host.submit(batch(1, samples=36_000)).result(30)
+    assert "3600.0 s" in str(raised.value)
+    assert "offset and duration" in str(raised.value)
+    assert "Tried 20 GiB" in str(raised.value)
+    assert isinstance(raised.value.__cause__, torch.OutOfMemoryError)
+    assert host.most_batch_seconds == float("inf"), "of batches of other clips it says nothing"
+
+
+class Cramped(Notes):
+    """A model whose device, in one half of a pass, has room for batch 2 only without another."""
+
+    def __init__(self, half):
+        super().__init__()
+        self.half = half
+        self.begun = set()
+        self.tried = []
+
+    def _do(self, what, name):
+        self.begun.add(name)
+        self.tried.append((what, name))
+        if (what, name) == (self.half, 2) and len(self.begun) > 1:
+            self.begun.remove(name)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        super()._do(what, name)
+        if what == "decode":
+            self.begun.remove(name)
+
+
+@pytest.mark.parametrize("half", ["encode", "decode"])
+def test_a_clip_is_not_too_long_before_it_had_the_memory_for_itself(monkeypatch, half):
+    model = Cramped(half)
+    monkeypatch.setattr(recognizer, "load", lambda *_, **__: model)
+    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    done = submitted_together(host, model, [1, 2, 3])
+    assert [each.result(30).results[0].text for each in done] == ["1", "2", "3"]
+    assert model.tried.count((half, 2)) == 2, "the second time alone"
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize("half", ["encode", "decode"])
+def test_whatever_the_model_raises_no_caller_waits_for_ever(model, half, error):
+    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    model.errors[half, 2] = error
+    done = submitted_together(host, model, [1, 2, 3])
+    assert done[0].result(30).results[0].text == "1"
+    with pytest.raises(type(error)):
+        done[1].result(30)
+    assert done[2].result(30).results[0].text == "3"
+
+
+def test_a_failure_says_what_happened_in_one_short_line(model):
+    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    model.errors["encode", 1] = ValueError(f"poison: {torch.zeros(50, 50)}\n" + "x" * 1_000_000)
+    with pytest.raises(ValueError, match=r"^poison: tensor\(...\) x+\.\.\.$") as raised:
+        host.submit(batch(1)).result(30)
+    assert len(str(raised.value)) <= 500
+
+
+# How the budget is found.
+
+RATE = 10
+
+
+class Memory(Notes):
+    """A model whose device holds so many padded seconds, and 20 times as many of one clip."""
+
+    default_batch_seconds = 400.0
+    batch_overhead_seconds = float("inf")  # batches are filled as far as they go
+
+    def __init__(self, holds):
+        super().__init__()
+        self.holds = holds
+        self.passes = []  # clips, padded seconds, whether they fitted
+
+    def encode(self, waveforms):
+        padded = len(waveforms) * max(max(map(len, waveforms)) / RATE, 1.0)
+        fits = padded <= self.holds * (20 if len(waveforms) == 1 else 1)
+        self.passes.append((len(waveforms), padded, fits))
+        if not fits:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
+        return waveforms
+
+    def decode(self, waveforms):
+        return [Recognition("heard")] * len(waveforms)
+
+    def padded(self, fits):
+        return [padded for clips, padded, each in self.passes if each is fits and clips > 1]
+
+
+class Feed:
+    """Hands clips of one to thirty seconds, and others, to a model through a backlog."""
+
+    def __init__(self, monkeypatch, memory):
+        monkeypatch.setattr(recognizer, "load", lambda *_, **__: memory)
+        self.host = model_host.ModelHost(model_host.ModelSpec("any"))
+        self._backlog = backlog.Backlog(self.host, 128, None)
+        self._chance = random.Random(0)
+        self.failed = []
+
+    def clips(self, count):
+        for _ in range(count):
+            self.clip(30 ** self._chance.random())
+
+    def clip(self, seconds):
+        waveform = np.ones(round(seconds * RATE), np.float32)
+        self._take(self._backlog.add(Clip(Row("{}"), "x.wav", 0.0, None), waveform))
+
+    def end(self):
+        self._take(self._backlog.drain())
+
+    def _take(self, batches):
+        for batch in batches:
+            self.failed += [each.heard for each in batch.results if not hasattr(each.heard, "text")]
+
+
+@pytest.mark.parametrize("holds", [330.0, 100.0, 45.0])
+def test_the_budget_settles_just_below_what_the_memory_holds(monkeypatch, holds):
+    memory = Memory(holds)
+    feed = Feed(monkeypatch, memory)
+    feed.clips(3000)
+    assert 0.85 * holds <= feed.host.most_batch_seconds <= holds
+    settled = len(memory.passes)
+    feed.clips(1000)
+    feed.end()
+    assert feed.failed == []
+    assert len(memory.padded(fits=False)) <= 0.05 * len(memory.passes)
+    later = [padded for clips, padded, _ in memory.passes[settled:-20] if clips > 1]
+    assert np.median(later) >= 0.75 * holds
+
+
+def test_a_giant_clip_costs_the_others_nothing(monkeypatch):
+    memory = Memory(300.0)
+    feed = Feed(monkeypatch, memory)
+    feed.clips(500)
+    before = feed.host.most_batch_seconds
+    for _ in range(20):
+        feed.clip(9000.0)
+        feed.clips(30)
+    feed.end()
+    assert [type(each) for each in feed.failed] == [ClipTooLongError] * 20
+    assert "9000.0 s" in str(feed.failed[0])
+    assert feed.host.most_batch_seconds >= 0.85 * min(before, 300.0)
+
+
+def test_memory_that_is_short_for_a_moment_does_not_make_batches_tiny_for_ever(monkeypatch):
+    memory = Memory(300.0)
+    feed = Feed(monkeypatch, memory)
+    feed.clips(500)
+    memory.holds = 2.0  # another process has taken the rest
+    feed.clips(200)
+    memory.holds = 300.0
+    tiny = feed.host.most_batch_seconds
+    assert tiny <= 10.0
+    feed.clips(4000)
+    assert feed.host.most_batch_seconds >= 0.85 * 300.0
+    feed.end()
+    assert feed.failed == []
