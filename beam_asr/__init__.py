@@ -6,15 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beam_asr.journal import Journal
     from beam_asr.manifest import Row
     from beam_asr.read_manifest import ReadManifest
     from beam_asr.transcribe import Transcribe, Transcribed
     from beam_asr.write_manifest import WriteManifest
 
 __version__ = "0.1.0"
-__all__ = ["ReadManifest", "Row", "Transcribe", "Transcribed", "WriteManifest"]
+__all__ = ["Journal", "ReadManifest", "Row", "Transcribe", "Transcribed", "WriteManifest"]
 
 _HOMES = {
+    "Journal": "beam_asr.journal",
     "ReadManifest": "beam_asr.read_manifest",
     "Row": "beam_asr.manifest",
     "Transcribe": "beam_asr.transcribe",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,45 +18,68 @@ DONE, FAILED, WRONG_USAGE = 0, 1, 2
 # Errors that say what to do, for which a traceback is only noise.
 EXPLAINED = re.compile(
     r"\b(ModelLoadError|LostRowsError|TooManyFailuresError|NoInputError|DamagedInputError|TableError"
-    r"|StorageError): "
+    r"|StorageError|ResumeError|FolderTakenError): "
 )
+# Storage options that are not in a file: they may be secrets.
+INLINE_OPTIONS = re.compile(r"(?<=^--storage_options=)\{.*|^\{.*", re.DOTALL)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs ``beam-asr`` with these arguments and returns its exit status."""
+    args = sys.argv[1:] if args is None else list(args)
     try:
-        options = parse_args(sys.argv[1:] if args is None else args)
+        options = parse_args(args)
     except SystemExit as ended:
         return int(ended.code or 0)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Beam logs the traceback of a failed step several times over, and raises it as well.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    return transcribe(options)
+    return transcribe(options, args)
 
 
-def transcribe(options: TranscribeOptions) -> int:
-    """Runs ``beam-asr transcribe`` and returns its exit status."""
-    from beam_asr import pipeline  # imports Beam, which --help need not pay for
+def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
+    """Runs ``beam-asr transcribe`` and returns its exit status.
+
+    Args:
+        args: its command line, to say how to go on with an unfinished run.
+    """
+    from beam_asr import emergency_exit, interruption, pipeline  # Beam: --help need not pay for it
 
     try:
         if pipeline.is_finished(options):
             print(f"{options.output} is finished: nothing to resume")
+            print(last_line(Storage(options.storage_options), options.output))
             return DONE
         beam_options = pipeline.check(options)
+        here = pipeline.runs_here(beam_options)
+
+        def interrupted(signal_name: str) -> str:
+            elsewhere = "" if here else " (its runner may go on with the job: end it there)"
+            return f"ended by {signal_name}{elsewhere}. {how_to_resume(args)}"
+
+        with interruption.ends_process(interrupted):
+            pipeline.run(options, beam_options)
     except pipeline.UsageError as error:
         return _wrong_usage(error)
-    try:
-        pipeline.run(options, beam_options)
-    except KeyboardInterrupt:
-        print("beam-asr: interrupted; the output has no _SUCCESS", file=sys.stderr)
+    except KeyboardInterrupt:  # before anything was started
         return FAILED
     except Exception as error:
+        emergency_exit.save_all()
         if not EXPLAINED.search("".join(traceback.format_exception(error))):
             traceback.print_exception(error)
         print(f"beam-asr: the job failed: {cause(error)}", file=sys.stderr)
+        print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
         return FAILED
     print(last_line(Storage(options.storage_options), options.output))
     return DONE
+
+
+def how_to_resume(args: Sequence[str]) -> str:
+    """The command that goes on with a run that was begun with these arguments."""
+    again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
+    again = [INLINE_OPTIONS.sub("OPTIONS", arg) for arg in again]
+    command = shlex.join(["beam-asr", *again, "--resume"])
+    return f"What was done is kept. To go on: {command}"
 
 
 def _wrong_usage(error: Exception) -> int:
@@ -80,7 +104,7 @@ def last_line(storage: Storage, folder: str) -> str:
     with storage.open(join(folder, output.SUMMARY)) as file:
         summary = json.load(file)
     failed = summary["failed"]
-    where = f" (see {join(folder, output.FAILURES)}-*.jsonl)" if failed else ""
+    where = f" (see {join(folder, output.FAILURES)}-*)" if failed else ""
     return (
         f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed{where}; "
         f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"

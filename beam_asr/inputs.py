@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from beam_asr import lines, patterns, tables
 from beam_asr.audio_names import extension, is_audio
 from beam_asr.manifest import Row
-from beam_asr.manifest_errors import BadFieldError, BadRecordError
+from beam_asr.manifest_errors import BadFieldError, ManifestError
+from beam_asr.outcome import Outcome
 from beam_asr.storage import Storage, is_glob
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -42,9 +43,13 @@ class Tar(NamedTuple):
 
     Attributes:
         file: path or URI.
+        id: the tar's, with which its samples' begin; empty where none is needed.
+        done: what became of samples in an earlier run, by their ids.
     """
 
     file: str
+    id: str = ""
+    done: Mapping[str, Outcome] = {}
 
 
 def is_tar(file: str) -> bool:
@@ -136,7 +141,9 @@ def rows_of(storage: Storage, piece: Piece, filepath_key: str) -> Iterator[Row |
     else:
         found = lines.lines_in(storage, file, piece.start, piece.end)
         for number, line in enumerate(found, piece.lines_before + 1):
-            if line.strip():
+            if isinstance(line, ManifestError):
+                yield Row.broken(line, file, number)
+            elif line and not line.isspace():
                 yield Row(line, file, number)
 
 
@@ -158,15 +165,20 @@ def _empty_folder(name: str) -> NoInputError:
     )
 
 
-def _rows(records: Iterator[tuple[int, dict | BadRecordError]], file: str) -> Iterator[Row]:
-    for number, record in records:
-        if isinstance(record, BadRecordError):
-            yield Row("", file, number, str(record))
-            continue
-        try:
-            yield Row.of(record, file, number)
-        except BadFieldError as error:
-            yield Row("", file, number, str(error))
+def _rows(records: Iterator[tuple[int, dict | ManifestError]], file: str) -> Iterator[Row]:
+    return (_row(record, file, number) for number, record in records)
+
+
+def _row(record: dict | ManifestError, file: str, number: int) -> Row:
+    if isinstance(record, ManifestError):
+        return Row.broken(record, file, number)
+    try:
+        row = Row.of(record, file, number)
+    except BadFieldError as error:
+        return Row.broken(error, file, number)
+    if len(row.line) > lines.LONGEST_LINE_BYTES:
+        return Row.broken(tables.too_long(row.line), file, number)
+    return row
 
 
 def _kind(file: str) -> str:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from beam_asr.output import MOST_SHARDS, RECORDS_A_SHARD
 from beam_asr.patterns import split_commas
 
 DEVICES = ("auto", "cuda", "cpu")
 DECODERS = ("rnnt", "ctc")
 PRECISIONS = ("auto", "fp32", "bf16")
+COMPRESSIONS = ("gzip", "zstd")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,11 @@ class TranscribeOptions:
     precision: str
     resume: bool
     overwrite: bool
+    retry_failures: bool
     max_failure_fraction: float
+    num_shards: int | None
+    compression: str | None
+    batch_timeout: float
     tarred_audio: list[str] | None
     storage_options: dict[str, dict[str, Any]] = dataclasses.field(repr=False)
     audio_timeout: float
@@ -62,6 +68,8 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
         parser.error(f"--filepath_key and --pred_text_key are both {options.filepath_key!r}")
     if options.resume and options.overwrite:
         parser.error("--resume keeps what is there and --overwrite replaces it: choose one")
+    if not options.retry_failures and not options.resume:
+        parser.error("--no_retry_failures says what --resume does, which is not given")
     return options
 
 
@@ -128,12 +136,32 @@ def _parser() -> argparse.ArgumentParser:
         help="of the model's weights; auto is bf16 on a GPU that has it, else fp32",
     )
     add("--resume", action="store_true", help="go on with an unfinished run in the output folder")
+    add(
+        "--no_retry_failures",
+        dest="retry_failures",
+        action="store_false",
+        help="with --resume, keep the failures of the unfinished run as they are",
+    )
     add("--overwrite", action="store_true", help="replace the results in the output folder")
     add(
         "--max_failure_fraction",
         default=0.1,
         type=_fraction,
-        help="the job fails if a larger part of the rows, and at least 100, failed",
+        help="the job fails, while it runs, if a larger part of the rows, and at least 100, failed",
+    )
+    add(
+        "--num_shards",
+        type=_shards,
+        help="files that the transcripts are written to; by default one for each "
+        f"{RECORDS_A_SHARD} of them",
+    )
+    add("--compression", choices=COMPRESSIONS, help="of transcripts and failures; none by default")
+    add(
+        "--batch_timeout",
+        default=1800.0,
+        type=_seconds,
+        help="seconds that a forward pass may take; then its worker process ends, and the runner "
+        "tries again in another",
     )
     add(
         "--tarred_audio",
@@ -221,6 +249,15 @@ def _whole(text: str, least: int) -> int:
 
 def _count(text: str) -> int:
     return _whole(text, 1)
+
+
+def _shards(text: str) -> int:
+    count = _count(text)
+    if count > MOST_SHARDS:
+        raise argparse.ArgumentTypeError(
+            f"{text} is more than {MOST_SHARDS}, the most there can be"
+        )
+    return count
 
 
 def _channel(text: str) -> int:

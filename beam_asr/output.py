@@ -7,18 +7,26 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from beam_asr import row_ids
 from beam_asr.storage import Storage, join
 
 SUCCESS = "_SUCCESS"
 SUMMARY = "summary.json"
 TRANSCRIPTS = "transcripts"
 FAILURES = "failures"
-SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES})-\d{{5}}-of-\d{{5}}\.jsonl")
+SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES})-\d{{5}}-of-\d{{5}}\.jsonl(\.gz|\.zst)?")
+EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression
+
+LEFTOVER = re.compile(r".*\.[0-9a-f]{32}\.part")  # of a writer that died
+JOURNAL = "_journal"
+LOCK = "lock.json"  # in the journal's folder
+RUN = "run.json"  # there
 
 RECORDS_A_SHARD = 50_000
+MOST_SHARDS = 99_999  # that five digits can number
 EXAMPLES = 10
 MANY_FAILURES = 100  # fewer never fail a job, whatever their share
 
@@ -41,6 +49,12 @@ class Statistics:
 
     Attributes:
         rows_in: lines and rows that came in.
+        rows_digest: the sum of the numbers of their groups (`row_ids`), and of those of tars.
+        rows_invalid: of them, those that failed before any audio was read.
+        example_invalid: why one of them did.
+        tars: inputs whose rows are counted as they are read.
+        resumed_rows: rows that an earlier run had done.
+        resumed_seconds: of their audio.
         audio_seconds: of the clips that the model got.
         padded_seconds: clips x longest clip, over all batches.
         model_seconds: wall time of the forward passes and their decoding.
@@ -54,6 +68,12 @@ class Statistics:
     """
 
     rows_in: int = 0
+    rows_digest: int = 0
+    rows_invalid: int = 0
+    example_invalid: str = ""
+    tars: int = 0
+    resumed_rows: int = 0
+    resumed_seconds: float = 0.0
     audio_seconds: float = 0.0
     padded_seconds: float = 0.0
     model_seconds: float = 0.0
@@ -68,6 +88,12 @@ class Statistics:
         examples = sorted({*self.examples_without_row, *other.examples_without_row})
         return Statistics(
             self.rows_in + other.rows_in,
+            (self.rows_digest + other.rows_digest) % row_ids.MODULUS,
+            self.rows_invalid + other.rows_invalid,
+            self.example_invalid or other.example_invalid,
+            self.tars + other.tars,
+            self.resumed_rows + other.resumed_rows,
+            self.resumed_seconds + other.resumed_seconds,
             self.audio_seconds + other.audio_seconds,
             self.padded_seconds + other.padded_seconds,
             self.model_seconds + other.model_seconds,
@@ -85,11 +111,14 @@ class Statistics:
             self.examples_without_row += (name,)
 
 
-def shard_name(kind: str, shard: int, shards: int) -> str:
-    return f"{kind}-{shard:05d}-of-{shards:05d}.jsonl"
+def shard_name(kind: str, shard: int, shards: int, compression: str | None = None) -> str:
+    return f"{kind}-{shard:05d}-of-{shards:05d}{EXTENSIONS[compression]}"
 
 
-def shard_count(records: int) -> int:
+def shard_count(kind: str, records: int, num_shards: int | None = None) -> int:
+    """How many shards the records of a kind make; ``num_shards`` are those of transcripts."""
+    if kind == TRANSCRIPTS and num_shards is not None:
+        return num_shards
     return max(1, -(-records // RECORDS_A_SHARD))
 
 
@@ -106,30 +135,67 @@ def encode(record: dict[str, Any]) -> bytes:
         return json.dumps(record).encode() + b"\n"
 
 
+def compressed(lines: Iterable[bytes], compression: str | None) -> Iterator[bytes]:
+    """The content of a shard, bit for bit the same in every try.
+
+    Args:
+        compression: ``gzip``, ``zstd`` or None.
+    """
+    if compression is None:
+        yield from lines
+        return
+    compressor: Any
+    if compression == "gzip":
+        compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)  # a gzip member, without a time
+    else:
+        import zstandard
+
+        compressor = zstandard.ZstdCompressor().compressobj()
+    yield from filter(None, map(compressor.compress, lines))
+    yield compressor.flush()
+
+
 def encode_readable(record: dict[str, Any]) -> bytes:
     """A record over several lines, for a file that people read."""
     return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
-def check_may_write(storage: Storage, folder: str, overwrite: bool) -> None:
-    """Refuses an output folder that holds anything, unless its results may be replaced.
+def check_may_write(
+    storage: Storage, folder: str, overwrite: bool = False, resume: bool = False
+) -> None:
+    """Refuses an output folder that holds anything, unless it is to be replaced or gone on with.
+
+    Args:
+        overwrite: whether its results may be replaced.
+        resume: whether an unfinished run there is to be gone on with.
 
     Raises:
         OutputExistsError: says what is there and what to do.
         StorageError: the storage cannot be written.
     """
     storage.check_writable(folder)
-    there = storage.names_in(folder)
-    if there and not overwrite:
-        shown = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
+    there = [name for name in storage.names_in(folder) if not LEFTOVER.fullmatch(name)]
+    if JOURNAL in there and set(storage.names_in(join(folder, JOURNAL))) <= {LOCK}:
+        there.remove(JOURNAL)  # of a job that is about to begin, or did not
+    if not there or overwrite:
+        return
+    shown = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
+    if not resume:
         raise OutputExistsError(
             f"the output folder {folder!r} is not empty ({shown}): choose another one, or "
             "--overwrite to replace its results, or --resume to go on with an unfinished run"
         )
+    if JOURNAL not in there:
+        raise OutputExistsError(
+            f"the output folder {folder!r} holds no unfinished run to go on with, but is not empty "
+            f"({shown}): choose another one, or --overwrite to replace its results"
+        )
 
 
 def is_finished(storage: Storage, folder: str) -> bool:
-    return SUCCESS in storage.names_in(folder)
+    """Whether the results there are whole, and no run has begun to replace them."""
+    finished = SUCCESS in storage.names_in(folder)
+    return finished and RUN not in storage.names_in(join(folder, JOURNAL))
 
 
 def withdraw(storage: Storage, folder: str) -> None:
@@ -154,15 +220,29 @@ def check_complete(rows_in: int, transcribed: int, failed: int) -> None:
         )
 
 
+def check_invalid(statistics: Statistics, max_failure_fraction: float) -> None:
+    """Raises TooManyFailuresError if too many rows are not right, before any audio is read."""
+    invalid = statistics.rows_invalid
+    if invalid >= MANY_FAILURES and invalid > max_failure_fraction * statistics.rows_in:
+        raise TooManyFailuresError(
+            f"{invalid} of {statistics.rows_in} rows are not right, more than "
+            f"--max_failure_fraction={max_failure_fraction:g} allows, so no audio was read. One of "
+            f"them: {statistics.example_invalid}"
+        )
+
+
+def kinds(failed_by_type: Counter[str]) -> str:
+    return ", ".join(f"{count} x {kind}" for kind, count in failed_by_type.most_common(3))
+
+
 def check_failures(rows_in: int, failed_by_type: Counter[str], max_failure_fraction: float) -> None:
     """Raises TooManyFailuresError above the fraction, once enough rows have failed."""
     failed = sum(failed_by_type.values())
     if failed >= MANY_FAILURES and failed > max_failure_fraction * rows_in:
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in failed_by_type.most_common(3))
         raise TooManyFailuresError(
-            f"{failed} of {rows_in} rows failed ({kinds}), more than --max_failure_fraction="
-            f"{max_failure_fraction:g} allows. Read the failures in the output folder, mend the "
-            "cause, or raise the fraction if they are to be expected"
+            f"{failed} of {rows_in} rows failed ({kinds(failed_by_type)}), more than "
+            f"--max_failure_fraction={max_failure_fraction:g} allows. Read the failures in the "
+            "output folder, mend the cause, or raise the fraction if they are to be expected"
         )
 
 
@@ -176,15 +256,17 @@ def summary(
     """What ``summary.json`` says of a run.
 
     RTFx is seconds of audio a second of wall time: ``rtfx_end_to_end`` over the whole job,
-    ``rtfx_model`` over the forward passes and their decoding alone, summed over workers.
+    ``rtfx_model`` over the forward passes and their decoding alone, summed over workers. What an
+    earlier run had done counts among the hours and the rows, and in nothing else.
     """
     seconds = statistics.audio_seconds
     return {
         "rows_in": statistics.rows_in,
         "transcribed": transcribed,
+        "resumed": statistics.resumed_rows,
         "failed": sum(failed_by_type.values()),
         "failed_by_type": dict(sorted(failed_by_type.items())),
-        "audio_hours": round(seconds / 3600, 6),
+        "audio_hours": round((seconds + statistics.resumed_seconds) / 3600, 6),
         "wall_seconds": None if wall_seconds is None else round(wall_seconds, 3),
         "rtfx_end_to_end": _ratio(seconds, wall_seconds),
         "rtfx_model": _ratio(seconds, statistics.model_seconds),

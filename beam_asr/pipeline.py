@@ -12,8 +12,10 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
-from beam_asr import __version__, inputs, model_files, output, shards
+from beam_asr import __version__, emergency_exit, inputs, model_files, output, shards
 from beam_asr.allowed import AllowedPrefixes
+from beam_asr.folder_lock import FolderLock
+from beam_asr.journal import Journal, lock_in
 from beam_asr.options import TranscribeOptions
 from beam_asr.read_manifest import ReadManifest
 from beam_asr.storage import Storage, is_local
@@ -29,8 +31,24 @@ class UsageError(ValueError):
     """The command line asks for something that cannot be; nothing has been started."""
 
 
-def build(pipeline: beam.Pipeline, options: TranscribeOptions) -> None:
-    """Adds the whole job to a pipeline."""
+def build(
+    pipeline: beam.Pipeline, options: TranscribeOptions, lock: FolderLock | None = None
+) -> None:
+    """Adds the whole job to a pipeline.
+
+    Args:
+        lock: of the output folder.
+
+    Raises:
+        ValueError: the options do not go together, or not with what is in the output folder.
+    """
+    journal = Journal(
+        options.output,
+        Storage(options.storage_options),
+        options.resume,
+        options.retry_failures,
+        lock,
+    )
     (
         pipeline
         | "ReadManifest"
@@ -51,14 +69,20 @@ def build(pipeline: beam.Pipeline, options: TranscribeOptions) -> None:
             audio_timeout=options.audio_timeout,
             max_concurrent_reads=options.max_concurrent_reads,
             allowed_audio_prefixes=options.allowed_audio_prefixes,
+            batch_timeout=options.batch_timeout,
+            max_failure_fraction=options.max_failure_fraction,
+            journal=journal,
         )
         | "WriteManifest"
         >> WriteManifest(
             options.output,
-            overwrite=options.overwrite or options.resume,
+            overwrite=options.overwrite,
+            num_shards=options.num_shards,
+            compression=options.compression,
             max_failure_fraction=options.max_failure_fraction,
             details=_details(options),
             storage_options=options.storage_options,
+            journal=journal,
         )
     )
 
@@ -75,7 +99,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
     beam_options = _beam_options(options.beam_args)
     with _as_usage_errors():
         storage = Storage(options.storage_options)
-        output.check_may_write(storage, options.output, options.overwrite or options.resume)
+        output.check_may_write(storage, options.output, options.overwrite, options.resume)
         for pattern in options.input:
             inputs.check(storage, pattern)
         if options.tarred_audio is not None:
@@ -85,7 +109,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         name = options.model_name
         if model_files.is_file_name(name):
             storage.check(name)
-            if is_local(name) and _is_local(beam_options):
+            if is_local(name) and runs_here(beam_options):
                 model_files.local_copy(storage, name)
     return beam_options
 
@@ -105,11 +129,33 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
     """Runs the job to its end.
 
     Raises:
-        Exception: whatever failed it.
+        UsageError: the output folder is another job's, or its run is another one.
+        Exception: whatever failed the job.
     """
-    pipeline = beam.Pipeline(options=beam_options)
-    build(pipeline, options)
-    pipeline.run().wait_until_finish()
+    storage = Storage(options.storage_options)
+    with _as_usage_errors():
+        lock = FolderLock.take(storage, lock_in(options.output))
+    releaser = _Releaser(lock)
+    emergency_exit.register(releaser)
+    try:
+        with _as_usage_errors():
+            # This may have ended between the first look and the lock.
+            output.check_may_write(storage, options.output, options.overwrite, options.resume)
+            storage.delete_leftovers(options.output)
+            pipeline = beam.Pipeline(options=beam_options)
+            build(pipeline, options, lock)
+        with lock.kept_alive(lambda error: emergency_exit.exit_now(str(error))):
+            pipeline.run().wait_until_finish()
+    finally:
+        releaser.save()
+
+
+@dataclasses.dataclass(eq=False)
+class _Releaser:
+    lock: FolderLock
+
+    def save(self) -> None:
+        self.lock.release()
 
 
 def _beam_options(args: list[str]) -> PipelineOptions:
@@ -127,7 +173,7 @@ def _beam_options(args: list[str]) -> PipelineOptions:
         standard = options.view_as(StandardOptions)
     except SystemExit:  # Beam's parser has said what is wrong
         raise UsageError(f"Beam refuses its flags: {' '.join(args)}") from None
-    if _is_local(options):
+    if runs_here(options):
         standard.runner = LOCAL_RUNNER
     # Nothing of the launching session is needed by the workers: they import the package.
     options.view_as(SetupOptions).save_main_session = False
@@ -142,7 +188,8 @@ def _known_flags(group: type[PipelineOptions]) -> set[str]:
     return set(parser._option_string_actions)
 
 
-def _is_local(options: PipelineOptions) -> bool:
+def runs_here(options: PipelineOptions) -> bool:
+    """Whether the job runs in this process, and ends with it."""
     return options.view_as(StandardOptions).runner in (None, "DirectRunner", LOCAL_RUNNER)
 
 

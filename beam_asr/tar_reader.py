@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from beam_asr import tarred
+from beam_asr import row_ids, tarred
 from beam_asr.inputs import Tar
 from beam_asr.manifest import Clip, Row
-from beam_asr.manifest_errors import MissingMemberError
+from beam_asr.manifest_errors import BadRecordError, MissingMemberError
+from beam_asr.outcome import Outcome
 from beam_asr.output import Statistics
 from beam_asr.storage import Storage
+
+DONE = -1  # in place of an index of the clips that are left
 
 
 class Shard(NamedTuple):
@@ -20,10 +24,12 @@ class Shard(NamedTuple):
     Attributes:
         tar: path or URI.
         clips: each with the name of its file in the tar as its audio.
+        done: the names of files that have rows, but need not be read.
     """
 
     tar: str
     clips: list[Clip]
+    done: Sequence[str] = ()
 
 
 class Unread(NamedTuple):
@@ -42,12 +48,14 @@ class TarReader:
         storage: of the tars.
         filepath_key: the field that names the audio.
         unread: the rows that could not be read, so far.
+        done: the rows that an earlier run had done, so far.
         statistics: the rows that were found, and the members that have none, so far.
     """
 
     storage: Storage
     filepath_key: str
     unread: list[Unread] = dataclasses.field(default_factory=list)
+    done: list[tuple[Row, Outcome]] = dataclasses.field(default_factory=list)
     statistics: Statistics = dataclasses.field(default_factory=Statistics)
 
     def contents(self, tar: Tar | Shard) -> Iterator[tuple[Clip, bytes]]:
@@ -56,21 +64,22 @@ class TarReader:
 
     def _of_shard(self, shard: Shard) -> Iterator[tuple[Clip, bytes]]:
         if not shard.clips:
-            self.statistics.tars_without_rows += 1
+            self.statistics.tars_without_rows += not shard.done
             return
         left = dict(enumerate(shard.clips))
         try:
             with self.storage.open(shard.tar) as file:
                 named = [(clip.audio, index) for index, clip in left.items()]
+                named += [(name, DONE) for name in shard.done]
                 for event in tarred.nemo_members(file, shard.tar, named):
                     if isinstance(event, tarred.Member):
-                        for index in event.rows:
+                        for index in filter(DONE.__ne__, event.rows):
                             clip = left.pop(index)._replace(audio=f"{shard.tar}: {event.name}")
                             yield clip, event.content
                     elif isinstance(event, tarred.MemberWithoutRow):
                         self.statistics.add_member_without_row(f"{shard.tar}: {event.name}")
                     else:
-                        for index in event.rows:
+                        for index in filter(DONE.__ne__, event.rows):
                             clip = left.pop(index)
                             missing = MissingMemberError(
                                 f"{clip.audio!r} names no member of its tar {shard.tar}, or fits "
@@ -81,20 +90,31 @@ class TarReader:
             self.unread += [Unread(clip.row, "audio", error) for clip in left.values()]
 
     def _of_samples(self, tar: Tar) -> Iterator[tuple[Clip, bytes]]:
+        seen: Counter[str] = Counter()
         try:
             with self.storage.open(tar.file) as file:
                 for sample in tarred.webdataset_samples(file, tar.file):
                     self.statistics.rows_in += 1
                     # By this name the sample can be read alone, as a failure that comes in again.
                     name = sample.audio_name or sample.key
-                    uri = tarred.member_uri(tar.file, name)
+                    place, problem = f"{tar.file}: {name}", sample.problem
+                    try:
+                        uri = tarred.member_uri(tar.file, name)
+                    except BadRecordError as error:
+                        uri, problem = place, problem or error
                     row = Row.of({self.filepath_key: uri, **sample.fields})
-                    if sample.content is None:
-                        problem = sample.problem or MissingMemberError("the sample has no audio")
+                    if tar.id:
+                        group = row_ids.group_of_text(tar.id, row.line)
+                        row = row._replace(id=f"{tar.id}.{row_ids.id_of(group, seen[group])}")
+                        seen[group] += 1
+                    if row.id in tar.done:
+                        self.done.append((row, tar.done[row.id]))
+                    elif sample.content is None or problem:
+                        problem = problem or MissingMemberError("the sample has no audio")
                         self.unread.append(Unread(row, "manifest", problem))
                     else:
                         # An offset in the sample's fields is one in what it was cut from.
-                        yield Clip(row, f"{tar.file}: {name}", 0.0, None), sample.content
+                        yield Clip(row, place, 0.0, None), sample.content
         except Exception as error:  # how many samples are lost with it nobody can tell
             self.statistics.rows_in += 1
             self.unread.append(Unread(Row.of({self.filepath_key: tar.file}), "audio", error))

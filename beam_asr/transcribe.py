@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
-from apache_beam.pvalue import PCollection, TaggedOutput
-from apache_beam.transforms.window import BoundedWindow, GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
+from apache_beam.pvalue import AsSingleton, PCollection
 
-from beam_asr import manifest, model_host, shards
+from beam_asr import model_files, output, shards
 from beam_asr.allowed import AllowedPrefixes
-from beam_asr.backlog import Backlog, Batch
-from beam_asr.clip_reader import UNKNOWN_SECONDS, ClipReader, Heard
+from beam_asr.clip_reader import UNKNOWN_SECONDS, ClipReader
 from beam_asr.inputs import Tar
+from beam_asr.journal import Journal
 from beam_asr.manifest import Clip, Row
-from beam_asr.manifest_errors import ManifestError
 from beam_asr.model_host import ModelSpec
 from beam_asr.options import DECODERS, DEVICES, PRECISIONS
+from beam_asr.outcome import Outcome
 from beam_asr.output import Statistics
-from beam_asr.retrying import attempts_of
+from beam_asr.row_ids import group_of_id
+from beam_asr.rows_to_work import Begun, Identify, InTar, Record, Validate
 from beam_asr.storage import Storage
-from beam_asr.tar_reader import Shard, TarReader
-
-Record = dict[str, Any]
-
-NAMESPACE = "beam_asr"
-WINDOW_SECONDS = 20 * 60  # of audio in a window
+from beam_asr.tar_reader import Shard
+from beam_asr.transcribe_windows import WINDOW_SECONDS, TranscribeWindow, WindowSettings
 
 
 class Transcribed(NamedTuple):
@@ -70,6 +64,12 @@ class Transcribe(beam.PTransform):
         audio_timeout: seconds that reading a file may take.
         max_concurrent_reads: most files that a worker process reads at one time.
         allowed_audio_prefixes: what a row may point to; None is everything.
+        batch_timeout: seconds that a forward pass may take; then the process ends, so that the
+            runner tries again in another.
+        max_failure_fraction: the job fails while it runs if a larger part of the rows, and at least
+            100, failed; None leaves it to the end.
+        journal: where what is done is kept for another run; None keeps nothing. Rows are grouped
+            for it, so the input must be bounded and in the global window.
 
     Raises:
         ValueError: an argument is out of its range; when the graph is built.
@@ -92,6 +92,9 @@ class Transcribe(beam.PTransform):
         audio_timeout: float = 300.0,
         max_concurrent_reads: int = 32,
         allowed_audio_prefixes: Iterable[str] | None = None,
+        batch_timeout: float = 1800.0,
+        max_failure_fraction: float | None = None,
+        journal: Journal | None = None,
     ):
         super().__init__()
         if batch_size < 1:
@@ -112,6 +115,10 @@ class Transcribe(beam.PTransform):
             raise ValueError(f"channel is {channel}, but channels count from 0")
         if not audio_timeout > 0:
             raise ValueError(f"audio_timeout is {audio_timeout}, but must be above 0")
+        if not batch_timeout > 0:
+            raise ValueError(f"batch_timeout is {batch_timeout}, but must be above 0")
+        if max_failure_fraction is not None and not 0 <= max_failure_fraction <= 1:
+            raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
         if max_concurrent_reads < 1:
             raise ValueError(
                 f"max_concurrent_reads is {max_concurrent_reads}, but must be at least 1"
@@ -120,9 +127,24 @@ class Transcribe(beam.PTransform):
         prefixes = allowed_audio_prefixes
         allowed = None if prefixes is None else AllowedPrefixes.of(prefixes)
         self._filepath_key = filepath_key
+        self._pred_text_key = pred_text_key
         self._tars = None if tarred_audio is None else shards.tars_of(storage, tarred_audio)
-        self._settings = _Settings(
-            ModelSpec(model_name, device, decoder, precision, storage),
+        self._journal = journal
+        self._max_failure_fraction = max_failure_fraction
+        # What two runs must have in common for one to go on with the other.
+        self._identity = {
+            "model_name": model_name,
+            "decoder": decoder,
+            "precision": precision,
+            "device": device,
+            "channel": channel,
+            "filepath_key": filepath_key,
+        }
+        if journal is not None:
+            self._identity["model_content"] = _content(storage, model_name)
+            journal.check(self._identity)
+        self._settings = WindowSettings(
+            ModelSpec(model_name, device, decoder, precision, storage, batch_timeout),
             ClipReader(
                 Storage(storage.options, allowed), channel, audio_timeout, max_concurrent_reads
             ),
@@ -131,21 +153,34 @@ class Transcribe(beam.PTransform):
             pred_text_key,
             batch_size,
             max_batch_seconds,
+            max_failure_fraction,
+            journal,
+            uuid.uuid4().hex,
         )
 
     def expand(self, rows: PCollection[Row | Record | Tar]) -> Transcribed:
+        journaled = self._journal is not None
         checked = rows | "Validate" >> beam.ParDo(
-            _Validate(self._filepath_key, self._tars)
-        ).with_outputs("failures", "statistics", "in_tars", main="work")
+            Validate(self._filepath_key, self._tars, grouped=journaled)
+        ).with_outputs("failures", "statistics", main="work")
+        failures, statistics = [checked.failures], [checked.statistics]
+        transcripts, begun = [], {}
         work = checked.work
+        if self._journal is not None:
+            begun["begun"] = AsSingleton(self._begin(checked.statistics))
+            identified = self._grouped(work, self._journal) | "Identify" >> beam.ParDo(
+                Identify(self._journal, self._pred_text_key), **begun
+            ).with_outputs("transcripts", "failures", "statistics", main="work")
+            work = identified.work
+            transcripts.append(identified.transcripts)
+            failures.append(identified.failures)
+            statistics.append(identified.statistics)
         if self._tars is not None:
-            every = rows.pipeline | "TarredAudio" >> beam.Create(list(self._tars.items()))
-            by_shard = {"tars": every, "clips": checked.in_tars} | "ByShard" >> beam.CoGroupByKey()
-            in_tars = by_shard | "Shards" >> beam.Map(_shard)
-            work = (work, in_tars) | "AllWork" >> beam.Flatten()
+            work = self._by_shard(work, self._tars)
+        if self._tars is not None or not journaled:
+            work |= "SpreadWork" >> beam.Reshuffle()
         heard = (
             work
-            | "SpreadWork" >> beam.Reshuffle()
             # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
             | "Windows"
             >> beam.BatchElements(
@@ -154,165 +189,100 @@ class Transcribe(beam.PTransform):
                 element_size_fn=_window_seconds,
             )
             | "Transcribe"
-            >> beam.ParDo(_TranscribeWindow(self._settings)).with_outputs(
-                "failures", "statistics", main="transcripts"
+            >> beam.ParDo(TranscribeWindow(self._settings), **begun).with_outputs(
+                "transcripts", "failures", "statistics"
             )
         )
+        # What the model did must not be done again because a writer failed.
         return Transcribed(
-            # What the model did must not be done again because a writer failed.
-            heard.transcripts | "KeepTranscripts" >> beam.Reshuffle(),
-            (
-                (checked.failures, heard.failures)
-                | "AllFailures" >> beam.Flatten().with_output_types(Record)
-                | "KeepFailures" >> beam.Reshuffle()
-            ),
-            (checked.statistics, heard.statistics)
+            (*transcripts, heard.transcripts)
+            | "AllTranscripts" >> beam.Flatten().with_output_types(Record)
+            | "KeepTranscripts" >> beam.Reshuffle(),
+            (*failures, heard.failures)
+            | "AllFailures" >> beam.Flatten().with_output_types(Record)
+            | "KeepFailures" >> beam.Reshuffle(),
+            (*statistics, heard.statistics)
             | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
         )
 
-
-class _Settings(NamedTuple):
-    spec: ModelSpec
-    reader: ClipReader
-    tar_storage: Storage
-    filepath_key: str
-    pred_text_key: str
-    batch_size: int
-    max_batch_seconds: float | None
-
-
-class _Validate(beam.DoFn):
-    """Gives clips, and with tars, clips keyed by the number of theirs; counts the rows."""
-
-    def __init__(self, filepath_key: str, tars: Mapping[int, str] | None):
-        self._filepath_key = filepath_key
-        self._tars = tars
-
-    def start_bundle(self) -> None:
-        self._rows_in = 0
-        self._window: BoundedWindow = GlobalWindow()
-
-    def process(
-        self, element: Row | Record | Tar, window: Any = beam.DoFn.WindowParam
-    ) -> Iterator[Any]:
-        self._window = window
-        if isinstance(element, Tar):  # its rows are counted as it is read
-            yield element
-            return
-        self._rows_in += 1
-        row = element if isinstance(element, Row) else Row(repr(element))
-        try:
-            if isinstance(element, dict):
-                row = Row.of(element)
-            if self._tars is None:
-                yield manifest.parse(row, self._filepath_key)
-            else:
-                clip = manifest.parse(row, self._filepath_key, in_tar=True)
-                number = shards.number_of(row, self._tars)
-                yield TaggedOutput("in_tars", (number, clip))
-        except ManifestError as error:
-            yield _failed(row, "manifest", error)
-
-    def finish_bundle(self) -> Iterator[Any]:
-        rows_in = TaggedOutput("statistics", Statistics(rows_in=self._rows_in))
-        yield from _placed([rows_in], self._window)
-
-
-class _TranscribeWindow(beam.DoFn):
-    """Reads the audio of windows and has the process's model transcribe it.
-
-    The results of a window's clips come with later windows, or with the end of the bundle.
-    """
-
-    def __init__(self, settings: _Settings):
-        self._settings = settings
-        self._model_loads = Metrics.counter(NAMESPACE, "model_loads")
-        self._batches = Metrics.counter(NAMESPACE, "batches")
-        self._batch_milliseconds = Metrics.distribution(NAMESPACE, "batch_msec")
-        self._wait_milliseconds = Metrics.distribution(NAMESPACE, "model_wait_msec")
-        self._audio_milliseconds = Metrics.counter(NAMESPACE, "audio_msec")
-        self._padded_milliseconds = Metrics.counter(NAMESPACE, "padded_msec")
-        self._read_milliseconds = Metrics.distribution(NAMESPACE, "read_msec")
-
-    def setup(self) -> None:
-        self._host = model_host.host(self._settings.spec)
-        self._host.warm_up(self._settings.batch_size)
-
-    def start_bundle(self) -> None:
-        settings = self._settings
-        self._backlog = Backlog(self._host, settings.batch_size, settings.max_batch_seconds)
-        self._window: BoundedWindow = GlobalWindow()
-        self._statistics = Statistics()
-
-    def process(
-        self, work: list[Clip | Tar | Shard], window: Any = beam.DoFn.WindowParam
-    ) -> Iterator[Any]:
-        if not work:  # BatchElements gives an empty window before an element above its target
-            return
-        self._window = window
-        reader, rate = self._settings.reader, self._host.sample_rate
-        tars = TarReader(self._settings.tar_storage, self._settings.filepath_key)
-        clips = [item for item in work if isinstance(item, Clip)]
-        in_tars = (tars.contents(item) for item in work if not isinstance(item, Clip))
-        yield from self._transcribe_all(
-            chain(reader.read(clips, rate), reader.decode(chain.from_iterable(in_tars), rate))
+    def _begin(self, statistics: PCollection[Statistics]) -> PCollection[Begun]:
+        """What is known when all rows have been read, and that the journal is this run's."""
+        return (
+            statistics
+            | "SumRows" >> beam.CombineGlobally(_sum_statistics)
+            | "Begin"
+            >> beam.Map(
+                _begin,
+                self._journal,
+                self._identity,
+                self._settings.run,
+                self._max_failure_fraction,
+            )
         )
-        for unread in tars.unread:
-            yield _failed(unread.row, unread.stage, unread.error, attempts_of(unread.error))
-        self._statistics += tars.statistics
 
-    def finish_bundle(self) -> Iterator[Any]:
-        last = chain.from_iterable(map(self._records, self._backlog.drain()))
-        # The sums are complete when the last result has been taken.
-        yield from _placed(last, self._window)
-        yield from _placed([TaggedOutput("statistics", self._statistics)], self._window)
+    def _grouped(self, work: PCollection[Any], journal: Journal) -> PCollection[Any]:
+        """Rows that are equal together, and with them what an earlier run has made of them."""
+        if journal.resume:
+            done = (
+                work.pipeline
+                | "Journal" >> beam.Create([journal])
+                | "FindWindows" >> beam.FlatMap(Journal.names)
+                | "SpreadWindows" >> beam.Reshuffle()
+                | "ReadWindows" >> beam.FlatMap(_outcomes, journal)
+            )
+            work = (work, done) | "WorkAndDone" >> beam.Flatten()
+        return work | "Group" >> beam.GroupByKey()
 
-    def _transcribe_all(self, heard: Iterable[Heard]) -> Iterator[Any]:
-        """Records: of clips that cannot be read, and of earlier ones that are transcribed."""
-        self._model_loads.inc(self._host.take_loads())
-        self._statistics.models = frozenset([tuple(sorted(self._host.description.items()))])
-        for clip, waveform, seconds in heard:
-            self._read_milliseconds.update(round(1000 * seconds))
-            if isinstance(waveform, Exception):
-                yield _failed(clip.row, "audio", waveform, attempts_of(waveform))
-                continue
-            for batch in self._backlog.add(clip, waveform):
-                yield from self._records(batch)
+    def _by_shard(self, work: PCollection[Any], tars: Mapping[int, str]) -> PCollection[Any]:
+        """Clips in tars of a data set to the tars; other work stays as it is."""
+        split = work | "InTars" >> beam.ParDo(_split).with_outputs("in_tars", main="others")
+        every = work.pipeline | "TarredAudio" >> beam.Create(list(tars.items()))
+        by_shard = {"tars": every, "clips": split.in_tars} | "ByShard" >> beam.CoGroupByKey()
+        return (split.others, by_shard | "Shards" >> beam.Map(_shard)) | "AllWork" >> beam.Flatten()
 
-    def _records(self, batch: Batch) -> Iterator[Any]:
-        self._count(batch)
-        for clip, heard, attempts in batch.results:
-            if isinstance(heard, Exception):
-                yield _failed(clip.row, "model", heard, attempts)
-            else:
-                yield manifest.transcript(clip.row, self._settings.pred_text_key, heard.text)
 
-    def _count(self, batch: Batch) -> None:
-        self._statistics.batches += 1
-        self._statistics.audio_seconds += batch.audio_seconds
-        self._statistics.padded_seconds += batch.padded_seconds
-        self._batches.inc()
-        self._audio_milliseconds.inc(round(1000 * batch.audio_seconds))
-        self._padded_milliseconds.inc(round(1000 * batch.padded_seconds))
-        for each in batch.passes:
-            self._statistics.model_seconds += each.seconds
-            self._statistics.wait_seconds += each.idle_seconds
-            self._batch_milliseconds.update(round(1000 * each.seconds))
-            self._wait_milliseconds.update(round(1000 * each.idle_seconds))
+def _content(storage: Storage, model_name: str) -> str | None:
+    """What tells a model file from others; None where it cannot be seen from here."""
+    if not model_files.is_file_name(model_name):
+        return None
+    try:
+        return model_files.digest(storage, model_name)
+    except FileNotFoundError:
+        return None
+
+
+def _begin(
+    statistics: Statistics,
+    journal: Journal,
+    identity: Mapping[str, Any],
+    run: str,
+    max_failure_fraction: float | None,
+) -> Begun:
+    rows = {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
+    journal.begin({**identity, **rows}, run)
+    if max_failure_fraction is not None and not statistics.tars:
+        output.check_invalid(statistics, max_failure_fraction)
+    return Begun(None if statistics.tars else statistics.rows_in)
+
+
+def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
+    for outcome in journal.read(name):
+        if outcome.error is None or not journal.retry_failures:
+            yield group_of_id(outcome.row_id), outcome
+
+
+def _split(item: Clip | InTar | Tar) -> Iterator[Any]:
+    if isinstance(item, InTar):
+        yield beam.pvalue.TaggedOutput("in_tars", (item.number, item))
+    else:
+        yield item
 
 
 def _shard(by_shard: tuple[int, dict[str, list[Any]]]) -> Shard:
-    (tar,), clips = by_shard[1]["tars"], by_shard[1]["clips"]
-    return Shard(tar, list(clips))
-
-
-def _placed(outputs: Iterable[Any], window: BoundedWindow) -> Iterator[Any]:
-    """Outputs of a bundle's end, which belong to no element, at the end of a window."""
-    for output in outputs:
-        tagged = isinstance(output, TaggedOutput)
-        value = output.value if tagged else output
-        placed = WindowedValue(value, window.max_timestamp(), [window])
-        yield TaggedOutput(output.tag, placed) if tagged else placed
+    (tar,), items = by_shard[1]["tars"], by_shard[1]["clips"]
+    items = list(items)
+    left = [item.clip for item in items if not item.done]
+    return Shard(tar, left, [item.clip.audio for item in items if item.done])
 
 
 def _window_seconds(item: Clip | Tar | Shard) -> int:
@@ -323,5 +293,5 @@ def _window_seconds(item: Clip | Tar | Shard) -> int:
     return min(max(1, round(seconds)), WINDOW_SECONDS - 1)
 
 
-def _failed(row: Row, stage: str, error: Exception, attempts: int = 1) -> Any:
-    return TaggedOutput("failures", manifest.failure(row, stage, error, attempts))
+def _sum_statistics(parts: Iterable[Statistics]) -> Statistics:
+    return sum(parts, Statistics())

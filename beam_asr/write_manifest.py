@@ -11,6 +11,7 @@ import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
 from beam_asr import output
+from beam_asr.journal import Journal
 from beam_asr.output import FAILURES, TRANSCRIPTS, Statistics
 from beam_asr.storage import Storage, join
 from beam_asr.transcribe import Record, Transcribed
@@ -25,9 +26,12 @@ class WriteManifest(beam.PTransform):
     Args:
         folder: the output folder, on any storage.
         overwrite: whether the results of an earlier run there may be replaced.
+        num_shards: how many shards of transcripts to write; None goes by their number.
+        compression: ``gzip``, ``zstd`` or None.
         max_failure_fraction: the job fails if a larger part of the rows, and at least 100, failed.
         details: what else is to stand in ``summary.json``.
         storage_options: for each protocol what its fsspec file system is opened with.
+        journal: of the run, which is removed when the output is whole.
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
@@ -37,21 +41,31 @@ class WriteManifest(beam.PTransform):
         self,
         folder: str,
         overwrite: bool = False,
+        num_shards: int | None = None,
+        compression: str | None = None,
         max_failure_fraction: float = 0.1,
         details: Record | None = None,
         storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+        journal: Journal | None = None,
     ):
         super().__init__()
         if not 0 <= max_failure_fraction <= 1:
             raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
-        self._folder = folder
+        if num_shards is not None and num_shards < 1:
+            raise ValueError(f"num_shards is {num_shards}, but must be at least 1")
+        if compression not in output.EXTENSIONS:
+            raise ValueError(f"compression is {compression!r}, but must be gzip or zstd")
         self._overwrite = overwrite
         self._max_failure_fraction = max_failure_fraction
         self._details = details or {}
-        self._storage = Storage(storage_options or {})
+        self._target = _Target(
+            folder, Storage(storage_options or {}), num_shards, compression, journal
+        )
 
     def expand(self, records: Transcribed | PCollection[Record]) -> PCollection[Record]:
-        output.check_may_write(self._storage, self._folder, self._overwrite)
+        target = self._target
+        resume = target.journal is not None and target.journal.resume
+        output.check_may_write(target.storage, target.folder, self._overwrite, resume)
         started = time.time()
         if not isinstance(records, Transcribed):
             none = records | "None" >> beam.Filter(lambda _: False)
@@ -61,8 +75,8 @@ class WriteManifest(beam.PTransform):
                 | "RowsIn" >> beam.Map(lambda count: Statistics(rows_in=count))
             )
             records = Transcribed(records, none, rows_in)
-        start = records.transcripts.pipeline | "Start" >> beam.Create([self._folder])
-        ready = start | "Withdraw" >> beam.Map(_withdraw, self._storage)
+        start = records.transcripts.pipeline | "Start" >> beam.Create([target])
+        ready = start | "Withdraw" >> beam.Map(_withdraw)
         lines = (
             records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS),
             records.failures | "Failures" >> beam.Map(_line, FAILURES),
@@ -70,14 +84,12 @@ class WriteManifest(beam.PTransform):
         counts = lines | "Kinds" >> beam.Keys() | "CountKinds" >> beam.combiners.Count.PerElement()
         written = (
             lines
-            | "Shard" >> beam.Map(_by_shard, AsDict(counts))
+            | "Shard" >> beam.Map(_by_shard, target.num_shards, AsDict(counts))
             | "ByShard" >> beam.GroupByKey()
-            | "WriteShard"
-            >> beam.Map(_write_shard, self._storage, self._folder, ready=AsIter(ready))
+            | "WriteShard" >> beam.Map(_write_shard, target, ready=AsIter(ready))
         )
         return start | "Finish" >> beam.Map(
             _finish,
-            self._storage,
             started,
             self._max_failure_fraction,
             self._details,
@@ -86,6 +98,26 @@ class WriteManifest(beam.PTransform):
             ),
             shards=AsList(written),
         )
+
+
+class _Target(NamedTuple):
+    """Where and how records are written."""
+
+    folder: str
+    storage: Storage
+    num_shards: int | None
+    compression: str | None
+    journal: Journal | None
+
+    def check(self) -> None:
+        """Raises FolderTakenError if another job has taken the folder over."""
+        if self.journal is not None and self.journal.lock is not None:
+            self.journal.lock.check()
+
+    def write_shard(self, kind: str, shard: int, shards: int, lines: Iterable[bytes]) -> str:
+        name = output.shard_name(kind, shard, shards, self.compression)
+        self.storage.write(join(self.folder, name), output.compressed(lines, self.compression))
+        return name
 
 
 class _Shard(NamedTuple):
@@ -104,21 +136,21 @@ def _line(record: Record, kind: str) -> tuple[str, tuple[str, bytes]]:
 
 
 def _by_shard(
-    keyed: tuple[str, tuple[str, bytes]], counts: dict[str, int]
+    keyed: tuple[str, tuple[str, bytes]], num_shards: int | None, counts: dict[str, int]
 ) -> tuple[tuple[str, int, int], tuple[str, bytes]]:
     kind, (error_type, line) = keyed
-    shards = output.shard_count(counts[kind])
+    shards = output.shard_count(kind, counts[kind], num_shards)
     return (kind, output.shard_of(line, shards), shards), (error_type, line)
 
 
 def _write_shard(
     keyed: tuple[tuple[str, int, int], Iterable[tuple[str, bytes]]],
-    storage: Storage,
-    folder: str,
-    ready: Iterable[str],
+    target: _Target,
+    ready: Iterable[_Target],
 ) -> _Shard:
     (kind, shard, shards), records = keyed
     list(ready)  # the folder is an unfinished one before the first file in it is replaced
+    target.check()
     written: Counter[str] = Counter()
 
     def lines() -> Iterator[bytes]:
@@ -126,39 +158,43 @@ def _write_shard(
             written[error_type] += 1
             yield line
 
-    name = output.shard_name(kind, shard, shards)
-    storage.write(join(folder, name), lines())
-    return _Shard(kind, name, written)
+    return _Shard(kind, target.write_shard(kind, shard, shards, lines()), written)
 
 
-def _withdraw(folder: str, storage: Storage) -> str:
-    output.withdraw(storage, folder)
-    return folder
+def _withdraw(target: _Target) -> _Target:
+    target.check()
+    output.withdraw(target.storage, target.folder)
+    return target
 
 
 def _finish(
-    folder: str,
-    storage: Storage,
+    target: _Target,
     started: float,
     max_failure_fraction: float,
     details: Record,
     statistics: Statistics,
     shards: list[_Shard],
 ) -> Record:
+    target.check()
+    storage, folder = target.storage, target.folder
     transcribed = sum(sum(each.records.values()) for each in shards if each.kind == TRANSCRIPTS)
     failed = (each.records for each in shards if each.kind == FAILURES)
     failed_by_type: Counter[str] = sum(failed, Counter())
     output.check_complete(statistics.rows_in, transcribed, sum(failed_by_type.values()))
-    names = [each.name for each in shards]
-    if not transcribed:  # a reader finds a file, if an empty one
-        names.append(output.shard_name(TRANSCRIPTS, 0, 1))
-        storage.write(join(folder, names[-1]), [])
+    names = {each.name for each in shards}
+    # A reader finds as many files as were asked for, if empty ones.
+    count = output.shard_count(TRANSCRIPTS, transcribed, target.num_shards)
+    for shard in range(count):
+        if output.shard_name(TRANSCRIPTS, shard, count, target.compression) not in names:
+            names.add(target.write_shard(TRANSCRIPTS, shard, count, []))
     output.delete_stale(storage, folder, names)
     wall_seconds = time.time() - started
     summary = output.summary(statistics, transcribed, failed_by_type, wall_seconds, details)
     storage.write(join(folder, output.SUMMARY), [output.encode_readable(summary)])
     output.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
     storage.write(join(folder, output.SUCCESS), [])
+    if target.journal is not None:
+        target.journal.remove()
     return summary
 
 

@@ -6,13 +6,14 @@ import functools
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from beam_asr import cli
+from beam_asr import cli, lines
+from beam_asr.storage import Storage
 from tests.emulators import (  # noqa: F401
     az_bucket,
     az_store,
@@ -22,6 +23,7 @@ from tests.emulators import (  # noqa: F401
     s3_bucket,
     s3_store,
 )
+from tests.fork_server import ForkServer
 from tests.servers import forbidden, http_server  # noqa: F401
 
 # By default an example may take 200 ms, which on a busy machine says nothing of the code.
@@ -43,6 +45,14 @@ def tiny_model(tmp_path_factory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def fork_server(tmp_path_factory) -> Iterator[ForkServer]:
+    """Runs the job in processes of its own, which can be killed."""
+    server = ForkServer(tmp_path_factory.mktemp("runs"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
 def prompts() -> Path:
     """The folder of Debian's 568 recorded English prompts, with their manifests."""
     if not shutil.which("apt-get"):
@@ -53,11 +63,11 @@ def prompts() -> Path:
 
 
 def read_records(folder: Path, kind: str) -> list[dict]:
-    """All records of the shards of one kind."""
+    """All records of the shards of one kind, compressed or not."""
     return [
         json.loads(line)
-        for shard in sorted(folder.glob(f"{kind}-*.jsonl"))
-        for line in shard.read_text(encoding="utf-8").splitlines()
+        for shard in sorted(folder.glob(f"{kind}-*"))
+        for line in lines.lines_in(Storage(), str(shard))
     ]
 
 

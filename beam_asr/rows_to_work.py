@@ -1,0 +1,182 @@
+"""Rows to what is to be done: steps that check them, tell which is which, and leave out what an
+earlier run has done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import BoundedWindow, GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_asr import manifest, row_ids, shards
+from beam_asr.inputs import Tar
+from beam_asr.journal import Journal, ResumeError
+from beam_asr.manifest import Clip, Row
+from beam_asr.manifest_errors import ManifestError
+from beam_asr.outcome import Outcome
+from beam_asr.output import Statistics
+
+Record = dict[str, Any]
+
+
+class InTar(NamedTuple):
+    """A clip in a tar of a data set of NeMo's.
+
+    Attributes:
+        number: of the tar.
+        done: whether it needs not be transcribed; it is here so that its file has a row.
+    """
+
+    number: int
+    clip: Clip
+    done: bool = False
+
+
+class Begun(NamedTuple):
+    """What is known of a job when its rows have been read.
+
+    Attributes:
+        rows: how many there are; None if tars hold some.
+    """
+
+    rows: int | None
+
+
+class Validate(beam.DoFn):
+    """Gives a ``Clip``, an ``InTar`` or a ``Tar`` for each row that is right; counts the rows.
+
+    Args:
+        tars: those of a tarred data set of NeMo's by their numbers, if that is the input.
+        grouped: whether to give pairs, whose first is the group of `row_ids`.
+    """
+
+    def __init__(self, filepath_key: str, tars: Mapping[int, str] | None, grouped: bool):
+        self._filepath_key = filepath_key
+        self._tars = tars
+        self._grouped = grouped
+
+    def start_bundle(self) -> None:
+        self._statistics = Statistics()
+        self._window: BoundedWindow = GlobalWindow()
+
+    def process(
+        self, element: Row | Record | Tar, window: Any = beam.DoFn.WindowParam
+    ) -> Iterator[Any]:
+        self._window = window
+        if isinstance(element, Tar):  # its rows are counted as it is read
+            self._statistics.tars += 1
+            yield self._work(element, element.file)
+            return
+        self._statistics.rows_in += 1
+        row = element if isinstance(element, Row) else Row(repr(element))
+        try:
+            if isinstance(element, dict):
+                row = Row.of(element)
+            yield self._of_row(row)
+        except ManifestError as error:
+            self._statistics.rows_invalid += 1
+            self._sum(row_ids.group_of_text(row.line, row.problem))
+            record = manifest.failure(row, "manifest", error)
+            self._statistics.example_invalid = record["error"]["message"]
+            yield TaggedOutput("failures", record)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from placed([TaggedOutput("statistics", self._statistics)], self._window)
+
+    def _of_row(self, row: Row) -> Any:
+        if self._tars is None:
+            clip = manifest.parse(row, self._filepath_key)
+            return self._work(clip, clip.audio, row)
+        clip = manifest.parse(row, self._filepath_key, in_tar=True)
+        number = shards.number_of(row, self._tars)
+        return self._work(InTar(number, clip), f"{self._tars[number]}: {clip.audio}", row)
+
+    def _work(self, item: Clip | InTar | Tar, place: str, row: Row | None = None) -> Any:
+        if not self._grouped:
+            return item
+        if row is None:
+            group = row_ids.group_of_text("tar", place)
+        else:
+            group = row_ids.group_of(manifest.parse_fields(row.line), place)
+        self._sum(group)
+        return group, item
+
+    def _sum(self, group: str) -> None:
+        self._statistics.rows_digest += row_ids.number_of_group(group)
+        self._statistics.rows_digest %= row_ids.MODULUS
+
+
+class Identify(beam.DoFn):
+    """Gives the work of each group, with ids, and the records of what an earlier run has done.
+
+    Takes a group and, in any order, its work and what became of some of it.
+    """
+
+    def __init__(self, journal: Journal, pred_text_key: str):
+        self._journal = journal
+        self._pred_text_key = pred_text_key
+
+    def start_bundle(self) -> None:
+        self._statistics = Statistics()
+
+    def process(
+        self,
+        grouped: tuple[str, Iterable[Clip | InTar | Tar | Outcome]],
+        begun: Begun,
+    ) -> Iterator[Any]:
+        del begun  # waited for: the journal is this run's before anything is done
+        group, values = grouped
+        work: list[Clip | InTar | Tar] = []
+        done: dict[str, Outcome] = {}
+        for value in values:
+            if not isinstance(value, Outcome):
+                work.append(value)
+            elif value.row_id not in done or done[value.row_id].error is not None:
+                done[value.row_id] = value
+        if not work:
+            raise ResumeError(
+                f"the journal in {self._journal.output!r} holds rows that are not among the input"
+            )
+        for number, item in enumerate(work):
+            row_id = row_ids.id_of(group, number)
+            if isinstance(item, Tar):
+                yield item._replace(id=row_id, done=done)
+                continue
+            clip = item.clip if isinstance(item, InTar) else item
+            clip = clip._replace(row=clip.row._replace(id=row_id))
+            outcome = done.get(row_id)
+            if outcome is not None:
+                self._statistics += resumed(outcome)
+                yield record_of(clip.row, outcome, self._pred_text_key)
+            if isinstance(item, InTar):
+                yield InTar(item.number, clip, done=outcome is not None)
+            elif outcome is None:
+                yield clip
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from placed([TaggedOutput("statistics", self._statistics)], GlobalWindow())
+
+
+def resumed(outcome: Outcome) -> Statistics:
+    return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
+
+
+def record_of(row: Row, outcome: Outcome, pred_text_key: str) -> Any:
+    """The terminal record of a row of which something became."""
+    if outcome.recognition is not None:
+        text = outcome.recognition["text"]
+        return TaggedOutput("transcripts", manifest.transcript(row, pred_text_key, text))
+    fields = manifest.parse_fields(row.line)
+    return TaggedOutput("failures", {**fields, "error": dict(outcome.error or {})})
+
+
+def placed(outputs: Iterable[Any], window: BoundedWindow) -> Iterator[Any]:
+    """Outputs of a bundle's end, which belong to no element, at the end of a window."""
+    for output in outputs:
+        tagged = isinstance(output, TaggedOutput)
+        value = output.value if tagged else output
+        at_end = WindowedValue(value, window.max_timestamp(), [window])
+        yield TaggedOutput(output.tag, at_end) if tagged else at_end

@@ -1,0 +1,137 @@
+"""A run that is killed at any moment is gone on with, and nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from beam_asr import journal
+from beam_asr.journal import Journal
+from beam_asr.storage import Storage
+from tests.conftest import read_records, write_manifest
+from tests.tiny_models import speechlike
+
+RATE = 16_000
+CLIPS = 400
+SCALE = 1 / 100  # of windows: 12 s of audio
+# A row is with a window that is read, waits, is overdue at twice the audio of a window, or is with
+# the model while the next share is put together.
+WINDOWS_IN_FLIGHT = 6
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, tiny_model):
+    """Flags of a job over 400 clips of 0.3 to 4 s, ten broken rows and four equal ones."""
+    folder = tmp_path_factory.mktemp("corpus")
+    chance = random.Random(5)
+    rows: list[dict | str] = []
+    for index in range(CLIPS):
+        path = folder / f"{index:03d}.wav"
+        seconds = chance.uniform(0.3, 4.0)
+        soundfile.write(path, speechlike(seconds, seed=index), RATE, subtype="PCM_16")
+        row = {"audio_filepath": str(path), "n": index}
+        rows.append({**row, "duration": seconds} if index % 2 else row)
+    rows += [dict(rows[7])] * 4
+    rows += [{"audio_filepath": f"missing{index}.wav"} for index in range(9)] + ["no row"]
+    chance.shuffle(rows)
+    manifest = write_manifest(folder / "m.jsonl", rows)
+    model = tiny_model("ctc_bpe")
+    return [f"--input={manifest}", f"--model_name={model}", "--max_batch_seconds=3"]
+
+
+def records(out: Path) -> list[str]:
+    assert (out / "_SUCCESS").exists()
+    found = read_records(out, "transcripts") + read_records(out, "failures")
+    return sorted(json.dumps(record, sort_keys=True) for record in found)
+
+
+def journaled(out: Path) -> set[str]:
+    """The ids of the rows whose outcome is in the journal."""
+    kept = Journal(str(out), Storage())
+    return {each.row_id for name in kept.names() for each in kept.read(name) if each.recognition}
+
+
+def test_a_run_that_is_killed_at_any_moment_is_gone_on_with(fork_server, corpus, tmp_path):
+    whole = fork_server.run(*corpus, f"--output={tmp_path / 'whole'}", scale=SCALE)
+    assert whole.status() == 0, whole.output()
+    lasted = time.monotonic() - whole.began
+    expected = records(tmp_path / "whole")
+    assert len(expected) == CLIPS + 4 + 10
+    chance = random.Random(7)
+    recomputed, gone_on = [], 0
+
+    for kill in range(KILLS):
+        out = tmp_path / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        run = fork_server.run(*corpus, f"--output={out}", "--num_shards=3", scale=SCALE)
+        time.sleep(chance.uniform(0.2, 1.0) * lasted)
+        run.signal(signal.SIGKILL)
+        killed = run.status() == -signal.SIGKILL
+        kept = journaled(out)
+        shards = 1 + kill % 4
+        resumed = fork_server.run(
+            *corpus, f"--output={out}", f"--num_shards={shards}", "--resume", scale=SCALE
+        )
+        assert resumed.status() == 0, resumed.output()
+        assert records(out) == expected
+        assert len(list(out.glob("transcripts-*"))) == (shards if killed else 3)
+        assert not (out / "_journal").exists()
+        assert not list(out.glob("*.part"))
+        if killed and kept:
+            gone_on += 1
+            assert len(resumed.decoded()) == CLIPS + 4 - len(kept)
+            recomputed.append(len(run.decoded()) - len(kept))
+            assert json.loads((out / "summary.json").read_text())["resumed"] == len(kept)
+
+    assert gone_on >= KILLS // 4, "hardly any run was killed while it was transcribing"
+    rows_a_window = 1200 * SCALE / 2.15
+    print(f"rows computed twice, for each of {gone_on} kills: {recomputed}")
+    assert max(recomputed) <= WINDOWS_IN_FLIGHT * rows_a_window
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_within_seconds_and_what_was_done_is_kept(
+    fork_server, corpus, tmp_path, number
+):
+    out = tmp_path / "out"
+    run = fork_server.run(*corpus, f"--output={out}", scale=SCALE)
+    while len(run.decoded()) < 100:
+        time.sleep(0.01)
+    run.signal(number)
+    assert run.status() == 1
+    assert len(run.decoded()) < CLIPS, "it went on to its end"
+    said = run.output()
+    assert signal.Signals(number).name in said
+    assert f"beam-asr transcribe {corpus[0]}" in said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert not (out / "_journal" / "lock.json").exists()
+    # What was done of windows that were not yet complete is kept too.
+    kept = journaled(out)
+    assert len(kept) == len(run.decoded())
+    resumed = fork_server.run(*corpus, f"--output={out}", "--resume", scale=SCALE)
+    assert resumed.status() == 0
+    assert len(resumed.decoded()) == CLIPS + 4 - len(kept)
+    assert len(records(out)) == CLIPS + 14
+
+
+def test_of_two_jobs_into_one_folder_the_second_refuses(fork_server, corpus, tmp_path, transcribe):
+    out = tmp_path / "out"
+    run = fork_server.run(*corpus, f"--output={out}", scale=SCALE)
+    while not run.decoded():
+        time.sleep(0.01)
+    for flag in ("--resume", "--overwrite"):
+        status, _, said = transcribe(*corpus, f"--output={out}", flag)
+        assert status == 2
+        assert str(run.pid) in said
+    assert run.status() == 0
+    assert len(records(out)) == CLIPS + 14
+    assert not (out / journal.JOURNAL).exists()
