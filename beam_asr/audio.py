@@ -433,6 +433,7 @@ def _sample_chunk(source: Source, head: bytes) -> tuple[int, int] | None:
     )
 
 
+_OGG_PAGE_FRAMES = 2**18  # in most of a page: 255 packets of at most 1024
 _OGG_BEGINS = 2  # flag of a stream's first page
 
 
@@ -567,11 +568,8 @@ class _SndfileDecoder:
     def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
         end = _UNKNOWN_LENGTH if self.stated_frames is None else self.stated_frames
         left = end - start if count is None else min(count, end - start)
-        if start and left > 0:
-            # Of an Ogg whose decoder could not be set up, a seek would crash where a read is empty.
-            if self._file.format == "OGG" and not len(self._file.read(1)):
-                return
-            self._file.seek(start)
+        if start and left > 0 and not self._go_to(start, end):
+            return
         while left > 0:
             size = min(left, max(1, _BLOCK_SAMPLES // self.channels))
             block = self._file.read(size, dtype="float32", always_2d=True)
@@ -582,6 +580,22 @@ class _SndfileDecoder:
             yield block
         if self._file.format == "MP3" and start >= end:
             self._check_rest(end)
+
+    def _go_to(self, start: int, end: int) -> bool:
+        """Goes to a frame before the end; says whether there is one."""
+        if self._file.format != "OGG":
+            self._file.seek(start)
+            return True
+        # Of an Ogg whose decoder could not be set up, a seek would crash where a read is empty.
+        if not len(self._file.read(1)):
+            return False
+        # A seek into the last page may end elsewhere, and so may one that is not from the start.
+        self._file.seek(0)
+        sought = max(0, min(start - round(_PREROLL_S * self.rate), end - _OGG_PAGE_FRAMES))
+        self._file.seek(sought)
+        while sought < start and (dropped := len(self._file.read(min(start - sought, 2**16)))):
+            sought += dropped
+        return sought == start
 
     def _check_rest(self, end: int) -> None:
         """Raises if an MP3 goes on where libsndfile takes it to end.

@@ -6,8 +6,8 @@ long pass is refused beforehand, by an exception, if it would not fit.
 
 What it would take is told from passes of three short clips of noise. A pass is a sequence of
 operations, the same for each length; what is alive in memory after one of them is a polynomial of
-the length: linear for convolutions, quadratic for full attention. Each of these polynomials follows
-from the three clips, and a pass takes as much as the highest of them at its length. (The peaks of
+the length: linear for convolutions, quadratic for full attention. The three clips give each
+of these polynomials, and a pass takes as much as the highest of them at its length. (The peaks of
 short passes alone would not tell: there convolutions take the most, and attention cannot be seen.)
 """
 
@@ -63,8 +63,7 @@ class Guard:
         """
         if clips * seconds <= UNCHECKED_SECONDS or math.isinf(free := available()):
             return
-        if self._growth is None:
-            self._growth = Growth.measured(self._encode_noise)
+        self._growth = self._growth or self._measured()
         needed = clips * self._growth.bytes_for(seconds)
         if needed > MEMORY_SHARE * free:
             raise MemoryError(
@@ -73,6 +72,18 @@ class Guard:
                 "the audio into shorter rows (offset, duration), or take a machine with more "
                 "memory or a model with local attention"
             )
+
+    def _measured(self) -> Growth:
+        try:
+            return Growth.measured(self._encode_noise)
+        except Exception as error:  # then it may still do what it is asked for
+            logger.warning(
+                "What memory long clips take cannot be told, and if it is too much the system may "
+                "kill this process: %s: %s",
+                type(error).__name__,
+                error,
+            )
+            return Growth(PROBE_SECONDS, [[0]] * len(PROBE_SECONDS))
 
 
 class Growth:

@@ -4,8 +4,8 @@
     OUTPUT/_journal/lock.json             who writes into the folder (`folder_lock`)
     OUTPUT/_journal/windows/NAME.jsonl    what became of the rows of a window
 
-A window's file is written, whole or not at all, as soon as its last row is done. Its name follows
-from the rows alone, so a bundle that is tried again writes the same file.
+A window's file is written, whole or not at all, as soon as its last row is done. Its name
+follows from the rows alone, so a bundle that is tried again writes the same file.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Journal:
         resume: whether what is there is gone on with.
         retry_failures: whether rows that failed are done again.
         lock: of the output folder, if this run has it.
+        workers_beat: whether workers give signs of life for it, since the launcher need not stay.
     """
 
     output: str
@@ -55,6 +56,7 @@ class Journal:
     resume: bool = False
     retry_failures: bool = True
     lock: FolderLock | None = None
+    workers_beat: bool = False
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Checks that the run there, if there is one, can be gone on with.
@@ -88,6 +90,8 @@ class Journal:
             _compare(self.output, there, identity)
         else:
             self.storage.delete_folder(join(self.folder, WINDOWS))
+        for folder in (self.output, join(self.folder, WINDOWS)):
+            self.storage.delete_leftovers(folder)
         content = json.dumps({"run": run, **identity}, indent=2).encode() + b"\n"
         self.storage.write(join(self.folder, RUN), [content])
 
@@ -228,7 +232,7 @@ class JournalWriter:
 
     def _write(self, outcomes: list[Outcome]) -> None:
         self._journal.write(outcomes)
-        if self._journal.lock is not None:
+        if self._journal.lock is not None and self._journal.workers_beat:
             _beat(self._journal.lock)
 
     def _take_written(self) -> None:

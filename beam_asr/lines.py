@@ -116,7 +116,7 @@ def _decoded(line: bytes) -> str | NotJsonError:
         return line.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
         shown = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
-        return NotJsonError(f"not UTF-8 text ({error}); save the manifest as UTF-8", shown)
+        return NotJsonError(f"the line is not UTF-8 text ({error}); save it as UTF-8", shown)
 
 
 def _too_long(line: bytes) -> LineTooLongError:

@@ -53,12 +53,14 @@ class Row(NamedTuple):
         """A row from its fields.
 
         Raises:
-            BadFieldError: a field holds what JSON has no form for.
+            BadFieldError: a field holds what JSON has no form for; with the fields as Python shows
+                them.
         """
         try:
             return cls(_to_json(fields), manifest, line_number)
         except (TypeError, ValueError, RecursionError) as error:
-            raise BadFieldError(f"the row's fields cannot be written as JSON ({error})") from None
+            problem = f"the row's fields cannot be written as JSON ({error})"
+            raise BadFieldError(problem, _as_python(fields)) from None
 
     @classmethod
     def broken(cls, error: ManifestError, manifest: str = "", line_number: int = 0) -> Row:
@@ -209,6 +211,13 @@ def _message(text: str) -> str:
         return line
     half = (LONGEST_MESSAGE - 5) // 2
     return f"{line[:half]} ... {line[-half:]}"  # the remedy is at the end
+
+
+def _as_python(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # of numbers too long, of nesting too deep, or of any class's own
+        return f"{type(value).__name__} that cannot be shown"
 
 
 def _to_json(fields: dict[str, Any]) -> str:

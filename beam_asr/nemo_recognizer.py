@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from beam_asr import batch_budget, cpu_memory, device_memory, families
+from beam_asr import batch_budget, cpu_memory, device_memory, families, model_errors
 from beam_asr.batch_budget import Budget, Trial
 from beam_asr.decoding_graphs import DecodingGraphs
 from beam_asr.model_errors import ModelError, NotFiniteError
@@ -198,6 +198,7 @@ class NemoRecognizer:
             except Exception as error:
                 if not device_memory.is_exhausted(error):
                     raise
+                model_errors.release(error)
                 device_memory.give_back()
                 return None
             return Trial(time.monotonic() - started, device_memory.peak(self._device) - before)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from beam_asr import row_ids
-from beam_asr.storage import Storage, join
+from beam_asr.storage import PART, Storage, join
 
 SUCCESS = "_SUCCESS"
 SUMMARY = "summary.json"
@@ -20,7 +20,6 @@ FAILURES = "failures"
 SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES})-\d{{5}}-of-\d{{5}}\.jsonl(\.gz|\.zst)?")
 EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression
 
-LEFTOVER = re.compile(r".*\.[0-9a-f]{32}\.part")  # of a writer that died
 JOURNAL = "_journal"
 LOCK = "lock.json"  # in the journal's folder
 RUN = "run.json"  # there
@@ -174,7 +173,7 @@ def check_may_write(
         StorageError: the storage cannot be written.
     """
     storage.check_writable(folder)
-    there = [name for name in storage.names_in(folder) if not LEFTOVER.fullmatch(name)]
+    there = [name for name in storage.names_in(folder) if not PART.fullmatch(name)]
     if JOURNAL in there and set(storage.names_in(join(folder, JOURNAL))) <= {LOCK}:
         there.remove(JOURNAL)  # of a job that is about to begin, or did not
     if not there or overwrite:

@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, 
 
 from beam_asr import __version__, emergency_exit, inputs, model_files, output, shards
 from beam_asr.allowed import AllowedPrefixes
-from beam_asr.folder_lock import FolderLock
+from beam_asr.folder_lock import FolderBusyError, FolderLock
 from beam_asr.journal import Journal, lock_in
 from beam_asr.options import TranscribeOptions
 from beam_asr.read_manifest import ReadManifest
@@ -32,12 +32,17 @@ class UsageError(ValueError):
 
 
 def build(
-    pipeline: beam.Pipeline, options: TranscribeOptions, lock: FolderLock | None = None
+    pipeline: beam.Pipeline,
+    options: TranscribeOptions,
+    lock: FolderLock | None = None,
+    workers_beat: bool = False,
 ) -> None:
     """Adds the whole job to a pipeline.
 
     Args:
         lock: of the output folder.
+        workers_beat: whether workers give signs of life for the lock, as they must where they
+            outlive this process.
 
     Raises:
         ValueError: the options do not go together, or not with what is in the output folder.
@@ -48,6 +53,7 @@ def build(
         options.resume,
         options.retry_failures,
         lock,
+        workers_beat,
     )
     (
         pipeline
@@ -141,9 +147,8 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
         with _as_usage_errors():
             # This may have ended between the first look and the lock.
             output.check_may_write(storage, options.output, options.overwrite, options.resume)
-            storage.delete_leftovers(options.output)
             pipeline = beam.Pipeline(options=beam_options)
-            build(pipeline, options, lock)
+            build(pipeline, options, lock, workers_beat=not runs_here(beam_options))
         with lock.kept_alive(lambda error: emergency_exit.exit_now(str(error))):
             pipeline.run().wait_until_finish()
     finally:
@@ -198,7 +203,7 @@ def _as_usage_errors() -> Iterator[None]:
     """What a look at the places that the command line names raises, as UsageError."""
     try:
         yield
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, FolderBusyError) as error:
         raise UsageError(str(error)) from error
     except Exception as error:  # of a storage: each has its own
         raise UsageError(

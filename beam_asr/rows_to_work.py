@@ -71,10 +71,8 @@ class Validate(beam.DoFn):
             yield self._work(element, element.file)
             return
         self._statistics.rows_in += 1
-        row = element if isinstance(element, Row) else Row(repr(element))
+        row = element if isinstance(element, Row) else _row_of(element)
         try:
-            if isinstance(element, dict):
-                row = Row.of(element)
             yield self._of_row(row)
         except ManifestError as error:
             self._statistics.rows_invalid += 1
@@ -158,6 +156,13 @@ class Identify(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         yield from placed([TaggedOutput("statistics", self._statistics)], GlobalWindow())
+
+
+def _row_of(fields: Record) -> Row:
+    try:
+        return Row.of(fields)
+    except ManifestError as error:
+        return Row.broken(error)
 
 
 def resumed(outcome: Outcome) -> Statistics:

@@ -10,6 +10,7 @@ run. Runs can be killed, and their windows are scaled down with their data.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -35,7 +36,8 @@ class Run:
         self.pid = server.ask(request)["pid"]
 
     def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended before
+            os.kill(self.pid, number)
 
     def status(self) -> int:
         """Waits for its end; negative is the number of the signal that ended it."""

@@ -1,5 +1,6 @@
 """What the command does before it starts a job, in a process of its own where imports count."""
 
+import json
 import subprocess
 import sys
 
@@ -85,6 +86,9 @@ def test_resume_of_a_finished_run_does_nothing(transcribe, manifest, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "_SUCCESS").touch()
+    summary = {"rows_in": 3, "transcribed": 2, "failed": 1, "audio_hours": 1.0}
+    (out / "summary.json").write_text(json.dumps(summary))
     args = ["--input", manifest, "--output", out, "--model_name", "none.nemo"]
     status, printed, _ = transcribe(*args, "--resume")
     assert (status, "finished" in printed) == (0, True)
+    assert "2 transcribed, 1 failed" in printed

@@ -288,6 +288,21 @@ def test_where_nothing_is_known_of_the_memory_nothing_is_refused(guard, monkeypa
     assert guard.probes == []
 
 
+def test_a_model_that_cannot_be_measured_is_used_without_the_guard(monkeypatch, caplog):
+    monkeypatch.setattr(cpu_memory, "available", lambda: 0.0)
+    tries = []
+
+    def encode_noise(seconds):
+        tries.append(seconds)
+        raise ValueError("no noise, please")
+
+    guard = Guard(encode_noise)
+    guard.check(1, 600.0)
+    guard.check(1, 600.0)
+    assert len(tries) == 1
+    assert "ValueError: no noise, please" in caplog.text
+
+
 @on_linux
 @pytest.mark.parametrize("hours", [6, 12])
 def test_a_recording_of_hours_is_refused_before_anything_is_allocated(model, hours):

@@ -150,11 +150,11 @@ def test_any_bytes_are_a_record_for_each_line_that_is_not_blank(tmp_path_factory
 
 
 @given(CONTENTS, st.lists(st.integers(0, 120), max_size=6), st.integers(1, 60))
-def test_rows_are_the_same_however_a_file_is_split(tmp_path_factory, content, cuts, longest):
+def test_rows_are_the_same_however_a_file_is_split(tmp_path_factory, content, places, longest):
     file = str(tmp_path_factory.mktemp("m") / "m.jsonl")
     with open(file, "wb") as out:
         out.write(content)
-    bounds = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
+    bounds = sorted({0, len(content), *(place for place in places if place < len(content))})
     storage = Storage()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "LONGEST_LINE_BYTES", longest)
@@ -492,6 +492,16 @@ for _ in range(900):
 def test_fields_that_json_cannot_hold_are_a_manifest_error(fields):
     with pytest.raises(ManifestError):
         manifest.parse(from_deep(lambda: Row.of({"audio_filepath": "/a", **fields})))
+
+
+@pytest.mark.parametrize(
+    ("x", "shown"),
+    [({1}, "{'x': {1}}"), ([10**5000], "dict that cannot be shown"), (b"\0", "{'x': b'\\x00'}")],
+)
+def test_fields_that_json_cannot_hold_are_shown_by_their_failure(x, shown):
+    with pytest.raises(ManifestError) as error:
+        Row.of({"x": x})
+    assert record_of(Row.broken(error.value))["line"] == shown
 
 
 def test_a_record_of_a_table_fails_with_its_text(tmp_path):

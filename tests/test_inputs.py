@@ -96,10 +96,8 @@ def test_a_long_manifest_is_read_in_pieces_with_the_numbers_of_its_lines(tmp_pat
     pieces = inputs.pieces_of(Storage(), str(listed))
     assert len(pieces) > 10
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        rows = pipeline | ReadManifest(str(listed)) | beam.Map(tuple)
-        expected = [
-            (f'{{"audio_filepath": "{n}.wav"}}', str(listed), n + 1, "") for n in range(500)
-        ]
+        rows = pipeline | ReadManifest(str(listed)) | beam.Map(lambda row: tuple(row)[:3])
+        expected = [(f'{{"audio_filepath": "{n}.wav"}}', str(listed), n + 1) for n in range(500)]
         assert_that(rows, equal_to(expected))
 
 

@@ -39,7 +39,7 @@ def test_a_byte_that_is_no_utf8_spoils_only_its_line(tmp_path):
         assert isinstance(error, NotJsonError)
         assert error.line == shown
         assert "0xff" in str(error)
-        assert "save the manifest as UTF-8" in str(error)
+        assert "save it as UTF-8" in str(error)
     assert last == '{"b": 1}'
 
 

@@ -269,6 +269,7 @@ def test_a_clip_of_nan_or_infinity_fails_alone(model):
     texts = heard(model, [GOOD[0], bad[0], *GOOD[1:4], bad[1], GOOD[4]])
     assert [type(texts.pop(place)) for place in (5, 1)] == [NotFiniteError] * 2
     assert texts == expected
+    assert model.encode(bad).tensors[0].isfinite().all(), "the decoder gets nothing of it"
 
 
 def test_a_clip_at_which_the_weights_overflow_fails_alone(model):

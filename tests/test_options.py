@@ -23,7 +23,11 @@ def test_the_defaults_are_those_of_the_interface():
         precision="auto",
         resume=False,
         overwrite=False,
+        retry_failures=True,
         max_failure_fraction=0.1,
+        num_shards=None,
+        compression=None,
+        batch_timeout=1800.0,
         tarred_audio=None,
         storage_options={},
         audio_timeout=300.0,
@@ -40,6 +44,7 @@ def test_every_flag_arrives():
         --storage_options {"s3":{"anon":true}}
         --audio_timeout 1.5 --max_concurrent_reads 4 --allowed_audio_prefixes /data,gs://b
         --allowed_audio_prefixes s3://c --overwrite --max_failure_fraction 0.5
+        --num_shards 12 --compression zstd --batch_timeout 60
         --runner=FlinkRunner --parallelism 2"""
     assert parse_args(args.split()) == TranscribeOptions(
         input=["a", "b", "c"],
@@ -55,7 +60,11 @@ def test_every_flag_arrives():
         precision="bf16",
         resume=False,
         overwrite=True,
+        retry_failures=True,
         max_failure_fraction=0.5,
+        num_shards=12,
+        compression="zstd",
+        batch_timeout=60.0,
         tarred_audio=["t_{0..3}.tar", "u.tar"],
         storage_options={"s3": {"anon": True}},
         audio_timeout=1.5,
@@ -64,6 +73,7 @@ def test_every_flag_arrives():
         beam_args=["--runner=FlinkRunner", "--parallelism", "2"],
     )
     assert parse_args([*LEAST, "--resume"]).resume
+    assert not parse_args([*LEAST, "--resume", "--no_retry_failures"]).retry_failures
 
 
 @pytest.mark.parametrize(
@@ -82,6 +92,11 @@ def test_every_flag_arrives():
         (["--input=a,,b"], "--input: is empty"),
         (["--pred_text_key=audio_filepath"], "are both 'audio_filepath'"),
         (["--resume", "--overwrite"], "choose one"),
+        (["--no_retry_failures"], "--resume"),
+        (["--num_shards=0"], "--num_shards: '0'"),
+        (["--num_shards=100000"], "--num_shards: 100000 is more than 99999"),
+        (["--compression=bzip2"], "choose from"),
+        (["--batch_timeout=0"], "--batch_timeout: 0"),
         (["--audio_timeout=0"], "--audio_timeout: 0"),
         (["--max_concurrent_reads=0"], "--max_concurrent_reads: '0'"),
         (["--storage_options={"], "--storage_options: is not JSON"),

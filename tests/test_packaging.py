@@ -114,7 +114,7 @@ def test_every_third_party_import_is_a_direct_dependency():
     for path in (REPOSITORY / "beam_asr").glob("*.py"):
         imports |= set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M))
     third_party = imports - set(sys.stdlib_module_names) - {"beam_asr"}
-    packages = {"apache_beam": "apache-beam", "nemo": "nemo-toolkit"}
+    packages = {"apache_beam": "apache-beam", "nemo": "nemo-toolkit", "yaml": "pyyaml"}
     lines = (REPOSITORY / "requirements.in").read_text().lower().replace("_", "-")
     for name in third_party:
         assert re.search(rf"^{packages.get(name, name)}\b", lines, re.M), name
