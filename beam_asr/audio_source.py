@@ -167,7 +167,7 @@ def shown(text: str) -> str:
 def _watched(source: Source) -> Iterator[Source]:
     """The source, once; then raises its failure, whatever a decoder has made of that."""
     if source.size == 0:
-        raise EmptyAudioError(f"{source.shown}: has zero bytes. Upload it again or drop the row.")
+        raise _empty(source.path)
     try:
         yield source
     except AudioError:
@@ -177,6 +177,10 @@ def _watched(source: Source) -> Iterator[Source]:
         if source.failure is not None:
             _raise_as_audio_error(source.path, source.failure)
             raise source.failure
+
+
+def _empty(path: str) -> EmptyAudioError:
+    return EmptyAudioError(f"{shown(path)}: has zero bytes. Upload it again or drop the row.")
 
 
 def _open(
@@ -191,9 +195,11 @@ def _open(
 
 
 def _check_regular(path: str) -> None:
-    mode = os.stat(path).st_mode
+    found = os.stat(path)
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:  # also /proc's, which may wait for ever
+        raise _empty(path)
     for is_kind, kind in _SPECIAL_FILES:
-        if is_kind(mode):
+        if is_kind(found.st_mode):
             raise NotAudioError(
                 f"{shown(path)}: is {kind}, which is not opened. Name a regular file in the "
                 "manifest."

@@ -60,6 +60,8 @@ class ForkServer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fork_server"],
             cwd=REPOSITORY,
+            # With several, and all processors busy, they wait for each other at every operation.
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

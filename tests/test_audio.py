@@ -154,6 +154,15 @@ def test_lossy_formats_of_libsndfile_come_close_and_in_time(tmp_path, container,
     assert len(samples) == len(chirp())
 
 
+@pytest.mark.parametrize("tail", [b"TAG" + bytes(125), bytes(100_000)])
+def test_an_mp3_with_a_tag_or_padding_at_its_end_is_read(tmp_path, tail):
+    soundfile.write(tmp_path / "clip.mp3", chirp(), RATE)
+    content = (tmp_path / "clip.mp3").read_bytes()
+    (tmp_path / "tail.mp3").write_bytes(content + tail)
+
+    np.testing.assert_array_equal(read(tmp_path / "tail.mp3"), read(tmp_path / "clip.mp3"))
+
+
 FFMPEG_FORMATS = [
     # name, codec, rate, latest sample (encoder delay that the container may not declare), error
     ("clip.m4a", "aac", RATE, 1024, 0.1),
@@ -282,6 +291,18 @@ def test_a_range_equals_the_slice_of_the_whole(tmp_path, container, offset, dura
     np.testing.assert_allclose(
         part, whole[start:stop], atol=0 if container in ("WAV", "FLAC") else 1e-6
     )
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("seconds", [3, 4, 5, 30])
+def test_a_range_in_the_last_page_of_an_ogg_equals_the_slice(tmp_path, subtype, seconds):
+    soundfile.write(tmp_path / "clip.ogg", chirp(seconds), RATE, subtype=subtype)
+    whole = read(tmp_path / "clip.ogg")
+
+    for offset in (0.3, seconds / 3, seconds - 1.0, seconds - 0.1):
+        part = read(tmp_path / "clip.ogg", offset=offset, duration=0.1)
+        start = round(offset * RATE)
+        np.testing.assert_allclose(part, whole[start : start + len(part)], atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "codec", "rate", "_latest", "_error"), FFMPEG_FORMATS)

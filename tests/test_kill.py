@@ -72,7 +72,7 @@ def test_a_run_that_is_killed_at_any_moment_is_gone_on_with(fork_server, corpus,
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
         run = fork_server.run(*corpus, f"--output={out}", "--num_shards=3", scale=SCALE)
-        time.sleep(chance.uniform(0.2, 1.0) * lasted)
+        time.sleep(chance.uniform(0.3, 1.0) * lasted)
         run.signal(signal.SIGKILL)
         killed = run.status() == -signal.SIGKILL
         kept = journaled(out)
@@ -128,10 +128,12 @@ def test_of_two_jobs_into_one_folder_the_second_refuses(fork_server, corpus, tmp
     run = fork_server.run(*corpus, f"--output={out}", scale=SCALE)
     while not run.decoded():
         time.sleep(0.01)
+    run.signal(signal.SIGSTOP)  # so that it does not end before the others have asked
     for flag in ("--resume", "--overwrite"):
         status, _, said = transcribe(*corpus, f"--output={out}", flag)
         assert status == 2
         assert str(run.pid) in said
+    run.signal(signal.SIGCONT)
     assert run.status() == 0
     assert len(records(out)) == CLIPS + 14
     assert not (out / journal.JOURNAL).exists()

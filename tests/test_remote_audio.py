@@ -6,11 +6,13 @@ import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
+from fsspec.implementations.memory import MemoryFileSystem
 
-from beam_asr import audio_source, read_pool, remote_file, retrying
+from beam_asr import read_pool, remote_file, retrying
 from beam_asr.allowed import AllowedPrefixes, NotAllowedError
 from beam_asr.audio import read_audio
 from beam_asr.audio_errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError
@@ -203,13 +205,24 @@ def test_a_stalled_request_is_cancelled_and_made_again(server, short, monkeypatc
     assert server.count("short.wav") == 2
 
 
+class PipeFileSystem(MemoryFileSystem):
+    """Whatever is opened is a pipe without a writer."""
+
+    protocol = "pipe"
+    pipe = ""
+
+    def _open(self, *_, **__):
+        return open(self.pipe, "rb")
+
+
 def test_a_read_that_never_comes_back_is_left_behind(tmp_path, short, monkeypatch):
     """A pipe without a writer blocks its reader in the kernel, where nothing can be cancelled."""
     monkeypatch.setattr(read_pool, "GRACE_SECONDS", 0.2)
-    monkeypatch.setattr(audio_source, "_check_regular", lambda _: None)  # refuses pipes
-    os.mkfifo(tmp_path / "pipe.wav")
+    fsspec.register_implementation("pipe", PipeFileSystem, clobber=True)
+    PipeFileSystem.pipe = str(tmp_path / "pipe")
+    os.mkfifo(PipeFileSystem.pipe)
     soundfile.write(tmp_path / "short.wav", short, RATE)
-    uris = [str(tmp_path / "pipe.wav")] * 4 + [str(tmp_path / "short.wav")] * 3
+    uris = ["pipe://pipe.wav"] * 4 + [str(tmp_path / "short.wav")] * 3
     outcomes = read_all([Clip(Row("{}"), uri, 0.0, None) for uri in uris], None, 0.5, 2)
     assert [type(outcome) for outcome in outcomes[:4]] == [AudioTimeoutError] * 4
     assert "pipe.wav" in str(outcomes[0])
