@@ -188,10 +188,7 @@ def _read_range(
     try:
         for block in decoder.blocks(start, count):
             source.check_time()
-            if channel is None and decoder.channels > 1:
-                mono = block.mean(axis=1)
-            else:
-                mono = block[:, channel or 0]
+            mono = _mixed(block, channel)
             if not -_LOUDEST <= mono.min() <= mono.max() <= _LOUDEST:  # nor is NaN
                 raise CorruptAudioError(
                     f"{source.shown}: holds NaN, infinite or absurdly large samples, between "
@@ -219,6 +216,14 @@ def _read_range(
             "Drop the row."
         )
     return samples.array
+
+
+def _mixed(block: np.ndarray, channel: int | None) -> np.ndarray:
+    """One channel, or the average of all; infinite where that is too large."""
+    if channel is not None or block.shape[1] == 1:
+        return block[:, channel or 0]
+    with np.errstate(all="ignore"):
+        return block.mean(axis=1)
 
 
 class _Samples:

@@ -110,7 +110,12 @@ def load(
             model = ASRModel.restore_from(path, map_location=torch_device)
         else:
             with model_files.machine_lock(model_name):  # one download, however many processes
+                file = str(ASRModel.from_pretrained(model_name, return_model_file=True))
+                if os.path.isfile(file):  # else a repository without a file of its name
+                    model_archive.check_archive(file)
                 model = ASRModel.from_pretrained(model_name, map_location=torch_device)
+    except model_archive.ModelFileError as error:  # which says what to do
+        raise ModelLoadError(f"cannot load the model {model_name!r}: {error}") from error
     except Exception as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:600]
         raise ModelLoadError(

@@ -113,6 +113,7 @@ class TranscribeWindow(beam.DoFn):
             self._writer.close_window()
         for heard in self._settings.reader.read(clips, self._host.sample_rate):
             yield from self._take(heard)
+            del heard  # its waveform, before the next one is read
 
     def _tars(self, items: Iterator[Tar | Shard]) -> Iterator[Any]:
         tars = TarReader(self._settings.tar_storage, self._settings.filepath_key)
@@ -127,6 +128,7 @@ class TranscribeWindow(beam.DoFn):
                     self._writer.close_window()
                     seconds = 0.0
             yield from self._take(heard)
+            del heard
         for unread in tars.unread:
             if self._writer is not None and unread.row.id:
                 self._writer.expect(unread.row.id)

@@ -181,7 +181,8 @@ def _by_libsndfile() -> Iterator[bytes]:
             for channels, rate in ((1, 8_000), (2, 44_100)):
                 # Of stereo one of a format is enough: files are small, and mutations many.
                 stereo_of_another = channels == 2 and subtype not in ("PCM_16", "VORBIS", "OPUS")
-                if form == "RAW" or stereo_of_another:
+                # SD2 is two files, of which the second one would be put into the working folder.
+                if form in ("RAW", "SD2") or stereo_of_another:
                     continue
                 rate = 48_000 if subtype == "OPUS" else rate
                 made = io.BytesIO()
