@@ -43,9 +43,7 @@ def main() -> None:
         peak, out = peak_of(rows[::-1] + hostile, folder / "all")
         summary = json.loads((out / "summary.json").read_text())
         failures = [json.loads(line) for shard in out.glob("failures-*") for line in shard.open()]
-        recording = [
-            each["error"] for each in failures if "long.flac" in each.get("audio_filepath", "")
-        ]
+        recording = [each["error"] for each in failures if "long.flac" in str(each)]
     print(f"rows: {summary['rows_in']}, of which {len(hostile)} hostile")
     print(f"transcribed: {summary['transcribed']}, failed: {summary['failed']}")
     print(f"failed by type: {Counter(summary['failed_by_type'])}")

@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from beam_asr import output
+from beam_asr import lines, output
 from beam_asr.output import Statistics
 from beam_asr.storage import Storage
 
@@ -18,8 +18,28 @@ def test_a_lone_surrogate_is_kept_as_an_escape():
 
 
 def test_a_large_result_is_split_into_shards():
-    assert [output.shard_count(n) for n in (0, 1, 50_000, 50_001)] == [1, 1, 1, 2]
+    counts = [output.shard_count("transcripts", n) for n in (0, 1, 50_000, 50_001)]
+    assert counts == [1, 1, 1, 2]
     assert output.shard_name("transcripts", 3, 12) == "transcripts-00003-of-00012.jsonl"
+
+
+def test_a_number_of_shards_is_that_of_transcripts():
+    assert output.shard_count("transcripts", 7, num_shards=12) == 12
+    assert output.shard_count("failures", 7, num_shards=12) == 1
+    name = output.shard_name("transcripts", 3, 12, "zstd")
+    assert name == "transcripts-00003-of-00012.jsonl.zst"
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
+def test_a_shard_is_the_same_bytes_in_every_try_and_reads_as_its_lines(compression, tmp_path):
+    written = [b'{"n": %d}\n' % n for n in range(1000)]
+    shards = [b"".join(output.compressed(iter(written), compression)) for _ in range(2)]
+    assert shards[0] == shards[1]
+    path = tmp_path / output.shard_name("transcripts", 0, 1, compression)
+    path.write_bytes(shards[0])
+    assert [f"{line}\n".encode() for line in lines.lines_in(Storage(), str(path))] == written
+    path.write_bytes(b"".join(output.compressed([], compression)))
+    assert list(lines.lines_in(Storage(), str(path))) == []
 
 
 def test_lost_and_doubled_rows_are_told_with_the_numbers():
@@ -38,11 +58,20 @@ def test_failures_fail_the_job_only_when_many_and_above_the_fraction():
 
 
 def test_a_summary_gives_ratios_of_its_sums():
+    part = {
+        "audio_seconds": 3600.0,
+        "padded_seconds": 4000.0,
+        "model_seconds": 36.0,
+        "wait_seconds": 2.0,
+        "batches": 3,
+        "models": frozenset([(("model", "m"),)]),
+    }
     statistics = sum(
         [
             Statistics(rows_in=5),
-            Statistics(0, 3600.0, 4000.0, 36.0, 2.0, 3, frozenset([(("model", "m"),)])),
-            Statistics(0, 3600.0, 4000.0, 36.0, 2.0, 3, frozenset([(("model", "m"),)])),
+            Statistics(**part),
+            Statistics(**part),
+            Statistics(resumed_rows=2, resumed_seconds=1800.0),
         ],
         Statistics(),
     )
@@ -50,7 +79,8 @@ def test_a_summary_gives_ratios_of_its_sums():
     assert summary["rows_in"] == 5
     assert summary["failed"] == 2
     assert summary["failed_by_type"] == {"A": 1, "B": 1}
-    assert summary["audio_hours"] == 2
+    assert summary["audio_hours"] == 2.5
+    assert summary["resumed"] == 2
     assert summary["rtfx_end_to_end"] == 72
     assert summary["rtfx_model"] == 100
     assert summary["model_wait_share"] == pytest.approx(4 / 76, abs=1e-4)
