@@ -16,16 +16,19 @@ import hypothesis
 import numpy as np
 import pytest
 import soundfile
+from apache_beam.transforms.window import GlobalWindow
 from hypothesis import strategies as st
 
 from beam_asr import (
     Journal,
+    Row,
     Transcribe,
     WriteManifest,
     backlog,
     cli,
     clip_reader,
     emergency_exit,
+    manifest,
     transcribe_windows,
 )
 from beam_asr import transcribe as transcribe_module
@@ -107,9 +110,9 @@ def rows_of(clips: Path) -> list[dict]:
 
 
 def test_only_what_is_left_is_done(clips, base, tmp_path):
-    manifest = write_manifest(tmp_path / "m.jsonl", rows_of(clips))
-    run(*base, f"--input={manifest}", f"--output={tmp_path / 'whole'}")
-    flags = [*base, f"--input={manifest}", f"--output={tmp_path / 'out'}"]
+    listed = write_manifest(tmp_path / "m.jsonl", rows_of(clips))
+    run(*base, f"--input={listed}", f"--output={tmp_path / 'whole'}")
+    flags = [*base, f"--input={listed}", f"--output={tmp_path / 'out'}"]
     with breaking(after=6) as first:
         run(*flags, expect=1)
     kept = len(list((tmp_path / "out" / "_journal" / "windows").iterdir()))
@@ -129,8 +132,8 @@ def test_only_what_is_left_is_done(clips, base, tmp_path):
 
 
 def test_a_finished_run_is_left_alone(clips, base, tmp_path, capsys):
-    manifest = write_manifest(tmp_path / "m.jsonl", rows_of(clips)[:3])
-    flags = [*base, f"--input={manifest}", f"--output={tmp_path / 'out'}"]
+    listed = write_manifest(tmp_path / "m.jsonl", rows_of(clips)[:3])
+    flags = [*base, f"--input={listed}", f"--output={tmp_path / 'out'}"]
     run(*flags, "--resume")  # of nothing: it begins
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     run(*flags, "--resume")
@@ -140,11 +143,11 @@ def test_a_finished_run_is_left_alone(clips, base, tmp_path, capsys):
 
 def test_the_same_rows_in_other_order_files_and_notation_are_the_same_run(clips, base, tmp_path):
     rows = [*rows_of(clips), *rows_of(clips)[:4]]
-    manifest = write_manifest(tmp_path / "m.jsonl", rows)
+    listed = write_manifest(tmp_path / "m.jsonl", rows)
     out = tmp_path / "out"
     with breaking(after=6):
-        run(*base, f"--input={manifest}", f"--output={out}", expect=1)
-    manifest.unlink()
+        run(*base, f"--input={listed}", f"--output={out}", expect=1)
+    listed.unlink()
     mixed = [json.dumps(dict(reversed(row.items())), indent=None) for row in reversed(rows)]
     write_manifest(tmp_path / "part1.jsonl", mixed[:10])
     with gzip.open(tmp_path / "part2.jsonl.gz", "wt") as file:
@@ -161,15 +164,15 @@ def test_another_run_is_refused_with_what_differs(
     clips, base, tiny_model, tmp_path, capsys, changed
 ):
     rows = rows_of(clips)
-    manifest = write_manifest(tmp_path / "m.jsonl", rows)
+    listed = write_manifest(tmp_path / "m.jsonl", rows)
     out = tmp_path / "out"
     with breaking(after=6):
-        run(*base, f"--input={manifest}", f"--output={out}", expect=1)
+        run(*base, f"--input={listed}", f"--output={out}", expect=1)
     kept = sorted(out.rglob("*"))
-    again = [*base, f"--input={manifest}", f"--output={out}", "--resume"]
+    again = [*base, f"--input={listed}", f"--output={out}", "--resume"]
     status, said = 2, f"the {changed} was None"
     if changed == "rows":
-        write_manifest(manifest, rows[:-1])
+        write_manifest(listed, rows[:-1])
         status, said = 1, f"the rows was {CLIPS} and is {CLIPS - 1}"
     elif changed == "decoder":
         again.append("--decoder=ctc")
@@ -185,9 +188,9 @@ def test_another_run_is_refused_with_what_differs(
 
 
 def test_a_model_that_changed_under_its_name_is_another(clips, tiny_model, tmp_path, capsys):
-    manifest = write_manifest(tmp_path / "m.jsonl", rows_of(clips))
+    listed = write_manifest(tmp_path / "m.jsonl", rows_of(clips))
     model = shutil.copy(tiny_model("ctc_bpe"), tmp_path / "m.nemo")
-    flags = [f"--input={manifest}", f"--output={tmp_path / 'out'}", f"--model_name={model}"]
+    flags = [f"--input={listed}", f"--output={tmp_path / 'out'}", f"--model_name={model}"]
     flags.append("--max_batch_seconds=4")
     with breaking(after=6):
         run(*flags, expect=1)
@@ -199,8 +202,8 @@ def test_a_model_that_changed_under_its_name_is_another(clips, tiny_model, tmp_p
 @pytest.mark.parametrize("retry", [True, False])
 def test_failures_are_tried_again_unless_they_are_to_stay(clips, base, tmp_path, retry):
     rows = [{"audio_filepath": str(tmp_path / f"late{index}.wav")} for index in range(6)]
-    manifest = write_manifest(tmp_path / "m.jsonl", [*rows, *rows_of(clips), "no row"])
-    flags = [*base, f"--input={manifest}", f"--output={tmp_path / 'out'}"]
+    listed = write_manifest(tmp_path / "m.jsonl", [*rows, *rows_of(clips), "no row"])
+    flags = [*base, f"--input={listed}", f"--output={tmp_path / 'out'}"]
     with breaking(after=6, saved=True):
         run(*flags, expect=1)
     for row in rows:
@@ -234,9 +237,33 @@ def test_a_pipeline_of_ones_own_is_gone_on_with(clips, tiny_model, tmp_path):
     assert sum(records(tmp_path / "out").values()) == CLIPS
 
 
+def test_a_bundle_that_is_tried_again_uses_what_its_windows_left(clips, tiny_model, tmp_path):
+    rows = [Row(json.dumps(row), id=f"{row['n']}.0") for row in rows_of(clips)]
+    windows = [[manifest.parse(row) for row in rows[n : n + 4]] for n in range(0, CLIPS, 4)]
+    journal = Journal(str(tmp_path / "out"))
+    step = Transcribe(model_name=str(tiny_model("ctc_bpe")), max_batch_seconds=4, journal=journal)
+    outputs = []
+    for after in (4, None):
+        bundle = transcribe_windows.TranscribeWindow(step._settings)
+        bundle.setup()
+        bundle.start_bundle()
+        with breaking(after) as through:
+            try:
+                given = [
+                    each for window in windows for each in bundle.process(window, GlobalWindow())
+                ]
+                given += [placed.value.value for placed in bundle.finish_bundle()]
+            except BreakdownError:
+                continue
+        outputs = [each.value if hasattr(each, "tag") else each for each in given]
+    assert 0 < len(through) < CLIPS
+    found = [record["n"] for record in outputs if isinstance(record, dict)]
+    assert sorted(found) == sorted(row["n"] for row in rows_of(clips))
+
+
 def test_overwriting_begins_anew(clips, base, tmp_path):
-    manifest = write_manifest(tmp_path / "m.jsonl", rows_of(clips))
-    flags = [*base, f"--input={manifest}", f"--output={tmp_path / 'out'}"]
+    listed = write_manifest(tmp_path / "m.jsonl", rows_of(clips))
+    flags = [*base, f"--input={listed}", f"--output={tmp_path / 'out'}"]
     with breaking(after=6):
         run(*flags, expect=1)
     (tmp_path / "out" / f"transcripts-00000-of-00001.jsonl.{'0' * 32}.part").write_text("half a")
@@ -282,8 +309,8 @@ def test_a_web_dataset_and_tars_with_manifests_are_gone_on_with(clips, base, tmp
 
 def test_a_systematic_fault_ends_the_job_while_it_runs(clips, base, tmp_path, capsys):
     rows: list[dict] = [{"audio_filepath": f"/nowhere/{index}.wav"} for index in range(150)]
-    manifest = write_manifest(tmp_path / "m.jsonl", [*rows, *rows_of(clips) * 10])
-    flags = [*base, f"--input={manifest}", f"--output={tmp_path / 'out'}"]
+    listed = write_manifest(tmp_path / "m.jsonl", [*rows, *rows_of(clips) * 10])
+    flags = [*base, f"--input={listed}", f"--output={tmp_path / 'out'}"]
     with breaking(after=None) as through:
         run(*flags, expect=1)
     said = capsys.readouterr().err
@@ -300,9 +327,9 @@ def test_too_many_rows_that_are_not_right_end_the_job_before_audio_is_read(
     clips, base, tmp_path, capsys
 ):
     rows = [{"file": "a.wav"}] * 150
-    manifest = write_manifest(tmp_path / "m.jsonl", [*rows, *rows_of(clips)])
+    listed = write_manifest(tmp_path / "m.jsonl", [*rows, *rows_of(clips)])
     with breaking(after=None) as through:
-        run(*base, f"--input={manifest}", f"--output={tmp_path / 'out'}", expect=1)
+        run(*base, f"--input={listed}", f"--output={tmp_path / 'out'}", expect=1)
     said = capsys.readouterr().err
     assert "150 of 174 rows are not right" in said
     assert "--filepath_key" in said
@@ -338,8 +365,8 @@ def pool(clips, tmp_path_factory) -> dict[str, str]:
 def alone(pool, base, tmp_path_factory) -> dict[str, str]:
     """The record of each line of the pool, from a job that nothing disturbed."""
     folder = tmp_path_factory.mktemp("alone")
-    manifest = write_manifest(folder / "m.jsonl", list(pool.values()))
-    run(*base, f"--input={manifest}", f"--output={folder / 'out'}", "--max_failure_fraction=1")
+    listed = write_manifest(folder / "m.jsonl", list(pool.values()))
+    run(*base, f"--input={listed}", f"--output={folder / 'out'}", "--max_failure_fraction=1")
     found = read_records(folder / "out", "transcripts") + read_records(folder / "out", "failures")
     return {name: content(record) for name, record in by_line(found, pool)}
 
