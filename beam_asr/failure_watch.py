@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_asr import output
-from beam_asr.output import MANY_FAILURES, TooManyFailuresError
+from beam_asr.output import TooManyFailuresError
 
 # Rows by which a share is judged, or all rows if they are fewer: a manifest may begin with a folder
 # that is missing, and the share is meant to be of all.
@@ -46,7 +46,7 @@ class FailureWatch:
             self._failed[error["type"]] += 1
             failed = self._failed.total()
             enough = ENOUGH_ROWS if rows is None else min(rows, ENOUGH_ROWS)
-            if failed < MANY_FAILURES or failed <= self._max_fraction * max(self._done, enough):
+            if not output.too_many(failed, max(self._done, enough), self._max_fraction):
                 return
             kinds = output.kinds(self._failed)
             raise TooManyFailuresError(

@@ -110,6 +110,10 @@ class Statistics:
             self.examples_without_row += (name,)
 
 
+def total(parts: Iterable[Statistics]) -> Statistics:
+    return sum(parts, Statistics())
+
+
 def shard_name(kind: str, shard: int, shards: int, compression: str | None = None) -> str:
     return f"{kind}-{shard:05d}-of-{shards:05d}{EXTENSIONS[compression]}"
 
@@ -219,10 +223,15 @@ def check_complete(rows_in: int, transcribed: int, failed: int) -> None:
         )
 
 
+def too_many(failed: int, rows: int, max_failure_fraction: float) -> bool:
+    """Whether so many failures fail a job."""
+    return failed >= MANY_FAILURES and failed > max_failure_fraction * rows
+
+
 def check_invalid(statistics: Statistics, max_failure_fraction: float) -> None:
     """Raises TooManyFailuresError if too many rows are not right, before any audio is read."""
     invalid = statistics.rows_invalid
-    if invalid >= MANY_FAILURES and invalid > max_failure_fraction * statistics.rows_in:
+    if too_many(invalid, statistics.rows_in, max_failure_fraction):
         raise TooManyFailuresError(
             f"{invalid} of {statistics.rows_in} rows are not right, more than "
             f"--max_failure_fraction={max_failure_fraction:g} allows, so no audio was read. One of "
@@ -237,7 +246,7 @@ def kinds(failed_by_type: Counter[str]) -> str:
 def check_failures(rows_in: int, failed_by_type: Counter[str], max_failure_fraction: float) -> None:
     """Raises TooManyFailuresError above the fraction, once enough rows have failed."""
     failed = sum(failed_by_type.values())
-    if failed >= MANY_FAILURES and failed > max_failure_fraction * rows_in:
+    if too_many(failed, rows_in, max_failure_fraction):
         raise TooManyFailuresError(
             f"{failed} of {rows_in} rows failed ({kinds(failed_by_type)}), more than "
             f"--max_failure_fraction={max_failure_fraction:g} allows. Read the failures in the "

@@ -145,8 +145,7 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
     emergency_exit.register(releaser)
     try:
         with _as_usage_errors():
-            # This may have ended between the first look and the lock.
-            output.check_may_write(storage, options.output, options.overwrite, options.resume)
+            # This looks at the folder again, in which a job may have ended before the lock.
             pipeline = beam.Pipeline(options=beam_options)
             build(pipeline, options, lock, workers_beat=not runs_here(beam_options))
         with lock.kept_alive(lambda error: emergency_exit.exit_now(str(error))):

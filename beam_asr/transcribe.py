@@ -209,7 +209,7 @@ class Transcribe(beam.PTransform):
         """What is known when all rows have been read, and that the journal is this run's."""
         return (
             statistics
-            | "SumRows" >> beam.CombineGlobally(_sum_statistics)
+            | "SumRows" >> beam.CombineGlobally(output.total)
             | "Begin"
             >> beam.Map(
                 _begin,
@@ -291,7 +291,3 @@ def _window_seconds(item: Clip | Tar | Shard) -> int:
         return WINDOW_SECONDS - 1
     seconds = UNKNOWN_SECONDS if item.duration is None else item.duration
     return min(max(1, round(seconds)), WINDOW_SECONDS - 1)
-
-
-def _sum_statistics(parts: Iterable[Statistics]) -> Statistics:
-    return sum(parts, Statistics())

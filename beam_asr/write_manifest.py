@@ -94,7 +94,7 @@ class WriteManifest(beam.PTransform):
             self._max_failure_fraction,
             self._details,
             statistics=AsSingleton(
-                records.statistics | "SumStatistics" >> beam.CombineGlobally(_sum_statistics)
+                records.statistics | "SumStatistics" >> beam.CombineGlobally(output.total)
             ),
             shards=AsList(written),
         )
@@ -196,7 +196,3 @@ def _finish(
     if target.journal is not None:
         target.journal.remove()
     return summary
-
-
-def _sum_statistics(parts: Iterable[Statistics]) -> Statistics:
-    return sum(parts, Statistics())

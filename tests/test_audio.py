@@ -21,6 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from beam_asr import audio, audio_source, retrying
 from beam_asr.audio import probe_duration, read_audio
+from tests.ffmpeg import mux_audio
 
 RATE = 16_000
 
@@ -47,16 +48,7 @@ def encode(path, samples, *, codec, rate=RATE, layout="mono", video=False, conta
         source = av.AudioFrame.from_ndarray(
             np.ascontiguousarray(samples.T), format="fltp", layout=layout
         )
-        source.sample_rate, source.pts = rate, 0
-        converter = av.AudioResampler(
-            format=stream.codec_context.format,
-            layout=layout,
-            rate=rate,
-            frame_size=stream.codec_context.frame_size or 1024,
-        )
-        for frame in [*converter.resample(source), *converter.resample(None)]:
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
+        mux_audio(output, stream, source, rate, layout)
 
 
 def add_video(output, frames=25):

@@ -27,6 +27,7 @@ from beam_asr.lines import DamagedInputError
 from beam_asr.storage import Storage
 from beam_asr.tar_reader import TarReader
 from tests.conftest import REPOSITORY
+from tests.ffmpeg import mux_audio
 from tests.fuzz.mutations import repair_ogg_pages
 
 RATE = 16_000
@@ -80,16 +81,7 @@ def encoded(container, codec, seconds=0.1, rate=RATE, layout="mono"):
         stream = out.add_stream(codec, rate=rate, layout=layout)
         sound = np.repeat(samples(seconds, rate), av.AudioLayout(layout).nb_channels)
         frame = av.AudioFrame.from_ndarray(sound[None], format="flt", layout=layout)
-        frame.sample_rate, frame.pts = rate, 0
-        converter = av.AudioResampler(
-            format=stream.codec_context.format,
-            layout=layout,
-            rate=rate,
-            frame_size=stream.codec_context.frame_size or 1024,
-        )
-        for each in [*converter.resample(frame), *converter.resample(None)]:
-            out.mux(stream.encode(each))
-        out.mux(stream.encode(None))
+        mux_audio(out, stream, frame, rate, layout)
     return made.getvalue()
 
 

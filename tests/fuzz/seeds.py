@@ -17,6 +17,7 @@ import pyarrow.parquet
 import soundfile
 import zstandard
 
+from tests.ffmpeg import mux_audio
 from tests.fuzz.targets import AUDIO_NAMES, HEADER, MANIFEST_NAMES
 
 RATE = 16_000
@@ -219,16 +220,7 @@ def _encoded(container: str, codec: str, rate: int, layout: str, with_video: boo
             out.mux(video.encode(None))
         samples = _chirp(rate, av.AudioLayout(layout).nb_channels, 2 * SECONDS)
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
-        frame.sample_rate, frame.pts = rate, 0
-        converter = av.AudioResampler(
-            format=stream.codec_context.format,
-            layout=layout,
-            rate=rate,
-            frame_size=stream.codec_context.frame_size or 1024,
-        )
-        for each in [*converter.resample(frame), *converter.resample(None)]:
-            out.mux(stream.encode(each))
-        out.mux(stream.encode(None))
+        mux_audio(out, stream, frame, rate, layout)
     return made.getvalue()
 
 
