@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import re
 import shlex
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 
@@ -43,7 +45,8 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     Args:
         args: its command line, to say how to go on with an unfinished run.
     """
-    from beam_asr import emergency_exit, interruption, pipeline  # Beam: --help need not pay for it
+    # Beam: --help need not pay for it
+    from beam_asr import emergency_exit, interruption, pipeline, runners
 
     try:
         if pipeline.is_finished(options):
@@ -51,14 +54,17 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
             print(last_line(Storage(options.storage_options), options.output))
             return DONE
         beam_options = pipeline.check(options)
-        here = pipeline.runs_here(beam_options)
+        here = runners.ends_with_launcher(beam_options)
 
         def interrupted(signal_name: str) -> str:
             elsewhere = "" if here else " (its runner may go on with the job: end it there)"
             return f"ended by {signal_name}{elsewhere}. {how_to_resume(args)}"
 
         with interruption.ends_process(interrupted):
-            pipeline.run(options, beam_options)
+            try:
+                pipeline.run(options, beam_options)
+            finally:
+                atexit.register(_end_quietly)
     except pipeline.UsageError as error:
         return _wrong_usage(error)
     except KeyboardInterrupt:  # before anything was started
@@ -70,8 +76,16 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         print(f"beam-asr: the job failed: {cause(error)}", file=sys.stderr)
         print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
         return FAILED
-    print(last_line(Storage(options.storage_options), options.output))
+    if runners.waits(beam_options):
+        print(last_line(Storage(options.storage_options), options.output))
+    else:
+        print(f"begun; {options.output} has a file _SUCCESS when it is done")
     return DONE
+
+
+def _end_quietly() -> None:
+    """Has Beam's threads say nothing of it that its servers end with this process."""
+    threading.excepthook = lambda _: None
 
 
 def how_to_resume(args: Sequence[str]) -> str:

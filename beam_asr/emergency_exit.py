@@ -7,11 +7,14 @@ after some seconds for those who have something to save.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 logger = logging.getLogger(__name__)
@@ -51,12 +54,21 @@ def save_all(seconds: float = SECONDS_TO_SAVE) -> None:
 def exit_now(message: str) -> NoReturn:
     """Saves what is to be saved, says why, and ends the process; from any thread."""
     try:
+        end_children()
         save_all()
         logger.critical("%s", message)
         print(f"beam-asr: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
     finally:
         os._exit(STATUS)
+
+
+def end_children() -> None:
+    """Ends the workers and servers that this process has started, which would go on alone."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGTERM)
 
 
 def _save(saver: Saver) -> None:

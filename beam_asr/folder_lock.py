@@ -77,8 +77,8 @@ class FolderLock:
         _acquire(storage, uri, _Holder.this_process(run))
         return cls(storage, uri, run)
 
-    def beat(self) -> None:
-        """Gives a sign of life.
+    def beat(self, seconds: float = 0.0) -> None:
+        """Gives a sign of life, unless another worker has given one within so many seconds.
 
         One by another process than that which took the lock says that the run is more than this
         process; from then on the time of the last sign tells whether it lives. A file that is
@@ -94,11 +94,26 @@ class FolderLock:
         except FileNotFoundError:
             return
         now = datetime.now(timezone.utc)
+        if holder is not None and holder.process is None and 0 <= _age(holder.beat) < seconds:
+            return
         if holder is None:
             holder = dataclasses.replace(_Holder.this_process(self.run), process=None)
         elif not holder.is_of_this_process:
             holder = dataclasses.replace(holder, process=None)
-        self.storage.write(self.uri, [dataclasses.replace(holder, beat=now).encode()])
+        holder = dataclasses.replace(holder, beat=now, patience=STALE_SECONDS)
+        self.storage.write(self.uri, [holder.encode()])
+
+    def leave(self, seconds: float) -> None:
+        """Leaves the lock to the workers, whose first sign of life may take so many seconds.
+
+        Raises:
+            FolderTakenError: another run holds the lock.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            holder = self._holder() or _Holder.this_process(self.run)
+            now = datetime.now(timezone.utc)
+            left = dataclasses.replace(holder, process=None, beat=now, patience=seconds)
+            self.storage.write(self.uri, [left.encode()])
 
     def check(self) -> None:
         """Checks that no other run holds the lock. That nobody does is fine.
@@ -193,6 +208,7 @@ class _Holder:
         process: that process; None if it cannot be told from others, or is not all of the run.
         started: when the lock was taken.
         beat: when the last sign of life was given.
+        patience: seconds after it, in which the run is not taken for dead.
     """
 
     run: str
@@ -201,6 +217,7 @@ class _Holder:
     process: _Process | None
     started: datetime
     beat: datetime
+    patience: float = STALE_SECONDS
 
     @classmethod
     def this_process(cls, run: str) -> _Holder:
@@ -228,6 +245,7 @@ class _Holder:
                 process=None if process is None else _Process(**process),
                 started=datetime.fromisoformat(fields["started"]).astimezone(timezone.utc),
                 beat=datetime.fromisoformat(fields["beat"]).astimezone(timezone.utc),
+                patience=float(fields["patience"]),
             )
         except (ValueError, TypeError, KeyError):
             return None
@@ -243,7 +261,7 @@ class _Holder:
             runs = _runs(self.pid, self.process.start)
             if runs is not None:
                 return runs
-        return _is_recent(self.beat)
+        return _is_recent(self.beat, self.patience)
 
     def __str__(self) -> str:
         return (
@@ -306,9 +324,13 @@ def _refuse_if_living(storage: Storage, uri: str, content: bytes) -> str:
     return said
 
 
-def _is_recent(when: datetime) -> bool:
+def _is_recent(when: datetime, seconds: float = STALE_SECONDS) -> bool:
     """Whether a time is near, before or after now: clocks of machines differ."""
-    return abs((datetime.now(timezone.utc) - when).total_seconds()) < STALE_SECONDS
+    return abs(_age(when)) < seconds
+
+
+def _age(when: datetime) -> float:
+    return (datetime.now(timezone.utc) - when).total_seconds()
 
 
 def _ago(when: datetime) -> str:

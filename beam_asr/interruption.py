@@ -13,7 +13,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from beam_asr import emergency_exit
@@ -45,7 +44,6 @@ def ends_process(message: Callable[[str], str]) -> Iterator[None]:
     def wait() -> None:
         number = noted.recv(1)
         if number and number[0] in SIGNALS:
-            end_children()
             emergency_exit.exit_now(message(signal.Signals(number[0]).name))
 
     before = {each: signal.signal(each, handle) for each in SIGNALS}
@@ -61,11 +59,3 @@ def ends_process(message: Callable[[str], str]) -> Iterator[None]:
         written.close()
         watcher.join()
         noted.close()
-
-
-def end_children() -> None:
-    """Ends the worker processes that a local runner has started, which would go on alone."""
-    for children in Path("/proc/self/task").glob("*/children"):
-        for child in children.read_text().split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGTERM)

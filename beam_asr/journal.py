@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from beam_asr import emergency_exit, row_ids
-from beam_asr.folder_lock import FolderLock
+from beam_asr.folder_lock import FolderLock, FolderTakenError
 from beam_asr.outcome import Outcome
 from beam_asr.output import JOURNAL, LOCK, RUN
 from beam_asr.storage import Storage, join
@@ -253,7 +253,13 @@ def _beat(lock: FolderLock) -> None:
     global _last_beat
     if time.monotonic() - _last_beat > BEAT_SECONDS:
         _last_beat = time.monotonic()
-        lock.beat()
+        try:
+            # Of many workers one is enough; a store takes about a write a second to an object.
+            lock.beat(BEAT_SECONDS)
+        except FolderTakenError:
+            raise
+        except Exception as error:
+            logger.warning("no sign of life could be given in %s: %r", lock.uri, error)
 
 
 def _encode(outcome: Outcome) -> bytes:

@@ -82,7 +82,7 @@ def lines_in(
             text = line.removeprefix(BYTE_ORDER_MARK) if position == 0 else line
             position += len(line)
             if len(line) <= LONGEST_LINE_BYTES:
-                yield _decoded(text)
+                yield decoded(text)
                 continue
             if not line.endswith(b"\n"):
                 position += skip_line(content, None if end is None else end - position)
@@ -111,7 +111,8 @@ def count_lines(storage: Storage, file: str, start: int, end: int) -> int:
     return count
 
 
-def _decoded(line: bytes) -> str | NotJsonError:
+def decoded(line: bytes) -> str | NotJsonError:
+    """A line as text without its end, or what is wrong with it."""
     try:
         return line.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:

@@ -46,6 +46,7 @@ class ModelSpec(NamedTuple):
 
     Attributes:
         batch_timeout: seconds of work after which a forward pass is stuck, and the process ends.
+        copies: processes that share a GPU.
     """
 
     model_name: str
@@ -54,6 +55,7 @@ class ModelSpec(NamedTuple):
     precision: str = "auto"
     storage: Storage = Storage()
     batch_timeout: float = 1800.0
+    copies: int = 1
 
 
 class Pass(NamedTuple):
@@ -179,6 +181,7 @@ class ModelHost:
                 decoder=spec.decoder,
                 precision=spec.precision,
                 storage=spec.storage,
+                copies=spec.copies,
             )
         except BaseException:
             self._ended = True  # nobody will have this host

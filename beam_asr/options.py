@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ DEVICES = ("auto", "cuda", "cpu")
 DECODERS = ("rnnt", "ctc")
 PRECISIONS = ("auto", "fp32", "bf16")
 COMPRESSIONS = ("gzip", "zstd")
+ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[a-z0-9_:.-]+)*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,10 @@ class TranscribeOptions:
     audio_timeout: float
     max_concurrent_reads: int
     allowed_audio_prefixes: list[str] | None
+    watch: float | None
+    output_window: float
+    accelerator: str | None
+    model_copies: int
     beam_args: list[str]
 
 
@@ -196,6 +202,38 @@ def _parser() -> argparse.ArgumentParser:
         help="folders, buckets and hosts that rows may point to, for manifests that are not "
         "trusted; repeatable, and comma-separated; by default anything",
     )
+    add(
+        "--watch",
+        nargs="?",
+        const=60.0,
+        type=_seconds,
+        metavar="SECONDS",
+        help="go on for ever: look for new inputs each so many seconds (60 if none are given), and "
+        "write what came within a window of time into a folder of its own",
+    )
+    add(
+        "--output_window",
+        default=600.0,
+        type=_seconds,
+        metavar="SECONDS",
+        help="with --watch or Pub/Sub, seconds of arrivals that are written together",
+    )
+    add(
+        "--accelerator",
+        type=_accelerator,
+        metavar="SPEC",
+        help="on Dataflow, the GPU of the workers of the model's step alone (right fitting), as "
+        "type:nvidia-l4;count:1;install-nvidia-driver; not with worker_accelerator, which gives "
+        "one to all workers",
+    )
+    add(
+        "--model_copies",
+        default=1,
+        type=_count,
+        metavar="NUMBER",
+        help="worker processes that share a GPU, each with a model of its own and its part of the "
+        "memory",
+    )
     return parser
 
 
@@ -220,6 +258,14 @@ def _storage_options(text: str) -> dict[str, dict[str, Any]]:
         ) from None
     except ValueError as error:  # not with the text: it may hold secrets
         raise argparse.ArgumentTypeError(f"is not JSON ({error})") from None
+
+
+def _accelerator(text: str) -> str:
+    if not ACCELERATOR.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form type:TYPE;count:NUMBER;install-nvidia-driver"
+        )
+    return text
 
 
 def _number(text: str) -> float:

@@ -60,6 +60,7 @@ class Statistics:
         wait_seconds: wall time in which the model had nothing to do, from a bundle's start to
             its last batch.
         batches: forward passes.
+        inputs: the files that the rows come from, of an input without an end.
         models: descriptions of the models that were used.
         members_without_row: files in tars of a tarred data set that no row is about.
         examples_without_row: some of them.
@@ -78,6 +79,7 @@ class Statistics:
     model_seconds: float = 0.0
     wait_seconds: float = 0.0
     batches: int = 0
+    inputs: frozenset[str] = frozenset()
     models: frozenset[tuple[tuple[str, str], ...]] = frozenset()
     members_without_row: int = 0
     examples_without_row: tuple[str, ...] = ()
@@ -98,6 +100,7 @@ class Statistics:
             self.model_seconds + other.model_seconds,
             self.wait_seconds + other.wait_seconds,
             self.batches + other.batches,
+            self.inputs | other.inputs,
             self.models | other.models,
             self.members_without_row + other.members_without_row,
             tuple(examples[:EXAMPLES]),
@@ -289,6 +292,7 @@ def summary(
         "members_without_row": statistics.members_without_row,
         "examples_without_row": list(statistics.examples_without_row),
         "tars_without_rows": statistics.tars_without_rows,
+        **({"inputs": sorted(statistics.inputs)} if statistics.inputs else {}),
         **details,
     }
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.transforms.window import FixedWindows
 
-from beam_asr import __version__, emergency_exit, inputs, model_files, output, shards
+from beam_asr import (
+    __version__,
+    dataflow,
+    emergency_exit,
+    inputs,
+    model_files,
+    output,
+    runners,
+    shards,
+    unbounded,
+)
 from beam_asr.allowed import AllowedPrefixes
 from beam_asr.folder_lock import FolderBusyError, FolderLock
 from beam_asr.journal import Journal, lock_in
@@ -22,9 +34,8 @@ from beam_asr.storage import Storage, is_local
 from beam_asr.transcribe import Transcribe
 from beam_asr.write_manifest import WriteManifest
 
-# The DirectRunner is a switch that first tries to download a runner of Beam's; on one machine this
-# is the one it ends with, and it needs no network.
-LOCAL_RUNNER = "FnApiRunner"
+# A job whose launcher has left may wait for machines, and for their image and model.
+FIRST_SIGN_SECONDS = 2 * 3600.0
 
 
 class UsageError(ValueError):
@@ -47,18 +58,28 @@ def build(
     Raises:
         ValueError: the options do not go together, or not with what is in the output folder.
     """
-    journal = Journal(
-        options.output,
-        Storage(options.storage_options),
-        options.resume,
-        options.retry_failures,
-        lock,
-        workers_beat,
+    # The journal is of an input with an end; else each window that is whole is what is kept.
+    journal = None
+    if not is_unbounded(options):
+        journal = Journal(
+            options.output,
+            Storage(options.storage_options),
+            options.resume,
+            options.retry_failures,
+            lock,
+            workers_beat,
+        )
+    rows = pipeline | "ReadManifest" >> ReadManifest(
+        options.input,
+        options.filepath_key,
+        options.storage_options,
+        watch=options.watch,
+        resumed=options.output if options.resume else None,
     )
+    if is_unbounded(options):
+        rows |= "ByTime" >> beam.WindowInto(FixedWindows(options.output_window))
     (
-        pipeline
-        | "ReadManifest"
-        >> ReadManifest(options.input, options.filepath_key, options.storage_options)
+        rows
         | "Transcribe"
         >> Transcribe(
             model_name=options.model_name,
@@ -76,7 +97,9 @@ def build(
             max_concurrent_reads=options.max_concurrent_reads,
             allowed_audio_prefixes=options.allowed_audio_prefixes,
             batch_timeout=options.batch_timeout,
-            max_failure_fraction=options.max_failure_fraction,
+            accelerator=options.accelerator,
+            model_copies=options.model_copies,
+            max_failure_fraction=None if journal is None else options.max_failure_fraction,
             journal=journal,
         )
         | "WriteManifest"
@@ -104,10 +127,21 @@ def check(options: TranscribeOptions) -> PipelineOptions:
     """
     beam_options = _beam_options(options.beam_args)
     with _as_usage_errors():
+        if is_unbounded(options):
+            _check_unbounded(options, runners.name(beam_options))
+            beam_options.view_as(StandardOptions).streaming = True
+        runners.settle(beam_options, options.accelerator, options.model_copies)
         storage = Storage(options.storage_options)
-        output.check_may_write(storage, options.output, options.overwrite, options.resume)
+        # Windows that are there stay, each in its own folder.
+        goes_on = options.overwrite or (is_unbounded(options) and options.resume)
+        output.check_may_write(storage, options.output, goes_on, options.resume)
         for pattern in options.input:
-            inputs.check(storage, pattern)
+            if unbounded.is_pubsub(pattern):
+                unbounded.ReadPubSub(pattern)
+            elif options.watch is None:
+                inputs.check(storage, pattern)
+            else:  # there may be nothing yet
+                storage.check(pattern)
         if options.tarred_audio is not None:
             shards.tars_of(storage, options.tarred_audio)
         if options.allowed_audio_prefixes is not None:
@@ -115,9 +149,32 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         name = options.model_name
         if model_files.is_file_name(name):
             storage.check(name)
-            if is_local(name) and runs_here(beam_options):
+            if is_local(name) and runners.is_local(beam_options):
                 model_files.local_copy(storage, name)
     return beam_options
+
+
+def is_unbounded(options: TranscribeOptions) -> bool:
+    """Whether the input has no end."""
+    return options.watch is not None or any(map(unbounded.is_pubsub, options.input))
+
+
+def _check_unbounded(options: TranscribeOptions, runner: str) -> None:
+    messages = [each for each in options.input if unbounded.is_pubsub(each)]
+    if messages and runner != "dataflow":
+        raise ValueError(
+            f"the input {messages[0]!r} is read by Dataflow alone, as Beam's other runners have no "
+            "source for Pub/Sub: give --runner=DataflowRunner, or files and --watch"
+        )
+    if messages and options.watch is not None:
+        raise ValueError("--watch looks for files, and Pub/Sub brings its messages by itself")
+    for flag, given, why in (
+        ("--tarred_audio", options.tarred_audio, "the tars of a data set are known at its start"),
+        ("--overwrite", options.overwrite, "each window is written into a folder of its own"),
+        ("--no_retry_failures", not options.retry_failures, "no row is done again"),
+    ):
+        if given:
+            raise ValueError(f"{flag} is not for an input without an end: {why}")
 
 
 def is_finished(options: TranscribeOptions) -> bool:
@@ -128,6 +185,8 @@ def is_finished(options: TranscribeOptions) -> bool:
     """
     with _as_usage_errors():
         storage = Storage(options.storage_options)
+        if is_unbounded(options):
+            return False
         return options.resume and output.is_finished(storage, options.output)
 
 
@@ -147,38 +206,46 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
         with _as_usage_errors():
             # This looks at the folder again, in which a job may have ended before the lock.
             pipeline = beam.Pipeline(options=beam_options)
-            build(pipeline, options, lock, workers_beat=not runs_here(beam_options))
+            build(pipeline, options, lock, not runners.ends_with_launcher(beam_options))
         with lock.kept_alive(lambda error: emergency_exit.exit_now(str(error))):
-            pipeline.run().wait_until_finish()
+            result = pipeline.run()
+            if address := dataflow.address(result, beam_options):
+                print(f"beam-asr: the job is at {address}", file=sys.stderr)
+            if runners.waits(beam_options):
+                result.wait_until_finish()
+            else:
+                releaser.lock = None  # the workers keep it
+                lock.leave(FIRST_SIGN_SECONDS)
     finally:
         releaser.save()
 
 
 @dataclasses.dataclass(eq=False)
 class _Releaser:
-    lock: FolderLock
+    lock: FolderLock | None
 
     def save(self) -> None:
-        self.lock.release()
+        if self.lock is not None:
+            self.lock.release()
 
 
 def _beam_options(args: list[str]) -> PipelineOptions:
+    try:
+        options = PipelineOptions(args)
+        options.view_as(StandardOptions)  # parses them
+    except SystemExit:  # Beam's parser has said what is wrong
+        raise UsageError(f"Beam refuses its flags: {' '.join(args)}") from None
     known = {flag for group in PipelineOptions.__subclasses__() for flag in _known_flags(group)}
     for arg in args:
         flag = arg.partition("=")[0]
         if flag.startswith("--") and flag not in known:
             fields = dataclasses.fields(TranscribeOptions)
             ours = [f"--{field.name}" for field in fields if field.name != "beam_args"]
-            close = difflib.get_close_matches(flag, [*ours, *sorted(known)], 1)
+            close = difflib.get_close_matches(flag, [*ours, *sorted(known)], 1, cutoff=0.75)
+            if not close and runners.has_own_flags(options):
+                continue
             meant = f"; did you mean {close[0]}?" if close else ""
             raise UsageError(f"unknown flag {flag}: it is neither ours nor Beam's{meant}")
-    try:
-        options = PipelineOptions(args)
-        standard = options.view_as(StandardOptions)
-    except SystemExit:  # Beam's parser has said what is wrong
-        raise UsageError(f"Beam refuses its flags: {' '.join(args)}") from None
-    if runs_here(options):
-        standard.runner = LOCAL_RUNNER
     # Nothing of the launching session is needed by the workers: they import the package.
     options.view_as(SetupOptions).save_main_session = False
     return options
@@ -190,11 +257,6 @@ def _known_flags(group: type[PipelineOptions]) -> set[str]:
     parser = _BeamArgumentParser(add_help=False)
     group._add_argparse_args(parser)
     return set(parser._option_string_actions)
-
-
-def runs_here(options: PipelineOptions) -> bool:
-    """Whether the job runs in this process, and ends with it."""
-    return options.view_as(StandardOptions).runner in (None, "DirectRunner", LOCAL_RUNNER)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from beam_asr import inputs, patterns
+from beam_asr import inputs, patterns, unbounded
 from beam_asr.inputs import Piece, Tar
 from beam_asr.manifest import Row
 from beam_asr.storage import Storage
@@ -28,6 +28,13 @@ class ReadManifest(beam.PTransform):
             ``.zst`` are decompressed.
         filepath_key: the field that names the audio, in the rows made of audio files.
         storage_options: for each protocol what its fsspec file system is opened with.
+        watch: seconds between two looks for new files, for ever; None looks once. A row's time is
+            then that at which its file was found. The rows of Pub/Sub messages
+            (``pubsub://projects/PROJECT/subscriptions/NAME``) have no end either.
+        resumed: with ``watch``, an output folder, of whose whole windows the files are left out.
+
+    Raises:
+        ValueError: an input is empty, or Pub/Sub is not alone.
     """
 
     def __init__(
@@ -35,6 +42,8 @@ class ReadManifest(beam.PTransform):
         pattern: str | Iterable[str],
         filepath_key: str = "audio_filepath",
         storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+        watch: float | None = None,
+        resumed: str | None = None,
     ):
         super().__init__()
         self._filepath_key = filepath_key
@@ -43,12 +52,28 @@ class ReadManifest(beam.PTransform):
         self._patterns = [part for each in several for part in patterns.split_commas(each)]
         if not all(self._patterns):
             raise ValueError(f"the input {pattern!r} holds an empty path")
+        self._watch = watch
+        self._resumed = resumed
+        self._messages = [
+            unbounded.ReadPubSub(each) for each in self._patterns if unbounded.is_pubsub(each)
+        ]
+        if self._messages and len(self._patterns) > 1:
+            raise ValueError(f"the input {pattern!r} is more than one topic or subscription")
 
     def expand(self, pbegin: Any) -> PCollection[Row | Tar]:
+        if self._messages:
+            return pbegin | "PubSub" >> self._messages[0]
+        named = pbegin | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
+        if self._watch is None:
+            files = named | "FindFiles" >> beam.FlatMap(_files_of, self._storage).with_output_types(
+                str
+            )
+        else:
+            files = named | "WatchFiles" >> unbounded.WatchFiles(
+                self._storage, self._watch, self._resumed
+            )
         return (
-            pbegin
-            | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
-            | "FindFiles" >> beam.FlatMap(_files_of, self._storage).with_output_types(str)
+            files
             | "SpreadFiles" >> beam.Reshuffle()
             | "Split" >> beam.FlatMap(_pieces_of, self._storage).with_output_types(Piece)
             | "SpreadPieces" >> beam.Reshuffle()

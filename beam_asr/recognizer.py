@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from beam_asr import model_archive, model_files
+from beam_asr import device_memory, model_archive, model_files
 from beam_asr.model_errors import ModelError
 from beam_asr.nemo_recognizer import NemoRecognizer, Recognition
 from beam_asr.options import DECODERS, DEVICES, PRECISIONS
@@ -81,6 +81,7 @@ def load(
     decoder: str | None = None,
     precision: str = "auto",
     storage: Storage | None = None,
+    copies: int = 1,
 ) -> Recognizer:
     """Loads a NeMo model.
 
@@ -91,12 +92,14 @@ def load(
         precision: of the weights: ``fp32``, ``bf16``, or ``auto``, which is bf16 on a GPU that has
             it and fp32 elsewhere.
         storage: how the storage of a URI is opened.
+        copies: processes that share a GPU, each of which takes its part of the memory.
 
     Raises:
         ModelLoadError: the model, the device or the decoder asked for cannot be had.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported
     torch_device = _choose_device(device)
+    device_memory.take_part(torch_device, copies)
     # What they say of telemetry and training set-up is of no use to who transcribes.
     logging.getLogger("nv_one_logger").setLevel(logging.ERROR)
     from nemo.collections.asr.models import ASRModel

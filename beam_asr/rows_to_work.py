@@ -3,6 +3,7 @@ earlier run has done."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -59,19 +60,27 @@ class Validate(beam.DoFn):
         self._grouped = grouped
 
     def start_bundle(self) -> None:
-        self._statistics = Statistics()
-        self._window: BoundedWindow = GlobalWindow()
+        self._of_window: dict[BoundedWindow, Statistics] = defaultdict(Statistics)
+        self._timestamps: dict[BoundedWindow, Any] = {}
 
     def process(
-        self, element: Row | Record | Tar, window: Any = beam.DoFn.WindowParam
+        self,
+        element: Row | Record | Tar,
+        window: Any = beam.DoFn.WindowParam,
+        timestamp: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[Any]:
-        self._window = window
+        self._statistics = self._of_window[window]
+        self._timestamps.setdefault(window, timestamp)
         if isinstance(element, Tar):  # its rows are counted as it is read
             self._statistics.tars += 1
+            self._statistics.inputs |= {element.file}
             yield self._work(element, element.file)
             return
         self._statistics.rows_in += 1
         row = element if isinstance(element, Row) else _row_of(element)
+        if not isinstance(window, GlobalWindow):
+            file = row.manifest or _audio_file(row, self._filepath_key)
+            self._statistics.inputs |= {file}
         try:
             yield self._of_row(row)
         except ManifestError as error:
@@ -82,7 +91,9 @@ class Validate(beam.DoFn):
             yield TaggedOutput("failures", record)
 
     def finish_bundle(self) -> Iterator[Any]:
-        yield from placed([TaggedOutput("statistics", self._statistics)], self._window)
+        for window, statistics in self._of_window.items():
+            at = self._timestamps[window]
+            yield from placed([TaggedOutput("statistics", statistics)], window, at)
 
     def _of_row(self, row: Row) -> Any:
         if self._tars is None:
@@ -165,6 +176,14 @@ def _row_of(fields: Record) -> Row:
         return Row.broken(error)
 
 
+def _audio_file(row: Row, filepath_key: str) -> str:
+    """What a row without a manifest was made of."""
+    try:
+        return str(manifest.parse_fields(row.line).get(filepath_key, ""))
+    except ManifestError:
+        return ""
+
+
 def resumed(outcome: Outcome) -> Statistics:
     return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
 
@@ -178,10 +197,15 @@ def record_of(row: Row, outcome: Outcome, pred_text_key: str) -> Any:
     return TaggedOutput("failures", {**fields, "error": dict(outcome.error or {})})
 
 
-def placed(outputs: Iterable[Any], window: BoundedWindow) -> Iterator[Any]:
-    """Outputs of a bundle's end, which belong to no element, at the end of a window."""
+def placed(outputs: Iterable[Any], window: BoundedWindow, timestamp: Any = None) -> Iterator[Any]:
+    """Outputs of a bundle's end, which belong to no element, in a window.
+
+    Args:
+        timestamp: of an element of the bundle and the window, before which the window has not
+            passed; None is its end.
+    """
     for output in outputs:
         tagged = isinstance(output, TaggedOutput)
         value = output.value if tagged else output
-        at_end = WindowedValue(value, window.max_timestamp(), [window])
-        yield TaggedOutput(output.tag, at_end) if tagged else at_end
+        placed = WindowedValue(value, timestamp or window.max_timestamp(), [window])
+        yield TaggedOutput(output.tag, placed) if tagged else placed

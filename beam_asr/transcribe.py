@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import AsSingleton, PCollection
 
-from beam_asr import model_files, output, shards
+from beam_asr import dataflow, model_files, output, shards
 from beam_asr.allowed import AllowedPrefixes
 from beam_asr.clip_reader import UNKNOWN_SECONDS, ClipReader
+from beam_asr.gather import Gather
 from beam_asr.inputs import Tar
 from beam_asr.journal import Journal
 from beam_asr.manifest import Clip, Row
@@ -66,6 +67,9 @@ class Transcribe(beam.PTransform):
         allowed_audio_prefixes: what a row may point to; None is everything.
         batch_timeout: seconds that a forward pass may take; then the process ends, so that the
             runner tries again in another.
+        accelerator: on Dataflow, the GPU of the workers of this step alone, as
+            ``type:nvidia-l4;count:1;install-nvidia-driver``.
+        model_copies: worker processes that share a GPU.
         max_failure_fraction: the job fails while it runs if a larger part of the rows, and at least
             100, failed; None leaves it to the end.
         journal: where what is done is kept for another run; None keeps nothing. Rows are grouped
@@ -93,6 +97,8 @@ class Transcribe(beam.PTransform):
         max_concurrent_reads: int = 32,
         allowed_audio_prefixes: Iterable[str] | None = None,
         batch_timeout: float = 1800.0,
+        accelerator: str | None = None,
+        model_copies: int = 1,
         max_failure_fraction: float | None = None,
         journal: Journal | None = None,
     ):
@@ -117,6 +123,8 @@ class Transcribe(beam.PTransform):
             raise ValueError(f"audio_timeout is {audio_timeout}, but must be above 0")
         if not batch_timeout > 0:
             raise ValueError(f"batch_timeout is {batch_timeout}, but must be above 0")
+        if model_copies < 1:
+            raise ValueError(f"model_copies is {model_copies}, but must be at least 1")
         if max_failure_fraction is not None and not 0 <= max_failure_fraction <= 1:
             raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
         if max_concurrent_reads < 1:
@@ -131,6 +139,7 @@ class Transcribe(beam.PTransform):
         self._tars = None if tarred_audio is None else shards.tars_of(storage, tarred_audio)
         self._journal = journal
         self._max_failure_fraction = max_failure_fraction
+        self._accelerator = dataflow.hint(accelerator, model_copies)
         # What two runs must have in common for one to go on with the other.
         self._identity = {
             "model_name": model_name,
@@ -144,7 +153,7 @@ class Transcribe(beam.PTransform):
             self._identity["model_content"] = _content(storage, model_name)
             journal.check(self._identity)
         self._settings = WindowSettings(
-            ModelSpec(model_name, device, decoder, precision, storage, batch_timeout),
+            ModelSpec(model_name, device, decoder, precision, storage, batch_timeout, model_copies),
             ClipReader(
                 Storage(storage.options, allowed), channel, audio_timeout, max_concurrent_reads
             ),
@@ -179,19 +188,11 @@ class Transcribe(beam.PTransform):
             work = self._by_shard(work, self._tars)
         if self._tars is not None or not journaled:
             work |= "SpreadWork" >> beam.Reshuffle()
-        heard = (
-            work
-            # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
-            | "Windows"
-            >> beam.BatchElements(
-                min_batch_size=WINDOW_SECONDS,
-                max_batch_size=WINDOW_SECONDS,
-                element_size_fn=_window_seconds,
-            )
-            | "Transcribe"
-            >> beam.ParDo(TranscribeWindow(self._settings), **begun).with_outputs(
-                "transcripts", "failures", "statistics"
-            )
+        model = beam.ParDo(TranscribeWindow(self._settings), **begun)
+        if self._accelerator is not None:
+            model = model.with_resource_hints(accelerator=self._accelerator)
+        heard = self._in_windows(work) | "Transcribe" >> model.with_outputs(
+            "transcripts", "failures", "statistics"
         )
         # What the model did must not be done again because a writer failed.
         return Transcribed(
@@ -204,6 +205,16 @@ class Transcribe(beam.PTransform):
             (*statistics, heard.statistics)
             | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
         )
+
+    def _in_windows(self, work: PCollection[Any]) -> PCollection[list[Any]]:
+        # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
+        if work.is_bounded:
+            return work | "Windows" >> beam.BatchElements(
+                min_batch_size=WINDOW_SECONDS,
+                max_batch_size=WINDOW_SECONDS,
+                element_size_fn=_window_seconds,
+            )
+        return work | "Windows" >> beam.ParDo(Gather(_window_seconds, WINDOW_SECONDS))
 
     def _begin(self, statistics: PCollection[Statistics]) -> PCollection[Begun]:
         """What is known when all rows have been read, and that the journal is this run's."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
-from apache_beam.transforms.window import BoundedWindow, GlobalWindow
+from apache_beam.transforms.window import BoundedWindow
 
 from beam_asr import failure_watch, manifest, model_host, rows_to_work
 from beam_asr.backlog import Backlog, Batch
@@ -74,7 +74,7 @@ class TranscribeWindow(beam.DoFn):
     def start_bundle(self) -> None:
         settings = self._settings
         self._backlog = Backlog(self._host, settings.batch_size, settings.max_batch_seconds)
-        self._window: BoundedWindow = GlobalWindow()
+        self._window: BoundedWindow | None = None
         self._statistics = Statistics()
         self._rows: int | None = None
         self._writer = None if settings.journal is None else JournalWriter(settings.journal)
@@ -83,23 +83,33 @@ class TranscribeWindow(beam.DoFn):
         self,
         work: list[Clip | Tar | Shard],
         window: Any = beam.DoFn.WindowParam,
+        timestamp: Any = beam.DoFn.TimestampParam,
         begun: Begun | None = None,
     ) -> Iterator[Any]:
         if not work:  # BatchElements gives an empty window before an element above its target
             return
-        self._window = window
+        if self._window is None or window != self._window:
+            yield from self._end_window()
+            self._window, self._timestamp = window, timestamp
         self._rows = begun.rows if begun is not None else None
         yield from self._clips([item for item in work if isinstance(item, Clip)])
         yield from self._tars(item for item in work if not isinstance(item, Clip))
 
     def finish_bundle(self) -> Iterator[Any]:
-        last = chain.from_iterable(map(self._records, self._backlog.drain()))
-        # The sums are complete when the last result has been taken.
-        yield from rows_to_work.placed(last, self._window)
+        yield from self._end_window()
         if self._writer is not None:
             self._writer.finish()
+
+    def _end_window(self) -> Iterator[Any]:
+        """What is left of the bundle's clips of a window of time."""
+        if self._window is None:
+            return
+        last = chain.from_iterable(map(self._records, self._backlog.drain()))
+        # The sums are complete when the last result has been taken.
+        yield from rows_to_work.placed(last, self._window, self._timestamp)
         statistics = TaggedOutput("statistics", self._statistics)
-        yield from rows_to_work.placed([statistics], self._window)
+        yield from rows_to_work.placed([statistics], self._window, self._timestamp)
+        self._statistics = Statistics()
 
     def _clips(self, clips: list[Clip]) -> Iterator[Any]:
         done = self._done_before(clips)

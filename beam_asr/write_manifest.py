@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -10,15 +12,20 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
-from beam_asr import output
+from beam_asr import output, windows
 from beam_asr.journal import Journal
 from beam_asr.output import FAILURES, TRANSCRIPTS, Statistics
 from beam_asr.storage import Storage, join
 from beam_asr.transcribe import Record, Transcribed
 
+logger = logging.getLogger(__name__)
+
 
 class WriteManifest(beam.PTransform):
     """Writes records as shards of JSONL into a folder, then a summary, then ``_SUCCESS``.
+
+    Records in windows of time, as of an input without an end, are written into a folder for each
+    window, below it, when the window has passed.
 
     Takes the ``Transcribed`` of ``Transcribe``, of which it writes the failures too and checks that
     every row has ended as exactly one record; or any PCollection of dicts.
@@ -26,7 +33,8 @@ class WriteManifest(beam.PTransform):
     Args:
         folder: the output folder, on any storage.
         overwrite: whether the results of an earlier run there may be replaced.
-        num_shards: how many shards of transcripts to write; None goes by their number.
+        num_shards: how many shards of transcripts to write; None goes by their number, and is one
+            for each window of time.
         compression: ``gzip``, ``zstd`` or None.
         max_failure_fraction: the job fails if a larger part of the rows, and at least 100, failed.
         details: what else is to stand in ``summary.json``.
@@ -63,24 +71,17 @@ class WriteManifest(beam.PTransform):
         )
 
     def expand(self, records: Transcribed | PCollection[Record]) -> PCollection[Record]:
+        if not isinstance(records, Transcribed):
+            records = _all_transcribed(records)
+        if not records.transcripts.windowing.is_default():
+            return self._by_window(records)
         target = self._target
         resume = target.journal is not None and target.journal.resume
         output.check_may_write(target.storage, target.folder, self._overwrite, resume)
         started = time.time()
-        if not isinstance(records, Transcribed):
-            none = records | "None" >> beam.Filter(lambda _: False)
-            rows_in = (
-                records
-                | "CountRows" >> beam.combiners.Count.Globally()
-                | "RowsIn" >> beam.Map(lambda count: Statistics(rows_in=count))
-            )
-            records = Transcribed(records, none, rows_in)
         start = records.transcripts.pipeline | "Start" >> beam.Create([target])
         ready = start | "Withdraw" >> beam.Map(_withdraw)
-        lines = (
-            records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS),
-            records.failures | "Failures" >> beam.Map(_line, FAILURES),
-        ) | "Lines" >> beam.Flatten()
+        lines = self._lines(records)
         counts = lines | "Kinds" >> beam.Keys() | "CountKinds" >> beam.combiners.Count.PerElement()
         written = (
             lines
@@ -99,6 +100,46 @@ class WriteManifest(beam.PTransform):
             shards=AsList(written),
         )
 
+    def _lines(self, records: Transcribed) -> PCollection[Any]:
+        return (
+            records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS),
+            records.failures | "Failures" >> beam.Map(_line, FAILURES),
+        ) | "Lines" >> beam.Flatten()
+
+    def _by_window(self, records: Transcribed) -> PCollection[Record]:
+        run = uuid.uuid4().hex
+        # A window's side inputs may be read before they are whole, so its shards follow from no
+        # count of its records.
+        shards = self._target.num_shards or 1
+        written = (
+            self._lines(records)
+            | "Shard" >> beam.Map(_by_shard, shards, {TRANSCRIPTS: shards, FAILURES: 1})
+            | "ByShard" >> beam.GroupByKey()
+            | "WriteShard" >> beam.Map(_write_shard_of_window, self._target, run)
+        )
+        sums = (
+            records.statistics
+            | "SumStatistics" >> beam.CombineGlobally(output.total).without_defaults()
+        )
+        # By their grouping both are whole, once for each window.
+        return (
+            {
+                "statistics": sums | "OneStatistics" >> beam.Map(lambda sums: ("", sums)),
+                "shards": written | "OneShards" >> beam.Map(lambda shard: ("", shard)),
+            }
+            | "OfWindow" >> beam.CoGroupByKey()
+            | "Finish"
+            >> beam.Map(
+                _finish_window, self._target, run, self._max_failure_fraction, self._details
+            )
+        )
+
+
+def _all_transcribed(records: PCollection[Record]) -> Transcribed:
+    none = records | "None" >> beam.Filter(lambda _: False)
+    counted = records | "CountRows" >> beam.Map(lambda _: Statistics(rows_in=1))
+    return Transcribed(records, none, counted)
+
 
 class _Target(NamedTuple):
     """Where and how records are written."""
@@ -108,6 +149,10 @@ class _Target(NamedTuple):
     num_shards: int | None
     compression: str | None
     journal: Journal | None
+
+    def of_window(self, window: Any, run: str) -> _Target:
+        name = windows.folder_name(float(window.start), run)
+        return self._replace(folder=join(self.folder, name))
 
     def check(self) -> None:
         """Raises FolderTakenError if another job has taken the folder over."""
@@ -161,6 +206,15 @@ def _write_shard(
     return _Shard(kind, target.write_shard(kind, shard, shards, lines()), written)
 
 
+def _write_shard_of_window(
+    keyed: tuple[tuple[str, int, int], Iterable[tuple[str, bytes]]],
+    target: _Target,
+    run: str,
+    window: Any = beam.DoFn.WindowParam,
+) -> _Shard:
+    return _write_shard(keyed, target.of_window(window, run), [])
+
+
 def _withdraw(target: _Target) -> _Target:
     target.check()
     output.withdraw(target.storage, target.folder)
@@ -177,6 +231,45 @@ def _finish(
 ) -> Record:
     target.check()
     storage, folder = target.storage, target.folder
+    wall_seconds = time.time() - started
+    summary, failed_by_type = _complete(target, wall_seconds, details, statistics, shards)
+    output.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
+    storage.write(join(folder, output.SUCCESS), [])
+    if target.journal is not None:
+        target.journal.remove()
+    return summary
+
+
+def _finish_window(
+    keyed: tuple[str, dict[str, Iterable[Any]]],
+    target: _Target,
+    run: str,
+    max_failure_fraction: float,
+    details: Record,
+    window: Any = beam.DoFn.WindowParam,
+) -> Record:
+    target = target.of_window(window, run)
+    (statistics,), shards = keyed[1]["statistics"], list(keyed[1]["shards"])
+    summary, failed_by_type = _complete(target, None, details, statistics, shards)
+    try:
+        output.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
+    except output.TooManyFailuresError as error:
+        # To raise it would have the runner try this again for ever, and hold the next windows up.
+        logger.error("%s is left without %s: %s", target.folder, output.SUCCESS, error)
+        return summary
+    target.storage.write(join(target.folder, output.SUCCESS), [])
+    return summary
+
+
+def _complete(
+    target: _Target,
+    wall_seconds: float | None,
+    details: Record,
+    statistics: Statistics,
+    shards: list[_Shard],
+) -> tuple[Record, Counter[str]]:
+    """Makes the folder whole but for its marker; gives the summary, and the failures by type."""
+    storage, folder = target.storage, target.folder
     transcribed = sum(sum(each.records.values()) for each in shards if each.kind == TRANSCRIPTS)
     failed = (each.records for each in shards if each.kind == FAILURES)
     failed_by_type: Counter[str] = sum(failed, Counter())
@@ -188,11 +281,6 @@ def _finish(
         if output.shard_name(TRANSCRIPTS, shard, count, target.compression) not in names:
             names.add(target.write_shard(TRANSCRIPTS, shard, count, []))
     output.delete_stale(storage, folder, names)
-    wall_seconds = time.time() - started
     summary = output.summary(statistics, transcribed, failed_by_type, wall_seconds, details)
     storage.write(join(folder, output.SUMMARY), [output.encode_readable(summary)])
-    output.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
-    storage.write(join(folder, output.SUCCESS), [])
-    if target.journal is not None:
-        target.journal.remove()
-    return summary
+    return summary, failed_by_type
