@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m beam_asr transcribe
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check flink conformance lock clean
 
 demo: .venv/installed
 	$(RUN) --input=samples/manifest.jsonl --output=out/demo --overwrite \
@@ -18,6 +18,14 @@ check: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy beam_asr
+
+# What the tests run Flink with, which they otherwise fetch themselves.
+flink: .venv/installed-test
+	$(BIN)/python -m tests.runners.flink
+
+# Writes the table of docs/runners.md.
+conformance: .venv/installed-test
+	WRITE_TABLE=1 $(BIN)/python -m pytest -q tests/runners/test_conformance.py
 
 # uv installs the lock in a fraction of the time that pip takes, from the same registry.
 .venv/installed: requirements.txt setup.py

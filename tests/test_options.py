@@ -33,6 +33,10 @@ def test_the_defaults_are_those_of_the_interface():
         audio_timeout=300.0,
         max_concurrent_reads=32,
         allowed_audio_prefixes=None,
+        watch=None,
+        output_window=600.0,
+        accelerator=None,
+        model_copies=1,
         beam_args=[],
     )
 
@@ -45,6 +49,8 @@ def test_every_flag_arrives():
         --audio_timeout 1.5 --max_concurrent_reads 4 --allowed_audio_prefixes /data,gs://b
         --allowed_audio_prefixes s3://c --overwrite --max_failure_fraction 0.5
         --num_shards 12 --compression zstd --batch_timeout 60
+        --watch 2.5 --output_window 30 --accelerator type:nvidia-l4;count:1;install-nvidia-driver
+        --model_copies 3
         --runner=FlinkRunner --parallelism 2"""
     assert parse_args(args.split()) == TranscribeOptions(
         input=["a", "b", "c"],
@@ -70,10 +76,33 @@ def test_every_flag_arrives():
         audio_timeout=1.5,
         max_concurrent_reads=4,
         allowed_audio_prefixes=["/data", "gs://b", "s3://c"],
+        watch=2.5,
+        output_window=30.0,
+        accelerator="type:nvidia-l4;count:1;install-nvidia-driver",
+        model_copies=3,
         beam_args=["--runner=FlinkRunner", "--parallelism", "2"],
     )
     assert parse_args([*LEAST, "--resume"]).resume
     assert not parse_args([*LEAST, "--resume", "--no_retry_failures"]).retry_failures
+
+
+@pytest.mark.parametrize("after", [[], ["--runner=PrismRunner"]])
+def test_a_watch_without_a_number_looks_each_minute(after):
+    options = parse_args([*LEAST, "--watch", *after])
+    assert options.watch == 60.0
+    assert options.beam_args == after
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "type:nvidia-l4;count:1",
+        "type:nvidia-tesla-t4;count:4;install-nvidia-driver",
+        "type:nvidia-l4;count:1;install-nvidia-driver:5xx;use_nvidia_mps;machine_type:g2-standard-8",
+    ],
+)
+def test_an_accelerator_is_what_dataflow_takes(spec):
+    assert parse_args([*LEAST, f"--accelerator={spec}"]).accelerator == spec
 
 
 @pytest.mark.parametrize(
@@ -99,6 +128,17 @@ def test_every_flag_arrives():
         (["--batch_timeout=0"], "--batch_timeout: 0"),
         (["--audio_timeout=0"], "--audio_timeout: 0"),
         (["--max_concurrent_reads=0"], "--max_concurrent_reads: '0'"),
+        (["--watch=0"], "--watch: 0 is not a number of seconds above 0"),
+        (["--watch=soon"], "--watch: 'soon' is not a number"),
+        (["--watch=inf"], "--watch: inf"),
+        (["--output_window=0"], "--output_window: 0"),
+        (["--output_window=-600"], "--output_window: -600"),
+        (["--accelerator=nvidia-l4"], "--accelerator: 'nvidia-l4' is not of the form type:TYPE"),
+        (["--accelerator=type:nvidia-l4"], "--accelerator: 'type:nvidia-l4'"),
+        (["--accelerator=type:nvidia-l4;count:0"], "--accelerator"),
+        (["--accelerator=type:nvidia-l4;count:1;"], "--accelerator"),
+        (["--model_copies=0"], "--model_copies: '0' is not a whole number of 1 or more"),
+        (["--model_copies=1.5"], "--model_copies: '1.5'"),
         (["--storage_options={"], "--storage_options: is not JSON"),
         (["--storage_options=none.json"], "'none.json'"),
     ],

@@ -1,0 +1,237 @@
+"""The same cases on every runner; their table is in docs/runners.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from tests.conftest import REPOSITORY, read_records, write_manifest
+from tests.faults.model_faults import MARKED
+from tests.tiny_models import speechlike
+
+RATE = 16_000
+CLIPS = 40
+RUNNERS = (
+    "DirectRunner, threads",
+    "DirectRunner, processes",
+    "portable embed, worker pool",
+    "Prism",
+    "Flink embedded",
+    "Flink standalone, worker pool",
+)
+# Of the same cluster, with the image's entry point for each worker: rows only.
+BY_PROCESS = "Flink standalone, processes"
+CASES = (
+    "every row once, the same records",
+    "a model load for each process",
+    "failures of their own class",
+    "shards and compression as asked",
+    "tars, and rows whose audio is in them",
+    "no rows",
+    "too many failures",
+    "no such model",
+    "workers that die, and resuming elsewhere",
+)
+PAGE = REPOSITORY / "docs" / "runners.md"
+passed: set[tuple[str, str]] = set()
+
+
+@pytest.fixture(params=RUNNERS)
+def on(request, runner):
+    return runner(request.param)
+
+
+every_runner = pytest.mark.parametrize("on", [*RUNNERS, BY_PROCESS], indirect=True)
+
+
+@pytest.fixture
+def passes(on, request):
+    """Notes a case for the table, if its test gets to its end."""
+    noted = []
+    yield lambda case: noted.append(CASES.index(case))
+    if request.node.rep_call.passed:
+        passed.update((on.name, CASES[each]) for each in noted)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, tiny_model):
+    """Rows of all sorts: good ones, of parts of files, equal ones, and some that fail."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows: list[dict | str] = []
+    for index in range(CLIPS):
+        seconds = 0.4 + 0.1 * (index % 17)
+        path = folder / f"{index:03d}.flac"
+        soundfile.write(path, speechlike(seconds, seed=index), RATE)
+        rows.append({"audio_filepath": path.name, "duration": seconds, "größe": ["ü", index]})
+    rows += [{"audio_filepath": "016.flac", "offset": 0.5, "duration": 0.75}]
+    rows += [dict(rows[3])] * 2
+    (folder / "text.wav").write_text("this is no audio")
+    rows += [{"audio_filepath": "text.wav"}, {"audio_filepath": "missing.wav"}, "{no row", "{}"]
+    return write_manifest(folder / "m.jsonl", rows), tiny_model("ctc_bpe")
+
+
+def records(out: Path) -> Counter[str]:
+    found = [*read_records(out, "transcripts"), *read_records(out, "failures")]
+    for record in found:
+        record.pop("manifest", None)
+        if "error" in record:  # its message names the manifest, too
+            record["error"] = {key: record["error"][key] for key in ("stage", "type")}
+    return Counter(json.dumps(record, sort_keys=True) for record in found)
+
+
+@pytest.fixture(scope="module")
+def expected(fork_server, corpus, tmp_path_factory):
+    manifest, model = corpus
+    out = tmp_path_factory.mktemp("expected") / "out"
+    run = fork_server.run(f"--input={manifest}", f"--model_name={model}", f"--output={out}")
+    assert run.status() == 0, run.output()
+    found = records(out)
+    assert sum(found.values()) == CLIPS + 1 + 2 + 4
+    return found
+
+
+@every_runner
+def test_rows(on, corpus, expected, passes, tmp_path):
+    manifest, model = corpus
+    out = tmp_path / "out"
+    flags = ["--num_shards=3", "--compression=gzip", f"--output={out}"]
+    ended = on.run(f"--input={manifest}", f"--model_name={model}", *flags)
+    assert ended.status == 0, ended.said
+    assert ended.said.splitlines()[-1].startswith("47 rows: 43 transcribed, 4 failed"), ended.said
+    assert (out / "_SUCCESS").exists()
+    assert not (out / "_journal").exists()
+    assert records(out) == expected
+    passes(CASES[0])
+    assert len(ended.loads) == len(set(ended.loads)) >= 1
+    assert len(ended.loads) <= 2
+    assert Counter(ended.decoded).total() == 43
+    passes(CASES[1])
+    types = Counter(each["error"]["type"] for each in read_records(out, "failures"))
+    assert types == {
+        "NotAudioError": 1,
+        "AudioNotFoundError": 1,
+        "NotJsonError": 1,
+        "MissingAudioError": 1,
+    }
+    passes(CASES[2])
+    names = {each.name for each in out.iterdir()}
+    assert {f"transcripts-0000{n}-of-00003.jsonl.gz" for n in range(3)} <= names
+    assert json.loads((out / "summary.json").read_text())["rows_in"] == 47
+    passes(CASES[3])
+
+
+def test_tars(on, corpus, expected, passes, tmp_path):
+    manifest, model = corpus
+    folder = manifest.parent
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()[:CLIPS]]
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"audio_{shard}.tar", "w") as tar:
+            for line in lines[shard::2]:
+                tar.add(folder / line["audio_filepath"], line["audio_filepath"])
+        rows = [{**line, "shard_id": shard} for line in lines[shard::2]]
+        write_manifest(tmp_path / f"m_{shard}.jsonl", rows)
+    out = tmp_path / "out"
+    ended = on.run(
+        f"--input={tmp_path}/m__OP_0..1_CL_.jsonl",
+        f"--tarred_audio={tmp_path}/audio__OP_0..1_CL_.tar",
+        f"--model_name={model}",
+        f"--output={out}",
+    )
+    assert ended.status == 0, ended.said
+    texts = {each["audio_filepath"]: each["pred_text"] for each in read_records(out, "transcripts")}
+    assert len(texts) == CLIPS
+    whole = (json.loads(each) for each in expected)
+    assert (
+        texts.items()
+        == {
+            each["audio_filepath"]: each["pred_text"]
+            for each in whole
+            if "pred_text" in each and "offset" not in each
+        }.items()
+    )
+    passes(CASES[4])
+
+
+def test_no_rows(on, corpus, passes, tmp_path):
+    empty = write_manifest(tmp_path / "empty.jsonl", [])
+    out = tmp_path / "out"
+    ended = on.run(f"--input={empty}", f"--model_name={corpus[1]}", f"--output={out}")
+    assert ended.status == 0, ended.said
+    assert (out / "_SUCCESS").exists()
+    assert (out / "transcripts-00000-of-00001.jsonl").read_bytes() == b""
+    passes(CASES[5])
+
+
+def test_too_many_failures(on, corpus, passes, tmp_path):
+    bad = write_manifest(
+        tmp_path / "bad.jsonl", [{"audio_filepath": f"{n}.wav"} for n in range(150)]
+    )
+    out = tmp_path / "out"
+    ended = on.run(f"--input={bad}", f"--model_name={corpus[1]}", f"--output={out}")
+    assert ended.status == 1, ended.said
+    assert "max_failure_fraction" in ended.said.splitlines()[-2]
+    assert not (out / "_SUCCESS").exists()
+    passes(CASES[6])
+
+
+def test_no_such_model(on, corpus, passes, tmp_path):
+    broken = tmp_path / "broken.nemo"
+    broken.write_text("no model")
+    out = tmp_path / "out"
+    ended = on.run(f"--input={corpus[0]}", f"--model_name={broken}", f"--output={out}")
+    assert ended.status == 1, ended.said
+    assert re.search(rf"job failed: .*cannot load the model '{broken}'", ended.said), ended.said
+    assert not (out / "_SUCCESS").exists()
+    passes(CASES[7])
+
+
+def test_workers_that_die(on, runner, corpus, expected, passes, tmp_path):
+    manifest, model = corpus
+    marked = manifest.parent / "marked.wav"
+    soundfile.write(marked, speechlike(MARKED / RATE, 99)[:MARKED], RATE)
+    rows = [*manifest.read_text().splitlines(), json.dumps({"audio_filepath": marked.name})]
+    manifest = write_manifest(manifest.parent / "marked.jsonl", rows)
+    out = tmp_path / "out"
+    flags = [
+        f"--input={manifest}",
+        f"--model_name={model}",
+        f"--output={out}",
+        "--max_batch_seconds=2",
+    ]
+    ended = on.run(*flags, fault="lost_card", scale=1 / 200)
+    assert ended.status == 1, ended.said
+    assert not (out / "_SUCCESS").exists()
+    elsewhere = runner(RUNNERS[0])
+    again = elsewhere.run(*flags, "--resume")
+    assert again.status == 0, again.said
+    more = {key: n for key, n in records(out).items() if marked.name not in key}
+    assert more == expected
+    passes(CASES[8])
+
+
+def test_the_table_is_that_of_the_run():
+    """With WRITE_TABLE=1 it is written."""
+    skipped = [each for each in RUNNERS if not any(name == each for name, _ in passed)]
+    if skipped:
+        pytest.skip(f"not run: {', '.join(skipped)}")
+    rows = [f"| {case} | {' | '.join(_mark(each, case) for each in RUNNERS)} |" for case in CASES]
+    table = "\n".join([
+        f"| case | {' | '.join(RUNNERS)} |", f"| --- |{' --- |' * len(RUNNERS)}", *rows
+    ])  # fmt: skip
+    marked = re.compile(r"(?<=<!-- conformance -->\n).*?(?=\n<!-- -->)", re.DOTALL)
+    page = PAGE.read_text(encoding="utf-8")
+    if os.environ.get("WRITE_TABLE"):
+        PAGE.write_text(marked.sub(lambda _: table, page), encoding="utf-8")
+    else:
+        assert marked.search(page)[0] == table
+
+
+def _mark(name: str, case: str) -> str:
+    return "passes" if (name, case) in passed else "-"
