@@ -213,9 +213,9 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
                 print(f"beam-asr: the job is at {address}", file=sys.stderr)
             if runners.waits(beam_options):
                 result.wait_until_finish()
-            else:
-                releaser.lock = None  # the workers keep it
-                lock.leave(FIRST_SIGN_SECONDS)
+        if not runners.waits(beam_options) and not is_unbounded(options):
+            releaser.lock = None  # the workers keep it; in a stream, each run has its own folders
+            lock.leave(FIRST_SIGN_SECONDS)
     finally:
         releaser.save()
 
@@ -232,7 +232,7 @@ class _Releaser:
 def _beam_options(args: list[str]) -> PipelineOptions:
     try:
         options = PipelineOptions(args)
-        options.view_as(StandardOptions)  # parses them
+        options.get_all_options(retain_unknown_options=True)  # parses them
     except SystemExit:  # Beam's parser has said what is wrong
         raise UsageError(f"Beam refuses its flags: {' '.join(args)}") from None
     known = {flag for group in PipelineOptions.__subclasses__() for flag in _known_flags(group)}
@@ -241,8 +241,9 @@ def _beam_options(args: list[str]) -> PipelineOptions:
         if flag.startswith("--") and flag not in known:
             fields = dataclasses.fields(TranscribeOptions)
             ours = [f"--{field.name}" for field in fields if field.name != "beam_args"]
-            close = difflib.get_close_matches(flag, [*ours, *sorted(known)], 1, cutoff=0.75)
-            if not close and runners.has_own_flags(options):
+            own = runners.has_own_flags(options)
+            close = difflib.get_close_matches(flag, [*ours, *known], 1, cutoff=0.9 if own else 0.6)
+            if own and not close:
                 continue
             meant = f"; did you mean {close[0]}?" if close else ""
             raise UsageError(f"unknown flag {flag}: it is neither ours nor Beam's{meant}")

@@ -61,6 +61,7 @@ class Validate(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._of_window: dict[BoundedWindow, Statistics] = defaultdict(Statistics)
+        self._inputs: dict[BoundedWindow, set[str]] = defaultdict(set)
         self._timestamps: dict[BoundedWindow, Any] = {}
 
     def process(
@@ -73,14 +74,13 @@ class Validate(beam.DoFn):
         self._timestamps.setdefault(window, timestamp)
         if isinstance(element, Tar):  # its rows are counted as it is read
             self._statistics.tars += 1
-            self._statistics.inputs |= {element.file}
+            self._inputs[window].add(element.file)
             yield self._work(element, element.file)
             return
         self._statistics.rows_in += 1
         row = element if isinstance(element, Row) else _row_of(element)
         if not isinstance(window, GlobalWindow):
-            file = row.manifest or _audio_file(row, self._filepath_key)
-            self._statistics.inputs |= {file}
+            self._inputs[window].add(row.manifest or _audio_file(row, self._filepath_key))
         try:
             yield self._of_row(row)
         except ManifestError as error:
@@ -92,6 +92,8 @@ class Validate(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         for window, statistics in self._of_window.items():
+            if not isinstance(window, GlobalWindow):
+                statistics.inputs = frozenset(self._inputs[window] - {""})
             at = self._timestamps[window]
             yield from placed([TaggedOutput("statistics", statistics)], window, at)
 

@@ -16,9 +16,9 @@ from beam_asr import dataflow
 # is the one it ends with, and it needs no network.
 LOCAL = "FnApiRunner"
 
-# A worker of Flink's that has nothing to do for a moment, as between two steps, lives on. Longer,
-# and the model of a job that has ended would hold its GPU's memory when the next one begins.
-FLINK_CACHE_MILLISECONDS = 60_000
+# Flink ends workers with each step, and while it does so it may miss why a step has failed. Those
+# that are threads of the launcher hold nothing that another job could want, so they live on.
+LOOPBACK_CACHE_MILLISECONDS = 60_000
 
 
 def name(options: PipelineOptions) -> str:
@@ -66,7 +66,6 @@ def settle(options: PipelineOptions, accelerator: str | None, model_copies: int)
         ValueError: the options do not go together.
     """
     dataflow.settle(options, accelerator, model_copies)
-    portable = options.view_as(PortableOptions)
     streaming = options.view_as(StandardOptions).streaming
     if is_local(options):
         if streaming:
@@ -78,17 +77,37 @@ def settle(options: PipelineOptions, accelerator: str | None, model_copies: int)
         if model_copies > 1:
             _share_locally(options.view_as(DirectOptions), model_copies)
     elif name(options) == "flink":
-        if not portable.environment_cache_millis:
-            portable.environment_cache_millis = FLINK_CACHE_MILLISECONDS
-        if model_copies > 1:
-            portable.sdk_worker_parallelism = model_copies
+        _settle_flink(options, model_copies)
+    elif name(options) != "dataflow" and model_copies > 1:
+        raise ValueError(
+            f"--model_copies={model_copies} needs a runner that starts so many processes: the "
+            "DirectRunner, Flink or Dataflow"
+        )
+
+
+def _settle_flink(options: PipelineOptions, model_copies: int) -> None:
+    portable = options.view_as(PortableOptions)
+    if model_copies > 1:
+        _check_same(model_copies, "--sdk_worker_parallelism", int(portable.sdk_worker_parallelism))
+        portable.sdk_worker_parallelism = model_copies
+    if ends_with_launcher(options) and not portable.environment_cache_millis:
+        portable.environment_cache_millis = LOOPBACK_CACHE_MILLISECONDS
 
 
 def _share_locally(direct: DirectOptions, model_copies: int) -> None:
-    if direct.direct_num_workers not in (1, model_copies):
+    _check_same(model_copies, "--direct_num_workers", direct.direct_num_workers)
+    if direct.direct_running_mode not in ("in_memory", "multi_processing"):
         raise ValueError(
-            f"--model_copies={model_copies} and --direct_num_workers={direct.direct_num_workers} "
-            "differ, and both say how many processes there are: leave one of them out"
+            f"--model_copies={model_copies} needs processes, and "
+            f"--direct_running_mode={direct.direct_running_mode} has none: leave one of them out"
         )
     direct.direct_num_workers = model_copies
     direct.direct_running_mode = "multi_processing"
+
+
+def _check_same(model_copies: int, flag: str, given: int) -> None:
+    if given not in (1, model_copies):
+        raise ValueError(
+            f"--model_copies={model_copies} and {flag}={given} differ, and both say how many "
+            "processes there are: leave one of them out"
+        )

@@ -11,6 +11,7 @@ import apache_beam as beam
 from apache_beam.coders import StrUtf8Coder
 from apache_beam.io.watch import PollFn, PollResult, Watch
 from apache_beam.pvalue import PCollection
+from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_asr import inputs, lines, windows
@@ -72,6 +73,9 @@ class _Find(PollFn):
 class ReadPubSub(beam.PTransform):
     """The rows of the messages of a topic or a subscription, one in each.
 
+    A row's time is that of its arrival: by the time at which it was published it could come too
+    late for its window, and be dropped.
+
     Args:
         address: ``pubsub://projects/PROJECT/subscriptions/NAME``, or a topic's.
 
@@ -96,7 +100,12 @@ class ReadPubSub(beam.PTransform):
             pbegin
             | "Messages" >> beam.io.ReadFromPubSub(**self._source)
             | "MessageRows" >> beam.FlatMap(_row, self._address).with_output_types(Row)
+            | "Arrivals" >> beam.Map(_arrived).with_output_types(Row)
         )
+
+
+def _arrived(row: Row) -> TimestampedValue:
+    return TimestampedValue(row, Timestamp.now())
 
 
 def _row(message: bytes, address: str) -> Iterator[Row]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
 from beam_asr import output
 from beam_asr.storage import Storage, join
+
+logger = logging.getLogger(__name__)
+
+READING_THREADS = 32
 
 
 def folder_name(start: float, run: str) -> str:
@@ -16,14 +23,24 @@ def folder_name(start: float, run: str) -> str:
         start: of the window, in seconds since 1970.
         run: the id of the run, so that another one, begun within this window, has its own.
     """
-    return f"{datetime.fromtimestamp(start, timezone.utc):%Y%m%dT%H%M%SZ}-{run[:8]}"
+    at = datetime.fromtimestamp(start, timezone.utc)
+    fraction = f".{at:%f}" if at.microsecond else ""
+    return f"{at:%Y%m%dT%H%M%S}{fraction}Z-{run[:8]}"
 
 
 def inputs_done(storage: Storage, folder: str) -> frozenset[str]:
     """The files whose rows are all in windows of the output folder that are whole."""
-    done: set[str] = set()
-    for name in storage.names_in(folder):
-        window = join(folder, name)
-        if output.SUCCESS in storage.names_in(window):
-            done.update(json.loads(storage.read(join(window, output.SUMMARY)))["inputs"])
-    return frozenset(done)
+    windows = [join(folder, name) for name in storage.names_in(folder)]
+    with ThreadPoolExecutor(READING_THREADS) as pool:
+        found = pool.map(lambda window: _inputs_of(storage, window), windows)
+        return frozenset(itertools.chain.from_iterable(found))
+
+
+def _inputs_of(storage: Storage, window: str) -> list[str]:
+    if output.SUCCESS not in storage.names_in(window):
+        return []
+    try:
+        return list(json.loads(storage.read(join(window, output.SUMMARY)))["inputs"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s names no inputs, as a window of a stream does: %r", window, error)
+        return []

@@ -498,7 +498,7 @@ def large_numbers() -> Iterator[list[str]]:
     yield row("listing it, GB of memory", lambda each: each.listing_bytes / 1e9, "{:,.1f}")
     yield row("removing it, hours", lambda each: each.removing_seconds / HOUR, "{:,.1f}")
     beats = [f"{workers / BEAT_SECONDS:.1f}" for workers in SIZES.values()]
-    yield ["signs of life a second, in one object", *beats]
+    yield ["looks at the sign of life a second", *beats]
     yield ["requests, $", *(_dollars(requests_cost(hours)) for hours in SIZES)]
 
 

@@ -277,6 +277,24 @@ def test_a_job_that_watches_its_input_is_a_streaming_one(launch):
     assert job["environment"]["version"]["job_type"] == "FNAPI_STREAMING"
 
 
+def test_messages_are_read_by_the_services_own_source(launch):
+    name = "projects/my-project/subscriptions/rows"
+    job = [flag for flag in launch.job if not flag.startswith("--input=")]
+    flags = [*job, *launch.beam, FOR_ALL, "--no_wait_until_finish"]
+    status, _, errors = launch.run(f"--input=pubsub://{name}", *flags)
+    assert status == 0, errors
+    assert launch.service.jobs[0]["type"] == 2  # JOB_TYPE_STREAMING
+    (source,) = [
+        beam_runner_api_pb2.PubSubReadPayload.FromString(step.spec.payload)
+        for step in launch.graph().components.transforms.values()
+        if step.spec.urn == "beam:transform:pubsub_read:v1"
+    ]
+    assert source.subscription == name
+    status, _, errors = launch.run(f"--input=pubsub://{name}", "--watch", *flags, "--resume")
+    assert status == 2
+    assert "--watch looks for files" in errors
+
+
 def test_nothing_of_the_launching_session_and_no_beam_is_staged(launch):
     launch("--no_wait_until_finish")
     # The last is the launcher's list of packages, which workers compare with their own.

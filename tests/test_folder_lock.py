@@ -47,8 +47,11 @@ for line in sys.stdin:
             FolderLock.take(Dying(storage), uri)
         elif what == "check":
             lock.check()
+        elif what == "leave":
+            lock.leave(float(uri))
         elif what == "beat":
-            FolderLock(Storage(storage), *uri.split(" ")).beat()
+            uri, run, *seconds = uri.split(" ")
+            FolderLock(Storage(storage), uri, run).beat(*map(float, seconds))
         print("done", flush=True)
     except (FolderBusyError, FolderTakenError) as error:
         print(type(error).__name__, flush=True)
@@ -296,6 +299,73 @@ def test_a_beat_of_a_worker_says_that_the_run_is_more_than_its_launcher(disk, la
         disk.take()
     disk.change(beat=seconds_ago(1.1 * STALE_SECONDS))
     disk.take()
+
+
+def test_a_launcher_that_leaves_keeps_the_folder_for_workers_that_are_yet_to_begin(disk, launch):
+    launcher = launch(disk.storage)
+    assert launcher.do("take", disk.lock) == "done"
+    patience = 10 * STALE_SECONDS
+    assert launcher.do("leave", str(patience)) == "done"
+    launcher.kill()
+    for share in (0.0, 0.9, -0.9):
+        disk.change(beat=seconds_ago(share * patience))
+        with pytest.raises(FolderBusyError, match=f"process {launcher.process.pid}"):
+            disk.take()
+    disk.change(beat=seconds_ago(1.1 * patience))
+    disk.take().check()
+    assert disk.content()["pid"] == os.getpid()
+
+
+def test_with_the_first_sign_of_a_worker_the_patience_is_that_for_any_run(disk, launch):
+    left = disk.take()
+    left.leave(10 * STALE_SECONDS)
+    assert launch(disk.storage).do("beat", f"{disk.lock} {left.run}") == "done"
+    with pytest.raises(FolderBusyError):
+        disk.take()
+    disk.change(beat=seconds_ago(1.1 * STALE_SECONDS))
+    disk.take()
+
+
+def test_who_has_lost_the_folder_cannot_leave_it_to_anyone(place):
+    lock = place.take()
+    lock.leave(5.0)
+    place.change(beat=seconds_ago(6.0))
+    found = place.take()
+    with pytest.raises(FolderTakenError, match=f"run {found.run[:8]}"):
+        lock.leave(5.0)
+    found.check()
+    found.release()
+    lock.leave(5.0)  # the job has ended already
+    assert place.storage.names_in(f"{place.folder}/_journal") == []
+
+
+def test_of_many_workers_one_gives_the_sign(place):
+    lock = place.take()
+    lock.leave(5.0)
+    left = place.content()
+    lock.beat(3600.0)
+    assert place.content() == left
+    lock.beat()
+    assert place.content()["beat"] > left["beat"]
+
+
+@pytest.mark.parametrize("age", [3.0, -3.0])
+def test_a_sign_that_is_old_or_of_a_clock_that_is_ahead_does_not_spare_one(disk, age):
+    lock = disk.take()
+    lock.leave(5.0)
+    disk.change(beat=seconds_ago(age))
+    before = disk.content()["beat"]
+    lock.beat(2.0)
+    assert disk.content()["beat"] != before
+
+
+def test_the_first_sign_of_a_worker_is_given_however_young_the_launchers_is(disk, launch):
+    launcher, worker = launch(disk.storage), launch(disk.storage)
+    assert launcher.do("take", disk.lock) == "done"
+    assert worker.do("beat", f"{disk.lock} {disk.content()['run']} 3600") == "done"
+    launcher.kill()
+    with pytest.raises(FolderBusyError):
+        disk.take()
 
 
 def test_a_run_that_has_lost_the_folder_learns_by_whom(place):

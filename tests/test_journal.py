@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
-from beam_asr import emergency_exit, row_ids
+from beam_asr import emergency_exit, journal, row_ids
+from beam_asr.folder_lock import FolderLock, FolderTakenError
 from beam_asr.journal import Journal, JournalWriter, ResumeError, window_name
 from beam_asr.outcome import Outcome
 from beam_asr.storage import Storage
@@ -73,6 +75,71 @@ def test_a_window_that_cannot_be_written_fails_the_bundle(tmp_path):
     writer.add(text("a.0"))
     with pytest.raises(OSError, match="out"):
         writer.finish()
+
+
+class Refusing(Storage):
+    """A storage that takes no sign of life."""
+
+    def write(self, *_):
+        raise OSError("429 Too Many Requests")
+
+
+def locked(kept: Journal, monkeypatch, storage: type[Storage] = Storage) -> Journal:
+    """A journal whose workers give signs of life, as if none had been given yet."""
+    monkeypatch.setattr(journal, "_last_beat", float("-inf"))
+    lock = FolderLock.take(kept.storage, journal.lock_in(kept.output))
+    lock = dataclasses.replace(lock, storage=storage(kept.storage.options))
+    return dataclasses.replace(kept, lock=lock, workers_beat=True)
+
+
+def write_windows(of: Journal, *rows: str) -> None:
+    writer = JournalWriter(of)
+    for row in rows:
+        writer.expect(row)
+        writer.close_window()
+        writer.add(text(row))
+    writer.finish()
+
+
+def beat_of(of: Journal) -> str:
+    return json.loads(of.storage.read(of.lock.uri))["beat"]
+
+
+def test_a_window_that_is_done_is_a_sign_of_life_but_not_each_of_many(kept, monkeypatch):
+    kept = locked(kept, monkeypatch)
+    first = beat_of(kept)
+    write_windows(kept, "a.0")
+    second = beat_of(kept)
+    assert second > first
+    write_windows(kept, "b.0", "c.0")
+    assert beat_of(kept) == second
+    monkeypatch.setattr(journal, "_last_beat", float("-inf"))
+    write_windows(kept, "d.0")
+    assert beat_of(kept) > second
+
+
+def test_where_the_launcher_stays_workers_give_no_sign(kept, monkeypatch):
+    kept = dataclasses.replace(locked(kept, monkeypatch), workers_beat=False)
+    first = beat_of(kept)
+    write_windows(kept, "a.0")
+    assert beat_of(kept) == first
+
+
+def test_a_storage_that_refuses_a_sign_of_life_costs_no_window(kept, monkeypatch, caplog):
+    kept = locked(kept, monkeypatch, Refusing)
+    write_windows(kept, "a.0", "b.0")
+    assert sorted(kept.names()) == sorted([window_name(["a.0"]), window_name(["b.0"])])
+    (warning,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert kept.lock.uri in warning
+    assert "429 Too Many Requests" in warning
+
+
+def test_a_worker_whose_run_has_lost_the_folder_stops(kept, monkeypatch):
+    kept = locked(kept, monkeypatch)
+    taken = json.loads(kept.storage.read(kept.lock.uri)) | {"run": "another"}
+    kept.storage.write(kept.lock.uri, [json.dumps(taken).encode()])
+    with pytest.raises(FolderTakenError, match="run another"):
+        write_windows(kept, "a.0")
 
 
 def test_damaged_lines_are_left_out(kept, tmp_path):

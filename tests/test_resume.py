@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from hypothesis import strategies as st
 
 from beam_asr import (
@@ -250,7 +251,9 @@ def test_a_bundle_that_is_tried_again_uses_what_its_windows_left(clips, tiny_mod
         with breaking(after) as through:
             try:
                 given = [
-                    each for window in windows for each in bundle.process(window, GlobalWindow())
+                    each
+                    for window in windows
+                    for each in bundle.process(window, GlobalWindow(), MIN_TIMESTAMP)
                 ]
                 given += [placed.value.value for placed in bundle.finish_bundle()]
             except BreakdownError:

@@ -227,6 +227,7 @@ def test_the_table_is_that_of_the_run():
     ])  # fmt: skip
     marked = re.compile(r"(?<=<!-- conformance -->\n).*?(?=\n<!-- -->)", re.DOTALL)
     page = PAGE.read_text(encoding="utf-8")
+    assert len(marked.findall(page)) == 1
     if os.environ.get("WRITE_TABLE"):
         PAGE.write_text(marked.sub(lambda _: table, page), encoding="utf-8")
     else:

@@ -1,0 +1,264 @@
+"""What each runner is told, what is refused before anything starts, and how a job ends there."""
+
+from __future__ import annotations
+
+import pytest
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+)
+
+from beam_asr import cli, pipeline, runners
+from beam_asr.options import TranscribeOptions, parse_args
+from tests.conftest import SAMPLE_MODEL, SAMPLES
+
+L4 = "type:nvidia-l4;count:1;install-nvidia-driver"
+PUBSUB = "pubsub://projects/my-project/subscriptions/rows"
+
+
+def settled(*flags: str, streaming: bool = False, copies: int = 1) -> PipelineOptions:
+    beam_options = PipelineOptions(list(flags))
+    beam_options.view_as(StandardOptions).streaming = streaming
+    runners.settle(beam_options, None, copies)
+    return beam_options
+
+
+@pytest.fixture
+def command(tmp_path):
+    """The command line of a job that could begin, and its folder of inputs."""
+    (tmp_path / "in").mkdir()
+    return [
+        "transcribe",
+        f"--input={tmp_path}/in/*.jsonl",
+        f"--output={tmp_path}/out",
+        f"--model_name={SAMPLE_MODEL}",
+    ]
+
+
+def with_input(command: list[str], address: str) -> list[str]:
+    """A command with another input."""
+    return [f"--input={address}" if arg.startswith("--input=") else arg for arg in command]
+
+
+@pytest.fixture
+def asked(command, tmp_path) -> TranscribeOptions:
+    (tmp_path / "in" / "m.jsonl").write_text((SAMPLES / "manifest.jsonl").read_text())
+    return parse_args(command)
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ([], "fnapi"),
+        (["--runner=DirectRunner"], "fnapi"),
+        (["--runner=direct"], "fnapi"),
+        (["--runner=FnApiRunner"], "fnapi"),
+        (["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"], "fnapi"),
+        (["--runner=PrismRunner"], "prism"),
+        (["--runner=flink"], "flink"),
+        (["--runner=FlinkRunner"], "flink"),
+        (["--runner=PortableRunner"], "portable"),
+        (["--runner=TestDataflowRunner"], "dataflow"),
+    ],
+)
+def test_a_runner_is_known_by_any_name_that_beam_takes(flags, name):
+    beam_options = PipelineOptions(flags)
+    assert runners.name(beam_options) == name
+    assert runners.is_local(beam_options) == (name == "fnapi")
+
+
+# How a job ends.
+
+
+@pytest.mark.parametrize(
+    ("flags", "ends"),
+    [
+        ([], True),
+        (["--runner=DirectRunner"], True),
+        (["--runner=PrismRunner"], True),
+        (["--runner=PrismRunner", "--environment_type=DOCKER"], False),
+        (["--runner=FlinkRunner"], True),
+        (["--runner=FlinkRunner", "--flink_master=[local]"], True),
+        (["--runner=FlinkRunner", "--flink_master=[auto]"], True),
+        (["--runner=FlinkRunner", "--flink_master=[local]", "--environment_type=EXTERNAL"], False),
+        (["--runner=FlinkRunner", "--flink_master=jobs:8081"], False),
+        (["--runner=FlinkRunner", "--flink_master=jobs:8081", "--environment_type=LOOPBACK"], True),
+        (["--runner=PortableRunner"], False),
+        (["--runner=PortableRunner", "--environment_type=LOOPBACK"], True),
+        (["--runner=DataflowRunner"], False),
+    ],
+)
+def test_it_is_known_whether_the_workers_end_with_the_launcher(flags, ends):
+    assert runners.ends_with_launcher(PipelineOptions(flags)) is ends
+
+
+def test_a_launcher_stays_unless_it_is_told_to_leave_or_only_writes_a_template():
+    assert runners.waits(PipelineOptions([]))
+    assert runners.waits(PipelineOptions(["--runner=FlinkRunner"]))
+    assert not runners.waits(PipelineOptions(["--no_wait_until_finish"]))
+    template = ["--runner=DataflowRunner", "--template_location=gs://b/t"]
+    assert not runners.waits(PipelineOptions(template))
+
+
+# What is settled.
+
+
+@pytest.mark.parametrize("flags", [[], ["--runner=DirectRunner"], ["--runner=direct"]])
+def test_on_one_machine_nothing_tries_to_download_a_runner(flags):
+    assert settled(*flags).view_as(StandardOptions).runner == "FnApiRunner"
+
+
+@pytest.mark.parametrize("workers", [[], ["--direct_num_workers=3"]])
+def test_copies_of_the_model_on_one_machine_are_processes(workers):
+    direct = settled(*workers, copies=3).view_as(DirectOptions)
+    assert (direct.direct_num_workers, direct.direct_running_mode) == (3, "multi_processing")
+
+
+def test_a_single_model_leaves_the_processes_as_they_were_asked_for():
+    direct = settled("--direct_num_workers=2").view_as(DirectOptions)
+    assert (direct.direct_num_workers, direct.direct_running_mode) == (2, "in_memory")
+
+
+def test_flink_has_a_process_for_each_copy_and_keeps_none_that_could_have_died():
+    portable = settled("--runner=FlinkRunner", "--flink_master=m:8081").view_as(PortableOptions)
+    assert int(portable.sdk_worker_parallelism) == 1
+    assert int(portable.environment_cache_millis) == 0
+    portable = settled("--runner=FlinkRunner", copies=4).view_as(PortableOptions)
+    assert int(portable.sdk_worker_parallelism) == 4
+
+
+def test_workers_within_the_launcher_live_on_from_step_to_step():
+    portable = settled("--runner=FlinkRunner").view_as(PortableOptions)
+    assert int(portable.environment_cache_millis) > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--runner=PrismRunner"], "needs a runner that starts so many processes"),
+        (["--runner=FlinkRunner", "--sdk_worker_parallelism=2"], "--sdk_worker_parallelism=2"),
+        (["--direct_running_mode=multi_threading"], "--direct_running_mode=multi_threading"),
+    ],
+)
+def test_copies_that_the_runner_would_not_start_are_refused(flags, said):
+    with pytest.raises(ValueError, match=said):
+        settled(*flags, copies=3)
+
+
+def test_what_flink_was_told_is_kept():
+    flags = ["--runner=flink", "--environment_cache_millis=5", "--sdk_worker_parallelism=2"]
+    portable = settled(*flags).view_as(PortableOptions)
+    assert int(portable.environment_cache_millis) == 5
+    assert int(portable.sdk_worker_parallelism) == 2
+
+
+@pytest.mark.parametrize("runner", ["PrismRunner", "FlinkRunner", "PortableRunner"])
+def test_other_runners_stream(runner):
+    beam_options = settled(f"--runner={runner}", streaming=True)
+    assert beam_options.view_as(StandardOptions).runner == runner
+
+
+# What the job is told, and what it is refused.
+
+
+def test_a_check_gives_beam_what_the_job_runs_with(asked, command):
+    beam_options = pipeline.check(asked)
+    standard = beam_options.view_as(StandardOptions)
+    assert (standard.runner, bool(standard.streaming)) == ("FnApiRunner", False)
+    beam_options = pipeline.check(parse_args([*command, "--runner=FlinkRunner", "--watch"]))
+    assert beam_options.view_as(StandardOptions).streaming
+
+
+@pytest.mark.parametrize("flags", [[], ["--runner=DirectRunner"], ["--runner=FnApiRunner"]])
+def test_watching_needs_a_runner_that_streams_and_the_refusal_names_some(
+    command, flags, capsys, tmp_path
+):
+    assert cli.main([*command, "--watch=5", *flags]) == 2
+    said = capsys.readouterr().err
+    for named in ("--watch", "--runner=PrismRunner", "Flink", "Dataflow"):
+        assert named in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--runner=PrismRunner"], ["--runner=FlinkRunner"]])
+def test_only_dataflow_reads_messages(command, flags, capsys):
+    assert cli.main([*with_input(command, PUBSUB), *flags]) == 2
+    said = capsys.readouterr().err
+    assert PUBSUB in said
+    assert "--runner=DataflowRunner" in said
+    on_dataflow = pipeline.check(
+        parse_args([*with_input(command, PUBSUB), "--runner=DataflowRunner"])
+    )
+    assert on_dataflow.view_as(StandardOptions).streaming
+
+
+def test_messages_are_not_watched_for(command, capsys):
+    args = [*with_input(command, PUBSUB), "--runner=DataflowRunner", "--watch"]
+    assert cli.main(args) == 2
+    assert "--watch" in capsys.readouterr().err
+
+
+def test_inputs_that_are_not_there_yet_are_watched_for(command):
+    assert pipeline.check(parse_args([*command, "--watch", "--runner=PrismRunner"]))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--tarred_audio=t_{0..3}.tar"], "--tarred_audio is not for an input without an end"),
+        (["--overwrite"], "--overwrite is not for an input without an end"),
+        (["--resume", "--no_retry_failures"], "--no_retry_failures is not for an input without"),
+    ],
+)
+@pytest.mark.parametrize("messages", [False, True])
+def test_what_only_an_input_with_an_end_has_is_refused(command, messages, flags, said, capsys):
+    if messages:
+        args = [*with_input(command, PUBSUB), "--runner=DataflowRunner"]
+    else:
+        args = [*command, "--watch=5", "--runner=PrismRunner"]
+    assert cli.main([*args, *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([f"--accelerator={L4}"], "the runner is this machine's"),
+        ([f"--accelerator={L4}", "--runner=FlinkRunner"], "the runner is FlinkRunner"),
+        (
+            ["--model_copies=2", "--direct_num_workers=3"],
+            "--model_copies=2 and --direct_num_workers=3 differ",
+        ),
+        (["--modelcopies=2"], "unknown flag --modelcopies"),
+        (["--model_copy=2"], "did you mean --model_copies?"),
+        (["--watched"], "did you mean --watch?"),
+        (["--paralelism=2"], "did you mean --parallelism?"),
+    ],
+)
+@pytest.mark.usefixtures("asked")
+def test_what_cannot_be_is_refused_with_status_2_and_named(command, flags, said, capsys, tmp_path):
+    assert cli.main([*command, *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_flag_that_only_a_job_server_knows_is_passed_to_one_and_else_refused(command, capsys):
+    flag = "--max_bundle_time_mills=1000"
+    pipeline.check(parse_args([*command, "--watch", "--runner=FlinkRunner", flag]))
+    assert cli.main([*command, "--watch", "--runner=PrismRunner", flag]) == 2
+    assert "unknown flag --max_bundle_time_mills" in capsys.readouterr().err
+    assert cli.main([*command, "--watch", "--runner=FlinkRunner", "--max_paralelism=2"]) == 2
+    assert "did you mean --max_parallelism?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["pubsub://my-project/rows", "pubsub://projects/p/topics/a/b"])
+def test_an_address_of_pubsub_that_is_none_is_refused(command, address, capsys):
+    assert cli.main([*with_input(command, address), "--runner=DataflowRunner"]) == 2
+    said = capsys.readouterr().err
+    assert address in said
+    assert "pubsub://projects/PROJECT/subscriptions/NAME" in said
