@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import re
@@ -48,6 +47,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     # Beam: --help need not pay for it
     from beam_asr import emergency_exit, interruption, pipeline, runners
 
+    threading.excepthook = _without_lost_connections
     try:
         if pipeline.is_finished(options):
             print(f"{options.output} is finished: nothing to resume")
@@ -61,10 +61,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
             return f"ended by {signal_name}{elsewhere}. {how_to_resume(args)}"
 
         with interruption.ends_process(interrupted):
-            try:
-                pipeline.run(options, beam_options)
-            finally:
-                atexit.register(_end_quietly)
+            pipeline.run(options, beam_options)
     except pipeline.UsageError as error:
         return _wrong_usage(error)
     except KeyboardInterrupt:  # before anything was started
@@ -83,9 +80,12 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     return DONE
 
 
-def _end_quietly() -> None:
-    """Has Beam's threads say nothing of it that its servers end with this process."""
-    threading.excepthook = lambda _: None
+def _without_lost_connections(raised: threading.ExceptHookArgs) -> None:
+    """Says nothing of threads of Beam's whose runner has ended: its own message says why."""
+    import grpc
+
+    if not isinstance(raised.exc_value, grpc.RpcError):
+        threading.__excepthook__(raised)
 
 
 def how_to_resume(args: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,11 +63,14 @@ def local_copy(storage: Storage, uri: str) -> str:
     with machine_lock(uri):
         copy = cache_folder() / f"{_key(uri, storage.fingerprint(uri))}.nemo"
         if not copy.exists():
-            with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
-                part = Path(folder, copy.name)
+            # Of one name, so that what a killed process leaves is written over by the next one.
+            part = cache_folder() / f"{_key(uri)}.part"
+            try:
                 with storage.open(uri) as source, part.open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 22)
                 os.replace(part, copy)
+            finally:
+                part.unlink(missing_ok=True)
         return str(copy)
 
 
