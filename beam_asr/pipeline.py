@@ -131,6 +131,8 @@ def check(options: TranscribeOptions) -> PipelineOptions:
             _check_unbounded(options, runners.name(beam_options))
             beam_options.view_as(StandardOptions).streaming = True
         runners.settle(beam_options, options.accelerator, options.model_copies)
+        if runners.name(beam_options) == "dataflow":
+            _check_in_reach(options)
         storage = Storage(options.storage_options)
         # Windows that are there stay, each in its own folder.
         goes_on = options.overwrite or (is_unbounded(options) and options.resume)
@@ -175,6 +177,16 @@ def _check_unbounded(options: TranscribeOptions, runner: str) -> None:
     ):
         if given:
             raise ValueError(f"{flag} is not for an input without an end: {why}")
+
+
+def _check_in_reach(options: TranscribeOptions) -> None:
+    named = [("--output", options.output), *(("--input", each) for each in options.input)]
+    for flag, path in named:
+        if is_local(path):
+            raise ValueError(
+                f"{flag}={path} is of this machine's disk, which Dataflow's workers do not have: "
+                "name a place in a bucket, as gs://bucket/folder"
+            )
 
 
 def is_finished(options: TranscribeOptions) -> bool:

@@ -277,6 +277,14 @@ def test_a_job_that_watches_its_input_is_a_streaming_one(launch):
     assert job["environment"]["version"]["job_type"] == "FNAPI_STREAMING"
 
 
+@pytest.mark.parametrize("flag", ["--output=out", "--input=/data/m.jsonl"])
+def test_what_workers_could_not_reach_is_refused(launch, flag):
+    status, _, errors = launch(flag)
+    assert status == 2
+    assert f"{flag} is of this machine's disk" in errors
+    assert launch.service.requests == []
+
+
 def test_messages_are_read_by_the_services_own_source(launch):
     name = "projects/my-project/subscriptions/rows"
     job = [flag for flag in launch.job if not flag.startswith("--input=")]
