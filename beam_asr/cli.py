@@ -82,9 +82,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
 
 def _without_lost_connections(raised: threading.ExceptHookArgs) -> None:
     """Says nothing of threads of Beam's whose runner has ended: its own message says why."""
-    import grpc
-
-    if not isinstance(raised.exc_value, grpc.RpcError):
+    if not raised.exc_type.__module__.startswith("grpc"):
         threading.__excepthook__(raised)
 
 

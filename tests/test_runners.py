@@ -191,9 +191,8 @@ def test_only_dataflow_reads_messages(command, flags, capsys):
     said = capsys.readouterr().err
     assert PUBSUB in said
     assert "--runner=DataflowRunner" in said
-    on_dataflow = pipeline.check(
-        parse_args([*with_input(command, PUBSUB), "--runner=DataflowRunner"])
-    )
+    in_bucket = [*with_input(command, PUBSUB), "--output=memory://bucket/out"]
+    on_dataflow = pipeline.check(parse_args([*in_bucket, "--runner=DataflowRunner"]))
     assert on_dataflow.view_as(StandardOptions).streaming
 
 
@@ -258,7 +257,8 @@ def test_a_flag_that_only_a_job_server_knows_is_passed_to_one_and_else_refused(c
 
 @pytest.mark.parametrize("address", ["pubsub://my-project/rows", "pubsub://projects/p/topics/a/b"])
 def test_an_address_of_pubsub_that_is_none_is_refused(command, address, capsys):
-    assert cli.main([*with_input(command, address), "--runner=DataflowRunner"]) == 2
+    in_bucket = [*with_input(command, address), "--output=memory://bucket/out"]
+    assert cli.main([*in_bucket, "--runner=DataflowRunner"]) == 2
     said = capsys.readouterr().err
     assert address in said
     assert "pubsub://projects/PROJECT/subscriptions/NAME" in said
