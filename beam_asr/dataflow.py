@@ -33,11 +33,15 @@ SHARE_GPU = "use_nvidia_mps"
 HARNESS_THREADS = 2
 
 
+def runner_name(beam_options: PipelineOptions) -> str:
+    """The runner's name as it is given, in lower case and without "Runner"; empty if none is."""
+    runner = beam_options.view_as(StandardOptions).runner or ""
+    return runner.rpartition(".")[2].lower().removesuffix("runner")
+
+
 def is_dataflow(beam_options: PipelineOptions) -> bool:
     """Whether the job goes to Dataflow, in any spelling of the runner's name that Beam takes."""
-    runner = beam_options.view_as(StandardOptions).runner or ""
-    name = runner.rpartition(".")[2].lower().removesuffix("runner")
-    return name in ("dataflow", "testdataflow")
+    return runner_name(beam_options) in ("dataflow", "testdataflow")
 
 
 def is_template_launch(beam_options: PipelineOptions) -> bool:

@@ -23,9 +23,8 @@ LOOPBACK_CACHE_MILLISECONDS = 60_000
 
 def name(options: PipelineOptions) -> str:
     """The runner's name without "Runner", in lower case, in any spelling that Beam takes."""
-    runner = options.view_as(StandardOptions).runner or LOCAL
-    short = runner.rpartition(".")[2].lower().removesuffix("runner")
-    return {"direct": "fnapi", "testdataflow": "dataflow"}.get(short, short)
+    given = dataflow.runner_name(options)
+    return {"": "fnapi", "direct": "fnapi", "testdataflow": "dataflow"}.get(given, given)
 
 
 def has_own_flags(options: PipelineOptions) -> bool:

@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 
 from beam_asr import cli, lines
+from beam_asr.journal import Journal
 from beam_asr.storage import Storage
 from tests.emulators import (  # noqa: F401
     az_bucket,
@@ -69,6 +70,12 @@ def read_records(folder: Path, kind: str) -> list[dict]:
         for shard in sorted(folder.glob(f"{kind}-*"))
         for line in lines.lines_in(Storage(), str(shard))
     ]
+
+
+def journaled(out: Path) -> set[str]:
+    """The ids of the rows whose outcome is in the journal."""
+    kept = Journal(str(out), Storage())
+    return {each.row_id for name in kept.names() for each in kept.read(name) if each.recognition}
 
 
 def transcripts_of(manifest: Path, model: Path, out: Path) -> list[dict]:

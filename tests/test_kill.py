@@ -13,9 +13,7 @@ import pytest
 import soundfile
 
 from beam_asr import journal
-from beam_asr.journal import Journal
-from beam_asr.storage import Storage
-from tests.conftest import read_records, write_manifest
+from tests.conftest import journaled, read_records, write_manifest
 from tests.tiny_models import speechlike
 
 RATE = 16_000
@@ -51,12 +49,6 @@ def records(out: Path) -> list[str]:
     assert (out / "_SUCCESS").exists()
     found = read_records(out, "transcripts") + read_records(out, "failures")
     return sorted(json.dumps(record, sort_keys=True) for record in found)
-
-
-def journaled(out: Path) -> set[str]:
-    """The ids of the rows whose outcome is in the journal."""
-    kept = Journal(str(out), Storage())
-    return {each.row_id for name in kept.names() for each in kept.read(name) if each.recognition}
 
 
 def test_a_run_that_is_killed_at_any_moment_is_gone_on_with(fork_server, corpus, tmp_path):

@@ -12,9 +12,7 @@ from collections import Counter
 import pytest
 import soundfile
 
-from beam_asr.journal import Journal
-from beam_asr.storage import Storage
-from tests.conftest import read_records, write_manifest
+from tests.conftest import journaled, read_records, write_manifest
 from tests.runners import flink
 from tests.tiny_models import speechlike
 
@@ -53,11 +51,6 @@ def records(out) -> Counter[str]:
     assert (out / "_SUCCESS").exists()
     found = [*read_records(out, "transcripts"), *read_records(out, "failures")]
     return Counter(json.dumps(record, sort_keys=True) for record in found)
-
-
-def journaled(out) -> set[str]:
-    kept = Journal(str(out), Storage())
-    return {each.row_id for name in kept.names() for each in kept.read(name) if each.recognition}
 
 
 def wait_for_some(started) -> None:
