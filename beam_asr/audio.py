@@ -16,7 +16,7 @@ import ctypes
 import math
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
 from itertools import chain
 from typing import Any, Protocol
@@ -47,7 +47,7 @@ from beam_asr.audio_errors import (
     ZeroLengthAudioError,
 )
 from beam_asr.audio_names import extension, is_audio
-from beam_asr.audio_source import Source, open_bytes, open_content
+from beam_asr.audio_source import Source, open_bytes, open_content, shown
 from beam_asr.storage import Storage
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "ZeroLengthAudioError",
     "probe_duration",
     "read_audio",
+    "stream_audio",
 ]
 
 LONGEST_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
@@ -99,6 +100,7 @@ def read_audio(
     deadline: float | None = None,
     content: bytes | None = None,
     most_seconds: float = LONGEST_SECONDS,
+    silence_allowed: bool = False,
 ) -> np.ndarray:
     """Reads a clip, or a range of it, as mono samples.
 
@@ -120,6 +122,7 @@ def read_audio(
       content: the file's bytes, if they are here already; `path` then only names it.
       most_seconds: the most audio to read; a clip or range that holds more is refused as soon as
         that is known, from its header or while it is decoded.
+      silence_allowed: whether all samples may be exactly zero.
 
     Returns:
       float32 array of shape (samples,), full scale ±1; not clipped, so float files may exceed it.
@@ -129,7 +132,56 @@ def read_audio(
       ValueError: sample_rate, offset or duration is out of its range.
       Exception: whatever the storage system raises when it is not the clip's fault.
     """
+    samples, heard = _Samples(), False
+    for block in stream_audio(
+        path,
+        sample_rate=sample_rate,
+        offset=offset,
+        duration=duration,
+        channel=channel,
+        storage=storage,
+        deadline=deadline,
+        content=content,
+        most_seconds=most_seconds,
+    ):
+        heard = heard or bool(block.any())
+        samples.add(block)
+    name, count = shown(path), len(samples.array)
+    if not count:
+        raise ZeroLengthAudioError(
+            f"{name}: its samples from {offset:.2f} s on make none at {sample_rate} Hz. Drop the "
+            "row."
+        )
+    if not (heard or silence_allowed):
+        raise SilentAudioError(
+            f"{name}: all {count} samples from {offset:.2f} s on are exactly zero. No microphone "
+            "gives that: the recording failed, or the channels cancel each other. Drop the row, or "
+            "choose a channel."
+        )
+    return samples.array
+
+
+def stream_audio(
+    path: str,
+    *,
+    sample_rate: int,
+    offset: float = 0.0,
+    duration: float | None = None,
+    channel: int | None = None,
+    storage: Storage | None = None,
+    deadline: float | None = None,
+    content: bytes | None = None,
+    most_seconds: float = math.inf,
+) -> Iterator[np.ndarray]:
+    """As `read_audio`, block by block: only a block is held. Silence is not refused.
+
+    What is wrong with a clip may show only after some of its blocks.
+
+    Yields:
+      float32 arrays of shape (samples,), some of which may be empty.
+    """
     _check_request(sample_rate, offset, duration)
+    opened: AbstractContextManager[Source]
     if content is not None:
         opened = open_content(path, content, deadline)
     else:
@@ -142,8 +194,8 @@ def read_audio(
             )
         start = _to_frames(offset, decoder.rate)
         count = None if duration is None else _to_frames(duration, decoder.rate)
-        most = math.floor(most_seconds * decoder.rate)
-        return _read_range(source, decoder, start, count, channel, sample_rate, most)
+        most = math.inf if math.isinf(most_seconds) else math.floor(most_seconds * decoder.rate)
+        yield from _stream_range(source, decoder, start, count, channel, sample_rate, most)
 
 
 def probe_duration(path: str, *, storage: Storage | None = None) -> float | None:
@@ -171,20 +223,19 @@ def _to_frames(seconds: float, rate: int) -> int:
     return math.floor(round(seconds * rate, 8) + 0.5)
 
 
-def _read_range(
+def _stream_range(
     source: Source,
     decoder: "_Decoder",
     start: int,
     count: int | None,
     channel: int | None,
     sample_rate: int,
-    most: int,
-) -> np.ndarray:
+    most: float,
+) -> Iterator[np.ndarray]:
     """Mixes and resamples `count` frames from `start` on, block by block; `most` is the limit."""
     _check_length(source, decoder, start, count, most)
     resample = _resampler(decoder.rate, sample_rate)
-    samples = _Samples()
-    frames, heard = 0, False
+    frames = 0
     try:
         for block in decoder.blocks(start, count):
             source.check_time()
@@ -195,27 +246,14 @@ def _read_range(
                     f"{(start + frames) / decoder.rate:.2f} s and "
                     f"{(start + frames + len(block)) / decoder.rate:.2f} s. Write it again."
                 )
-            heard = heard or bool(mono.any())
             frames += len(block)
             if frames > most:
                 raise _too_long(source, decoder, frames, most)
-            samples.add(resample(np.ascontiguousarray(mono), False))
-        samples.add(resample(np.empty(0, np.float32), True))
+            yield resample(np.ascontiguousarray(mono), False)
+        yield resample(np.empty(0, np.float32), True)
     except (soundfile.LibsndfileError, av.error.FFmpegError) as error:
         raise _decoding_failed(source, decoder, start + frames, error) from error
     _check_complete(source, decoder, start, count, frames)
-    if not heard:
-        raise SilentAudioError(
-            f"{source.shown}: all {frames} samples from {start / decoder.rate:.2f} s on are "
-            "exactly zero. No microphone gives that: the recording failed, or the channels cancel "
-            "each other. Drop the row, or choose a channel."
-        )
-    if not len(samples.array):
-        raise ZeroLengthAudioError(
-            f"{source.shown}: {frames} samples at {decoder.rate} Hz make none at {sample_rate} Hz. "
-            "Drop the row."
-        )
-    return samples.array
 
 
 def _mixed(block: np.ndarray, channel: int | None) -> np.ndarray:
@@ -309,7 +347,7 @@ def _zero_length(source: Source) -> ZeroLengthAudioError:
 
 
 def _check_length(
-    source: Source, decoder: "_Decoder", start: int, count: int | None, most: int
+    source: Source, decoder: "_Decoder", start: int, count: int | None, most: float
 ) -> None:
     """Raises if the header states that there is more to read than `most` frames."""
     if decoder.stated_frames is None:
@@ -320,7 +358,9 @@ def _check_length(
         raise _too_long(source, decoder, stated, most)
 
 
-def _too_long(source: Source, decoder: "_Decoder", frames: int, most: int) -> TooLongAudioError:
+def _too_long(
+    source: Source, decoder: "_Decoder", frames: int, most: float
+) -> TooLongAudioError:
     seconds, most_seconds = frames / decoder.rate, most / decoder.rate
     return TooLongAudioError(
         f"{source.shown}: holds at least {seconds:.0f} s ({seconds / 3600:.1f} h) of audio to "
