@@ -1,0 +1,237 @@
+"""Where somebody speaks in a recording, frame by frame.
+
+    blocks of samples --Detector--> Activity: probability of speech and level of each 32 ms
+
+The detector is Silero VAD (MIT licence), a small recurrent network that onnxruntime runs. Where
+either is not installed, the level alone tells speech from silence, which is far worse in noise.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import logging
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+RATE = 16_000  # Hz
+FRAME_SAMPLES = 512  # what the network takes at this rate
+FRAME_SECONDS = FRAME_SAMPLES / RATE  # 0.032
+
+QUIETEST_DB = -120.0
+
+# The network's input is a frame after the last samples of the one before, its memory an LSTM's;
+# silero_vad/sequence_vad.py of the package has the same numbers.
+_CONTEXT_SAMPLES = 64
+_STATE_SHAPE = (1, 1, 128)
+_CHUNK_FRAMES = 512  # in one call, 16 s
+_CHUNK_SAMPLES = _CHUNK_FRAMES * FRAME_SAMPLES
+# A section is listened to by a thread of its own, from an empty memory, which the last seconds
+# before it fill.
+_SECTION_CHUNKS = 8  # two minutes, 9 MB
+_WARM_FRAMES = 128  # 4 s
+
+# Below some -50 dBFS the network misses speech, so a chunk that is quieter is made louder. Noise
+# does not become speech by that.
+_LOUD_ENOUGH_DB = -30.0  # of the loudest frame of a chunk
+_MOST_GAIN_DB = 50.0
+
+# Of the detector that goes by the level.
+_BLOCK_FRAMES = 31  # a second
+_FLOOR_BLOCKS = 31  # half a minute, in which somebody who speaks pauses
+_FLOOR_PERCENT = 10  # of frames are taken for silence
+_ABOVE_FLOOR_DB = 8.0
+_SURELY_SILENT_DB = -70.0
+_MAYBE_SPEECH_DB = -30.0  # speech may be under a loud and steady sound, so that counts as speech
+_SLOPE_DB = 2.0
+_SMOOTH_FRAMES = 5
+
+
+class Activity(NamedTuple):
+    """What a recording holds, in frames of 32 ms; the last may be shorter.
+
+    Attributes:
+        speech: float32 of shape (frames,), the probability that somebody speaks, 0 to 1.
+        level: float32 of shape (frames,), the root mean square in dBFS without the frame's mean
+            (a microphone's offset), -120 at least.
+        seconds: the exact length of the audio.
+        detector: ``silero`` or ``energy``.
+        silent: whether every sample is exactly zero.
+    """
+
+    speech: np.ndarray
+    level: np.ndarray
+    seconds: float
+    detector: str
+    silent: bool
+
+
+class Detector:
+    """Finds speech in one recording, which comes in blocks of any lengths.
+
+    It holds two minutes of samples for each processor, and eight bytes of each frame that went by.
+    The blocks' lengths do not change the result.
+
+    Args:
+        method: ``silero``, or ``energy``, which goes by the level alone.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+
+    def __init__(self, method: str = "silero"):
+        if method not in ("silero", "energy"):
+            raise ValueError(f"method={method!r} must be 'silero' or 'energy'.")
+        self._session = _session() if method == "silero" else None
+        self._chunk = np.zeros(_CHUNK_SAMPLES, np.float32)
+        self._held = 0
+        self._samples = 0
+        self._silent = True
+        self._levels: list[np.ndarray] = []
+        self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
+        self._warm: np.ndarray | None = None
+        self._section: list[np.ndarray] = []
+        self._sections: list[Future[np.ndarray]] = []
+
+    def add(self, block: np.ndarray) -> None:
+        """Takes the next samples: finite float32 of shape (samples,), mono, at 16 kHz."""
+        while len(block):
+            part, block = np.split(block, [_CHUNK_SAMPLES - self._held])
+            self._chunk[self._held : self._held + len(part)] = part
+            self._held += len(part)
+            if self._held == _CHUNK_SAMPLES:
+                self._take_chunk()
+
+    def finish(self) -> Activity:
+        """What all samples together hold. Nothing may be added after it."""
+        if self._held:
+            self._take_chunk()
+        level = np.concatenate([np.empty(0, np.float32), *self._levels])
+        if self._session is None:
+            speech, detector = _speech_by_level(level), "energy"
+        else:
+            self._listen(self._session)
+            heard = [section.result() for section in self._sections]
+            speech, detector = np.concatenate([np.empty(0, np.float32), *heard]), "silero"
+        return Activity(speech, level, self._samples / RATE, detector, self._silent)
+
+    def _take_chunk(self) -> None:
+        count, self._held = self._held, 0
+        self._samples += count
+        self._chunk[count:] = 0
+        self._silent = self._silent and not self._chunk.any()
+        frames = self._chunk.reshape(-1, FRAME_SAMPLES)[: -(-count // FRAME_SAMPLES)]
+        level = _level(frames, count)
+        self._levels.append(level)
+        if self._session is not None:
+            self._section.append(self._inputs(frames, level))
+            if len(self._section) == _SECTION_CHUNKS:
+                self._listen(self._session)
+
+    def _listen(self, session: Any) -> None:
+        """Has the section heard by a thread."""
+        if not self._section:
+            return
+        chunks, self._section = self._section, []
+        task = functools.partial(_probabilities, session, chunks, self._warm)
+        self._warm = chunks[-1][-_WARM_FRAMES:]
+        self._sections.append(_listeners().submit(task))
+        if len(self._sections) > _THREADS:
+            self._sections[-_THREADS - 1].result()  # so that the samples held are bounded
+
+    def _inputs(self, frames: np.ndarray, level: np.ndarray) -> np.ndarray:
+        inputs = np.empty((len(frames), _CONTEXT_SAMPLES + FRAME_SAMPLES), np.float32)
+        inputs[:, _CONTEXT_SAMPLES:] = frames
+        inputs[0, :_CONTEXT_SAMPLES] = self._context
+        inputs[1:, :_CONTEXT_SAMPLES] = frames[:-1, -_CONTEXT_SAMPLES:]
+        self._context = frames[-1, -_CONTEXT_SAMPLES:].copy()
+        inputs *= 10 ** (np.clip(_LOUD_ENOUGH_DB - level.max(), 0, _MOST_GAIN_DB) / 20)
+        return inputs
+
+
+def _probabilities(session: Any, chunks: list[np.ndarray], warm: np.ndarray | None) -> np.ndarray:
+    """Of a section's frames; ``warm`` are frames before it."""
+    hidden, cell = np.zeros(_STATE_SHAPE, np.float32), np.zeros(_STATE_SHAPE, np.float32)
+    found = []
+    for inputs in chunks if warm is None else [warm, *chunks]:
+        probabilities, hidden, cell = session.run(
+            ["speech_probs", "hn", "cn"], {"input": inputs, "h": hidden, "c": cell}
+        )
+        found.append(np.asarray(probabilities, np.float32).reshape(-1))
+    return np.concatenate(found if warm is None else found[1:])
+
+
+def _level(frames: np.ndarray, samples: int) -> np.ndarray:
+    """Of frames that hold so many samples in all; zeros fill up the last one."""
+    counts = np.full(len(frames), FRAME_SAMPLES)
+    counts[-1] -= len(frames) * FRAME_SAMPLES - samples
+    means = frames.sum(axis=1, dtype=np.float64) / counts
+    squares = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / counts
+    power = np.maximum(squares - means**2, 10 ** (QUIETEST_DB / 10))
+    return (10 * np.log10(power)).astype(np.float32)
+
+
+def _speech_by_level(level: np.ndarray) -> np.ndarray:
+    """The probability of speech, by how far the level is above that of the quiet moments around."""
+    if not len(level):
+        return level
+    blocks = np.pad(level, (0, -len(level) % _BLOCK_FRAMES), "edge").reshape(-1, _BLOCK_FRAMES)
+    quiet = np.percentile(blocks, _FLOOR_PERCENT, axis=1)
+    around = np.lib.stride_tricks.sliding_window_view(
+        np.pad(quiet, _FLOOR_BLOCKS // 2, "reflect" if len(quiet) > _FLOOR_BLOCKS else "edge"),
+        _FLOOR_BLOCKS,
+    )
+    floor = np.percentile(around, _FLOOR_PERCENT, axis=1).repeat(_BLOCK_FRAMES)[: len(level)]
+    least = np.clip(floor + _ABOVE_FLOOR_DB, _SURELY_SILENT_DB, _MAYBE_SPEECH_DB)
+    likely = 1 / (1 + np.exp((least - level) / _SLOPE_DB))
+    smooth = np.convolve(likely, np.full(_SMOOTH_FRAMES, 1 / _SMOOTH_FRAMES))
+    edge = _SMOOTH_FRAMES // 2
+    return np.clip(smooth[edge : edge + len(level)], 0, 1).astype(np.float32)
+
+
+_THREADS = os.cpu_count() or 1
+_session_lock = threading.Lock()
+
+
+@functools.cache
+def _listeners() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, "beam-asr-listen")
+
+
+def _session() -> Any:
+    """The process's one session of the network, for all threads; None where there can be none."""
+    with _session_lock:
+        return _load_session()
+
+
+@functools.cache
+def _load_session() -> Any:
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+        # Found without an import: silero_vad itself imports torch.
+        package = importlib.util.find_spec("silero_vad")
+        if package is None or not package.submodule_search_locations:
+            raise ModuleNotFoundError("No module named 'silero_vad'")
+        folder = Path(package.submodule_search_locations[0])
+        options = onnxruntime.SessionOptions()
+        options.inter_op_num_threads = options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(
+            str(folder / "data" / "silero_vad_16k_sequence.onnx"),
+            options,
+            providers=["CPUExecutionProvider"],
+        )
+    except Exception as error:  # onnxruntime's own errors share no narrower class
+        logger.warning(
+            "Silero VAD cannot be loaded (%r), so speech is told from silence by the level alone, "
+            "which is worse in noise. Install silero-vad and onnxruntime.",
+            error,
+        )
+        return None

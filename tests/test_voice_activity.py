@@ -1,0 +1,176 @@
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from beam_asr import voice_activity
+from beam_asr.audio import read_audio
+from beam_asr.voice_activity import FRAME_SAMPLES, RATE, Detector
+
+METHODS = ["silero", "energy"]
+
+
+@pytest.fixture(scope="module")
+def speech(prompts):
+    """Half a minute of somebody speaking."""
+    rows = [json.loads(line) for line in (prompts / "all.jsonl").read_text().splitlines()]
+    long = [row for row in rows if row["duration"] > 3 and row["text"]][:6]
+    return np.concatenate(
+        [read_audio(str(prompts / row["audio_filepath"]), sample_rate=RATE) for row in long]
+    )[: 30 * RATE]
+
+
+def noise(seconds, decibels):
+    """White noise of so many dBFS."""
+    samples = np.random.default_rng(0).standard_normal(round(seconds * RATE))
+    return (samples * 10 ** (decibels / 20)).astype(np.float32)
+
+
+def activity(audio, method="silero"):
+    detector = Detector(method)
+    detector.add(audio)
+    return detector.finish()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tells_speech_from_the_silence_around_it(speech, method):
+    lead = 5 * RATE
+    found = activity(np.pad(speech, (lead, lead)) + noise(len(speech) / RATE + 10, -70), method)
+    inside = slice(lead // FRAME_SAMPLES, -(lead // FRAME_SAMPLES))
+    assert found.detector == method
+    assert (found.speech[inside] > 0.5).mean() > 0.7
+    assert found.speech[: inside.start - 3].max() < 0.5
+    assert found.speech[inside.stop + 3 :].max() < 0.5
+    assert found.speech.dtype == found.level.dtype == np.float32
+    assert found.speech.min() >= 0
+    assert found.speech.max() <= 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_blocks_of_any_lengths_give_the_same(speech, method):
+    whole = activity(speech, method)
+
+    @settings(max_examples=6)
+    @given(st.lists(st.integers(0, len(speech)), max_size=20))
+    @example(list(range(0, len(speech), 997)))
+    @example([1, FRAME_SAMPLES, FRAME_SAMPLES * 512, FRAME_SAMPLES * 512 + 1])
+    def in_blocks(places):
+        detector = Detector(method)
+        for block in np.split(speech, sorted(places)):
+            detector.add(block)
+        found = detector.finish()
+        np.testing.assert_array_equal(found.speech, whole.speech)
+        np.testing.assert_array_equal(found.level, whole.level)
+        assert found[2:] == whole[2:]
+
+    in_blocks()
+
+
+def test_a_callers_block_may_be_used_again(speech):
+    detector, block = Detector(), np.empty(RATE, np.float32)
+    for start in range(0, len(speech) - RATE, RATE):
+        block[:] = speech[start : start + RATE]
+        detector.add(block)
+        block[:] = 0
+    whole = activity(speech[: start + RATE])
+    np.testing.assert_array_equal(detector.finish().speech, whole.speech)
+
+
+def test_the_probabilities_are_those_of_the_network_that_goes_frame_by_frame(speech):
+    """The package's stock model, which does not share its file."""
+    folder = Path(importlib.util.find_spec("silero_vad").submodule_search_locations[0])
+    stock = onnxruntime.InferenceSession(str(folder / "data" / "silero_vad_16k_op15.onnx"))
+    state, expected = np.zeros((2, 1, 128), np.float32), []
+    audio = np.pad(speech, (64, -len(speech) % FRAME_SAMPLES))
+    for start in range(0, len(audio) - 64, FRAME_SAMPLES):
+        frame = audio[None, start : start + 64 + FRAME_SAMPLES]
+        inputs = {"input": frame, "state": state, "sr": np.array(RATE)}
+        probability, state = stock.run(None, inputs)
+        expected.append(probability.item())
+    np.testing.assert_allclose(activity(speech).speech, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("decibels", [-40, -60])
+def test_speech_far_below_full_scale_is_found(speech, decibels):
+    quiet = activity(speech * np.float32(10 ** (decibels / 20)))
+    plain = activity(speech).speech > 0.5
+    assert (quiet.speech[plain] > 0.35).mean() > 0.97
+
+
+@pytest.mark.parametrize("decibels", [-20, -50, -90])
+def test_noise_is_no_speech(decibels):
+    assert (activity(noise(40, decibels)).speech > 0.5).sum() == 0
+
+
+@pytest.mark.parametrize("decibels", [-50, -90])
+def test_faint_noise_is_no_speech_by_its_level(decibels):
+    assert (activity(noise(100, decibels), "energy").speech > 0.5).sum() == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("samples", [0, 1, FRAME_SAMPLES, 20 * RATE + 1])
+def test_digital_silence_is_told_apart(method, samples):
+    found = activity(np.zeros(samples, np.float32), method)
+    assert found.silent
+    assert found.seconds == samples / RATE
+    assert len(found.speech) == len(found.level) == -(-samples // FRAME_SAMPLES)
+    assert (found.speech < 0.5).all()
+    assert (found.level == -120).all()
+
+
+def test_one_sample_that_is_not_zero_is_no_digital_silence():
+    audio = np.zeros(20 * RATE, np.float32)
+    audio[5] = 1e-4
+    assert not activity(audio).silent
+
+
+def test_the_level_is_that_of_the_samples_there_are():
+    tone = np.sin(np.arange(FRAME_SAMPLES * 3 + 64) * np.pi / 8).astype(np.float32)
+    np.testing.assert_allclose(activity(tone / 10 + 0.2).level, [-23.01] * 4, atol=0.01)
+
+
+@pytest.mark.parametrize("missing", ["onnxruntime", "silero_vad"])
+def test_without_the_network_the_level_decides_and_one_warning_says_so(
+    monkeypatch, caplog, missing, speech
+):
+    voice_activity._load_session.cache_clear()
+    if missing == "onnxruntime":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    else:
+        without = [path for path in sys.path if not (Path(path) / "silero_vad").exists()]
+        monkeypatch.setattr(sys, "path", without)
+    try:
+        found = [activity(speech), activity(speech)]
+    finally:
+        voice_activity._load_session.cache_clear()
+    assert [each.detector for each in found] == ["energy", "energy"]
+    np.testing.assert_array_equal(found[0].speech, activity(speech, "energy").speech)
+    (warning,) = caplog.records
+    assert missing in warning.getMessage()
+
+
+def test_a_method_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="'webrtc'"):
+        Detector("webrtc")
+
+
+def test_neither_torch_nor_beam_is_imported():
+    script = (
+        "import sys, numpy as np\n"
+        "from beam_asr import segments, voice_activity\n"
+        "assert 'onnxruntime' not in sys.modules\n"
+        "detector = voice_activity.Detector()\n"
+        "detector.add(np.zeros(1000, np.float32))\n"
+        "segments.plan(detector.finish(), 30)\n"
+        "print({'torch', 'nemo', 'apache_beam', 'silero_vad'} & sys.modules.keys())\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+    assert not run.stderr
