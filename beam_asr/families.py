@@ -9,6 +9,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from beam_asr import decoding_config, hypotheses
+from beam_asr.decoding_config import TEXT_ALONE, Extras
+from beam_asr.hypotheses import Pieces, Tokens
 from beam_asr.model_errors import NotFiniteError
 
 if TYPE_CHECKING:
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 # The defaults of transcribe() for what a prompt-conditioned model's configuration leaves open.
 PROMPT_LANGUAGE = "auto"
 MULTITASK_SLOTS = {"source_lang": "en", "target_lang": "en", "task": "asr", "pnc": "yes"}
+# What a prompt asks for times with, and the first of them.
+ASKED_TIMES, FIRST_TIME = "<|timestamp|>", "<|0|>"
+
+TOKENS_AT_ONCE = 1024  # that a joint network takes: it gives each of them a whole vocabulary
 
 
 class Family(Protocol):
@@ -43,12 +50,37 @@ class Family(Protocol):
         """NeMo's hypotheses, one for each clip, or a list of the n best."""
 
 
+class Teller(Protocol):
+    """What a family's hypotheses tell besides the text."""
+
+    @property
+    def tells_times(self) -> bool:
+        """Whether tokens have times, which were asked for."""
+
+    def tokens(self, hypothesis: Any) -> Tokens:
+        """The tokens of the best hypothesis of a clip, of those that ``decode`` gave."""
+
+    def score(self, hypothesis: Any) -> float:
+        """A log-probability, by which NeMo ranks hypotheses of the same clip."""
+
+
+class TellingFamily(Family, Teller, Protocol):
+    """Both."""
+
+
 class Ctc:
     """CTC models."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, extras: Extras = TEXT_ALONE, decoding: Any = None):
         self._model = model
-        self._decoding = model.decoding
+        self._decoding = model.decoding if decoding is None else decoding
+        self._extras = extras
+        strategy = self._decoding.cfg.strategy
+        self._framewise = strategy in decoding_config.GREEDY
+        self.tells_times = extras.times is not None and strategy in decoding_config.CTC_WITH_FRAMES
+        self._has_frames = self.tells_times or extras.confidence
+        self._frame_seconds = hypotheses.frame_seconds(model) if self.tells_times else 0.0
+        self._pieces = Pieces(self._decoding.decode_ids_to_tokens)
 
     def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         log_probs, frames, _ = self._model(input_signal=signal, input_signal_length=lengths)
@@ -61,15 +93,55 @@ class Ctc:
 
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         log_probs, frames = encoded
-        return self._decoding.ctc_decoder_predictions_tensor(log_probs, decoder_lengths=frames)
+        results: list[Any] = self._decoding.ctc_decoder_predictions_tensor(
+            log_probs, decoder_lengths=frames, return_hypotheses=not self._framewise
+        )
+        best = [hypotheses.best(each) for each in results]
+        if self._extras.confidence:
+            for each, row in zip(
+                best, hypotheses.frame_confidences(log_probs, frames), strict=True
+            ):
+                each.frame_confidence = row
+        if self._has_frames and not self._framewise:
+            labels = log_probs.argmax(dim=2).cpu().numpy()
+            for each, row, own in zip(best, labels, frames.tolist(), strict=True):
+                each.alignments = row[:own]
+        return results
+
+    def tokens(self, hypothesis: Any) -> Tokens:
+        best = hypotheses.best(hypothesis)
+        if not (self._framewise or self._has_frames):
+            return Tokens(self._pieces.of(map(int, best.y_sequence)))
+        blank = self._decoding.blank_id
+        return hypotheses.of_ctc(
+            best, blank, self._frame_seconds, self._pieces, collapsed=not self._framewise
+        )
+
+    def score(self, hypothesis: Any) -> float:
+        return float(hypothesis.score)
 
 
 class Transducer:
     """RNNT and TDT models, hybrid and prompt-conditioned ones too."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
         self._model = model
         self._languages = model.cfg.get("model_defaults", {}).get("prompt_dictionary")
+        self._extras = extras
+        config = model.decoding.cfg
+        told = config.strategy in decoding_config.TRANSDUCER_WITH_FRAMES
+        self.tells_times = extras.times is not None and told
+        self._frame_seconds = hypotheses.frame_seconds(model) if self.tells_times else 0.0
+        self._pieces = Pieces(model.decoding.decode_ids_to_tokens)
+        # As decode_hypothesis() tells tokens from blanks: those of TDT and multi-blank models are
+        # several, and come last.
+        several = len(model.decoding.big_blank_durations or ())
+        self._blank = model.decoding.blank_id - several
+        self._durations = list(model.decoding.durations or ())
+        self._blanks_last = bool(self._durations) or several > 0
+        beam = config.strategy not in decoding_config.GREEDY
+        self._predicts_durations = self.tells_times and bool(self._durations) and not beam
+        self._length_norm = beam and config.beam.get("score_norm", True)
 
     def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         inputs = {"input_signal": signal, "input_signal_length": lengths}
@@ -86,15 +158,62 @@ class Transducer:
 
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         states, frames = encoded
-        return self._model.decoding.rnnt_decoder_predictions_tensor(states, frames)
+        results: list[Any] = self._model.decoding.rnnt_decoder_predictions_tensor(
+            states, frames, return_hypotheses=self._extras != TEXT_ALONE
+        )
+        if self._predicts_durations:
+            self._set_durations([hypotheses.best(each) for each in results], states)
+        return results
+
+    def _set_durations(self, best: list[Any], states: torch.Tensor) -> None:
+        """Sets how long the tokens of a TDT model last, by its own prediction.
+
+        NeMo would keep it, but in a batch that of another step: where it still looks for the
+        tokens of other clips, it goes on with all of them (the inner loop of
+        nemo/collections/asr/parts/submodules/transducer_decoding/tdt_label_looping.py).
+        """
+        import torch
+
+        decoder, joint = self._model.decoder, self._model.joint
+        lengths = [len(each.y_sequence) for each in best]
+        ids, frames = torch.zeros(2, len(best), max(lengths), dtype=torch.long)
+        for row, each in enumerate(best):
+            ids[row, : lengths[row]] = torch.as_tensor(each.y_sequence)
+            frames[row, : lengths[row]] = torch.as_tensor(hypotheses.emitted(each))
+        clips, places = (_places_of(ids) < torch.tensor(lengths)[:, None]).nonzero(as_tuple=True)
+        chosen = []
+        if len(clips):
+            before, _ = decoder.predict(ids[:, :-1].to(states.device), add_sos=True)
+            heard = states[clips, :, frames[clips, places]].split(TOKENS_AT_ONCE)
+            known = before[clips, places].split(TOKENS_AT_ONCE)
+            for state, prediction in zip(heard, known, strict=True):
+                logits = joint.joint_after_projection(
+                    joint.project_encoder(state[:, None]),
+                    joint.project_prednet(prediction[:, None]),
+                )
+                chosen += logits[:, 0, 0, -len(self._durations) :].argmax(dim=1).tolist()
+        durations = iter([self._durations[each] for each in chosen])
+        for each, length in zip(best, lengths, strict=True):
+            each.token_duration = [next(durations) for _ in range(length)]
+
+    def tokens(self, hypothesis: Any) -> Tokens:
+        best = hypotheses.best(hypothesis)
+        return hypotheses.of_transducer(best, self._is_token, self._frame_seconds, self._pieces)
+
+    def score(self, hypothesis: Any) -> float:
+        """Of a beam it is divided by the number of tokens and one more, unless NeMo does not."""
+        length = len(hypothesis.y_sequence) + 1 if self._length_norm else 1
+        return float(hypothesis.score) / length
+
+    def _is_token(self, token: int) -> bool:
+        return token < self._blank if self._blanks_last else token != self._blank
 
 
 class CtcOfHybrid(Ctc):
     """The CTC decoder of hybrid models."""
 
-    def __init__(self, model: Any):
-        super().__init__(model)
-        self._decoding = model.ctc_decoding
+    def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
+        super().__init__(model, extras, model.ctc_decoding)
         self._transducer = Transducer(model)
 
     def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -103,28 +222,57 @@ class CtcOfHybrid(Ctc):
 
 
 class Multitask:
-    """Attention encoder-decoders with a prompt, as Canary."""
+    """Attention encoder-decoders with a prompt, as Canary.
 
-    def __init__(self, model: Any):
+    The times of words are those of the CTC model that comes with it, if one does, by NeMo's forced
+    alignment of the text. Else the model is asked for them by its prompt, if they are required: the
+    text may be another one then.
+    """
+
+    def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
         self._model = model
+        self._extras = extras
+        self._aligner = _Aligner.of(model) if extras.times is not None else None
+        asks = self._aligner is None and extras.times == decoding_config.REQUIRED
+        self._asks = asks and _can_ask_for_times(model)
+        self.tells_times = self._aligner is not None or self._asks
+        self._frame_seconds = hypotheses.frame_seconds(model) if self._asks else 0.0
+        self._pieces = Pieces(model.tokenizer.ids_to_tokens)
 
     def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         _, _, states, mask = self._model(input_signal=signal, input_signal_length=lengths)
-        return states, mask
+        if self._aligner is None:
+            return states, mask
+        return states, mask, *self._aligner.encode(signal, lengths)
 
     def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
-        states, mask = encoded
+        states, mask = encoded[:2]
         return (_all_finite(states, dim=2) | ~mask.bool()).all(dim=1)
 
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
-        states, mask = encoded
+        states, mask = encoded[:2]
         prompt = self._model.prompt.encode_dialog(turns=self._turns())["context_ids"]
-        return self._model.decoding.decode_predictions_tensor(
+        results: list[Any] = self._model.decoding.decode_predictions_tensor(
             encoder_hidden_states=states,
             encoder_input_mask=mask,
             decoder_input_ids=prompt.unsqueeze(0).repeat(len(states), 1).to(states.device),
-            return_hypotheses=False,
+            return_hypotheses=self._extras.confidence,
         )
+        if self._extras.n_best:  # NeMo's beam search does not sort what it gives
+            results = [sorted(each, key=lambda one: -self.score(one)) for each in results]
+        for clip in results if self._asks else ():
+            for each in clip if isinstance(clip, list) else [clip]:
+                each.text, words = hypotheses.words_between_frames(each.text, self._frame_seconds)
+                each.timestamp = {"word": words}
+        if self._aligner is not None:
+            self._aligner.align([hypotheses.best(each) for each in results], *encoded[2:])
+        return results
+
+    def tokens(self, hypothesis: Any) -> Tokens:
+        return hypotheses.of_multitask(hypotheses.best(hypothesis), self._pieces)
+
+    def score(self, hypothesis: Any) -> float:
+        return float(hypothesis.score)
 
     def _turns(self) -> list[dict[str, Any]]:
         """The prompt of a multitask model: its own defaults, and for want of them English ASR."""
@@ -137,12 +285,60 @@ class Multitask:
             if "source_lang" in slots:
                 # encode_dialog() takes all slots for encoded already unless one is a plain word.
                 slots["source_lang"] = slots["source_lang"].removeprefix("<|").removesuffix("|>")
+            if self._asks:
+                slots["timestamp"] = ASKED_TIMES
             turns.append({**turn, "slots": slots})
         return turns
 
 
+class _Aligner:
+    """NeMo's forced alignment, with the CTC model that comes with a multitask model."""
+
+    def __init__(self, ctc_model: Any, device: torch.device):
+        self._model = ctc_model.to(device).eval()
+        for name, value in (("dither", 0.0), ("pad_to", 0)):
+            setattr(self._model.preprocessor.featurizer, name, value)
+        self._family = family_of(self._model)
+
+    @classmethod
+    def of(cls, model: Any) -> _Aligner | None:
+        """None if none comes with it."""
+        ctc_model = getattr(model, "timestamps_asr_model", None)
+        if ctc_model is None:
+            return None
+        if hasattr(ctc_model, "cur_decoder"):
+            ctc_model.change_decoding_strategy(decoder_type="ctc", verbose=False)
+        if not decoding_config.is_ctc(ctc_model):
+            return None
+        return cls(ctc_model, next(model.parameters()).device)
+
+    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self._family.encode(signal, lengths)
+
+    def align(self, best: list[Any], log_probs: torch.Tensor, frames: torch.Tensor) -> None:
+        """Sets the ``timestamp`` of hypotheses, as ``EncDecMultiTaskModel.transcribe`` does."""
+        from nemo.collections.asr.parts.utils import timestamp_utils
+        from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
+
+        own = frames.tolist()
+        timestamp_utils.get_forced_aligned_timestamps_with_external_model(
+            audio=[
+                Hypothesis(score=0.0, y_sequence=row[:count].float().cpu())
+                for row, count in zip(log_probs, own, strict=True)
+            ],
+            external_ctc_model=self._model,
+            main_model_predictions=best,
+            batch_size=len(best),
+            timestamp_type="word",
+            has_hypotheses=True,
+            verbose=False,
+        )
+
+
 class Other:
-    """A model of another family, through ``transcribe()``."""
+    """A model of another family, through ``transcribe()``, of which only texts are known."""
+
+    tells_times = False
 
     def __init__(self, model: Any):
         self._model = model
@@ -161,6 +357,12 @@ class Other:
             results = self._model.transcribe(waveforms, batch_size=len(waveforms), verbose=False)
         # Some models give (best, all) for transducer decoding.
         return results[0] if isinstance(results, tuple) else results
+
+    def tokens(self, hypothesis: Any) -> Tokens:
+        raise NotImplementedError
+
+    def score(self, hypothesis: Any) -> float:
+        raise NotImplementedError
 
     @contextlib.contextmanager
     def _finite_states(self) -> Iterator[None]:
@@ -185,17 +387,25 @@ class Other:
             raise NotFiniteError
 
 
-def family_of(model: Any) -> Family:
+def family_of(model: Any, extras: Extras = TEXT_ALONE) -> TellingFamily:
+    """The family of a model whose decoder is set up for these extras."""
     from nemo.collections.asr import models
 
     if isinstance(model, models.EncDecMultiTaskModel):
-        return Multitask(model)
+        return Multitask(model, extras)
     if isinstance(model, models.EncDecRNNTModel):
-        hybrid = getattr(model, "cur_decoder", "rnnt") == "ctc"
-        return CtcOfHybrid(model) if hybrid else Transducer(model)
+        hybrid = decoding_config.is_ctc(model)
+        return CtcOfHybrid(model, extras) if hybrid else Transducer(model, extras)
     if isinstance(model, models.EncDecCTCModel):
-        return Ctc(model)
+        return Ctc(model, extras)
     return Other(model)
+
+
+def _can_ask_for_times(model: Any) -> bool:
+    """Whether a multitask model has a prompt that asks for times, and tokens that tell them."""
+    slots = model.prompt.get_default_dialog_slots()[0]["slots"]
+    known = getattr(model.tokenizer, "special_tokens", {})
+    return "timestamp" in slots and ASKED_TIMES in known and FIRST_TIME in known
 
 
 def _all_finite(states: torch.Tensor, dim: int) -> torch.Tensor:
@@ -205,5 +415,9 @@ def _all_finite(states: torch.Tensor, dim: int) -> torch.Tensor:
 
 def _within(frames_finite: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
     """Whether all of a clip's own frames are; bool of shape (batch,), of (batch, frames)."""
-    places = frames_finite.new_ones(frames_finite.shape[1:]).cumsum(0)  # from 1
-    return (frames_finite | (places > frames[:, None])).all(dim=1)
+    return (frames_finite | (_places_of(frames_finite) >= frames[:, None])).all(dim=1)
+
+
+def _places_of(rows: torch.Tensor) -> torch.Tensor:
+    """0, 1, 2, ... for the columns, of shape (columns,)."""
+    return rows.new_ones(rows.shape[1:]).cumsum(0) - 1

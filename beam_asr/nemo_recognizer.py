@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from beam_asr import batch_budget, cpu_memory, device_memory, families, model_errors
+from beam_asr import (
+    batch_budget,
+    cpu_memory,
+    device_memory,
+    families,
+    hypotheses,
+    model_errors,
+)
+from beam_asr.attention import LONGEST_SECONDS, MULTITASK_SECONDS, Chunked, use_local
 from beam_asr.batch_budget import Budget, Trial
+from beam_asr.decoding_config import TEXT_ALONE, Extras
 from beam_asr.decoding_graphs import DecodingGraphs
 from beam_asr.model_errors import ModelError, NotFiniteError
 
@@ -40,9 +49,28 @@ LONGEST_GRAPH_SECONDS = 120.0
 
 @dataclasses.dataclass(frozen=True)
 class Recognition:
-    """What a model heard in one clip. Holds no tensor, so that it can cross a shuffle."""
+    """What a model heard in one clip. Holds no tensor, so that it can cross a shuffle.
+
+    Attributes:
+        text: the best one.
+        pieces: its tokens as the tokenizer has them ("▁he", "##llo", "a", " "), in order; of a
+            model that tells times of words alone, its words, each with "▁" before it. None if
+            neither times nor confidence were asked for.
+        starts: of the pieces, in seconds from the first sample of the waveform, within it. None if
+            they were not asked for, or the model told none.
+        ends: of the pieces, likewise.
+        confidences: of the pieces, from 0 to 1; None if they were not asked for.
+        score: NeMo's of the text; None if the n best were not asked for.
+        n_best: texts with their scores, best first, all of them different; None likewise.
+    """
 
     text: str
+    pieces: tuple[str, ...] | None = None
+    starts: tuple[float, ...] | None = None
+    ends: tuple[float, ...] | None = None
+    confidences: tuple[float, ...] | None = None
+    score: float | None = None
+    n_best: tuple[tuple[str, float], ...] | None = None
 
 
 class Encoded(NamedTuple):
@@ -52,11 +80,13 @@ class Encoded(NamedTuple):
         tensors: what its decoder takes.
         finite: for each clip, whether it is free of NaN and infinity; one that is not, is blank.
         done: the event of the device by which they are there.
+        samples: of the clips, as they were given.
     """
 
     tensors: tuple[torch.Tensor, ...]
     finite: torch.Tensor
     done: Any
+    samples: Sequence[int]
 
 
 class NemoRecognizer:
@@ -66,14 +96,29 @@ class NemoRecognizer:
     with the next batch while the other's results are fetched. On a CPU, streams do nothing.
     """
 
-    def __init__(self, model: Any, model_name: str, device: torch.device):
+    def __init__(
+        self,
+        model: Any,
+        model_name: str,
+        device: torch.device,
+        extras: Extras = TEXT_ALONE,
+        attention: str = "full",
+    ):
         import torch
 
         self._model = model.to(device)
         self._name = model_name
         self._device = device
-        self._family = families.family_of(model)
-        transducer = isinstance(self._family, families.Transducer)
+        self._extras = extras
+        self._teller = families.family_of(model, extras)
+        self._family: families.Family = self._teller
+        self._chunked: Chunked | None = None
+        self._attention = attention
+        if attention == "local":
+            use_local(model)
+        elif attention == "chunked":
+            self._family = self._chunked = Chunked(self._teller, model)
+        transducer = isinstance(self._teller, families.Transducer)
         self._graphs = DecodingGraphs(model if transducer else None)
         self._streams: Any = torch.get_device_module(device)
         self._decoding_stream = self._streams.Stream()
@@ -100,17 +145,31 @@ class NemoRecognizer:
     def batch_overhead_seconds(self) -> float:
         return self._budget.overhead_seconds
 
+    @property
+    def longest_seconds(self) -> float:
+        if isinstance(self._teller, families.Multitask):
+            return MULTITASK_SECONDS
+        return LONGEST_SECONDS[self._attention]
+
+    @property
+    def tells_times(self) -> bool:
+        return self._teller.tells_times
+
     def warm_up(self, batch_size: int) -> None:
         if self._device.type == "cpu" or batch_size <= self._warm_for:
             return
         self._capture_graphs(batch_size)
+        self._family = self._teller  # a window is shorter than a trial
         self._budget = self._measured_budget(batch_size)
+        if self._chunked is not None:
+            self._family = self._chunked
+            self._chunked.pass_seconds = self._budget.batch_seconds
         self._warm_for = batch_size
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> Encoded:
         import torch
 
-        if self._device.type == "cpu":
+        if self._device.type == "cpu" and self._chunked is None:  # whose memory is bounded
             longest = max(map(len, waveforms)) / self.sample_rate
             self._cpu_memory.check(len(waveforms), longest)
         self._model.eval()  # transcribe(), by anyone, leaves parts of it in train mode
@@ -120,7 +179,7 @@ class NemoRecognizer:
             _blank(tensors[0], ~finite)
         done = self._streams.Event()
         done.record()
-        return Encoded(tensors, finite, done)
+        return Encoded(tensors, finite, done, [len(waveform) for waveform in waveforms])
 
     def decode(self, encoded: Encoded) -> list[Recognition | ModelError]:
         import torch
@@ -130,21 +189,20 @@ class NemoRecognizer:
             self._decoding_stream.wait_event(encoded.done)
             # A transducer's states are of shape (batch, width, frames).
             with self._graphs.fitting(clips, encoded.tensors[0].shape[-1]):
-                hypotheses = self._family.decode(*encoded.tensors)
-            texts = [_text(hypothesis) for hypothesis in hypotheses]
+                decoded = self._family.decode(*encoded.tensors)
             finite = encoded.finite.tolist()
             # Whoever gets the memory of the batch next works in the other stream.
             finished = self._streams.Event()
             finished.record()
             finished.synchronize()
-        if len(texts) != clips:
+        if len(decoded) != clips:
             raise RuntimeError(
-                f"the model {self._name!r} gave {len(texts)} results for {clips} clips; "
+                f"the model {self._name!r} gave {len(decoded)} results for {clips} clips; "
                 "their order cannot be trusted"
             )
         return [
-            Recognition(text) if is_finite else NotFiniteError()
-            for text, is_finite in zip(texts, finite, strict=True)
+            self._recognition(hypothesis, samples) if is_finite else NotFiniteError()
+            for hypothesis, samples, is_finite in zip(decoded, encoded.samples, finite, strict=True)
         ]
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition | ModelError]:
@@ -168,6 +226,31 @@ class NemoRecognizer:
             description["cuda_graphs"] = self._graphs.mode
         return description
 
+    def _recognition(self, hypothesis: Any, samples: int) -> Recognition:
+        """Of a clip of so many samples."""
+        heard: dict[str, Any] = {"text": hypotheses.text(hypothesis)}
+        if self._extras.n_best:
+            heard["n_best"] = hypotheses.n_best(hypothesis, self._extras.n_best, self._teller.score)
+            heard["score"] = heard["n_best"][0][1]
+        if self._extras.tokens:
+            tokens = self._teller.tokens(hypothesis)
+            heard["pieces"] = tuple(tokens.pieces)
+            if self._extras.confidence and tokens.confidences is not None:
+                heard["confidences"] = tuple(tokens.confidences)
+            if tokens.spans is not None:
+                padding = _padding(samples, self._shortest) / self.sample_rate
+                duration = samples / self.sample_rate
+                for name, side in (("starts", 0), ("ends", 1)):
+                    heard[name] = tuple(
+                        min(max(span[side] - padding, 0.0), duration) for span in tokens.spans
+                    )
+        return Recognition(**heard)
+
+    @property
+    def _shortest(self) -> int:
+        """Samples that a clip is padded to."""
+        return int(SHORTEST_SECONDS * self.sample_rate)
+
     def _encode_noise(self, seconds: float) -> Encoded:
         return self.encode([_noise(seconds, self.sample_rate)])
 
@@ -182,7 +265,8 @@ class NemoRecognizer:
         with torch.inference_mode():
             empty = states.new_zeros(batch_size, states.shape[1], frames)
             lengths = lengths.new_ones(batch_size)
-            encoded = Encoded((empty, lengths), lengths.bool(), self._streams.Event())
+            samples = [0] * batch_size
+            encoded = Encoded((empty, lengths), lengths.bool(), self._streams.Event(), samples)
         self._streams.synchronize()
         self._graphs.capture(lambda: self.decode(encoded), batch_size, frames)
 
@@ -213,8 +297,7 @@ class NemoRecognizer:
         """Zero-padded float32 of shape (batch, samples), and int64 lengths (batch,)."""
         import torch
 
-        shortest = int(SHORTEST_SECONDS * self.sample_rate)
-        padded = [_pad_both_sides(waveform, shortest) for waveform in waveforms]
+        padded = [_pad_both_sides(waveform, self._shortest) for waveform in waveforms]
         samples = self._independent_length(max(map(len, padded)))
         # From pinned memory a GPU copies by itself, while the thread goes on.
         pinned = self._device.type != "cpu"
@@ -253,7 +336,13 @@ def seconds_taken(waveform: np.ndarray, sample_rate: int) -> float:
 
 def _pad_both_sides(waveform: np.ndarray, shortest: int) -> np.ndarray:
     missing = max(0, shortest - len(waveform))
-    return np.pad(waveform, (missing // 2, missing - missing // 2)) if missing else waveform
+    before = _padding(len(waveform), shortest)
+    return np.pad(waveform, (before, missing - before)) if missing else waveform
+
+
+def _padding(samples: int, shortest: int) -> int:
+    """Samples that are put before a clip."""
+    return max(0, shortest - samples) // 2
 
 
 def _blank(states: torch.Tensor, clips: torch.Tensor) -> None:
@@ -264,9 +353,3 @@ def _blank(states: torch.Tensor, clips: torch.Tensor) -> None:
 def _noise(seconds: float, rate: int) -> np.ndarray:
     samples = np.random.default_rng(0).standard_normal(round(seconds * rate), np.float32)
     return samples / 10
-
-
-def _text(hypothesis: Any) -> str:
-    if isinstance(hypothesis, list):  # n-best: the best comes first
-        hypothesis = hypothesis[0]
-    return str(getattr(hypothesis, "text", hypothesis))

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from beam_asr import device_memory, model_archive, model_files
+from beam_asr import decoding_config, device_memory, model_archive, model_files
+from beam_asr.attention import AttentionError
+from beam_asr.decoding_config import Extras, ModelLoadError
 from beam_asr.model_errors import ModelError
 from beam_asr.nemo_recognizer import NemoRecognizer, Recognition
-from beam_asr.options import DECODERS, DEVICES, PRECISIONS
+from beam_asr.options import DEVICES, PRECISIONS
 from beam_asr.storage import Storage
 
 if TYPE_CHECKING:
@@ -42,6 +44,14 @@ class Recognizer(Protocol):
     def batch_overhead_seconds(self) -> float:
         """Seconds of audio that it would transcribe in the time that any batch costs."""
 
+    @property
+    def longest_seconds(self) -> float:
+        """Seconds of audio that it takes well in one piece."""
+
+    @property
+    def tells_times(self) -> bool:
+        """Whether its results have the times of tokens: they were asked for, and it has them."""
+
     def warm_up(self, batch_size: int) -> None:
         """Finds out what its device can do, for batches of at most so many clips.
 
@@ -64,15 +74,12 @@ class Recognizer(Protocol):
 
         Returns:
             One result for each waveform, in their order; an error for one that the model cannot
-            transcribe. A clip's text does not depend on its neighbours in the batch.
+            transcribe. What it says of a clip does not depend on its neighbours in the batch. With
+            the text comes what the model was loaded for: see ``Recognition``.
         """
 
     def describe(self) -> dict[str, str]:
         """What it is: model, class, device, precision, versions."""
-
-
-class ModelLoadError(RuntimeError):
-    """A model cannot be loaded; says which, why, and what to do."""
 
 
 def load(
@@ -82,8 +89,15 @@ def load(
     precision: str = "auto",
     storage: Storage | None = None,
     copies: int = 1,
+    attention: str = "full",
+    times: str | None = None,
+    confidence: bool = False,
+    n_best: int = 0,
 ) -> Recognizer:
     """Loads a NeMo model.
+
+    Times and confidence leave the text as it is, but where a multitask model without an aligner is
+    required to tell times: it is asked for them, and may word its text in another way.
 
     Args:
         model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file.
@@ -93,9 +107,18 @@ def load(
             it and fp32 elsewhere.
         storage: how the storage of a URI is opened.
         copies: processes that share a GPU, each of which takes its part of the memory.
+        attention: of the encoder: ``full``, ``local`` or ``chunked`` (`attention`).
+        times: whether each clip's tokens come with their times: ``wanted`` is if the model tells
+            them of the same text, ``required`` fails if it tells none, None is not.
+        confidence: whether they come with the model's confidence, by
+            ``decoding_config.CONFIDENCE``.
+        n_best: how many texts with scores are wanted of each clip; 0 is none, 1 leaves the search
+            as it is, and with more the text is the best of a beam search.
 
     Raises:
-        ModelLoadError: the model, the device or the decoder asked for cannot be had.
+        ModelLoadError: the model, the device, the decoder or the attention asked for cannot be had;
+            or the model
+            has no times, confidence or beam search, or not together, where these are asked for.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported
     torch_device = _choose_device(device)
@@ -124,12 +147,20 @@ def load(
         raise ModelLoadError(
             f"cannot load the model {model_name!r}: {cause}. {_remedy(model_name)}"
         ) from error
-    _decode_in_batches(model)
+    decoding_config.decode_in_batches(model)
     if decoder is not None:
-        _choose_decoder(model, model_name, decoder)
+        decoding_config.choose_decoder(model, model_name, decoder)
+    extras = Extras(times, confidence, n_best)
+    decoding_config.set_up(model, model_name, extras)
     if _choose_precision(precision, torch_device) == "bf16":
         _to_bf16(model)
-    return NemoRecognizer(model, model_name, torch_device)
+    try:
+        loaded = NemoRecognizer(model, model_name, torch_device, extras, attention)
+    except AttentionError as error:
+        raise ModelLoadError(f"cannot use the model {model_name!r} so: {error}") from error
+    if times == decoding_config.REQUIRED and not loaded.tells_times:
+        raise decoding_config.no_times(model, model_name)
+    return loaded
 
 
 def _choose_device(device: str) -> torch.device:
@@ -145,32 +176,6 @@ def _choose_device(device: str) -> torch.device:
             "driver (nvidia-smi) and the torch build, or choose --device=cpu"
         )
     return torch.device(device)
-
-
-def _choose_decoder(model: Any, model_name: str, decoder: str) -> None:
-    if decoder not in DECODERS:
-        raise ModelLoadError(f"decoder {decoder!r} is none of {', '.join(DECODERS)}")
-    if not hasattr(model, "cur_decoder"):
-        raise ModelLoadError(
-            f"--decoder={decoder} chooses a decoder of a hybrid model, but {model_name!r} is a "
-            f"{type(model).__name__}, which has one alone; leave the flag out"
-        )
-    model.change_decoding_strategy(decoder_type=decoder, verbose=False)
-
-
-def _decode_in_batches(model: Any) -> None:
-    """Has a greedy decoder take a batch at once and not clip by clip; the texts are the same."""
-    chosen = getattr(model, "cur_decoder", None)
-    ctc_of_hybrid = model.cfg.get("aux_ctc", {}).get("decoding")
-    for config, options in (
-        (model.cfg.get("decoding"), {}),
-        (ctc_of_hybrid, {"decoder_type": "ctc"}),
-    ):
-        if config is not None and config.get("strategy") == "greedy":
-            config.strategy = "greedy_batch"
-            model.change_decoding_strategy(config, verbose=False, **options)
-    if chosen is not None:  # each change also chooses the decoder
-        model.change_decoding_strategy(decoder_type=chosen, verbose=False)
 
 
 def _choose_precision(precision: str, device: torch.device) -> str:

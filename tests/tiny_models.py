@@ -33,6 +33,9 @@ FAMILIES = (
     "aed_multitask",
 )
 
+#: One that is asked for times by its prompt, and says them with its words.
+AED_WITH_TIMES = "aed_multitask_times"
+
 #: Values of ``target_lang`` known to the prompt-conditioned model.
 PROMPT_LANGUAGES = {"en-US": 0, "de-DE": 1, "es-ES": 2, "auto": 3}
 
@@ -103,8 +106,8 @@ def speechlike(seconds: float, seed: int = 0):
 
 def build(family: str, folder: Path) -> Path:
     """Write ``folder/<family>.nemo`` and return its path; the same weights every time."""
-    if family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}; one of {', '.join(FAMILIES)}")
+    if family not in _BUILDERS:
+        raise ValueError(f"unknown family {family!r}; one of {', '.join(_BUILDERS)}")
     import torch
     from omegaconf import open_dict
 
@@ -112,7 +115,7 @@ def build(family: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{family}.nemo"
     with tempfile.TemporaryDirectory() as scratch, _one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1000 + FAMILIES.index(family))
+        torch.manual_seed(1000 + list(_BUILDERS).index(family))
         model = _BUILDERS[family](Path(scratch)).eval()
         with open_dict(
             model.cfg
@@ -607,7 +610,8 @@ def _hybrid_rnnt_ctc_bpe_prompt(folder: Path):
     return model
 
 
-def _aed_multitask(folder: Path):
+def _aed_multitask(folder: Path, times: int = 0):
+    """With so many tokens that are times, as ``<|0|>``, in frames of the encoder."""
     import torch
     from nemo.collections.common.tokenizers.canary_tokenizer import CanaryTokenizer
     from omegaconf import open_dict
@@ -617,6 +621,7 @@ def _aed_multitask(folder: Path):
     ]
     emotions = [f"<|emo:{name}|>" for name in ("undefined", "neutral", "happy", "sad", "angry")]
     special = ["<|startofcontext|>", "<|en|>", "<|es|>", "<|unklang|>", *switches, *emotions]
+    special += [f"<|{frame}|>" for frame in range(times)]
     CanaryTokenizer.build_special_tokenizer(special, folder / "spl_tokens")
     cfg = _common(128, _encoder(128))
     cfg |= {
@@ -743,6 +748,9 @@ def _calibrate_aed(model, encoded, lengths, end: float = 0.09, rounds: int = 6):
         if language == "en":
             start = model.tokenizer.token_id_offset[language]
             allowed[start + 1 : start + tokenizer.vocab_size] = True  # all but <unk>
+    for token, index in model.tokenizer.special_tokens.items():
+        if token.strip("<|>").isdigit():
+            allowed[index] = True
     bias = torch.where(allowed, 0.0, -50.0)
     for _ in range(rounds):
         tokens = prompt[None].repeat(len(memory), 1)
@@ -764,4 +772,35 @@ def _calibrate_aed(model, encoded, lengths, end: float = 0.09, rounds: int = 6):
     head.bias.copy_(bias)
 
 
-_BUILDERS = {name: globals()[f"_{name}"] for name in FAMILIES}
+def _aed_multitask_times(folder: Path):
+    return _aed_multitask(folder, times=12)
+
+
+_BUILDERS = {name: globals()[f"_{name}"] for name in (*FAMILIES, AED_WITH_TIMES)}
+
+
+def with_aligner(multitask: Path, ctc: Path, path: Path) -> Path:
+    """Writes a multitask model with a CTC model in it that tells the times, as Canary v2 has."""
+    import tarfile
+
+    import yaml
+
+    own = "timestamps_asr_model_"
+    with tempfile.TemporaryDirectory() as scratch:
+        for model, prefix in ((multitask, ""), (ctc, own)):
+            into = Path(scratch) / (prefix or "all")
+            with tarfile.open(model) as archive:
+                archive.extractall(into, filter="data")
+        folder, taken = Path(scratch) / "all", Path(scratch) / own
+        config = yaml.safe_load((taken / "model_config.yaml").read_text(encoding="utf-8"))
+        for key, value in config["tokenizer"].items():
+            if str(value).startswith("nemo:"):
+                config["tokenizer"][key] = f"nemo:{own}{value.removeprefix('nemo:')}"
+        (taken / "model_config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        for file in taken.iterdir():
+            name = file.name.removeprefix("model_") if "model_" in file.name[:6] else file.name
+            file.rename(folder / f"{own}{name}")
+        with tarfile.open(path, "w") as archive:
+            for file in sorted(folder.iterdir()):
+                archive.add(file, f"./{file.name}")
+    return path
