@@ -358,9 +358,7 @@ def _check_length(
         raise _too_long(source, decoder, stated, most)
 
 
-def _too_long(
-    source: Source, decoder: "_Decoder", frames: int, most: float
-) -> TooLongAudioError:
+def _too_long(source: Source, decoder: "_Decoder", frames: int, most: float) -> TooLongAudioError:
     seconds, most_seconds = frames / decoder.rate, most / decoder.rate
     return TooLongAudioError(
         f"{source.shown}: holds at least {seconds:.0f} s ({seconds / 3600:.1f} h) of audio to "

@@ -30,13 +30,13 @@ class Result(NamedTuple):
     Attributes:
         heard: the text, or why there is none.
         attempts: the forward passes that it took part in.
-        seconds: of its audio.
+        waveform: its audio.
     """
 
     clip: Clip
     heard: Recognition | Exception
     attempts: int
-    seconds: float
+    waveform: np.ndarray
 
 
 class Batch(NamedTuple):
@@ -164,7 +164,9 @@ class Backlog:
         heard = containment.apply_to_each(transcribe, range(len(given.clips)))
         seconds = [len(waveform) / self._host.sample_rate for waveform in given.waveforms]
         results = [
-            Result(clip, each, attempts, audio)
-            for clip, (each, attempts), audio in zip(given.clips, heard, seconds, strict=True)
+            Result(clip, each, attempts, waveform)
+            for clip, (each, attempts), waveform in zip(
+                given.clips, heard, given.waveforms, strict=True
+            )
         ]
         return Batch(results, sum(seconds), given.padded_seconds, passes)

@@ -15,6 +15,7 @@ from beam_asr import audio, read_pool
 from beam_asr.audio import LONGEST_SECONDS
 from beam_asr.audio_errors import AudioMemoryError, AudioTimeoutError, TooLongAudioError
 from beam_asr.audio_source import shown
+from beam_asr.long_rows import Stretch
 from beam_asr.manifest import Clip
 from beam_asr.read_pool import Read, StalledError
 from beam_asr.storage import Storage
@@ -31,24 +32,29 @@ class Heard(NamedTuple):
     Attributes:
         waveform: float32 of shape ``(samples,)``, or why there is none.
         seconds: that reading and decoding took.
+        content: of its file, if that was here.
     """
 
     clip: Clip
     waveform: np.ndarray | Exception
     seconds: float
+    content: bytes | None = None
 
 
 class _Begun(NamedTuple):
-    """A clip that is read before its turn.
+    """A clip, or a stretch of one, that is read before its turn.
 
     Attributes:
+        clip: the range of the file.
         expected: seconds of audio that it is taken for.
         content: of its file, if that is here.
+        stretch: whose range it is; None if it is a clip.
     """
 
     clip: Clip
     expected: float
     content: bytes | None
+    stretch: Stretch | None
     read: Read[np.ndarray]
 
 
@@ -68,62 +74,93 @@ class ClipReader:
     timeout_seconds: float
     concurrency: int
 
-    def read(self, clips: Iterable[Clip], sample_rate: int) -> Iterator[Heard]:
+    def read(
+        self, items: Iterable[Clip | Stretch], sample_rate: int, longest: float = LONGEST_SECONDS
+    ) -> Iterator[Heard]:
         """Each clip with its waveform, or with why it has none, in their order.
 
-        They are read ahead of being taken, some number and some minutes of audio. A clip that is
+        They are read ahead of being taken, some number and some minutes of audio. One whose row
+        says that it is too long is given at once, unread. A clip that is
         found to be long, of which its row says nothing, is given up and read again when it is its
         turn, so that of such clips there is one at a time; one for which there was no memory too.
 
         Args:
+            items: clips, and stretches, of which each segment is given.
             sample_rate: of the waveforms, in Hz.
+            longest: seconds that a clip may have; a longer one ends as a ``TooLongAudioError``.
         """
-        return self._run(((clip, None) for clip in clips), sample_rate, 2 * self.concurrency)
+        contents = ((item, None) for item in items)
+        return self._run(contents, sample_rate, 2 * self.concurrency, longest)
 
-    def decode(self, contents: Iterable[tuple[Clip, bytes]], sample_rate: int) -> Iterator[Heard]:
+    def decode(
+        self,
+        contents: Iterable[tuple[Clip | Stretch, bytes]],
+        sample_rate: int,
+        longest: float = LONGEST_SECONDS,
+    ) -> Iterator[Heard]:
         """As ``read``, of clips whose files are here already."""
-        return self._run(contents, sample_rate, CONTENTS_AHEAD)
+        return self._run(contents, sample_rate, CONTENTS_AHEAD, longest)
 
     def _run(
-        self, clips: Iterable[tuple[Clip, bytes | None]], sample_rate: int, most: int
+        self,
+        items: Iterable[tuple[Clip | Stretch, bytes | None]],
+        sample_rate: int,
+        most: int,
+        limit: float,
     ) -> Iterator[Heard]:
         begun: deque[_Begun] = deque()
         ahead = 0.0
         longest = float(UNKNOWN_SECONDS)  # what a clip without a duration may turn out to be
-        for clip, content in clips:
-            expected = longest if clip.duration is None else clip.duration
+        for item, content in items:
+            stretch = item if isinstance(item, Stretch) else None
+            clip = item.whole() if isinstance(item, Stretch) else item
+            expected = min(longest, limit) if clip.duration is None else clip.duration
+            if stretch is None and limit < LONGEST_SECONDS and expected > limit:
+                yield Heard(clip, _too_long(clip, limit), 0.0, content)
+                continue
             while begun and (len(begun) >= most or ahead + expected > AHEAD_SECONDS):
                 ahead -= begun[0].expected
-                heard = self._heard(begun.popleft(), sample_rate)
-                if isinstance(heard.waveform, np.ndarray):
-                    longest = max(longest, len(heard.waveform) / sample_rate)
-                yield heard
-                del heard  # its waveform, before the next one is read
-            begun.append(
-                _Begun(
-                    clip, expected, content, self._start(clip, content, sample_rate, LONG_SECONDS)
-                )
-            )
+                for heard in self._heard(begun.popleft(), sample_rate, limit):
+                    if isinstance(heard.waveform, np.ndarray):
+                        longest = max(longest, len(heard.waveform) / sample_rate)
+                    yield heard
+                    del heard  # its waveform, before the next one is read
+            read = self._start(clip, content, sample_rate, min(LONG_SECONDS, limit))
+            begun.append(_Begun(clip, expected, content, stretch, read))
             ahead += expected
         while begun:
-            yield self._heard(begun.popleft(), sample_rate)
+            yield from self._heard(begun.popleft(), sample_rate, limit)
 
-    def _heard(self, begun: _Begun, sample_rate: int) -> Heard:
+    def _heard(self, begun: _Begun, sample_rate: int, limit: float) -> Iterator[Heard]:
         """The clip, whose turn it is; read again if it was too much to be read before."""
-        clip, _, content, read = begun
-        outcome = self._outcome(read, clip, LONG_SECONDS)
+        clip, _, content, stretch, read = begun
+        before = min(LONG_SECONDS, limit)
+        outcome = self._outcome(read, clip, before)
         seconds = read.seconds
         is_long = clip.duration is None and isinstance(outcome, TooLongAudioError)
-        if is_long or isinstance(outcome, MemoryError):
-            read = self._start(clip, content, sample_rate, LONGEST_SECONDS)
-            outcome = self._outcome(read, clip, LONGEST_SECONDS)
+        if (is_long and before < limit) or isinstance(outcome, MemoryError):
+            read = self._start(clip, content, sample_rate, limit)
+            outcome = self._outcome(read, clip, limit)
             seconds += read.seconds
         if isinstance(outcome, MemoryError):
             outcome = AudioMemoryError(
                 f"{shown(clip.audio)}: twice there was no memory to read it ({outcome}). Give the "
                 "worker more memory, or lower --max_concurrent_reads."
             )
-        return Heard(clip, outcome, seconds)
+        del read
+        if stretch is None:
+            yield Heard(clip, outcome, seconds, content)
+        elif isinstance(outcome, np.ndarray):
+            yield from _cut(stretch, outcome, sample_rate, seconds)
+        elif len(stretch.segments) == 1 or isinstance(outcome, AudioTimeoutError):
+            for part in stretch.clips():
+                yield Heard(part, outcome, seconds / len(stretch.segments))
+        else:  # what is wrong with one segment must not cost the others
+            for number, segment in enumerate(stretch.segments, stretch.first):
+                one = stretch._replace(first=number, segments=(segment,))
+                read = self._start(one.whole(), content, sample_rate, limit)
+                alone = _Begun(one.whole(), segment.end - segment.start, content, one, read)
+                yield from self._heard(alone, sample_rate, limit)
 
     def _start(
         self, clip: Clip, content: bytes | None, sample_rate: int, longest: float
@@ -162,4 +199,25 @@ class ClipReader:
             deadline=time.monotonic() + self._time_limit(clip, longest),
             content=content,
             most_seconds=longest if clip.duration is None else LONGEST_SECONDS,
+            silence_allowed=clip.piece is not None,  # of a longer recording
         )
+
+
+def _too_long(clip: Clip, limit: float) -> TooLongAudioError:
+    return TooLongAudioError(
+        f"{shown(clip.audio)}: its row of {clip.duration:g} s is longer than the {limit:g} s that "
+        "are read in one piece."
+    )
+
+
+def _cut(
+    stretch: Stretch, waveform: np.ndarray, sample_rate: int, seconds: float
+) -> Iterator[Heard]:
+    """The segments of a stretch."""
+    parts = stretch.clips()
+    origin = stretch.segments[0].start
+    for part, segment in zip(parts, stretch.segments, strict=True):
+        start = round((segment.start - origin) * sample_rate)
+        end = round((segment.end - origin) * sample_rate)
+        # A copy: a view would keep the whole stretch, for as long as its last segment waits.
+        yield Heard(part, waveform[start:end].copy(), seconds / len(parts))

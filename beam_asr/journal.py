@@ -185,6 +185,14 @@ class JournalWriter:
             self._open.left += 1
             self._window_of[row_id] = self._open
 
+    def forget(self, row_id: str) -> None:
+        """Takes out a row of which nothing becomes here."""
+        with self._lock:
+            window = self._window_of.pop(row_id)
+            del window.outcomes[row_id]
+            window.left -= 1
+            self._write_if_done(window)
+
     def close_window(self) -> None:
         """Ends the open window; rows that come later are in the next one."""
         with self._lock:

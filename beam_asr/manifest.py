@@ -12,7 +12,8 @@ import os
 import posixpath
 import re
 import reprlib
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_asr import cuts, manifest_errors
 from beam_asr.json_objects import kind, parse_object
@@ -22,6 +23,9 @@ from beam_asr.manifest_errors import (
     ManifestError,
     MissingAudioError,
 )
+
+if TYPE_CHECKING:
+    from beam_asr.long_rows import Piece
 
 URI_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://")
 OUR_ERROR_KEYS = {"stage", "type", "message", "attempts"}
@@ -78,6 +82,7 @@ class Clip(NamedTuple):
         offset: seconds from the start of the audio.
         duration: seconds to read, or None for all that follows.
         channel: the channel that the row names, from 0; None if it names none.
+        piece: which segment of a long row it is (`long_rows`); None for a whole row.
     """
 
     row: Row
@@ -85,6 +90,7 @@ class Clip(NamedTuple):
     offset: float
     duration: float | None
     channel: int | None = None
+    piece: Piece | None = None
 
 
 def parse_fields(line: str) -> dict[str, Any]:
@@ -152,9 +158,9 @@ def resolve(audio: str, manifest: str) -> str:
     return beside
 
 
-def transcript(row: Row, pred_text_key: str, text: str) -> dict[str, Any]:
-    """The terminal record of a transcribed row: its fields, unchanged, and the text."""
-    return {**parse_fields(row.line), pred_text_key: text}
+def transcript(row: Row, made: Mapping[str, Any]) -> dict[str, Any]:
+    """The terminal record of a transcribed row: its fields, unchanged, and those that are made."""
+    return {**parse_fields(row.line), **made}
 
 
 def failure(row: Row, stage: str, error: BaseException, attempts: int = 1) -> dict[str, Any]:

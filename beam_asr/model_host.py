@@ -47,6 +47,10 @@ class ModelSpec(NamedTuple):
     Attributes:
         batch_timeout: seconds of work after which a forward pass is stuck, and the process ends.
         copies: processes that share a GPU.
+        attention: of the encoder (`attention`).
+        times: ``required``, ``wanted`` where the model tells them, or None.
+        confidence: whether to estimate it.
+        n_best: how many texts, with their scores; 0 is the text alone.
     """
 
     model_name: str
@@ -56,6 +60,10 @@ class ModelSpec(NamedTuple):
     storage: Storage = Storage()
     batch_timeout: float = 1800.0
     copies: int = 1
+    attention: str = "full"
+    times: str | None = None
+    confidence: bool = False
+    n_best: int = 0
 
 
 class Pass(NamedTuple):
@@ -182,6 +190,10 @@ class ModelHost:
                 precision=spec.precision,
                 storage=spec.storage,
                 copies=spec.copies,
+                attention=spec.attention,
+                times=spec.times,
+                confidence=spec.confidence,
+                n_best=spec.n_best,
             )
         except BaseException:
             self._ended = True  # nobody will have this host
@@ -190,6 +202,7 @@ class ModelHost:
     def _read_properties(self) -> None:
         self.default_batch_seconds = self._model.default_batch_seconds
         self.batch_overhead_seconds = self._model.batch_overhead_seconds
+        self.longest_seconds = self._model.longest_seconds
         self.description = self._model.describe()
 
     def _call(self, function: Callable[[], Result]) -> Result:

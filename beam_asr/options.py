@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from beam_asr.exports import FORMATS
 from beam_asr.output import MOST_SHARDS, RECORDS_A_SHARD
 from beam_asr.patterns import split_commas
 
@@ -18,6 +19,12 @@ DEVICES = ("auto", "cuda", "cpu")
 DECODERS = ("rnnt", "ctc")
 PRECISIONS = ("auto", "fp32", "bf16")
 COMPRESSIONS = ("gzip", "zstd")
+SEGMENTATIONS = ("vad", "fixed", "none")
+ATTENTIONS = ("full", "local", "chunked")
+PARTIALS = ("fail", "keep")
+TIMESTAMPS = ("word", "segment", "char")
+CONFIDENCES = ("word", "row")
+SHORTEST_SEGMENT = 5.0  # seconds, as --max_segment_seconds
 ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[a-z0-9_:.-]+)*")
 
 
@@ -52,6 +59,14 @@ class TranscribeOptions:
     output_window: float
     accelerator: str | None
     model_copies: int
+    segmentation: str
+    max_segment_seconds: float | None
+    attention: str
+    partial: str
+    timestamps: list[str] | None
+    confidence: str | None
+    n_best: int
+    formats: list[str] | None
     beam_args: list[str]
 
 
@@ -66,7 +81,7 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
     values = vars(known)
     if values.pop("command") is None:
         parser.error("name a command; there is one: transcribe")
-    for flag in ("input", "tarred_audio", "allowed_audio_prefixes"):
+    for flag in ("input", "tarred_audio", "allowed_audio_prefixes", "timestamps", "formats"):
         if values[flag] is not None:
             values[flag] = [part for parts in values[flag] for part in parts]
     options = TranscribeOptions(**values, beam_args=beam_args)
@@ -76,6 +91,8 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
         parser.error("--resume keeps what is there and --overwrite replaces it: choose one")
     if not options.retry_failures and not options.resume:
         parser.error("--no_retry_failures says what --resume does, which is not given")
+    if options.max_segment_seconds is not None and options.segmentation == "none":
+        parser.error("--max_segment_seconds is given, but --segmentation=none cuts no row")
     return options
 
 
@@ -234,6 +251,62 @@ def _parser() -> argparse.ArgumentParser:
         help="worker processes that share a GPU, each with a model of its own and its part of the "
         "memory",
     )
+    add(
+        "--segmentation",
+        default="vad",
+        choices=SEGMENTATIONS,
+        help="how a long row is cut into segments: vad in pauses, leaving silence out; fixed by "
+        "the clock, with overlaps; none gives each row to the model in one piece",
+    )
+    add(
+        "--max_segment_seconds",
+        type=_segment_seconds,
+        metavar="SECONDS",
+        help="a longer row is cut into segments of at most so many seconds; by default what suits "
+        "the family of the model and its attention",
+    )
+    add(
+        "--attention",
+        default="full",
+        choices=ATTENTIONS,
+        help="of the encoder: full; local, where the model has it; chunked encodes windows of "
+        "10-10-5 s, whose frames are decoded as one (CTC, RNNT and TDT)",
+    )
+    add(
+        "--partial",
+        default="fail",
+        choices=PARTIALS,
+        help="what becomes of a long row of which some segments failed: a failure, or a transcript "
+        "that has them in segments_failed",
+    )
+    add(
+        "--timestamps",
+        action="append",
+        type=_timestamps,
+        metavar="KIND",
+        help="write words, segments (sentences) or chars (tokens) with their times in the file: "
+        f"{', '.join(TIMESTAMPS)}; repeatable, and comma-separated",
+    )
+    add(
+        "--confidence",
+        choices=CONFIDENCES,
+        help="write how sure the model is, from 0 to 1, of each word or of the row",
+    )
+    add(
+        "--n_best",
+        default=0,
+        type=_count,
+        metavar="NUMBER",
+        help="write so many texts with their scores, best first; above 1 by beam search",
+    )
+    add(
+        "--formats",
+        action="append",
+        type=_formats,
+        metavar="FORMAT",
+        help="also write a file for each transcript, in a folder for each format: "
+        f"{', '.join(FORMATS)}; repeatable, and comma-separated",
+    )
     return parser
 
 
@@ -258,6 +331,28 @@ def _storage_options(text: str) -> dict[str, dict[str, Any]]:
         ) from None
     except ValueError as error:  # not with the text: it may hold secrets
         raise argparse.ArgumentTypeError(f"is not JSON ({error})") from None
+
+
+def _among(text: str, allowed: Sequence[str]) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if part not in allowed:
+            raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(allowed)}")
+    return parts
+
+
+def _timestamps(text: str) -> list[str]:
+    return _among(text, TIMESTAMPS)
+
+
+def _formats(text: str) -> list[str]:
+    return _among(text, FORMATS)
+
+
+def _segment_seconds(text: str) -> float:
+    if not SHORTEST_SEGMENT <= _number(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of {SHORTEST_SEGMENT:g} or more")
+    return _number(text)
 
 
 def _accelerator(text: str) -> str:

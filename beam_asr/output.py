@@ -60,6 +60,11 @@ class Statistics:
         wait_seconds: wall time in which the model had nothing to do, from a bundle's start to
             its last batch.
         batches: forward passes.
+        long_rows: rows that were cut into segments.
+        segments: that they were cut into.
+        segments_failed: of them.
+        unheard_seconds: of them, that were not given to the model, since nobody speaks.
+        no_speech: rows in which nobody speaks.
         inputs: the files that the rows come from, of an input without an end.
         models: descriptions of the models that were used.
         members_without_row: files in tars of a tarred data set that no row is about.
@@ -79,6 +84,11 @@ class Statistics:
     model_seconds: float = 0.0
     wait_seconds: float = 0.0
     batches: int = 0
+    long_rows: int = 0
+    segments: int = 0
+    segments_failed: int = 0
+    unheard_seconds: float = 0.0
+    no_speech: int = 0
     inputs: frozenset[str] = frozenset()
     models: frozenset[tuple[tuple[str, str], ...]] = frozenset()
     members_without_row: int = 0
@@ -100,6 +110,11 @@ class Statistics:
             self.model_seconds + other.model_seconds,
             self.wait_seconds + other.wait_seconds,
             self.batches + other.batches,
+            self.long_rows + other.long_rows,
+            self.segments + other.segments,
+            self.segments_failed + other.segments_failed,
+            self.unheard_seconds + other.unheard_seconds,
+            self.no_speech + other.no_speech,
             self.inputs | other.inputs,
             self.models | other.models,
             self.members_without_row + other.members_without_row,
@@ -268,18 +283,20 @@ def summary(
 
     RTFx is seconds of audio a second of wall time: ``rtfx_end_to_end`` over the whole job,
     ``rtfx_model`` over the forward passes and their decoding alone, summed over workers. What an
-    earlier run had done counts among the hours and the rows, and in nothing else.
+    earlier run had done counts among the hours and the rows, and in nothing else. Silence that the
+    model was spared counts among the hours, and end to end.
     """
     seconds = statistics.audio_seconds
+    all_seconds = seconds + statistics.unheard_seconds
     return {
         "rows_in": statistics.rows_in,
         "transcribed": transcribed,
         "resumed": statistics.resumed_rows,
         "failed": sum(failed_by_type.values()),
         "failed_by_type": dict(sorted(failed_by_type.items())),
-        "audio_hours": round((seconds + statistics.resumed_seconds) / 3600, 6),
+        "audio_hours": round((all_seconds + statistics.resumed_seconds) / 3600, 6),
         "wall_seconds": None if wall_seconds is None else round(wall_seconds, 3),
-        "rtfx_end_to_end": _ratio(seconds, wall_seconds),
+        "rtfx_end_to_end": _ratio(all_seconds, wall_seconds),
         "rtfx_model": _ratio(seconds, statistics.model_seconds),
         "model_seconds": round(statistics.model_seconds, 3),
         "model_wait_seconds": round(statistics.wait_seconds, 3),
@@ -288,6 +305,11 @@ def summary(
         ),
         "batches": statistics.batches,
         "padding_efficiency": _ratio(seconds, statistics.padded_seconds),
+        "long_rows": statistics.long_rows,
+        "segments": statistics.segments,
+        "segments_failed": statistics.segments_failed,
+        "no_speech": statistics.no_speech,
+        "unheard_hours": round(statistics.unheard_seconds / 3600, 6),
         "models": [dict(model) for model in sorted(statistics.models)],
         "members_without_row": statistics.members_without_row,
         "examples_without_row": list(statistics.examples_without_row),

@@ -26,6 +26,7 @@ from beam_asr import (
     unbounded,
 )
 from beam_asr.allowed import AllowedPrefixes
+from beam_asr.exports import TIMED
 from beam_asr.folder_lock import FolderBusyError, FolderLock
 from beam_asr.journal import Journal, lock_in
 from beam_asr.options import TranscribeOptions
@@ -99,6 +100,13 @@ def build(
             batch_timeout=options.batch_timeout,
             accelerator=options.accelerator,
             model_copies=options.model_copies,
+            segmentation=options.segmentation,
+            max_segment_seconds=options.max_segment_seconds,
+            attention=options.attention,
+            partial=options.partial,
+            timestamps=_timestamps(options),
+            confidence=options.confidence,
+            n_best=options.n_best,
             max_failure_fraction=None if journal is None else options.max_failure_fraction,
             journal=journal,
         )
@@ -112,6 +120,9 @@ def build(
             details=_details(options),
             storage_options=options.storage_options,
             journal=journal,
+            formats=options.formats or (),
+            filepath_key=options.filepath_key,
+            pred_text_key=options.pred_text_key,
         )
     )
 
@@ -187,6 +198,13 @@ def _check_in_reach(options: TranscribeOptions) -> None:
                 f"{flag}={path} is of this machine's disk, which Dataflow's workers do not have: "
                 "name a place in a bucket, as gs://bucket/folder"
             )
+
+
+def _timestamps(options: TranscribeOptions) -> list[str]:
+    """The times that are asked for, and those that a format needs."""
+    asked = list(dict.fromkeys(options.timestamps or []))
+    timed = [each for each in options.formats or [] if each in TIMED]
+    return [*asked, "word"] if timed and "word" not in asked else asked
 
 
 def is_finished(options: TranscribeOptions) -> bool:

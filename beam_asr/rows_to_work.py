@@ -12,13 +12,14 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import BoundedWindow, GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_asr import manifest, row_ids, shards
+from beam_asr import manifest, row_ids, shards, transcripts
 from beam_asr.inputs import Tar
 from beam_asr.journal import Journal, ResumeError
 from beam_asr.manifest import Clip, Row
 from beam_asr.manifest_errors import ManifestError
 from beam_asr.outcome import Outcome
 from beam_asr.output import Statistics
+from beam_asr.transcripts import Asked
 
 Record = dict[str, Any]
 
@@ -126,9 +127,9 @@ class Identify(beam.DoFn):
     Takes a group and, in any order, its work and what became of some of it.
     """
 
-    def __init__(self, journal: Journal, pred_text_key: str):
+    def __init__(self, journal: Journal, asked: Asked):
         self._journal = journal
-        self._pred_text_key = pred_text_key
+        self._asked = asked
 
     def start_bundle(self) -> None:
         self._statistics = Statistics()
@@ -161,7 +162,7 @@ class Identify(beam.DoFn):
             outcome = done.get(row_id)
             if outcome is not None:
                 self._statistics += resumed(outcome)
-                yield record_of(clip.row, outcome, self._pred_text_key)
+                yield record_of(clip.row, outcome, self._asked)
             if isinstance(item, InTar):
                 yield InTar(item.number, clip, done=outcome is not None)
             elif outcome is None:
@@ -190,11 +191,11 @@ def resumed(outcome: Outcome) -> Statistics:
     return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
 
 
-def record_of(row: Row, outcome: Outcome, pred_text_key: str) -> Any:
+def record_of(row: Row, outcome: Outcome, asked: Asked) -> TaggedOutput:
     """The terminal record of a row of which something became."""
     if outcome.recognition is not None:
-        text = outcome.recognition["text"]
-        return TaggedOutput("transcripts", manifest.transcript(row, pred_text_key, text))
+        made = transcripts.fields(outcome.recognition, asked)
+        return TaggedOutput("transcripts", manifest.transcript(row, made))
     fields = manifest.parse_fields(row.line)
     return TaggedOutput("failures", {**fields, "error": dict(outcome.error or {})})
 

@@ -15,16 +15,31 @@ from beam_asr.clip_reader import UNKNOWN_SECONDS, ClipReader
 from beam_asr.gather import Gather
 from beam_asr.inputs import Tar
 from beam_asr.journal import Journal
+from beam_asr.long_rows import Stretch, is_part
 from beam_asr.manifest import Clip, Row
 from beam_asr.model_host import ModelSpec
-from beam_asr.options import DECODERS, DEVICES, PRECISIONS
+from beam_asr.options import (
+    ATTENTIONS,
+    CONFIDENCES,
+    DECODERS,
+    DEVICES,
+    PARTIALS,
+    PRECISIONS,
+    SEGMENTATIONS,
+    SHORTEST_SEGMENT,
+    TIMESTAMPS,
+)
 from beam_asr.outcome import Outcome
 from beam_asr.output import Statistics
+from beam_asr.plan_segments import PlanSegments
+from beam_asr.planning import Planner
 from beam_asr.row_ids import group_of_id
 from beam_asr.rows_to_work import Begun, Identify, InTar, Record, Validate
+from beam_asr.stitch_rows import StitchRows
 from beam_asr.storage import Storage
 from beam_asr.tar_reader import Shard
 from beam_asr.transcribe_windows import WINDOW_SECONDS, TranscribeWindow, WindowSettings
+from beam_asr.transcripts import Asked
 
 
 class Transcribed(NamedTuple):
@@ -70,13 +85,26 @@ class Transcribe(beam.PTransform):
         accelerator: on Dataflow, the GPU of the workers of this step alone, as
             ``type:nvidia-l4;count:1;install-nvidia-driver``.
         model_copies: worker processes that share a GPU.
+        segmentation: how a long row is cut into segments: ``vad`` in pauses, leaving silence out;
+            ``fixed`` by the clock, with overlaps; ``none`` gives each row to the model in one
+            piece.
+        max_segment_seconds: a longer row is cut into segments of at most so many seconds; None is
+            what suits the model.
+        attention: of the encoder: ``full``, ``local`` or ``chunked`` (`beam_asr.attention`).
+        partial: whether a long row of which some segments failed does ``fail``, or to ``keep`` the
+            others, with ``segments_failed``.
+        timestamps: which times to give, of ``word``, ``segment`` and ``char``: in ``words``,
+            ``segments`` and ``chars``, in seconds from the beginning of the file.
+        confidence: to give that of each ``word`` or of the ``row``; None gives none.
+        n_best: how many texts to give with their scores, in ``n_best``; 0 gives none.
         max_failure_fraction: the job fails while it runs if a larger part of the rows, and at least
             100, failed; None leaves it to the end.
         journal: where what is done is kept for another run; None keeps nothing. Rows are grouped
             for it, so the input must be bounded and in the global window.
 
     Raises:
-        ValueError: an argument is out of its range; when the graph is built.
+        ValueError: an argument is out of its range, or the rows are without an end and in the
+            global window, in which long ones cannot be put together; when the graph is built.
         NoInputError: no tar is there.
     """
 
@@ -99,6 +127,13 @@ class Transcribe(beam.PTransform):
         batch_timeout: float = 1800.0,
         accelerator: str | None = None,
         model_copies: int = 1,
+        segmentation: str = "vad",
+        max_segment_seconds: float | None = None,
+        attention: str = "full",
+        partial: str = "fail",
+        timestamps: str | Iterable[str] | None = None,
+        confidence: str | None = None,
+        n_best: int = 0,
         max_failure_fraction: float | None = None,
         journal: Journal | None = None,
     ):
@@ -109,14 +144,27 @@ class Transcribe(beam.PTransform):
             raise ValueError(f"max_batch_seconds is {max_batch_seconds}, but must be above 0")
         if filepath_key == pred_text_key:
             raise ValueError(f"filepath_key and pred_text_key are both {filepath_key!r}")
-        if device not in DEVICES:
-            raise ValueError(f"device is {device!r}, but must be one of {', '.join(DEVICES)}")
-        if decoder not in (None, *DECODERS):
-            raise ValueError(f"decoder is {decoder!r}, but must be one of {', '.join(DECODERS)}")
-        if precision not in PRECISIONS:
+        timestamps = (timestamps,) if isinstance(timestamps, str) else tuple(timestamps or ())
+        for name, value, allowed in (
+            ("device", device, DEVICES),
+            ("decoder", decoder, (None, *DECODERS)),
+            ("precision", precision, PRECISIONS),
+            ("segmentation", segmentation, SEGMENTATIONS),
+            ("attention", attention, ATTENTIONS),
+            ("partial", partial, PARTIALS),
+            ("confidence", confidence, (None, *CONFIDENCES)),
+            *(("timestamps", each, TIMESTAMPS) for each in timestamps),
+        ):
+            if value not in allowed:
+                known = ", ".join(filter(None, allowed))
+                raise ValueError(f"{name} is {value!r}, but must be one of {known}")
+        if max_segment_seconds is not None and not max_segment_seconds >= SHORTEST_SEGMENT:
             raise ValueError(
-                f"precision is {precision!r}, but must be one of {', '.join(PRECISIONS)}"
+                f"max_segment_seconds is {max_segment_seconds}, but must be at least "
+                f"{SHORTEST_SEGMENT:g}"
             )
+        if n_best < 0:
+            raise ValueError(f"n_best is {n_best}, but must be at least 0")
         if channel is not None and channel < 0:
             raise ValueError(f"channel is {channel}, but channels count from 0")
         if not audio_timeout > 0:
@@ -133,9 +181,11 @@ class Transcribe(beam.PTransform):
             )
         storage = Storage(storage_options or {})
         prefixes = allowed_audio_prefixes
-        allowed = None if prefixes is None else AllowedPrefixes.of(prefixes)
+        guarded = storage
+        if prefixes is not None:
+            guarded = Storage(storage.options, AllowedPrefixes.of(prefixes))
+        asked = Asked(pred_text_key, timestamps, confidence, n_best)
         self._filepath_key = filepath_key
-        self._pred_text_key = pred_text_key
         self._tars = None if tarred_audio is None else shards.tars_of(storage, tarred_audio)
         self._journal = journal
         self._max_failure_fraction = max_failure_fraction
@@ -148,18 +198,38 @@ class Transcribe(beam.PTransform):
             "device": device,
             "channel": channel,
             "filepath_key": filepath_key,
+            "segmentation": segmentation,
+            "max_segment_seconds": max_segment_seconds,
+            "attention": attention,
+            "partial": partial,
+            "timestamps": bool(timestamps),
+            "confidence": confidence is not None,
+            "n_best": n_best,
         }
         if journal is not None:
             self._identity["model_content"] = _content(storage, model_name)
             journal.check(self._identity)
+        times = "required" if timestamps else None if segmentation == "none" else "wanted"
         self._settings = WindowSettings(
-            ModelSpec(model_name, device, decoder, precision, storage, batch_timeout, model_copies),
-            ClipReader(
-                Storage(storage.options, allowed), channel, audio_timeout, max_concurrent_reads
+            ModelSpec(
+                model_name,
+                device,
+                decoder,
+                precision,
+                storage,
+                batch_timeout,
+                model_copies,
+                attention,
+                times,
+                confidence is not None,
+                n_best,
             ),
+            ClipReader(guarded, channel, audio_timeout, max_concurrent_reads),
             storage,
+            Planner(guarded, channel, audio_timeout, segmentation, partial == "keep"),
             filepath_key,
-            pred_text_key,
+            asked,
+            max_segment_seconds,
             batch_size,
             max_batch_seconds,
             max_failure_fraction,
@@ -178,7 +248,7 @@ class Transcribe(beam.PTransform):
         if self._journal is not None:
             begun["begun"] = AsSingleton(self._begin(checked.statistics))
             identified = self._grouped(work, self._journal) | "Identify" >> beam.ParDo(
-                Identify(self._journal, self._pred_text_key), **begun
+                Identify(self._journal, self._settings.asked), **begun
             ).with_outputs("transcripts", "failures", "statistics", main="work")
             work = identified.work
             transcripts.append(identified.transcripts)
@@ -188,33 +258,86 @@ class Transcribe(beam.PTransform):
             work = self._by_shard(work, self._tars)
         if self._tars is not None or not journaled:
             work |= "SpreadWork" >> beam.Reshuffle()
+        heard = self._heard("Transcribe", self._in_windows("Windows", work), begun)
+        ended = [heard]
+        if self._settings.planner.segmentation != "none":
+            if not rows.is_bounded and rows.windowing.is_default():
+                raise ValueError(
+                    "rows without an end, in the global window, cannot be put together from "
+                    "segments: give them windows, as beam.WindowInto(FixedWindows(600)), or choose "
+                    "segmentation='none'"
+                )
+            stitched, segments, unplanned = self._long(heard, begun)
+            ended += [stitched, segments]
+            failures.append(unplanned)
+        transcripts += [each.transcripts for each in ended]
+        failures += [each.failures for each in ended]
+        statistics += [each.statistics for each in ended]
+        # What the model did must not be done again because a writer failed.
+        return Transcribed(
+            transcripts
+            | "AllTranscripts" >> beam.Flatten().with_output_types(Record)
+            | "KeepTranscripts" >> beam.Reshuffle(),
+            failures
+            | "AllFailures" >> beam.Flatten().with_output_types(Record)
+            | "KeepFailures" >> beam.Reshuffle(),
+            statistics | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
+        )
+
+    def _heard(self, name: str, windows: PCollection[list[Any]], begun: dict[str, Any]) -> Any:
+        """The step that has the model."""
         model = beam.ParDo(TranscribeWindow(self._settings), **begun)
         if self._accelerator is not None:
             model = model.with_resource_hints(accelerator=self._accelerator)
-        heard = self._in_windows(work) | "Transcribe" >> model.with_outputs(
-            "transcripts", "failures", "statistics"
-        )
-        # What the model did must not be done again because a writer failed.
-        return Transcribed(
-            (*transcripts, heard.transcripts)
-            | "AllTranscripts" >> beam.Flatten().with_output_types(Record)
-            | "KeepTranscripts" >> beam.Reshuffle(),
-            (*failures, heard.failures)
-            | "AllFailures" >> beam.Flatten().with_output_types(Record)
-            | "KeepFailures" >> beam.Reshuffle(),
-            (*statistics, heard.statistics)
-            | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
+        return windows | name >> model.with_outputs(
+            "transcripts", "failures", "statistics", "long", "segments", "rows"
         )
 
-    def _in_windows(self, work: PCollection[Any]) -> PCollection[list[Any]]:
+    def _long(self, heard: Any, begun: dict[str, Any]) -> tuple[Any, Any, PCollection[Record]]:
+        """Plans the long rows, transcribes their segments, and puts them together.
+
+        Gives the outputs of the last step and of the model's, and the rows that cannot be planned.
+        """
+        settings = self._settings
+        planned = (
+            heard.long
+            | "SpreadLong" >> beam.Reshuffle()
+            | "PlanSegments"
+            >> beam.ParDo(
+                PlanSegments(
+                    settings.planner, settings.journal, settings.run, settings.max_failure_fraction
+                )
+            ).with_outputs("rows", "failures", main="stretches")
+        )
+        stretches = planned.stretches | "SpreadStretches" >> beam.Reshuffle()
+        segments = self._heard(
+            "TranscribeSegments", self._in_windows("WindowsOfSegments", stretches), begun
+        )
+        stitched = (
+            (heard.rows, heard.segments, planned.rows, segments.segments)
+            | "AllSegments" >> beam.Flatten()
+            | "ByRow" >> beam.GroupByKey()
+            | "Stitch"
+            >> beam.ParDo(
+                StitchRows(
+                    settings.asked,
+                    settings.planner.keep_parts,
+                    settings.run,
+                    settings.max_failure_fraction,
+                )
+            ).with_outputs("transcripts", "failures", "statistics")
+        )
+        return stitched, segments, planned.failures
+
+    def _in_windows(self, name: str, work: PCollection[Any]) -> PCollection[list[Any]]:
         # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
         if work.is_bounded:
-            return work | "Windows" >> beam.BatchElements(
+            return work | name >> beam.BatchElements(
                 min_batch_size=WINDOW_SECONDS,
                 max_batch_size=WINDOW_SECONDS,
                 element_size_fn=_window_seconds,
             )
-        return work | "Windows" >> beam.ParDo(Gather(_window_seconds, WINDOW_SECONDS))
+        return work | name >> beam.ParDo(Gather(_window_seconds, WINDOW_SECONDS))
 
     def _begin(self, statistics: PCollection[Statistics]) -> PCollection[Begun]:
         """What is known when all rows have been read, and that the journal is this run's."""
@@ -278,6 +401,8 @@ def _begin(
 
 def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
     for outcome in journal.read(name):
+        if is_part(outcome.row_id):  # looked up when its row is planned again
+            continue
         if outcome.error is None or not journal.retry_failures:
             yield group_of_id(outcome.row_id), outcome
 
@@ -296,9 +421,12 @@ def _shard(by_shard: tuple[int, dict[str, list[Any]]]) -> Shard:
     return Shard(tar, left, [item.clip.audio for item in items if item.done])
 
 
-def _window_seconds(item: Clip | Tar | Shard) -> int:
+def _window_seconds(item: Clip | Stretch | Tar | Shard) -> int:
     """An item's size in a window; none is above the window's, which BatchElements cannot take."""
-    if not isinstance(item, Clip):
+    if isinstance(item, Stretch):
+        seconds = item.seconds
+    elif isinstance(item, Clip):
+        seconds = UNKNOWN_SECONDS if item.duration is None else item.duration
+    else:
         return WINDOW_SECONDS - 1
-    seconds = UNKNOWN_SECONDS if item.duration is None else item.duration
     return min(max(1, round(seconds)), WINDOW_SECONDS - 1)

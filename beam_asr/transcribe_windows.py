@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -11,19 +11,33 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import BoundedWindow
 
-from beam_asr import failure_watch, manifest, model_host, rows_to_work
+from beam_asr import (
+    failure_watch,
+    long_rows,
+    manifest,
+    model_host,
+    rows_to_work,
+    silence,
+    transcripts,
+)
+from beam_asr.audio import LONGEST_SECONDS
+from beam_asr.audio_errors import TooLongAudioError
 from beam_asr.backlog import Backlog, Batch
 from beam_asr.clip_reader import ClipReader, Heard
 from beam_asr.inputs import Tar
 from beam_asr.journal import Journal, JournalWriter, window_name
+from beam_asr.long_rows import Piece, SegmentOutcome, Stretch
 from beam_asr.manifest import Clip, Row
 from beam_asr.model_host import ModelSpec
 from beam_asr.outcome import Outcome
 from beam_asr.output import Statistics
+from beam_asr.plan_segments import TooLong
+from beam_asr.planning import Planner
 from beam_asr.retrying import attempts_of
 from beam_asr.rows_to_work import Begun
 from beam_asr.storage import Storage
 from beam_asr.tar_reader import Shard, TarReader
+from beam_asr.transcripts import Asked
 
 NAMESPACE = "beam_asr"
 WINDOW_SECONDS = 20 * 60  # of audio in a window
@@ -39,8 +53,10 @@ class WindowSettings(NamedTuple):
     spec: ModelSpec
     reader: ClipReader
     tar_storage: Storage
+    planner: Planner
     filepath_key: str
-    pred_text_key: str
+    asked: Asked
+    max_segment_seconds: float | None
     batch_size: int
     max_batch_seconds: float | None
     max_failure_fraction: float | None
@@ -52,6 +68,10 @@ class TranscribeWindow(beam.DoFn):
     """Reads the audio of windows and has the process's model transcribe it.
 
     The results of a window's clips come with later windows, or with the end of the bundle.
+
+    Gives records to ``transcripts`` and ``failures``; to ``long`` the clips that are too long, to
+    be planned; to ``segments`` what became of segments, and to ``rows`` what was planned of long
+    rows in tars, both by their rows' keys; and to ``statistics`` sums.
     """
 
     def __init__(self, settings: WindowSettings):
@@ -81,7 +101,7 @@ class TranscribeWindow(beam.DoFn):
 
     def process(
         self,
-        work: list[Clip | Tar | Shard],
+        work: list[Clip | Stretch | Tar | Shard],
         window: Any = beam.DoFn.WindowParam,
         timestamp: Any = beam.DoFn.TimestampParam,
         begun: Begun | None = None,
@@ -93,7 +113,8 @@ class TranscribeWindow(beam.DoFn):
             self._window, self._timestamp = window, timestamp
         self._rows = begun.rows if begun is not None else None
         yield from self._clips([item for item in work if isinstance(item, Clip)])
-        yield from self._tars(item for item in work if not isinstance(item, Clip))
+        yield from self._stretches(item for item in work if isinstance(item, Stretch))
+        yield from self._tars(item for item in work if isinstance(item, (Tar, Shard)))
 
     def finish_bundle(self) -> Iterator[Any]:
         yield from self._end_window()
@@ -112,24 +133,54 @@ class TranscribeWindow(beam.DoFn):
         self._statistics = Statistics()
 
     def _clips(self, clips: list[Clip]) -> Iterator[Any]:
-        done = self._done_before(clips)
+        done = self._done_before([clip.row.id for clip in clips])
         for clip in clips:
             if clip.row.id in done:
                 yield self._resumed(clip.row, done[clip.row.id])
         clips = [clip for clip in clips if clip.row.id not in done]
+        self._expect(clips)
+        for heard in self._settings.reader.read(clips, self._host.sample_rate, self._longest):
+            yield from self._take(heard)
+            del heard  # its waveform, before the next one is read
+
+    def _stretches(
+        self, stretches: Iterable[Stretch], content: bytes | None = None
+    ) -> Iterator[Any]:
+        """Segments of long rows; each stretch is a window of the journal."""
+        left: list[Stretch] = []
+        for stretch in stretches:
+            clips = stretch.clips()
+            done = self._done_before([clip.row.id for clip in clips])
+            for clip in clips:
+                if clip.row.id in done:
+                    outcome = done[clip.row.id]
+                    self._statistics.resumed_seconds += outcome.seconds
+                    yield _of_segment(clip, outcome, resumed=True)
+            self._expect([clip for clip in clips if clip.row.id not in done])
+            left += stretch.without(done)
+        reader, rate = self._settings.reader, self._host.sample_rate
+        if content is None:
+            every = reader.read(left, rate)
+        else:
+            every = reader.decode(((stretch, content) for stretch in left), rate)
+        for heard in every:
+            yield from self._take(heard)
+            del heard
+
+    def _expect(self, clips: list[Clip]) -> None:
         if self._writer is not None:
             for clip in clips:
                 self._writer.expect(clip.row.id)
             self._writer.close_window()
-        for heard in self._settings.reader.read(clips, self._host.sample_rate):
-            yield from self._take(heard)
-            del heard  # its waveform, before the next one is read
 
     def _tars(self, items: Iterator[Tar | Shard]) -> Iterator[Any]:
         tars = TarReader(self._settings.tar_storage, self._settings.filepath_key)
         contents = chain.from_iterable(map(tars.contents, items))
         seconds = 0.0
-        for heard in self._settings.reader.decode(contents, self._host.sample_rate):
+        for heard in self._settings.reader.decode(contents, self._host.sample_rate, self._longest):
+            if self._is_too_long(heard):
+                yield from self._long_in_tar(heard)
+                continue
             if self._writer is not None:
                 self._writer.expect(heard.clip.row.id)
                 if not isinstance(heard.waveform, Exception):
@@ -149,35 +200,86 @@ class TranscribeWindow(beam.DoFn):
             yield self._resumed(row, outcome)
         self._statistics += tars.statistics
 
-    def _done_before(self, clips: list[Clip]) -> dict[str, Outcome]:
+    def _long_in_tar(self, heard: Heard) -> Iterator[Any]:
+        """A long row is planned and transcribed here, where its content is."""
+        if self._writer is not None:
+            self._writer.close_window()
+        try:
+            row = self._settings.planner.plan(heard.clip, self._longest, heard.content)
+        except Exception as error:
+            if self._writer is not None:
+                self._writer.expect(heard.clip.row.id)
+            yield self._failed(heard.clip.row, "audio", error, attempts_of(error))
+            return
+        yield TaggedOutput("rows", (row.key, row))
+        yield from self._stretches(long_rows.stretches(row), heard.content)
+
+    def _done_before(self, ids: list[str]) -> dict[str, Outcome]:
         """What an earlier attempt of the runner at this very window has left in the journal."""
-        if self._settings.journal is None or not clips:
+        if self._settings.journal is None or not ids:
             return {}
-        name = window_name([clip.row.id for clip in clips])
-        outcomes = self._settings.journal.read(name)
+        outcomes = self._settings.journal.read(window_name(ids))
         return {each.row_id: each for each in outcomes if each.error is None}
+
+    @property
+    def _longest(self) -> float:
+        """Seconds that a clip may have."""
+        if self._settings.planner.segmentation == "none":
+            return LONGEST_SECONDS
+        return self._settings.max_segment_seconds or self._host.longest_seconds
+
+    def _is_too_long(self, heard: Heard) -> bool:
+        """Whether it is to be cut into segments."""
+        is_long = isinstance(heard.waveform, TooLongAudioError) and heard.clip.piece is None
+        return is_long and self._longest < LONGEST_SECONDS
 
     def _take(self, heard: Heard) -> Iterator[Any]:
         """Records: of a clip that cannot be read, or of earlier ones that are transcribed."""
         self._model_loads.inc(self._host.take_loads())
         self._statistics.models = frozenset([tuple(sorted(self._host.description.items()))])
-        clip, waveform, seconds = heard
+        clip, waveform, seconds, _ = heard
+        if self._is_too_long(heard):
+            if self._writer is not None:
+                self._writer.forget(clip.row.id)
+            yield TaggedOutput("long", TooLong(clip, self._longest))
+            return
         self._read_milliseconds.update(round(1000 * seconds))
         if isinstance(waveform, Exception):
-            yield self._failed(clip.row, "audio", waveform, attempts_of(waveform))
+            yield self._ended_as_failure(clip, "audio", waveform, attempts_of(waveform))
+            return
+        vad = self._settings.planner.segmentation == "vad"
+        if vad and silence.is_silence(waveform, self._host.sample_rate):
+            self._statistics.unheard_seconds += len(waveform) / self._host.sample_rate
+            self._statistics.no_speech += clip.piece is None
+            yield self._heard(clip, Outcome(clip.row.id, transcripts.nothing()))
             return
         for batch in self._backlog.add(clip, waveform):
             yield from self._records(batch)
 
     def _records(self, batch: Batch) -> Iterator[Any]:
         self._count(batch)
-        for clip, heard, attempts, seconds in batch.results:
+        for clip, heard, attempts, waveform in batch.results:
             if isinstance(heard, Exception):
-                yield self._failed(clip.row, "model", heard, attempts)
+                yield self._ended_as_failure(clip, "model", heard, attempts)
                 continue
-            outcome = Outcome(clip.row.id, {"text": heard.text}, seconds=seconds)
-            self._ended(outcome)
-            yield rows_to_work.record_of(clip.row, outcome, self._settings.pred_text_key)
+            wanted = self._settings.asked.tokens or (clip.piece is not None and clip.piece.stitched)
+            rate = self._host.sample_rate
+            kept = transcripts.kept(heard, waveform, rate, clip.offset, wanted)
+            yield self._heard(clip, Outcome(clip.row.id, kept, seconds=len(waveform) / rate))
+
+    def _heard(self, clip: Clip, outcome: Outcome) -> Any:
+        self._ended(outcome, clip.piece)
+        if clip.piece is not None:
+            return _of_segment(clip, outcome)
+        return rows_to_work.record_of(clip.row, outcome, self._settings.asked)
+
+    def _ended_as_failure(self, clip: Clip, stage: str, error: Exception, attempts: int) -> Any:
+        if clip.piece is None:
+            return self._failed(clip.row, stage, error, attempts)
+        record = manifest.failure(clip.row, stage, error, attempts)
+        outcome = Outcome(clip.row.id, error=record["error"])
+        self._ended(outcome, clip.piece)
+        return _of_segment(clip, outcome)
 
     def _failed(self, row: Row, stage: str, error: Exception, attempts: int) -> Any:
         record = manifest.failure(row, stage, error, attempts)
@@ -186,12 +288,12 @@ class TranscribeWindow(beam.DoFn):
 
     def _resumed(self, row: Row, outcome: Outcome) -> Any:
         self._statistics += rows_to_work.resumed(outcome)
-        return rows_to_work.record_of(row, outcome, self._settings.pred_text_key)
+        return rows_to_work.record_of(row, outcome, self._settings.asked)
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _ended(self, outcome: Outcome, piece: Piece | None = None) -> None:
         if self._writer is not None and outcome.row_id:
             self._writer.add(outcome)
-        if self._watch is not None:
+        if self._watch is not None and piece is None:  # else its row is counted when it is whole
             self._watch.add(outcome.error, self._rows)
 
     def _count(self, batch: Batch) -> None:
@@ -206,3 +308,9 @@ class TranscribeWindow(beam.DoFn):
             self._statistics.wait_seconds += each.idle_seconds
             self._batch_milliseconds.update(round(1000 * each.seconds))
             self._wait_milliseconds.update(round(1000 * each.idle_seconds))
+
+
+def _of_segment(clip: Clip, outcome: Outcome, resumed: bool = False) -> TaggedOutput:
+    assert clip.piece is not None
+    ended = SegmentOutcome(clip.piece.number, outcome, resumed)
+    return TaggedOutput("segments", (clip.piece.key, ended))

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
-from beam_asr import output, windows
+from beam_asr import output, windows, write_exports
+from beam_asr.exports import FORMATS
 from beam_asr.journal import Journal
 from beam_asr.output import FAILURES, TRANSCRIPTS, Statistics
 from beam_asr.storage import Storage, join
 from beam_asr.transcribe import Record, Transcribed
+from beam_asr.write_exports import WriteExports
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,10 @@ class WriteManifest(beam.PTransform):
         details: what else is to stand in ``summary.json``.
         storage_options: for each protocol what its fsspec file system is opened with.
         journal: of the run, which is removed when the output is whole.
+        formats: in which each transcript is also written to a file of its own
+            (`exports.FORMATS`); all but ``txt`` need the times of words.
+        filepath_key: the field of the audio, for them.
+        pred_text_key: the field of the text, for them.
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
@@ -55,8 +61,15 @@ class WriteManifest(beam.PTransform):
         details: Record | None = None,
         storage_options: Mapping[str, Mapping[str, Any]] | None = None,
         journal: Journal | None = None,
+        formats: Iterable[str] = (),
+        filepath_key: str = "audio_filepath",
+        pred_text_key: str = "pred_text",
     ):
         super().__init__()
+        self._formats = tuple(dict.fromkeys(formats))
+        for each in self._formats:
+            if each not in FORMATS:
+                raise ValueError(f"formats has {each!r}, which is none of {', '.join(FORMATS)}")
         if not 0 <= max_failure_fraction <= 1:
             raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
         if num_shards is not None and num_shards < 1:
@@ -66,6 +79,7 @@ class WriteManifest(beam.PTransform):
         self._overwrite = overwrite
         self._max_failure_fraction = max_failure_fraction
         self._details = details or {}
+        self._keys = (filepath_key, pred_text_key)
         self._target = _Target(
             folder, Storage(storage_options or {}), num_shards, compression, journal
         )
@@ -81,7 +95,7 @@ class WriteManifest(beam.PTransform):
         started = time.time()
         start = records.transcripts.pipeline | "Start" >> beam.Create([target])
         ready = start | "Withdraw" >> beam.Map(_withdraw)
-        lines = self._lines(records)
+        lines = self._lines(self._exported(records, target, ready=AsIter(ready)))
         counts = lines | "Kinds" >> beam.Keys() | "CountKinds" >> beam.combiners.Count.PerElement()
         written = (
             lines
@@ -100,6 +114,14 @@ class WriteManifest(beam.PTransform):
             shards=AsList(written),
         )
 
+    def _exported(self, records: Transcribed, target: _Target, **after: Any) -> Transcribed:
+        """The records, when the files of their transcripts are written."""
+        if not self._formats:
+            return records
+        export = WriteExports(target.storage, target.folder_of, self._formats, *self._keys)
+        written = records.transcripts | "WriteExports" >> beam.ParDo(export, **after)
+        return records._replace(transcripts=written)
+
     def _lines(self, records: Transcribed) -> PCollection[Any]:
         return (
             records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS),
@@ -107,15 +129,15 @@ class WriteManifest(beam.PTransform):
         ) | "Lines" >> beam.Flatten()
 
     def _by_window(self, records: Transcribed) -> PCollection[Record]:
-        run = uuid.uuid4().hex
+        target = self._target._replace(run=uuid.uuid4().hex)
         # A window's side inputs may be read before they are whole, so its shards follow from no
         # count of its records.
         shards = self._target.num_shards or 1
         written = (
-            self._lines(records)
+            self._lines(self._exported(records, target))
             | "Shard" >> beam.Map(_by_shard, shards, {TRANSCRIPTS: shards, FAILURES: 1})
             | "ByShard" >> beam.GroupByKey()
-            | "WriteShard" >> beam.Map(_write_shard_of_window, self._target, run)
+            | "WriteShard" >> beam.Map(_write_shard_of_window, target)
         )
         sums = (
             records.statistics
@@ -129,9 +151,7 @@ class WriteManifest(beam.PTransform):
             }
             | "OfWindow" >> beam.CoGroupByKey()
             | "Finish"
-            >> beam.Map(
-                _finish_window, self._target, run, self._max_failure_fraction, self._details
-            )
+            >> beam.Map(_finish_window, target, self._max_failure_fraction, self._details)
         )
 
 
@@ -142,17 +162,26 @@ def _all_transcribed(records: PCollection[Record]) -> Transcribed:
 
 
 class _Target(NamedTuple):
-    """Where and how records are written."""
+    """Where and how records are written.
+
+    Attributes:
+        run: of an input without an end, whose windows have folders of their own.
+    """
 
     folder: str
     storage: Storage
     num_shards: int | None
     compression: str | None
     journal: Journal | None
+    run: str = ""
 
-    def of_window(self, window: Any, run: str) -> _Target:
-        name = windows.folder_name(float(window.start), run)
-        return self._replace(folder=join(self.folder, name))
+    def folder_of(self, window: Any) -> str:
+        if not self.run:
+            return self.folder
+        return join(self.folder, windows.folder_name(float(window.start), self.run))
+
+    def of_window(self, window: Any) -> _Target:
+        return self._replace(folder=self.folder_of(window))
 
     def check(self) -> None:
         """Raises FolderTakenError if another job has taken the folder over."""
@@ -209,15 +238,15 @@ def _write_shard(
 def _write_shard_of_window(
     keyed: tuple[tuple[str, int, int], Iterable[tuple[str, bytes]]],
     target: _Target,
-    run: str,
     window: Any = beam.DoFn.WindowParam,
 ) -> _Shard:
-    return _write_shard(keyed, target.of_window(window, run), [])
+    return _write_shard(keyed, target.of_window(window), [])
 
 
 def _withdraw(target: _Target) -> _Target:
     target.check()
     output.withdraw(target.storage, target.folder)
+    write_exports.delete_stale(target.storage, target.folder)
     return target
 
 
@@ -243,12 +272,11 @@ def _finish(
 def _finish_window(
     keyed: tuple[str, dict[str, Iterable[Any]]],
     target: _Target,
-    run: str,
     max_failure_fraction: float,
     details: Record,
     window: Any = beam.DoFn.WindowParam,
 ) -> Record:
-    target = target.of_window(window, run)
+    target = target.of_window(window)
     (statistics,), shards = keyed[1]["statistics"], list(keyed[1]["shards"])
     summary, failed_by_type = _complete(target, None, details, statistics, shards)
     try:

@@ -258,7 +258,10 @@ def test_right_fitting_gives_the_gpu_to_the_step_of_the_model_and_no_other(launc
     )
     assert status == 0, errors
     graph = launch.graph()
-    assert steps_with_hints(graph) == {"Transcribe/Transcribe/ParDo(TranscribeWindow)": L4}
+    assert steps_with_hints(graph) == {
+        f"Transcribe/{step}/ParDo(TranscribeWindow)": L4
+        for step in ("Transcribe", "TranscribeSegments")
+    }
     assert len(graph.components.environments) == 2
     (job,) = launch.service.jobs
     assert "serviceOptions" not in job["environment"]
@@ -438,6 +441,14 @@ GIVEN = {
     "batch_timeout": ("60", 60.0),
     "model_copies": ("8", 8),
     "accelerator": (L4, L4),
+    "segmentation": ("fixed", "fixed"),
+    "max_segment_seconds": ("25.5", 25.5),
+    "attention": ("chunked", "chunked"),
+    "partial": ("keep", "keep"),
+    "timestamps": ("word,char", ["word", "char"]),
+    "confidence": ("row", "row"),
+    "n_best": ("5", 5),
+    "formats": ("srt,vtt", ["srt", "vtt"]),
     "channel": ("0", 0),
     "audio_timeout": ("9.5", 9.5),
     "max_concurrent_reads": ("3", 3),

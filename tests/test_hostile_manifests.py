@@ -65,7 +65,7 @@ def record_of(row):
         assert len(record["error"]["message"]) <= 500
         assert "\n" not in record["error"]["message"]
     else:
-        record = from_deep(lambda: manifest.transcript(row, "pred_text", "hello"))
+        record = from_deep(lambda: manifest.transcript(row, {"pred_text": "hello"}))
     coder = FastPrimitivesCoder()
     return from_deep(lambda: coder.decode(coder.encode(record)))
 
@@ -435,11 +435,11 @@ ERRORS = JSON | st.fixed_dictionaries(
 @given(ERRORS, st.integers(1, 3))
 def test_an_error_field_of_any_shape_survives_failures_that_come_in_again(error, times):
     row = Row.of({"audio_filepath": "/a", "error": error, "z": 1})
-    at_first = manifest.transcript(row, "pred_text", "hello")
+    at_first = manifest.transcript(row, {"pred_text": "hello"})
     for attempts in range(times):
         failed = manifest.failure(row, "audio", OSError("no"), attempts)
         row = Row(output.encode(failed).decode())
-    assert repr(manifest.transcript(row, "pred_text", "hello")) == repr(at_first)
+    assert repr(manifest.transcript(row, {"pred_text": "hello"})) == repr(at_first)
 
 
 # Other encodings

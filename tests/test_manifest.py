@@ -9,7 +9,7 @@ from beam_asr.manifest import Row
 
 def test_a_row_gives_its_audio_beside_its_manifest_with_offset_and_duration():
     row = Row('{"audio_filepath": "a/b.wav", "offset": 1.5, "duration": 2}', "/data/m.jsonl", 3)
-    assert manifest.parse(row) == (row, "/data/a/b.wav", 1.5, 2.0, None)
+    assert manifest.parse(row) == (row, "/data/a/b.wav", 1.5, 2.0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_another_field_may_name_the_audio():
 
 def test_a_transcript_is_the_row_unchanged_and_the_text():
     line = '{"z": 1, "audio_filepath": "/a", "n": 1e-7, "i": 12345678901234567890, "l": [1, {}]}'
-    record = manifest.transcript(Row(line), "said", "hello")
+    record = manifest.transcript(Row(line), {"said": "hello"})
     assert list(record.items()) == [*json.loads(line).items(), ("said", "hello")]
 
 
@@ -126,9 +126,9 @@ def test_a_failure_message_is_short_and_on_one_line():
 def test_a_failure_that_comes_in_again_loses_its_old_error_but_a_users_own_field_stays():
     failed = manifest.failure(Row('{"audio_filepath": "/a"}'), "audio", ValueError("no"))
     row = manifest.parse(Row.of(failed)).row
-    assert manifest.transcript(row, "pred_text", "x") == {"audio_filepath": "/a", "pred_text": "x"}
+    assert manifest.transcript(row, {"pred_text": "x"}) == {"audio_filepath": "/a", "pred_text": "x"}
     own = Row.of({"audio_filepath": "/a", "error": "mine"})
-    assert manifest.transcript(own, "pred_text", "x")["error"] == "mine"
+    assert manifest.transcript(own, {"pred_text": "x"})["error"] == "mine"
 
 
 def test_a_failed_row_keeps_an_error_field_of_its_own_and_gets_it_back_when_it_comes_in_again():
@@ -141,7 +141,7 @@ def test_a_failed_row_keeps_an_error_field_of_its_own_and_gets_it_back_when_it_c
         "attempts": 1,
         "replaced": {"code": 7},
     }
-    again = manifest.transcript(Row.of(failed), "pred_text", "x")
+    again = manifest.transcript(Row.of(failed), {"pred_text": "x"})
     assert list(again.items()) == [*json.loads(row.line).items(), ("pred_text", "x")]
     assert manifest.failure(Row.of(failed), "audio", ValueError("no")) == failed
 

@@ -37,6 +37,14 @@ def test_the_defaults_are_those_of_the_interface():
         output_window=600.0,
         accelerator=None,
         model_copies=1,
+        segmentation="vad",
+        max_segment_seconds=None,
+        attention="full",
+        partial="fail",
+        timestamps=None,
+        confidence=None,
+        n_best=0,
+        formats=None,
         beam_args=[],
     )
 
@@ -50,7 +58,9 @@ def test_every_flag_arrives():
         --allowed_audio_prefixes s3://c --overwrite --max_failure_fraction 0.5
         --num_shards 12 --compression zstd --batch_timeout 60
         --watch 2.5 --output_window 30 --accelerator type:nvidia-l4;count:1;install-nvidia-driver
-        --model_copies 3
+        --model_copies 3 --segmentation fixed --max_segment_seconds 25 --attention local
+        --partial keep --timestamps word,char --timestamps segment --confidence row --n_best 4
+        --formats srt,textgrid
         --runner=FlinkRunner --parallelism 2"""
     assert parse_args(args.split()) == TranscribeOptions(
         input=["a", "b", "c"],
@@ -80,6 +90,14 @@ def test_every_flag_arrives():
         output_window=30.0,
         accelerator="type:nvidia-l4;count:1;install-nvidia-driver",
         model_copies=3,
+        segmentation="fixed",
+        max_segment_seconds=25.0,
+        attention="local",
+        partial="keep",
+        timestamps=["word", "char", "segment"],
+        confidence="row",
+        n_best=4,
+        formats=["srt", "textgrid"],
         beam_args=["--runner=FlinkRunner", "--parallelism", "2"],
     )
     assert parse_args([*LEAST, "--resume"]).resume
@@ -139,6 +157,17 @@ def test_an_accelerator_is_what_dataflow_takes(spec):
         (["--accelerator=type:nvidia-l4;count:1;"], "--accelerator"),
         (["--model_copies=0"], "--model_copies: '0' is not a whole number of 1 or more"),
         (["--model_copies=1.5"], "--model_copies: '1.5'"),
+        (["--segmentation=pauses"], "choose from"),
+        (["--max_segment_seconds=4"], "--max_segment_seconds: 4 is not a number of 5 or more"),
+        (["--max_segment_seconds=inf"], "--max_segment_seconds: inf"),
+        (["--max_segment_seconds=30", "--segmentation=none"], "--segmentation=none cuts no row"),
+        (["--attention=sparse"], "choose from"),
+        (["--partial=drop"], "choose from"),
+        (["--timestamps=words"], "--timestamps: 'words' is none of word, segment, char"),
+        (["--timestamps=word,"], "--timestamps: '' is none of"),
+        (["--confidence=char"], "choose from"),
+        (["--n_best=0"], "--n_best: '0' is not a whole number of 1 or more"),
+        (["--formats=srt,ass"], "--formats: 'ass' is none of srt, vtt, ctm, stm, txt, textgrid"),
         (["--storage_options={"], "--storage_options: is not JSON"),
         (["--storage_options=none.json"], "'none.json'"),
     ],

@@ -98,12 +98,15 @@ def test_every_prompt_is_transcribed_and_each_broken_input_fails_with_its_own_re
 
     transcripts = read_records(tmp_path / "out", "transcripts")
     rows = [json.loads(line) for line in (prompts / "all.jsonl").read_text().splitlines()]
-    without = [{k: v for k, v in record.items() if k != "pred_text"} for record in transcripts]
+    made = ("pred_text", "no_speech")
+    without = [{k: v for k, v in record.items() if k not in made} for record in transcripts]
 
     def by_name(row):
         return row["audio_filepath"]
 
     assert sorted(without, key=by_name) == sorted(rows, key=by_name)
+    silent = {by_name(record) for record in transcripts if "no_speech" in record}
+    assert silent == {f"silence_{seconds}.flac" for seconds in range(1, 11)}
     by_file = {record["audio_filepath"]: record["pred_text"] for record in transcripts}
     assert by_file["silence_10.flac"] == ""
 

@@ -20,6 +20,8 @@ GROUPS = {
     "compression resume no_retry_failures overwrite max_failure_fraction watch output_window",
     "Model": "model_name decoder precision device batch_size max_batch_seconds batch_timeout "
     "model_copies accelerator",
+    "Long audio and what is written": "segmentation max_segment_seconds attention partial "
+    "timestamps confidence n_best formats",
     "Reading": "channel audio_timeout max_concurrent_reads storage_options allowed_audio_prefixes",
 }
 # Beam's, of which `gcloud dataflow flex-template run` has no flag of its own.
@@ -57,6 +59,7 @@ PATTERNS = {
     options._shards: "[1-9][0-9]*",
     options._channel: "[0-9]+",
     options._seconds: NUMBER,
+    options._segment_seconds: NUMBER,
     options._fraction: NUMBER,
     options._accelerator: options.ACCELERATOR.pattern,
 }

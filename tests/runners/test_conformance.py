@@ -9,15 +9,18 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
-from tests.conftest import REPOSITORY, read_records, write_manifest
+from tests.conftest import REPOSITORY, SAMPLES, read_records, write_manifest
 from tests.faults.model_faults import MARKED
 from tests.tiny_models import speechlike
 
 RATE = 16_000
 CLIPS = 40
+LONG = "long.flac"
+ASKED = ("--max_segment_seconds=8", "--timestamps=word")
 RUNNERS = (
     "DirectRunner, threads",
     "DirectRunner, processes",
@@ -30,6 +33,7 @@ RUNNERS = (
 BY_PROCESS = "Flink standalone, processes"
 CASES = (
     "every row once, the same records",
+    "a long row's words and times, the same",
     "a model load for each process",
     "failures of their own class",
     "shards and compression as asked",
@@ -72,9 +76,18 @@ def corpus(tmp_path_factory, tiny_model):
         rows.append({"audio_filepath": path.name, "duration": seconds, "größe": ["ü", index]})
     rows += [{"audio_filepath": "016.flac", "offset": 0.5, "duration": 0.75}]
     rows += [dict(rows[3])] * 2
+    soundfile.write(folder / LONG, prompts_with_pauses(), RATE)
+    rows += [{"audio_filepath": LONG}, {"audio_filepath": LONG, "offset": 9.0, "duration": 21.5}]
     (folder / "text.wav").write_text("this is no audio")
     rows += [{"audio_filepath": "text.wav"}, {"audio_filepath": "missing.wav"}, "{no row", "{}"]
     return write_manifest(folder / "m.jsonl", rows), tiny_model("ctc_bpe")
+
+
+def prompts_with_pauses() -> np.ndarray:
+    """Half a minute of recorded speech, float32 of shape (samples,)."""
+    pause = np.zeros(RATE // 2, np.float32)
+    clips = [soundfile.read(path, dtype="float32")[0] for path in sorted(SAMPLES.glob("*.flac"))]
+    return np.concatenate([part for clip in clips for part in (clip, pause)])
 
 
 def records(out: Path) -> Counter[str]:
@@ -90,10 +103,11 @@ def records(out: Path) -> Counter[str]:
 def expected(fork_server, corpus, tmp_path_factory):
     manifest, model = corpus
     out = tmp_path_factory.mktemp("expected") / "out"
-    run = fork_server.run(f"--input={manifest}", f"--model_name={model}", f"--output={out}")
+    flags = [f"--input={manifest}", f"--model_name={model}", f"--output={out}", *ASKED]
+    run = fork_server.run(*flags)
     assert run.status() == 0, run.output()
     found = records(out)
-    assert sum(found.values()) == CLIPS + 1 + 2 + 4
+    assert sum(found.values()) == CLIPS + 1 + 2 + 2 + 4
     return found
 
 
@@ -101,18 +115,27 @@ def expected(fork_server, corpus, tmp_path_factory):
 def test_rows(on, corpus, expected, passes, tmp_path):
     manifest, model = corpus
     out = tmp_path / "out"
-    flags = ["--num_shards=3", "--compression=gzip", f"--output={out}"]
+    flags = ["--num_shards=3", "--compression=gzip", f"--output={out}", *ASKED]
     ended = on.run(f"--input={manifest}", f"--model_name={model}", *flags)
     assert ended.status == 0, ended.said
-    assert ended.said.splitlines()[-1].startswith("47 rows: 43 transcribed, 4 failed"), ended.said
+    assert ended.said.splitlines()[-1].startswith("49 rows: 45 transcribed, 4 failed"), ended.said
     assert (out / "_SUCCESS").exists()
     assert not (out / "_journal").exists()
     assert records(out) == expected
     passes(CASES[0])
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["long_rows"] == 2 and summary["segments"] >= 6
+    whole, part = (
+        each["words"]
+        for each in sorted(read_records(out, "transcripts"), key=lambda each: "offset" in each)
+        if each["audio_filepath"] == LONG
+    )
+    assert 8 < part[0]["start"] and part[-1]["end"] <= 30.5 and whole[0]["start"] < 8
+    passes(CASES[1])
     assert len(ended.loads) == len(set(ended.loads)) >= 1
     assert len(ended.loads) <= 2
-    assert Counter(ended.decoded).total() == 43
-    passes(CASES[1])
+    assert Counter(ended.decoded).total() == 43 + summary["segments"]
+    passes(CASES[2])
     types = Counter(each["error"]["type"] for each in read_records(out, "failures"))
     assert types == {
         "NotAudioError": 1,
@@ -120,11 +143,11 @@ def test_rows(on, corpus, expected, passes, tmp_path):
         "NotJsonError": 1,
         "MissingAudioError": 1,
     }
-    passes(CASES[2])
+    passes(CASES[3])
     names = {each.name for each in out.iterdir()}
     assert {f"transcripts-0000{n}-of-00003.jsonl.gz" for n in range(3)} <= names
-    assert json.loads((out / "summary.json").read_text())["rows_in"] == 47
-    passes(CASES[3])
+    assert summary["rows_in"] == 49
+    passes(CASES[4])
 
 
 def test_tars(on, corpus, expected, passes, tmp_path):
@@ -153,10 +176,10 @@ def test_tars(on, corpus, expected, passes, tmp_path):
         == {
             each["audio_filepath"]: each["pred_text"]
             for each in whole
-            if "pred_text" in each and "offset" not in each
+            if "pred_text" in each and "offset" not in each and each["audio_filepath"] != LONG
         }.items()
     )
-    passes(CASES[4])
+    passes(CASES[5])
 
 
 def test_no_rows(on, corpus, passes, tmp_path):
@@ -166,7 +189,7 @@ def test_no_rows(on, corpus, passes, tmp_path):
     assert ended.status == 0, ended.said
     assert (out / "_SUCCESS").exists()
     assert (out / "transcripts-00000-of-00001.jsonl").read_bytes() == b""
-    passes(CASES[5])
+    passes(CASES[6])
 
 
 def test_too_many_failures(on, corpus, passes, tmp_path):
@@ -178,7 +201,7 @@ def test_too_many_failures(on, corpus, passes, tmp_path):
     assert ended.status == 1, ended.said
     assert re.search("job failed: .*max_failure_fraction", ended.said), ended.said
     assert not (out / "_SUCCESS").exists()
-    passes(CASES[6])
+    passes(CASES[7])
 
 
 def test_no_such_model(on, corpus, passes, tmp_path):
@@ -189,7 +212,7 @@ def test_no_such_model(on, corpus, passes, tmp_path):
     assert ended.status == 1, ended.said
     assert re.search(rf"job failed: .*cannot load the model '{broken}'", ended.said), ended.said
     assert not (out / "_SUCCESS").exists()
-    passes(CASES[7])
+    passes(CASES[8])
 
 
 def test_workers_that_die(on, runner, corpus, expected, passes, tmp_path):
@@ -204,6 +227,7 @@ def test_workers_that_die(on, runner, corpus, expected, passes, tmp_path):
         f"--model_name={model}",
         f"--output={out}",
         "--max_batch_seconds=2",
+        *ASKED,
     ]
     ended = on.run(*flags, fault="lost_card", scale=1 / 200)
     assert ended.status == 1, ended.said
@@ -213,7 +237,7 @@ def test_workers_that_die(on, runner, corpus, expected, passes, tmp_path):
     assert again.status == 0, again.said
     more = {key: n for key, n in records(out).items() if marked.name not in key}
     assert more == expected
-    passes(CASES[8])
+    passes(CASES[9])
 
 
 def test_the_table_is_that_of_the_run():
