@@ -67,6 +67,7 @@ __all__ = [
     "TruncatedAudioError",
     "WrongExtensionError",
     "ZeroLengthAudioError",
+    "can_seek",
     "probe_duration",
     "read_audio",
     "stream_audio",
@@ -207,6 +208,21 @@ def probe_duration(path: str, *, storage: Storage | None = None) -> float | None
     with open_bytes(path, storage) as source, _open_decoder(source) as decoder:
         frames = decoder.stated_frames
         return None if frames is None else frames / decoder.rate
+
+
+def can_seek(path: str, *, storage: Storage | None = None, content: bytes | None = None) -> bool:
+    """Whether a range of a file is read without all that is before it.
+
+    Raises:
+      AudioError: as `read_audio`, as far as the header shows it.
+    """
+    opened: AbstractContextManager[Source]
+    if content is not None:
+        opened = open_content(path, content)
+    else:
+        opened = open_bytes(path, storage, first_block=_HEADER_BYTES)
+    with opened as source, _open_decoder(source) as decoder:
+        return decoder.can_seek
 
 
 def _check_request(sample_rate: int, offset: float, duration: float | None) -> None:
@@ -514,6 +530,7 @@ class _Decoder(Protocol):
     rate: int  # Hz
     channels: int
     stated_frames: int | None  # what the header promises
+    can_seek: bool  # without reading all that is before
     length_slack_s: float  # how inexact that promise may be
 
     def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
@@ -605,8 +622,10 @@ class _SndfileDecoder:
         self.channels: int = self._file.channels
         frames = self._file.frames
         self.stated_frames: int | None = None if frames > _UNKNOWN_LENGTH else frames
-        # An MP3's frame count may include encoder padding.
-        self.length_slack_s = _OVERRUN_S if self._file.format == "MP3" else 0.0
+        # An MP3's frame count may include encoder padding; to be exact to the sample, all frames
+        # before a place are read.
+        self.can_seek = self._file.format != "MP3"
+        self.length_slack_s = 0.0 if self.can_seek else _OVERRUN_S
 
     def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
         end = _UNKNOWN_LENGTH if self.stated_frames is None else self.stated_frames
@@ -668,6 +687,10 @@ _FFMPEG_FORMATS = (
     "tta tak mpc mpc8 shn dsf iff oma voc aa act dss qcp sbc codec2 g722 g729 g723_1 gsm xwma "
     "ircam nistsphere sox"
 )
+
+
+# Those with an index, or whose blocks have times by which a place is found.
+_FFMPEG_SEEKABLE = frozenset("mov matroska asf avi mpegts ogg wav w64 aiff caf flac".split())
 
 
 def _audio_decoders() -> Iterator[str]:
@@ -751,6 +774,7 @@ class _FFmpegDecoder:
     """What FFmpeg reads: M4A, MP4, WebM, AMR, WMA, raw AAC, G.722, video containers, ..."""
 
     length_slack_s = _OVERRUN_S  # containers count the codec's padding in or out
+    can_seek: bool
 
     def __init__(self, source: Source, container_format: str | None) -> None:
         self._shown = source.shown
@@ -789,6 +813,8 @@ class _FFmpegDecoder:
         # A header states half the rate of HE-AAC; its frames tell the truth.
         self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
         self.stated_frames = self._stated_frames()
+        kinds = self._container.format.name.split(",")
+        self.can_seek = not _FFMPEG_SEEKABLE.isdisjoint(kinds)
 
     def _stated_frames(self) -> int | None:
         """Elsewhere FFmpeg guesses a duration from the bit rate, which promises nothing."""

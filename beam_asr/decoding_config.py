@@ -37,8 +37,8 @@ class Extras(NamedTuple):
     """What is wanted besides the text.
 
     Attributes:
-        times: of the tokens: None, ``wanted`` (if the model tells them of the same text) or
-            ``required``.
+        times: of the tokens: None, ``wanted`` (if the model tells them of the same text, and at no
+            cost) or ``required``.
         confidence: of the tokens.
         n_best: how many texts with scores; 0 is none.
     """

@@ -140,7 +140,10 @@ class Transducer:
         self._durations = list(model.decoding.durations or ())
         self._blanks_last = bool(self._durations) or several > 0
         beam = config.strategy not in decoding_config.GREEDY
-        self._predicts_durations = self.tells_times and bool(self._durations) and not beam
+        required = extras.times == decoding_config.REQUIRED
+        self._predicts_durations = (
+            required and self.tells_times and bool(self._durations) and not beam
+        )
         self._length_norm = beam and config.beam.get("score_norm", True)
 
     def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -225,15 +228,16 @@ class Multitask:
     """Attention encoder-decoders with a prompt, as Canary.
 
     The times of words are those of the CTC model that comes with it, if one does, by NeMo's forced
-    alignment of the text. Else the model is asked for them by its prompt, if they are required: the
-    text may be another one then.
+    alignment of the text. Else the model is asked for them by its prompt: the text may be another
+    one then. Both only if times are required.
     """
 
     def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
         self._model = model
         self._extras = extras
-        self._aligner = _Aligner.of(model) if extras.times is not None else None
-        asks = self._aligner is None and extras.times == decoding_config.REQUIRED
+        required = extras.times == decoding_config.REQUIRED
+        self._aligner = _Aligner.of(model) if required else None
+        asks = required and self._aligner is None
         self._asks = asks and _can_ask_for_times(model)
         self.tells_times = self._aligner is not None or self._asks
         self._frame_seconds = hypotheses.frame_seconds(model) if self._asks else 0.0

@@ -10,6 +10,9 @@ from beam_asr.outcome import Outcome
 from beam_asr.segments import Segment
 
 STRETCH_SECONDS = 5 * 60.0  # of a recording that is read at a time, and by one worker
+# Of one of which a range is read with all that is before it, as an MP3: so it is read this many
+# times, by half.
+MOST_STRETCHES = 8
 
 
 class LongRow(NamedTuple):
@@ -20,6 +23,7 @@ class LongRow(NamedTuple):
         clip: the row's; its times, unlike those of segments, count from the file's beginning.
         segments: in order; none if there is no speech.
         seconds: of its audio, speech or not.
+        can_seek: whether a range of it can be read without all that is before it.
         broken: ``(start, end, error)`` of what could not be read, at its end, with the ``error`` of
             a failure record; None if all could be.
     """
@@ -29,6 +33,7 @@ class LongRow(NamedTuple):
     segments: tuple[Segment, ...]
     seconds: float
     broken: tuple[float, float, Mapping[str, Any]] | None = None
+    can_seek: bool = True
 
 
 class Stretch(NamedTuple):
@@ -112,10 +117,13 @@ def is_part(an_id: str) -> bool:
 
 def stretches(row: LongRow) -> Iterator[Stretch]:
     """The segments of a row in groups of some minutes."""
+    longest = STRETCH_SECONDS
+    if not row.can_seek:
+        longest = max(longest, row.seconds / MOST_STRETCHES)
     stitched = any(segment.overlaps for segment in row.segments)
     begin = 0
     for number, segment in enumerate(row.segments):
-        if segment.end - row.segments[begin].start > STRETCH_SECONDS and number > begin:
+        if segment.end - row.segments[begin].start > longest and number > begin:
             yield Stretch(row.key, row.clip, begin, row.segments[begin:number], stitched)
             begin = number
     if row.segments:

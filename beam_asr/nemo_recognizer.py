@@ -19,9 +19,9 @@ from beam_asr import (
     hypotheses,
     model_errors,
 )
-from beam_asr.attention import LONGEST_SECONDS, MULTITASK_SECONDS, Chunked, use_local
+from beam_asr.attention import Chunked, longest_seconds, use_local
 from beam_asr.batch_budget import Budget, Trial
-from beam_asr.decoding_config import TEXT_ALONE, Extras
+from beam_asr.decoding_config import CONFIDENCE, TEXT_ALONE, Extras
 from beam_asr.decoding_graphs import DecodingGraphs
 from beam_asr.model_errors import ModelError, NotFiniteError
 
@@ -147,9 +147,7 @@ class NemoRecognizer:
 
     @property
     def longest_seconds(self) -> float:
-        if isinstance(self._teller, families.Multitask):
-            return MULTITASK_SECONDS
-        return LONGEST_SECONDS[self._attention]
+        return longest_seconds(self._model, self._attention)
 
     @property
     def tells_times(self) -> bool:
@@ -221,6 +219,11 @@ class NemoRecognizer:
             "nemo": nemo.__version__,
             "torch": torch.__version__,
         }
+        if self._attention != "full":
+            description["attention"] = self._attention
+        if self._extras.confidence:
+            named = (f"{name}={value}" for name, value in CONFIDENCE.items())
+            description["confidence"] = ", ".join(named)
         if self._device.type != "cpu":
             description["device_name"] = torch.cuda.get_device_name(self._device)
             description["cuda_graphs"] = self._graphs.mode

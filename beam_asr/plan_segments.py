@@ -124,10 +124,12 @@ def _to_fields(row: LongRow) -> dict[str, Any]:
         "segments": [list(segment) for segment in row.segments],
         "seconds": row.seconds,
         "broken": row.broken,
+        "can_seek": row.can_seek,
     }
 
 
 def _from_fields(clip: Clip, fields: Any) -> LongRow:
     planned = tuple(Segment(*each) for each in fields["segments"])
     broken = None if fields["broken"] is None else tuple(fields["broken"])
-    return LongRow(clip.row.id, clip, planned, fields["seconds"], broken)
+    can_seek = fields["can_seek"]
+    return LongRow(clip.row.id, clip, planned, fields["seconds"], broken, can_seek)

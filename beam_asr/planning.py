@@ -86,7 +86,8 @@ class Planner:
         else:
             planned = segments.plan_fixed(seconds, longest)
         key = clip.row.id or uuid.uuid4().hex
-        return LongRow(key, clip, tuple(planned), seconds, broken)
+        can_seek = audio.can_seek(clip.audio, storage=self.storage, content=content)
+        return LongRow(key, clip, tuple(planned), seconds, broken, can_seek)
 
     def time_limit(self, clip: Clip) -> float:
         """Seconds that planning may take."""

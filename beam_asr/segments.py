@@ -3,9 +3,8 @@
     probabilities of speech --hysteresis--> regions of speech, and the pauses between them
     regions --pauses of more than 2 s are left out--> stretches --cuts in pauses--> segments
 
-A cut is made at the quietest place of a pause. Where nobody pauses, it is made where the level
-dips, as between words; where not even that is found, two segments overlap, and their texts have to
-be stitched.
+A cut is made at the quietest place of a pause. Where nobody pauses, two segments overlap, around a
+place where the level dips, as between words, if there is one; their texts have to be stitched.
 """
 
 from __future__ import annotations
@@ -185,12 +184,16 @@ def _split(regions: np.ndarray, level: np.ndarray, most: int) -> Iterator[_Piece
             _pause(ahead, level, late, before_rest)
             or _pause(ahead, level, early, before_rest)
             or _pause(ahead, level, heard, reach)
-            or _dip(level, late, before_rest)
-            or _dip(level, early, before_rest)
         )
-        yield _Piece(start, cut.end if cut else reach, overlaps)
-        heard = cut.start if cut else reach
-        start = cut.start if cut else reach - overlap
+        if cut is not None:
+            yield _Piece(start, cut.end, overlaps)
+            heard = start = cut.start
+        else:  # a dip may be within a word, so that both segments hear it, with what is around
+            early = max(early, start + overlap)
+            dip = _dip(level, max(late, early), before_rest) or _dip(level, early, before_rest)
+            end = min(dip + overlap // 2, reach) if dip else reach
+            yield _Piece(start, end, overlaps)
+            heard, start = end, end - overlap
         overlaps = cut is None
     yield _Piece(start, last, overlaps)
 
@@ -223,8 +226,8 @@ def _quietest(level: np.ndarray, begin: int, end: int) -> int:
     return int(places[(loudness + 6 * abs(places - middle) / (end - begin)).argmin()])
 
 
-def _dip(level: np.ndarray, low: int, high: int) -> _Cut | None:
-    """The deepest dip of the level between two frames, of 100 ms and well below what is around."""
+def _dip(level: np.ndarray, low: int, high: int) -> int | None:
+    """The middle of the deepest dip between two frames: 100 ms well below what is around."""
     if high - low < _DIP:
         return None
     near = level[np.clip(np.arange(low - _DIP_SIDE, high + _DIP_SIDE), 0, len(level) - 1)]
@@ -235,5 +238,4 @@ def _dip(level: np.ndarray, low: int, high: int) -> _Cut | None:
     best = int(shallowest.argmax())
     if shallowest[best] < _DIP_DB:
         return None
-    place = low + best + _DIP // 2
-    return _Cut(place, place)
+    return low + best + _DIP // 2

@@ -63,7 +63,8 @@ class StitchRows(beam.DoFn):
         ended = [outcomes[number] for number in range(len(row.segments))]
         yield TaggedOutput("statistics", _statistics(row, ended))
         failed = _failed(row, ended)
-        if failed and (not self._keep or len(failed) > len(row.segments)):
+        heard = any(each.outcome.recognition is not None for each in ended)
+        if failed and not (self._keep and heard):
             record = manifest.failure(row.clip.row, *_failure(row, ended, failed))
             self._watched(record["error"])
             yield TaggedOutput("failures", record)

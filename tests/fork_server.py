@@ -270,7 +270,7 @@ def _change(settings: dict[str, Any]) -> None:
 
 
 def _scale(scale: float) -> None:
-    from beam_asr import backlog, clip_reader, transcribe, transcribe_windows
+    from beam_asr import backlog, clip_reader, long_rows, transcribe, transcribe_windows
 
     for module, name in (
         (transcribe, "WINDOW_SECONDS"),
@@ -278,6 +278,7 @@ def _scale(scale: float) -> None:
         (backlog, "FIRST_SECONDS"),
         (backlog, "MOST_SECONDS"),
         (clip_reader, "AHEAD_SECONDS"),
+        (long_rows, "STRETCH_SECONDS"),
     ):
         setattr(module, name, max(1, round(scale * getattr(module, name))))
 

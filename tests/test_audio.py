@@ -20,7 +20,7 @@ import soundfile
 from fsspec.implementations.memory import MemoryFileSystem
 
 from beam_asr import audio, audio_source, retrying
-from beam_asr.audio import probe_duration, read_audio
+from beam_asr.audio import can_seek, probe_duration, read_audio
 from tests.ffmpeg import mux_audio
 
 RATE = 16_000
@@ -764,3 +764,11 @@ def test_a_disk_that_fails_is_no_truncated_file(tmp_path, monkeypatch):
     monkeypatch.setattr(audio_source.os, "pread", fails)
     with pytest.raises(OSError, match="Input/output error"):
         read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)
+
+
+@pytest.mark.parametrize(("extension", "expected"), [("flac", True), ("ogg", True), ("mp3", False)])
+def test_a_range_of_an_mp3_is_known_to_take_all_that_is_before_it(tmp_path, extension, expected):
+    path = tmp_path / f"a.{extension}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 32_000), 16_000)
+    assert can_seek(str(path)) is expected
+    assert can_seek("elsewhere", content=path.read_bytes()) is expected

@@ -23,6 +23,8 @@ from tests.tiny_models import AED_WITH_TIMES, FAMILIES, SAMPLE_RATE, speechlike
 HEADS = [(family, None) for family in FAMILIES] + [
     (family, "ctc") for family in FAMILIES if family.startswith("hybrid")
 ]
+WITH_TIMES = [head for head in HEADS if head[0] != "aed_multitask"]
+OF_CTC = [head for head in HEADS if head[0].startswith("ctc") or head[1] == "ctc"]
 # NeMo pads the first two, and the last one is a few frames.
 SECONDS = (0.3, 0.8, 1.0, 2.5, 3.3, 0.05)
 FRAME = 0.08
@@ -70,7 +72,8 @@ def told(request, tiny_model, clips) -> Told:
     family, decoder = request.param
     path = str(tiny_model(family))
     plain = recognizer.load(path, "cpu", decoder).transcribe(clips)
-    model = recognizer.load(path, "cpu", decoder, times="wanted", confidence=True)
+    times = "wanted" if family == "aed_multitask" else "required"
+    model = recognizer.load(path, "cpu", decoder, times=times, confidence=True)
     return Told(family, decoder, model, plain, model.transcribe(clips), path)
 
 
@@ -116,9 +119,8 @@ def test_times_are_in_order_and_within_the_clip(told, clips):
             assert each.ends is None
 
 
+@pytest.mark.parametrize("told", WITH_TIMES, indirect=True)
 def test_times_of_a_short_clip_count_from_its_own_first_sample(told, clips):
-    if not told.model.tells_times:
-        pytest.skip("the model tells no times")
     missing = SAMPLE_RATE - len(clips[1])
     before = missing // 2 / SAMPLE_RATE
     (by_hand,) = told.model.transcribe([np.pad(clips[1], (missing // 2, missing - missing // 2))])
@@ -204,11 +206,10 @@ def test_times_and_confidence_are_those_that_nemo_computes(told, clips):
         )
 
 
+@pytest.mark.parametrize("told", OF_CTC, indirect=True)
 def test_ctc_tokens_are_where_their_label_is_the_best(told, clips):
     import torch
 
-    if not told.is_ctc:
-        pytest.skip("only of CTC decoders")
     model = told.model._model
     decoding = model.ctc_decoding if told.decoder else model.decoding
     for at in told.whole(clips):

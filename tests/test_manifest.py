@@ -126,7 +126,10 @@ def test_a_failure_message_is_short_and_on_one_line():
 def test_a_failure_that_comes_in_again_loses_its_old_error_but_a_users_own_field_stays():
     failed = manifest.failure(Row('{"audio_filepath": "/a"}'), "audio", ValueError("no"))
     row = manifest.parse(Row.of(failed)).row
-    assert manifest.transcript(row, {"pred_text": "x"}) == {"audio_filepath": "/a", "pred_text": "x"}
+    assert manifest.transcript(row, {"pred_text": "x"}) == {
+        "audio_filepath": "/a",
+        "pred_text": "x",
+    }
     own = Row.of({"audio_filepath": "/a", "error": "mine"})
     assert manifest.transcript(own, {"pred_text": "x"})["error"] == "mine"
 
