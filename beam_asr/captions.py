@@ -15,15 +15,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from beam_asr.tokens import CLOSING, PAUSE_SECONDS, SENTENCE_ENDS, ends_with_any
+
 LINE = 42  # cells; a character of Chinese, Japanese or Korean takes two
 SPEED = 17.0  # cells a second that are read with ease
 LEAST = 1.0  # seconds that a cue stays, where there is room
 MOST = 7.0  # seconds
-PAUSE = 1.0  # seconds of silence that end a sentence
 
-SENTENCE_ENDS = ".?!…。？！؟۔।"  # noqa: RUF001
 CLAUSE_ENDS = ",;:、，；：،؛–—"  # noqa: RUF001
-CLOSING = "\"'»”’)]}」』）】》〉"  # noqa: RUF001
 # What no line begins with where words stand without spaces: marks, small kana, the long vowel.
 NEVER_FIRST = frozenset(
     SENTENCE_ENDS + CLAUSE_ENDS + CLOSING + "ーぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々"
@@ -110,11 +109,6 @@ def one_line(text: str) -> str:
 def joined(words: Sequence[Spoken]) -> str:
     """The text of some words that follow each other."""
     return "".join(word.glue + word.text for word in words)[len(words[0].glue) :] if words else ""
-
-
-def ends_with_any(text: str, marks: str) -> bool:
-    """Whether a word ends in one of the marks, or in one and closing quotes or brackets."""
-    return text.rstrip(CLOSING).endswith(tuple(marks))
 
 
 def apart(times: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
@@ -262,10 +256,10 @@ def _cost(before: Spoken, after: Spoken) -> tuple[float, float]:
         cost, held = PLAIN_BREAK, 0.0
         if after.glue and len(before.text) <= SHORT_WORD:
             cost += AFTER_SHORT_WORD
-    cost *= max(1.0 - pause / PAUSE, 0.0)
+    cost *= max(1.0 - pause / PAUSE_SECONDS, 0.0)
     if after.text[0] in NEVER_FIRST and not after.glue:
         cost += BEFORE_MARK
-    return cost, held + (HELD_PAUSE * pause if pause > PAUSE / 2 else 0.0)
+    return cost, held + (HELD_PAUSE * pause if pause > PAUSE_SECONDS / 2 else 0.0)
 
 
 def _best_breaks(row: _Row) -> list[tuple[int, int]]:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beam_asr import captions
-from beam_asr.captions import PAUSE, SENTENCE_ENDS, Spoken
+from beam_asr.captions import Spoken
 from beam_asr.export_names import Audio, audio_of, stem_of
+from beam_asr.tokens import PAUSE_SECONDS, SENTENCE_ENDS, ends_with_any
 
 Record = Mapping[str, Any]
 
@@ -197,8 +198,8 @@ def _sentences(words: Sequence[Spoken]) -> list[tuple[int, int, str]]:
     firsts = [0]
     for number in range(1, len(words)):
         before = words[number - 1]
-        full_stop = captions.ends_with_any(before.text, SENTENCE_ENDS)
-        if full_stop or words[number].start - before.end >= PAUSE:
+        full_stop = ends_with_any(before.text, SENTENCE_ENDS)
+        if full_stop or words[number].start - before.end >= PAUSE_SECONDS:
             firsts.append(number)
     parts = [words[first:end] for first, end in zip(firsts, [*firsts[1:], len(words)])]
     spans = captions.apart([(part[0].start, part[-1].end) for part in parts])

@@ -203,6 +203,7 @@ class ModelHost:
         self.default_batch_seconds = self._model.default_batch_seconds
         self.batch_overhead_seconds = self._model.batch_overhead_seconds
         self.longest_seconds = self._model.longest_seconds
+        self.segment_seconds = self._model.segment_seconds
         self.description = self._model.describe()
 
     def _call(self, function: Callable[[], Result]) -> Result:

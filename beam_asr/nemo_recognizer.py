@@ -19,7 +19,7 @@ from beam_asr import (
     hypotheses,
     model_errors,
 )
-from beam_asr.attention import Chunked, longest_seconds, use_local
+from beam_asr.attention import LONGEST_SECONDS, Chunked, segment_seconds, use_local
 from beam_asr.batch_budget import Budget, Trial
 from beam_asr.decoding_config import CONFIDENCE, TEXT_ALONE, Extras
 from beam_asr.decoding_graphs import DecodingGraphs
@@ -147,7 +147,11 @@ class NemoRecognizer:
 
     @property
     def longest_seconds(self) -> float:
-        return longest_seconds(self._model, self._attention)
+        return LONGEST_SECONDS[self._attention]
+
+    @property
+    def segment_seconds(self) -> float:
+        return segment_seconds(self._model, self._attention)
 
     @property
     def tells_times(self) -> bool:

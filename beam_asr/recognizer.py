@@ -46,7 +46,11 @@ class Recognizer(Protocol):
 
     @property
     def longest_seconds(self) -> float:
-        """Seconds of audio that it takes well in one piece."""
+        """Seconds of audio that it takes in one piece."""
+
+    @property
+    def segment_seconds(self) -> float:
+        """Seconds of the segments that longer audio is cut into, at most the above."""
 
     @property
     def tells_times(self) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 PAUSE_SECONDS = 1.0  # a sentence ends before one, whatever its last word
-SENTENCE_ENDS = tuple(".?!…。？！।")  # noqa: RUF001
-CLOSING = "\"'”’»)]」』"  # noqa: RUF001  (may follow the end of a sentence)
+SENTENCE_ENDS = ".?!…。？！؟۔।"  # noqa: RUF001
+CLOSING = "\"'»”’)]}」』）】》〉"  # noqa: RUF001  (may follow the end of a sentence)
 
 # Scripts written without spaces between words, as the characters' names begin with them.
 UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "HALFWIDTH K")
@@ -299,7 +299,7 @@ def sentences(words: Sequence[Word]) -> list[Sentence]:
         last = groups[-1][-1] if groups else None
         if (
             last is None
-            or last.text.rstrip(CLOSING).endswith(SENTENCE_ENDS)
+            or ends_with_any(last.text, SENTENCE_ENDS)
             or word.start - last.end >= PAUSE_SECONDS
         ):
             groups.append([])
@@ -312,6 +312,11 @@ def sentences(words: Sequence[Word]) -> list[Sentence]:
         )
         for group in groups
     ]
+
+
+def ends_with_any(text: str, marks: str) -> bool:
+    """Whether a word ends in one of the marks, or in one and closing quotes or brackets."""
+    return text.rstrip(CLOSING).endswith(tuple(marks))
 
 
 def monotone(tokens: Sequence[Token], earliest: float, latest: float) -> list[Token]:

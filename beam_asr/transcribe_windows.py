@@ -205,7 +205,7 @@ class TranscribeWindow(beam.DoFn):
         if self._writer is not None:
             self._writer.close_window()
         try:
-            row = self._settings.planner.plan(heard.clip, self._longest, heard.content)
+            row = self._settings.planner.plan(heard.clip, self._segment, heard.content)
         except Exception as error:
             if self._writer is not None:
                 self._writer.expect(heard.clip.row.id)
@@ -228,6 +228,11 @@ class TranscribeWindow(beam.DoFn):
             return LONGEST_SECONDS
         return self._settings.max_segment_seconds or self._host.longest_seconds
 
+    @property
+    def _segment(self) -> float:
+        """Seconds that a segment may have."""
+        return self._settings.max_segment_seconds or self._host.segment_seconds
+
     def _is_too_long(self, heard: Heard) -> bool:
         """Whether it is to be cut into segments."""
         is_long = isinstance(heard.waveform, TooLongAudioError) and heard.clip.piece is None
@@ -241,7 +246,7 @@ class TranscribeWindow(beam.DoFn):
         if self._is_too_long(heard):
             if self._writer is not None:
                 self._writer.forget(clip.row.id)
-            yield TaggedOutput("long", TooLong(clip, self._longest))
+            yield TaggedOutput("long", TooLong(clip, self._segment))
             return
         self._read_milliseconds.update(round(1000 * seconds))
         if isinstance(waveform, Exception):

@@ -15,18 +15,6 @@ if TYPE_CHECKING:
     from beam_asr.nemo_recognizer import Recognition
 
 DECIMALS = 3  # of a time in seconds, and of a confidence
-# What a transcript may hold besides its text and its row.
-FIELDS = (
-    "words",
-    "segments",
-    "chars",
-    "confidence",
-    "score",
-    "n_best",
-    "no_speech",
-    "segments_failed",
-    "exports",
-)
 
 
 class Asked(NamedTuple):

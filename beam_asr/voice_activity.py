@@ -39,6 +39,17 @@ _CHUNK_SAMPLES = _CHUNK_FRAMES * FRAME_SAMPLES
 _SECTION_CHUNKS = 8  # two minutes, 9 MB
 _WARM_FRAMES = 128  # 4 s
 
+# The network costs most of what planning does, so where pauses stand out it hears a part of a chunk
+# only: is there speech in it, what is not silent counts as speech.
+_SILENT_DB = 45.0  # below what is loud in a chunk; whispering is not
+_LOUD_PERCENT = 95
+_CLEAR_SHARE = 0.05  # of a chunk's frames must be silent
+_CLEARLY_DB = 6.0  # by so much, most of them
+_PROBE_FRAMES = 96  # 3 s, around the loudest frame
+_PROBE_WARM_FRAMES = 32
+_PROBE_SPEECH = 0.5
+_PROBE_SPEECH_FRAMES = 10  # a syllable or two
+
 # Below some -50 dBFS the network misses speech, so a chunk that is quieter is made louder. Noise
 # does not become speech by that.
 _LOUD_ENOUGH_DB = -30.0  # of the loudest frame of a chunk
@@ -98,7 +109,7 @@ class Detector:
         self._levels: list[np.ndarray] = []
         self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
         self._warm: np.ndarray | None = None
-        self._section: list[np.ndarray] = []
+        self._section: list[_Chunk] = []
         self._sections: list[Future[np.ndarray]] = []
 
     def add(self, block: np.ndarray) -> None:
@@ -132,7 +143,7 @@ class Detector:
         level = _level(frames, count)
         self._levels.append(level)
         if self._session is not None:
-            self._section.append(self._inputs(frames, level))
+            self._section.append(_Chunk(self._inputs(frames, level), level))
             if len(self._section) == _SECTION_CHUNKS:
                 self._listen(self._session)
 
@@ -142,7 +153,7 @@ class Detector:
             return
         chunks, self._section = self._section, []
         task = functools.partial(_probabilities, session, chunks, self._warm)
-        self._warm = chunks[-1][-_WARM_FRAMES:]
+        self._warm = chunks[-1].inputs[-_WARM_FRAMES:]
         self._sections.append(_listeners().submit(task))
         if len(self._sections) > _THREADS:
             self._sections[-_THREADS - 1].result()  # so that the samples held are bounded
@@ -157,16 +168,55 @@ class Detector:
         return inputs
 
 
-def _probabilities(session: Any, chunks: list[np.ndarray], warm: np.ndarray | None) -> np.ndarray:
-    """Of a section's frames; ``warm`` are frames before it."""
-    hidden, cell = np.zeros(_STATE_SHAPE, np.float32), np.zeros(_STATE_SHAPE, np.float32)
+class _Chunk(NamedTuple):
+    """What the network takes of a chunk, and its frames' levels in dBFS."""
+
+    inputs: np.ndarray
+    level: np.ndarray
+
+
+def _probabilities(session: Any, chunks: list[_Chunk], warm: np.ndarray | None) -> np.ndarray:
+    """Of a section's frames; ``warm`` are inputs before it."""
+    memory: _Memory | None = None
     found = []
-    for inputs in chunks if warm is None else [warm, *chunks]:
-        probabilities, hidden, cell = session.run(
-            ["speech_probs", "hn", "cn"], {"input": inputs, "h": hidden, "c": cell}
-        )
-        found.append(np.asarray(probabilities, np.float32).reshape(-1))
-    return np.concatenate(found if warm is None else found[1:])
+    for chunk in chunks:
+        probabilities = _of_clear_chunk(session, chunk)
+        if probabilities is not None:
+            memory = None
+        else:
+            if memory is None:
+                _, memory = _hear(session, chunk.inputs[:0] if warm is None else warm, _NO_MEMORY)
+            probabilities, memory = _hear(session, chunk.inputs, memory)
+        found.append(probabilities)
+        warm = chunk.inputs[-_WARM_FRAMES:]
+    return np.concatenate(found)
+
+
+def _of_clear_chunk(session: Any, chunk: _Chunk) -> np.ndarray | None:
+    """1 where a frame is not silent, of a chunk with pauses that stand out and with speech."""
+    least = np.percentile(chunk.level, _LOUD_PERCENT) - _SILENT_DB
+    sounds = chunk.level >= least
+    if np.mean(~sounds) < _CLEAR_SHARE or np.median(chunk.level[~sounds]) > least - _CLEARLY_DB:
+        return None
+    first = max(0, int(chunk.level.argmax()) - _PROBE_FRAMES // 2 - _PROBE_WARM_FRAMES)
+    probe = chunk.inputs[first : first + _PROBE_WARM_FRAMES + _PROBE_FRAMES]
+    heard, _ = _hear(session, probe, _NO_MEMORY)
+    speech = heard[min(first, _PROBE_WARM_FRAMES) :] >= _PROBE_SPEECH
+    return sounds.astype(np.float32) if speech.sum() >= _PROBE_SPEECH_FRAMES else None
+
+
+_Memory = tuple[np.ndarray, np.ndarray]
+_NO_MEMORY = (np.zeros(_STATE_SHAPE, np.float32), np.zeros(_STATE_SHAPE, np.float32))
+
+
+def _hear(session: Any, inputs: np.ndarray, memory: _Memory) -> tuple[np.ndarray, _Memory]:
+    """The probabilities of frames, after others that left the network with a memory."""
+    if not len(inputs):
+        return np.empty(0, np.float32), memory
+    probabilities, hidden, cell = session.run(
+        ["speech_probs", "hn", "cn"], {"input": inputs, "h": memory[0], "c": memory[1]}
+    )
+    return np.asarray(probabilities, np.float32).reshape(-1), (hidden, cell)
 
 
 def _level(frames: np.ndarray, samples: int) -> np.ndarray:

@@ -42,7 +42,7 @@ class FreeRecognizer:
 
     sample_rate = RATE
     default_batch_seconds = nemo_recognizer.CPU_BATCH_SECONDS
-    longest_seconds = 40.0
+    longest_seconds = segment_seconds = 40.0
     batch_overhead_seconds = nemo_recognizer.CPU_OVERHEAD_SECONDS
 
     def warm_up(self, batch_size: int) -> None:

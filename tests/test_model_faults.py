@@ -317,7 +317,7 @@ HOST = """
 
     class Model:
         sample_rate, default_batch_seconds, batch_overhead_seconds = 10, 40.0, 2.0
-        longest_seconds = 40.0
+        longest_seconds = segment_seconds = 40.0
 
         def warm_up(self, batch_size):
             self.work("warm up")

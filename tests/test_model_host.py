@@ -20,7 +20,7 @@ class Notes:
     """A recognizer that notes what it is asked to do; its waveforms hold their own name."""
 
     sample_rate = 10
-    default_batch_seconds = longest_seconds = 40.0
+    default_batch_seconds = longest_seconds = segment_seconds = 40.0
     batch_overhead_seconds = 2.0
 
     def __init__(self):
@@ -260,7 +260,7 @@ RATE = 10
 class Memory(Notes):
     """A model whose device holds so many padded seconds, and 20 times as many of one clip."""
 
-    default_batch_seconds = longest_seconds = 400.0
+    default_batch_seconds = longest_seconds = segment_seconds = 400.0
     batch_overhead_seconds = float("inf")  # batches are filled as far as they go
 
     def __init__(self, holds):

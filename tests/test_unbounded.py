@@ -428,7 +428,7 @@ class Loudness:
     """A recognizer that says how loud a clip is, so that a text tells which clip it is of."""
 
     sample_rate = RATE
-    default_batch_seconds = longest_seconds = 40.0
+    default_batch_seconds = longest_seconds = segment_seconds = 40.0
     batch_overhead_seconds = 2.0
 
     def warm_up(self, batch_size):

@@ -83,18 +83,40 @@ def test_a_callers_block_may_be_used_again(speech):
     np.testing.assert_array_equal(detector.finish().speech, whole.speech)
 
 
-def test_the_probabilities_are_those_of_the_network_that_goes_frame_by_frame(speech):
-    """The package's stock model, which does not share its file."""
+def by_stock_network(audio: np.ndarray) -> list[float]:
+    """The probabilities of the package's stock model, which does not share its file."""
     folder = Path(importlib.util.find_spec("silero_vad").submodule_search_locations[0])
     stock = onnxruntime.InferenceSession(str(folder / "data" / "silero_vad_16k_op15.onnx"))
     state, expected = np.zeros((2, 1, 128), np.float32), []
-    audio = np.pad(speech, (64, -len(speech) % FRAME_SAMPLES))
+    audio = np.pad(audio, (64, -len(audio) % FRAME_SAMPLES))
     for start in range(0, len(audio) - 64, FRAME_SAMPLES):
         frame = audio[None, start : start + 64 + FRAME_SAMPLES]
         inputs = {"input": frame, "state": state, "sr": np.array(RATE)}
         probability, state = stock.run(None, inputs)
         expected.append(probability.item())
-    np.testing.assert_allclose(activity(speech).speech, expected, atol=1e-4)
+    return expected
+
+
+def test_in_noise_the_probabilities_are_those_of_the_network_that_goes_frame_by_frame(speech):
+    noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+    noisy = speech + 0.003 * noise
+    np.testing.assert_allclose(activity(noisy).speech, by_stock_network(noisy), atol=1e-4)
+
+
+def test_where_pauses_stand_out_all_that_the_network_hears_is_speech(speech):
+    """There it is asked about a part alone."""
+    found = activity(speech).speech
+    heard = np.array(by_stock_network(speech)) >= 0.5
+    assert set(np.unique(found)) == {0.0, 1.0}
+    assert np.mean(found == 0) > 0.05
+    assert np.mean(found[heard]) > 0.97  # the network notices a pause late
+
+
+def test_sounds_that_are_no_speech_are_none_where_pauses_stand_out_either():
+    times = np.arange(32 * RATE) / RATE
+    notes = 0.3 * np.sin(2 * np.pi * 440 * 2 ** (times // 0.5 % 12 / 12) * times)
+    notes *= times % 0.5 < 0.4
+    assert np.mean(activity(notes.astype(np.float32)).speech >= 0.5) < 0.02
 
 
 @pytest.mark.parametrize("decibels", [-40, -60])
