@@ -45,8 +45,8 @@ _SILENT_DB = 45.0  # below what is loud in a chunk; whispering is not
 _LOUD_PERCENT = 95
 _CLEAR_SHARE = 0.05  # of a chunk's frames must be silent
 _CLEARLY_DB = 6.0  # by so much, most of them
-_PROBE_FRAMES = 96  # 3 s, around the loudest frame
-_PROBE_WARM_FRAMES = 32
+_PROBE_FRAMES = 48  # 1.5 s, around the loudest frame
+_PROBE_WARM_FRAMES = 16
 _PROBE_SPEECH = 0.5
 _PROBE_SPEECH_FRAMES = 10  # a syllable or two
 

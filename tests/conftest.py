@@ -73,9 +73,10 @@ def read_records(folder: Path, kind: str) -> list[dict]:
 
 
 def journaled(out: Path) -> set[str]:
-    """The ids of the rows whose outcome is in the journal."""
+    """The ids of the rows whose outcome is in the journal, in files that are whole."""
     kept = Journal(str(out), Storage())
-    return {each.row_id for name in kept.names() for each in kept.read(name) if each.recognition}
+    names = [name for name in kept.names() if name.endswith(".jsonl")]
+    return {each.row_id for name in names for each in kept.read(name) if each.recognition}
 
 
 def transcripts_of(manifest: Path, model: Path, out: Path) -> list[dict]:
