@@ -379,7 +379,7 @@ def _too_long(source: Source, decoder: "_Decoder", frames: int, most: float) -> 
     return TooLongAudioError(
         f"{source.shown}: holds at least {seconds:.0f} s ({seconds / 3600:.1f} h) of audio to "
         f"read, and one clip may hold {most_seconds:.0f} s ({most_seconds / 3600:.1f} h) at most. "
-        "Choose parts of it by offset and duration, each in a row of its own."
+        "Leave --segmentation=none out, or choose parts of it by offset and duration."
     )
 
 

@@ -46,7 +46,9 @@ class ClipTooLongError(ModelError):
             less_precision: whether the model could take less memory with rounded weights.
         """
         of_memory = "" if memory is None else f" of {memory / 2**30:.1f} GiB"
-        remedies = "Cut it into several rows by offset and duration, or give the worker more memory"
+        remedies = (
+            "Give a smaller --max_segment_seconds, with which it is cut, or the worker more memory"
+        )
         if less_precision:
             remedies += ", or choose --precision=bf16"
         error = cls(
