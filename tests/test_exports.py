@@ -30,7 +30,8 @@ from beam_asr.export_names import name_of
 from beam_asr.exports import FORMATS, TIMED, render
 from beam_asr.storage import Storage
 from beam_asr.write_exports import WriteExports, delete_stale
-from tests.conftest import REPOSITORY
+from beam_asr.write_manifest import WriteManifest
+from tests.conftest import REPOSITORY, read_records
 
 TEXTS = {
     "english": "Well, this is a test. It has two sentences, and the second one is longer.",
@@ -486,3 +487,41 @@ def test_the_files_of_an_earlier_run_go_and_nobody_elses(tmp_path):
     delete_stale(Storage(), str(tmp_path))
     assert written(tmp_path) == {"txt/mine.txt"}
     assert not (tmp_path / "srt").exists()
+
+
+def test_the_files_of_a_window_are_in_its_folder_and_its_records_name_them(tmp_path):
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        (
+            pipeline
+            | beam.Create(range(4))
+            | beam.Map(lambda n: TimestampedValue(record_of(f"x{n}", audio_filepath=f"/{n}"), n))
+            | beam.WindowInto(FixedWindows(2))
+            | WriteManifest(str(tmp_path / "out"), formats=["txt", "srt"])
+        )
+    folders = sorted((tmp_path / "out").iterdir())
+    assert len(folders) == 2
+    found = set()
+    for folder in folders:
+        assert (folder / "_SUCCESS").exists()
+        for record in read_records(folder, "transcripts"):
+            assert (folder / record["exports"]["txt"]).read_text() == f"{record['pred_text']}\n"
+            assert (folder / record["exports"]["srt"]).exists()
+            found.add(record["pred_text"])
+    assert found == {"x0", "x1", "x2", "x3"}
+
+
+def test_a_rerun_replaces_the_files_of_the_run_before(tmp_path):
+    for text in ("before", "after"):
+        with beam.Pipeline(runner="FnApiRunner") as pipeline:
+            (
+                pipeline
+                | beam.Create([record_of(text, audio_filepath=f"{text}.wav")])
+                | WriteManifest(str(tmp_path / "out"), overwrite=True, formats=["txt"])
+            )
+    (left,) = (tmp_path / "out" / "txt").iterdir()
+    assert left.read_text() == "after\n"
+
+
+def test_an_unknown_format_is_refused_when_the_graph_is_built(tmp_path):
+    with pytest.raises(ValueError, match=r"formats has 'ass', which is none of srt"):
+        WriteManifest(str(tmp_path), formats=["ass"])
