@@ -150,10 +150,10 @@ def _together(row: LongRow, ended: list[SegmentOutcome]) -> dict[str, Any]:
     if stitched.tokens is not None:
         made["timed"] = all(each.get("timed", True) for _, each in heard)
         made["tokens"] = [list(token) for token in stitched.tokens]
-    if heard and all("n_best" in each for _, each in heard):
-        made["score"] = sum(each["score"] for _, each in heard)
+    if any("n_best" in each for _, each in heard):  # a quiet segment has none
+        made["score"] = sum(each.get("score", 0.0) for _, each in heard)
         if stitched.text == " ".join(filter(None, (each["text"] for _, each in heard))):
-            made["n_best"] = _best_of([each["n_best"] for _, each in heard])
+            made["n_best"] = _best_of([each.get("n_best", [["", 0.0]]) for _, each in heard])
         else:  # of segments that overlap, only the best are stitched
             made["n_best"] = [[stitched.text, made["score"]]]
     return made

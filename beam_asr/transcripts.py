@@ -65,6 +65,7 @@ def kept(
         )
         if timed:
             found = sound_edges.refine(found, waveform, sample_rate)
+            found = tokens.monotone(found, 0.0, len(waveform) / sample_rate)
         fields["timed"] = timed
         fields["tokens"] = [
             [

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from apache_beam.testing.util import assert_that, equal_to
 
+from beam_asr import transcripts
 from beam_asr.long_rows import LongRow, SegmentOutcome, stretches
 from beam_asr.manifest import Clip, Row
 from beam_asr.outcome import Outcome
@@ -88,6 +89,16 @@ def test_the_best_texts_of_segments_make_those_of_the_row():
         {"text": "first last", "score": -3.0},
         {"text": "first? last", "score": -4.5},
     ]
+
+
+def test_a_quiet_segment_takes_nothing_from_the_others():
+    row = LONG._replace(segments=(SEGMENTS[0], SEGMENTS[1], SEGMENTS[3]))
+    quiet = SegmentOutcome(1, Outcome("g.0/1", transcripts.nothing()))
+    last = heard(2, "last", (141.0, 141.5))
+    (record,) = stitched([OUTCOMES[1], quiet, last], row=row)["transcripts"]
+    assert record["said"] == "first last"
+    assert record["n_best"][0] == {"text": "first last", "score": -4.0}
+    assert "no_speech" not in record
 
 
 @pytest.mark.parametrize("keep", [False, True])
