@@ -41,6 +41,7 @@ _WARM_FRAMES = 128  # 4 s
 
 # The network costs most of what planning does, so where pauses stand out it hears a part of a chunk
 # only: is there speech in it, what is not silent counts as speech.
+_NOTHING_DB = -90.0  # the last bit of 16
 _SILENT_DB = 45.0  # below what is loud in a chunk; whispering is not
 _LOUD_PERCENT = 95
 _CLEAR_SHARE = 0.05  # of a chunk's frames must be silent
@@ -193,7 +194,12 @@ def _probabilities(session: Any, chunks: list[_Chunk], warm: np.ndarray | None) 
 
 
 def _of_clear_chunk(session: Any, chunk: _Chunk) -> np.ndarray | None:
-    """1 where a frame is not silent, of a chunk with pauses that stand out and with speech."""
+    """1 where a frame is not silent, of a chunk with pauses that stand out and with speech.
+
+    Of a chunk that holds nothing, 0; of any other None, and the network is to hear it all.
+    """
+    if chunk.level.max() <= _NOTHING_DB:
+        return np.zeros(len(chunk.level), np.float32)
     least = np.percentile(chunk.level, _LOUD_PERCENT) - _SILENT_DB
     sounds = chunk.level >= least
     if np.mean(~sounds) < _CLEAR_SHARE or np.median(chunk.level[~sounds]) > least - _CLEARLY_DB:

@@ -196,3 +196,15 @@ def test_neither_torch_nor_beam_is_imported():
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
     assert not run.stderr
+
+
+def test_digital_silence_need_not_be_heard(monkeypatch):
+    """Hours of it are a small file."""
+    heard = []
+    monkeypatch.setattr(voice_activity, "_hear", lambda *_: heard.append(1))
+    noise = np.random.default_rng(0).standard_normal(40 * RATE).astype(np.float32)
+    found = activity(1e-5 * noise + np.float32(0.001))  # with an offset, as of a microphone
+    assert found.detector == "silero"
+    assert not found.speech.any()
+    assert len(found.speech) == 40 * RATE // FRAME_SAMPLES
+    assert not heard

@@ -118,7 +118,8 @@ def test_rows(on, corpus, expected, passes, tmp_path):
     flags = ["--num_shards=3", "--compression=gzip", f"--output={out}", *ASKED]
     ended = on.run(f"--input={manifest}", f"--model_name={model}", *flags)
     assert ended.status == 0, ended.said
-    assert ended.said.splitlines()[-1].startswith("49 rows: 45 transcribed, 4 failed"), ended.said
+    # Not always the last line: Prism may still say that it is done.
+    assert re.search("^49 rows: 45 transcribed, 4 failed", ended.said, re.MULTILINE), ended.said
     assert (out / "_SUCCESS").exists()
     assert not (out / "_journal").exists()
     assert records(out) == expected
