@@ -217,7 +217,7 @@ def _end_of_row(row: Row) -> Hashable:
         place = _place(error)
         assert record["error"]["message"].startswith(f"{row.manifest}:{row.line_number}: ")
     else:
-        record = _deeper(RUNNER_FRAMES, partial(manifest.transcript, row, "pred_text", "Grüße"))
+        record = _deeper(RUNNER_FRAMES, partial(manifest.transcript, row, {"pred_text": "Grüße"}))
         place = ()
     line = _deeper(RUNNER_FRAMES, partial(output.encode, record))
     assert line.count(b"\n") == 1
