@@ -27,7 +27,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=["beam_asr"],
-    package_data={"beam_asr": ["py.typed"]},
+    package_data={"beam_asr": ["py.typed", "yaml_provider.yaml"]},
     python_requires=">=3.10",
     install_requires=requirements("requirements.in"),
     extras_require={

@@ -31,6 +31,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_asr import families
+from beam_asr.prompts import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -148,10 +149,12 @@ class Chunked:
         self._left, self._chunk, _ = frames
         self._window = sum(frames) * self._frame
 
-    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def encode(
+        self, signal: torch.Tensor, lengths: torch.Tensor, prompt: Prompt = NO_PROMPT
+    ) -> tuple[torch.Tensor, ...]:
         """As that of the family, with windows of all the clips together in passes."""
         if signal.shape[1] <= self._window:
-            return self._family.encode(signal, lengths)
+            return self._family.encode(signal, lengths, prompt)
         clips = [self._windows(clip, samples) for clip, samples in enumerate(lengths.tolist())]
         windows = sorted((each for clip in clips for each in clip), key=lambda each: -each.samples)
         most_frames = max(clip[-1].end for clip in clips)
@@ -160,7 +163,7 @@ class Chunked:
         while windows:
             count = max(1, int(self.pass_seconds * self._rate) // windows[0].samples)
             batch, windows = windows[:count], windows[count:]
-            states, frames = self._encode_windows(signal, lengths, batch)
+            states, frames = self._encode_windows(signal, lengths, batch, prompt)
             if joined is None:
                 shape = list(states.shape)
                 shape[0], shape[self._time] = len(clips), most_frames
@@ -196,7 +199,11 @@ class Chunked:
         return windows
 
     def _encode_windows(
-        self, signal: torch.Tensor, lengths: torch.Tensor, windows: list[_Window]
+        self,
+        signal: torch.Tensor,
+        lengths: torch.Tensor,
+        windows: list[_Window],
+        prompt: Prompt,
     ) -> tuple[torch.Tensor, ...]:
         import torch
 
@@ -208,7 +215,7 @@ class Chunked:
             start = window.start * self._frame
             row[: window.samples] = signal[window.clip, start : start + window.samples]
         taken = torch.tensor([window.samples for window in windows])
-        return self._family.encode(batch, taken.to(lengths))
+        return self._family.encode(batch, taken.to(lengths), prompt)
 
     def _join(self, joined: torch.Tensor, window: _Window, states: torch.Tensor) -> None:
         """Puts a window's own frames into their places of the clip's."""

@@ -29,6 +29,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from beam_asr.audio_checks import AudioChecks
 from beam_asr.audio_errors import (
     AudioAccessError,
     AudioError,
@@ -102,6 +103,7 @@ def read_audio(
     content: bytes | None = None,
     most_seconds: float = LONGEST_SECONDS,
     silence_allowed: bool = False,
+    checks: AudioChecks | None = None,
 ) -> np.ndarray:
     """Reads a clip, or a range of it, as mono samples.
 
@@ -124,6 +126,7 @@ def read_audio(
       most_seconds: the most audio to read; a clip or range that holds more is refused as soon as
         that is known, from its header or while it is decoded.
       silence_allowed: whether all samples may be exactly zero.
+      checks: what the file's own rate and channels must be.
 
     Returns:
       float32 array of shape (samples,), full scale ±1; not clipped, so float files may exceed it.
@@ -144,6 +147,7 @@ def read_audio(
         deadline=deadline,
         content=content,
         most_seconds=most_seconds,
+        checks=checks,
     ):
         heard = heard or bool(block.any())
         samples.add(block)
@@ -173,6 +177,7 @@ def stream_audio(
     deadline: float | None = None,
     content: bytes | None = None,
     most_seconds: float = math.inf,
+    checks: AudioChecks | None = None,
 ) -> Iterator[np.ndarray]:
     """As `read_audio`, block by block: only a block is held. Silence is not refused.
 
@@ -188,6 +193,8 @@ def stream_audio(
     else:
         opened = open_bytes(path, storage, deadline, _HEADER_BYTES if offset else None)
     with opened as source, _open_decoder(source) as decoder:
+        if checks is not None:
+            checks.check_file(source.shown, decoder.rate, decoder.channels)
         if channel is not None and not 0 <= channel < decoder.channels:
             raise ChannelError(
                 f"{source.shown}: has no channel {channel}; it has {decoder.channels}, counted "

@@ -63,3 +63,19 @@ class OffsetBeyondEndError(AudioError, IndexError):
 
 class ChannelError(AudioError, IndexError):
     """The file lacks the chosen channel."""
+
+
+class BelowMinDurationError(AudioError):
+    """The audio is shorter than was asked for."""
+
+
+class AboveMaxDurationError(AudioError):
+    """The audio is longer than was asked for."""
+
+
+class SampleRateError(AudioError):
+    """The file has another sample rate than was asked for."""
+
+
+class ChannelCountError(AudioError):
+    """The file has more or fewer channels than was asked for."""

@@ -14,6 +14,7 @@ from beam_asr.manifest import Clip
 from beam_asr.model_errors import ModelError
 from beam_asr.model_host import ModelHost, Pass
 from beam_asr.nemo_recognizer import Recognition, seconds_taken
+from beam_asr.prompts import NO_PROMPT, Prompt
 
 FIRST_SECONDS = 80  # of audio: the model shall not wait for more before it begins
 MOST_SECONDS = 20 * 60  # that wait: 77 MB at 16 kHz
@@ -64,6 +65,7 @@ class _Waiting(NamedTuple):
     waveform: np.ndarray
     seconds: float
     place: float
+    prompt: Prompt
 
 
 class _Given(NamedTuple):
@@ -73,6 +75,7 @@ class _Given(NamedTuple):
     waveforms: list[np.ndarray]
     padded_seconds: float
     done: Future[Pass]
+    prompt: Prompt
 
 
 class Backlog:
@@ -102,12 +105,15 @@ class Backlog:
         self._enough: float = FIRST_SECONDS
         self._given: list[_Given] = []
 
-    def add(self, clip: Clip, waveform: np.ndarray) -> Iterator[Batch]:
-        """Takes in a clip; gives the batches that are done, if it is time to look."""
+    def add(self, clip: Clip, waveform: np.ndarray, prompt: Prompt = NO_PROMPT) -> Iterator[Batch]:
+        """Takes in a clip; gives the batches that are done, if it is time to look.
+
+        Clips with different prompts are in different batches.
+        """
         seconds = seconds_taken(waveform, self._host.sample_rate)
         self._added += seconds
         self._seconds += seconds
-        self._waiting.append(_Waiting(clip, waveform, seconds, self._added))
+        self._waiting.append(_Waiting(clip, waveform, seconds, self._added, prompt))
         before: list[_Given] = []
         if self._seconds >= min(self._enough, self._most):
             self._enough = min(self._enough, self._most) * GROWTH
@@ -134,7 +140,13 @@ class Backlog:
         latest = self._added - MOST_WAIT * self._most
         overdue = {index for index, each in enumerate(self._waiting) if each.place < latest}
         plan = batching.plan_cheapest(
-            taken, share, self._budget, self._batch_size, self._host.batch_overhead_seconds, overdue
+            taken,
+            share,
+            self._budget,
+            self._batch_size,
+            self._host.batch_overhead_seconds,
+            overdue,
+            [each.prompt for each in self._waiting],
         )
         given = [self._submit([self._waiting[index] for index in indices]) for indices in plan]
         gone = {index for indices in plan for index in indices}
@@ -144,9 +156,10 @@ class Backlog:
 
     def _submit(self, batch: list[_Waiting]) -> _Given:
         clips, waveforms = [each.clip for each in batch], [each.waveform for each in batch]
-        done = self._host.submit(waveforms, self._began, [clip.audio for clip in clips])
+        names, prompt = [clip.audio for clip in clips], batch[0].prompt
+        done = self._host.submit(waveforms, self._began, names, prompt)
         padded = batching.padded_seconds([each.seconds for each in batch])
-        return _Given(clips, waveforms, padded, done)
+        return _Given(clips, waveforms, padded, done, prompt)
 
     def _take(self, given: _Given) -> Batch:
         passes: list[Pass] = []
@@ -157,7 +170,7 @@ class Backlog:
             if not whole:
                 waveforms = [given.waveforms[index] for index in indices]
                 names = [given.clips[index].audio for index in indices]
-                done = self._host.submit(waveforms, time.monotonic(), names)
+                done = self._host.submit(waveforms, time.monotonic(), names, given.prompt)
             passes.append(done.result())
             return passes[-1].results
 

@@ -10,7 +10,7 @@ limits are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
@@ -69,6 +69,7 @@ def plan_cheapest(
     batch_size: int,
     overhead_seconds: float = math.inf,
     overdue: Collection[int] = (),
+    kinds: Sequence[Hashable] | None = None,
 ) -> list[list[int]]:
     """The batches of a plan that cost least for the audio they hold, until they hold a share of it.
 
@@ -78,11 +79,21 @@ def plan_cheapest(
         share: of all seconds, above 0; 1 is the whole plan. At least one batch is given, if there
             are clips.
         overdue: clips whose batches are given in any case, and before all others.
+        kinds: of the clips; those of different kinds are in different batches.
 
     Returns:
         As ``plan_batches``, which has the other arguments too.
     """
-    plan = plan_batches(seconds, max_batch_seconds, batch_size, overhead_seconds)
+    alike: dict[Hashable, list[int]] = {}
+    for index in range(len(seconds)):
+        alike.setdefault(None if kinds is None else kinds[index], []).append(index)
+    plan = [
+        [indices[place] for place in batch]
+        for indices in alike.values()
+        for batch in plan_batches(
+            [seconds[index] for index in indices], max_batch_seconds, batch_size, overhead_seconds
+        )
+    ]
     held = [sum(seconds[index] for index in batch) for batch in plan]
     costs = [
         (padded_seconds([seconds[index] for index in batch]) + overhead_seconds) / audio

@@ -117,7 +117,10 @@ def last_line(storage: Storage, folder: str) -> str:
         summary = json.load(file)
     failed = summary["failed"]
     where = f" (see {join(folder, output.FAILURES)}-*)" if failed else ""
+    filtered = summary.get("filtered", 0)  # of an older release
+    apart = f", {filtered} filtered (see {join(folder, output.FILTERED)}-*)" if filtered else ""
     return (
-        f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed{where}; "
+        f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed{where}"
+        f"{apart}; "
         f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"
     )

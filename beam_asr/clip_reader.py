@@ -13,6 +13,7 @@ import numpy as np
 
 from beam_asr import audio, read_pool
 from beam_asr.audio import LONGEST_SECONDS
+from beam_asr.audio_checks import NO_CHECKS, AudioChecks
 from beam_asr.audio_errors import AudioMemoryError, AudioTimeoutError, TooLongAudioError
 from beam_asr.audio_source import shown
 from beam_asr.long_rows import Stretch
@@ -67,12 +68,14 @@ class ClipReader:
         channel: the channel to take where a row names none, from 0; None averages them.
         timeout_seconds: how long a file may take, and as long again for each further hour of audio.
         concurrency: most files that are read at one time in a process.
+        checks: what a row's audio must be like.
     """
 
     storage: Storage
     channel: int | None
     timeout_seconds: float
     concurrency: int
+    checks: AudioChecks = NO_CHECKS
 
     def read(
         self, items: Iterable[Clip | Stretch], sample_rate: int, longest: float = LONGEST_SECONDS
@@ -189,7 +192,10 @@ class ClipReader:
     def _read(
         self, clip: Clip, content: bytes | None, sample_rate: int, longest: float
     ) -> np.ndarray:
-        return audio.read_audio(
+        whole = clip.piece is None
+        if whole and clip.duration is not None:
+            self.checks.check_duration(shown(clip.audio), clip.duration)
+        waveform = audio.read_audio(
             clip.audio,
             sample_rate=sample_rate,
             offset=clip.offset,
@@ -199,8 +205,12 @@ class ClipReader:
             deadline=time.monotonic() + self._time_limit(clip, longest),
             content=content,
             most_seconds=longest if clip.duration is None else LONGEST_SECONDS,
-            silence_allowed=clip.piece is not None,  # of a longer recording
+            silence_allowed=not whole,  # of a longer recording
+            checks=self.checks,
         )
+        if whole:
+            self.checks.check_duration(shown(clip.audio), len(waveform) / sample_rate)
+        return waveform
 
 
 def _too_long(clip: Clip, limit: float) -> TooLongAudioError:

@@ -22,10 +22,26 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
+from beam_asr.resources import Resources
+
 ONE_PROCESS = "no_use_multiple_sdk_containers"
 MANY_PROCESSES = "use_multiple_sdk_containers"
 WORKER_ACCELERATOR = "worker_accelerator="
 SHARE_GPU = "use_nvidia_mps"
+
+# Of the GPUs that Dataflow has, by its names for them: Compute Engine's page on GPU machine types.
+GPU_MEMORY_GB = {
+    "nvidia-tesla-p4": 8,
+    "nvidia-tesla-p100": 16,
+    "nvidia-tesla-t4": 16,
+    "nvidia-tesla-v100": 16,
+    "nvidia-l4": 24,
+    "nvidia-tesla-a100": 40,
+    "nvidia-a100-80gb": 80,
+    "nvidia-h100-80gb": 80,
+    "nvidia-h100-mega-80gb": 80,
+    "nvidia-rtx-pro-6000": 96,
+}
 
 # Of the bundles that a process works on at a time. The end of one waits for the model's last
 # results, during which another one keeps the GPU busy. Each may hold an hour of waveforms, some
@@ -70,13 +86,13 @@ def address(result: Any, beam_options: PipelineOptions) -> str | None:
     )
 
 
-def settle(beam_options: PipelineOptions, accelerator: str | None, model_copies: int) -> None:
+def settle(beam_options: PipelineOptions, accelerator: str | None, resources: Resources) -> None:
     """Completes Beam's options for Dataflow; those of other runners stay as they are.
 
     Args:
         beam_options: changed in place.
         accelerator: the GPU of the model's step alone, as ``type:nvidia-l4;count:1;...``.
-        model_copies: processes that share a GPU, each with a model of its own.
+        resources: what a worker may use of its machine.
 
     Raises:
         ValueError: the options do not go together; it says which, and what to do.
@@ -90,11 +106,16 @@ def settle(beam_options: PipelineOptions, accelerator: str | None, model_copies:
             )
         return
     _check_accelerators(beam_options, accelerator)
-    if model_copies > 1:
-        _check_copies(beam_options, accelerator, model_copies)
+    _check_cards(beam_options, accelerator, resources)
+    if resources.copies > 1:
+        _check_copies(beam_options, accelerator, resources)
         _share_worker_accelerator(beam_options)
+    if resources.processes > 1:
+        _check_processes(beam_options, accelerator, resources)
+    if resources.cpus is not None:
+        _check_cpus(beam_options, accelerator, resources)
     debug = beam_options.view_as(DebugOptions)
-    if model_copies > 1:
+    if resources.processes > 1:
         debug.add_experiment(MANY_PROCESSES)
     elif MANY_PROCESSES not in (debug.experiments or []):
         debug.add_experiment(ONE_PROCESS)
@@ -156,35 +177,102 @@ def _check_accelerators(beam_options: PipelineOptions, accelerator: str | None) 
         raise ValueError(f"{asked} asks for a GPU, and --flexrs_goal={goal} has none: choose one")
 
 
-def _check_copies(
-    beam_options: PipelineOptions, accelerator: str | None, model_copies: int
+def _check_cards(
+    beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
-    """Refuses copies that would not be what Dataflow starts: one process for each vCPU."""
-    asked = f"--model_copies={model_copies}"
-    if ONE_PROCESS in _experiments(beam_options):
+    """Refuses GPUs, and parts of their memory, that are not those the workers are to have."""
+    asked = resources.asked_gpu
+    if not asked:
+        return
+    specs = [accelerator] if accelerator else _worker_accelerators(beam_options)
+    if not specs:
         raise ValueError(
-            f"{asked} needs a process for each, and the experiment {ONE_PROCESS} allows one: "
-            "leave one of them out"
+            f"{asked} needs workers with a GPU, of a type that only you can choose: give it by "
+            f"--accelerator, as type:nvidia-l4;count:{resources.cards};install-nvidia-driver"
         )
+    spec = specs[0]
+    if resources.gpus is not None and _count(spec) != resources.cards:
+        raise ValueError(
+            f"--gpus={resources.gpus:g} uses {resources.cards} of a worker's GPUs, and {spec} "
+            f"gives it {_count(spec)}: make them the same"
+        )
+    gpu = re.search(r"\btype:([a-z0-9-]+)", spec)
+    memory = GPU_MEMORY_GB.get(gpu[1]) if gpu else None
+    part = resources.gpu_memory_gb
+    if gpu and memory is not None and part is not None and part * resources.copies > memory:
+        shared = f" for each of {resources.copies} processes" if resources.copies > 1 else ""
+        raise ValueError(
+            f"--gpu_memory_gb={part:g}{shared} is more than the {memory} GB of a {gpu[1]}: give "
+            "less, or another GPU"
+        )
+
+
+def _count(spec: str) -> int:
+    """The GPUs that a worker is to have."""
+    count = re.search(r"\bcount:(\d+)", spec)
+    return int(count[1]) if count else 1
+
+
+def _check_copies(
+    beam_options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
+    """Refuses copies on one GPU where Dataflow has not the MPS by which they share it."""
+    asked = resources.asked_processes
     prime = "enable_prime"
     if prime in _services(beam_options) or prime in _experiments(beam_options):
         raise ValueError(
             f"{asked} needs NVIDIA's MPS, which {prime} has not: leave one of them out"
         )
     for spec in [accelerator] if accelerator else _worker_accelerators(beam_options):
-        count = re.search(r"\bcount:(\d+)", spec)
-        if count and int(count[1]) != 1:
+        if _count(spec) != 1:
             raise ValueError(
-                f"{asked} shares one GPU by NVIDIA's MPS, which Dataflow has for workers with a "
-                f"single GPU only, but {spec} asks for {count[1]}: give count:1"
+                f"{asked} shares a GPU by NVIDIA's MPS, which Dataflow has for workers with a "
+                f"single GPU only, but {spec} asks for {_count(spec)}: give count:1"
             )
+
+
+def _check_processes(
+    beam_options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
+    """Refuses a number of processes that Dataflow would not start: it has one for each vCPU."""
+    asked = resources.asked_processes
+    if ONE_PROCESS in _experiments(beam_options):
+        raise ValueError(
+            f"{asked} needs a process for each model, and the experiment {ONE_PROCESS} allows one: "
+            "leave one of them out"
+        )
     machine_type = _machine_type(beam_options, accelerator)
     processes = vcpus(machine_type or "")
-    if processes is not None and processes != model_copies:
+    if processes is None or processes == resources.processes:
+        return
+    several = resources.cards > 1
+    remedy = "count:1 and more workers," if several else f"--model_copies={processes},"
+    raise ValueError(
+        f"{asked}, but a worker of machine type {machine_type} has {processes} vCPUs, and "
+        f"Dataflow starts a process, and so a model, for each: give {remedy} or a machine type "
+        f"with {resources.processes} vCPUs"
+    )
+
+
+def _check_cpus(
+    beam_options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
+    """Refuses CPUs that the workers have not; their machine type alone decides."""
+    machine_type = _machine_type(beam_options, accelerator)
+    needed = (resources.cpus or 0) * resources.processes
+    asked = f"--cpus={resources.cpus}"
+    if resources.processes > 1:
+        asked += f" for each of {resources.processes} processes"
+    if machine_type is None:
         raise ValueError(
-            f"{asked}, but a worker of machine type {machine_type} has {processes} vCPUs, and "
-            f"Dataflow starts a process, and so a model, for each: give --model_copies={processes},"
-            f" or a machine type with {model_copies} vCPUs"
+            f"{asked} is up to the machine type, of which none is given: give --machine_type with "
+            f"{needed} vCPUs or more"
+        )
+    there = vcpus(machine_type)
+    if there is not None and there < needed:
+        raise ValueError(
+            f"{asked} is more than the {there} vCPUs of a worker of machine type {machine_type}: "
+            f"give less, or a machine type with {needed} vCPUs or more"
         )
 
 

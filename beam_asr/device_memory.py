@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from beam_asr import model_errors
+from beam_asr.resources import GIGABYTE, ResourceError
 
 if TYPE_CHECKING:
     import torch
@@ -102,12 +103,40 @@ def give_back() -> None:
         torch.cuda.empty_cache()
 
 
-def take_part(device: torch.device, copies: int) -> None:
-    """Leaves this process its part of a GPU's memory, of as many processes as share it."""
+def take_part(device: torch.device, copies: int, gpu_memory_gb: float | None = None) -> None:
+    """Leaves this process its part of a GPU's memory, and no more.
+
+    Args:
+        copies: processes that share the GPU.
+        gpu_memory_gb: the part of each, in units of 10^9 bytes; None is an equal one.
+
+    Raises:
+        ResourceError: the GPU has not so much.
+    """
     import torch
 
-    if device.type == "cuda" and copies > 1:
-        torch.cuda.set_per_process_memory_fraction(1 / copies, device)
+    if device.type != "cuda" or (copies == 1 and gpu_memory_gb is None):
+        return
+    index, part = _index(device), 1 / copies
+    if gpu_memory_gb is not None:
+        there, whole = torch.cuda.mem_get_info(index)
+        there += torch.cuda.memory_reserved(index)  # of another model of this process
+        wanted = gpu_memory_gb * GIGABYTE
+        if wanted * copies > whole:
+            shared = f" for each of {copies} processes" if copies > 1 else ""
+            raise ResourceError(
+                f"--gpu_memory_gb={gpu_memory_gb:g}{shared} is more than the "
+                f"{whole / GIGABYTE:.2f} GB of this worker's GPU. Give less, or the worker a GPU "
+                "with more memory"
+            )
+        if wanted > there:
+            raise ResourceError(
+                f"--gpu_memory_gb={gpu_memory_gb:g} is more than the {there / GIGABYTE:.2f} GB "
+                f"that are free of the {whole / GIGABYTE:.2f} GB of this worker's GPU. Give less, "
+                "or end what else uses it (nvidia-smi)"
+            )
+        part = wanted / whole
+    torch.cuda.set_per_process_memory_fraction(part, index)
 
 
 def free(device: torch.device) -> float:
@@ -118,7 +147,7 @@ def free(device: torch.device) -> float:
         return math.inf
     give_back()
     there, whole = torch.cuda.mem_get_info(device)
-    part = torch.cuda.get_per_process_memory_fraction(device) * whole
+    part = torch.cuda.get_per_process_memory_fraction(_index(device)) * whole
     return min(there, part - torch.cuda.memory_reserved(device))
 
 
@@ -137,3 +166,10 @@ def peak(device: torch.device) -> int:
     import torch
 
     return 0 if device.type == "cpu" else torch.cuda.max_memory_allocated(device)
+
+
+def _index(device: torch.device) -> int:
+    """That of a GPU; torch's functions for the fraction of a process take no device without one."""
+    import torch
+
+    return torch.cuda.current_device() if device.index is None else device.index

@@ -14,11 +14,8 @@ from urllib.parse import unquote
 
 from beam_asr import cuts
 from beam_asr.manifest import URI_SCHEME
+from beam_asr.record_fields import MADE
 
-# What the job adds to a row, beside the text.
-OUTPUT_FIELDS = frozenset(
-    "words segments chars confidence n_best score no_speech segments_failed exports".split()
-)
 MOST_CHARACTERS = 60
 HASH_DIGITS = 16
 NAMELESS = "audio"
@@ -80,7 +77,7 @@ def stem_of(audio: str) -> str:
 def name_of(
     record: Mapping[str, Any],
     filepath_key: str,
-    output_fields: Collection[str] = OUTPUT_FIELDS,
+    output_fields: Collection[str] = MADE,
 ) -> str:
     """The name of a record's files, without extension: the audio's and a hash.
 

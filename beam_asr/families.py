@@ -6,13 +6,15 @@ In two halves, so that on a GPU one batch can be decoded while the next one is e
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from beam_asr import decoding_config, hypotheses
+from beam_asr import decoding_config, hypotheses, prompts
 from beam_asr.decoding_config import TEXT_ALONE, Extras
 from beam_asr.hypotheses import Pieces, Tokens
 from beam_asr.model_errors import NotFiniteError
+from beam_asr.prompts import NO_PROMPT, Prompt, PromptError
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 # The defaults of transcribe() for what a prompt-conditioned model's configuration leaves open.
 PROMPT_LANGUAGE = "auto"
 MULTITASK_SLOTS = {"source_lang": "en", "target_lang": "en", "task": "asr", "pnc": "yes"}
+LANGUAGES = ("source_lang", "target_lang")
+# How tokens of languages look, as <|en|>, <|es-419|>; <|unklang|> is for one that is not known.
+LANGUAGE_TOKEN = re.compile(r"<\|(unklang|[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*)\|>")
 # What a prompt asks for times with, and the first of them.
 ASKED_TIMES, FIRST_TIME = "<|timestamp|>", "<|0|>"
 
@@ -29,15 +34,21 @@ TOKENS_AT_ONCE = 1024  # that a joint network takes: it gives each of them a who
 class Family(Protocol):
     """A model by its two halves; both on the model's device, in inference mode."""
 
-    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def encode(
+        self, signal: torch.Tensor, lengths: torch.Tensor, prompt: Prompt = NO_PROMPT
+    ) -> tuple[torch.Tensor, ...]:
         """Runs the encoder.
 
         Args:
             signal: zero-padded float32 of shape (batch, samples).
             lengths: int64 of shape (batch,), in samples.
+            prompt: of all the clips; what a model does not take of it is left out.
 
         Returns:
-            What ``decode`` takes. Of shape (batch, ...) each.
+            What ``decode`` takes, the prompt too. Of shape (batch, ...) each.
+
+        Raises:
+            PromptError: the model does not know a language of the prompt.
         """
 
     def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
@@ -65,10 +76,37 @@ class Teller(Protocol):
 
 
 class TellingFamily(Family, Teller, Protocol):
-    """Both."""
+    """Both, and what a prompt may say."""
+
+    prompt_fields: frozenset[str]
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Raises PromptError if the model cannot follow it."""
+
+    def any_prompt(self) -> Prompt:
+        """One that it can follow, for what is no speech in any language."""
 
 
-class Ctc:
+class Prompted:
+    """What a family takes of a prompt: nothing, unless it says so."""
+
+    prompt_fields: frozenset[str] = frozenset()
+    _languages: Mapping[str, object] = {}
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        pass
+
+    def any_prompt(self) -> Prompt:
+        """The model's own, or if that is of a language it does not know, one of those it does."""
+        try:
+            self.check_prompt(NO_PROMPT)
+        except PromptError:
+            language = next(iter(self._languages), None)
+            return Prompt(source_lang=language, target_lang=language)
+        return NO_PROMPT
+
+
+class Ctc(Prompted):
     """CTC models."""
 
     def __init__(self, model: Any, extras: Extras = TEXT_ALONE, decoding: Any = None):
@@ -82,7 +120,12 @@ class Ctc:
         self._frame_seconds = hypotheses.frame_seconds(model) if self.tells_times else 0.0
         self._pieces = Pieces(self._decoding.decode_ids_to_tokens)
 
-    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def encode(
+        self,
+        signal: torch.Tensor,
+        lengths: torch.Tensor,
+        prompt: Prompt = NO_PROMPT,  # noqa: ARG002
+    ) -> tuple[torch.Tensor, ...]:
         log_probs, frames, _ = self._model(input_signal=signal, input_signal_length=lengths)
         return log_probs, frames
 
@@ -121,12 +164,15 @@ class Ctc:
         return float(hypothesis.score)
 
 
-class Transducer:
+class Transducer(Prompted):
     """RNNT and TDT models, hybrid and prompt-conditioned ones too."""
 
     def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
         self._model = model
-        self._languages = model.cfg.get("model_defaults", {}).get("prompt_dictionary")
+        # The number of each target language.
+        known = model.cfg.get("model_defaults", {}).get("prompt_dictionary") or {}
+        self._languages: dict[str, int] = {str(name): int(known[name]) for name in known}
+        self.prompt_fields = frozenset(["target_lang"] if known else [])
         self._extras = extras
         config = model.decoding.cfg
         told = config.strategy in decoding_config.TRANSDUCER_WITH_FRAMES
@@ -146,14 +192,22 @@ class Transducer:
         )
         self._length_norm = beam and config.beam.get("score_norm", True)
 
-    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def encode(
+        self, signal: torch.Tensor, lengths: torch.Tensor, prompt: Prompt = NO_PROMPT
+    ) -> tuple[torch.Tensor, ...]:
         inputs = {"input_signal": signal, "input_signal_length": lengths}
-        if self._languages is not None:  # one target language for each clip, transcribe()'s default
-            inputs["prompt_indices"] = lengths.new_full(
-                lengths.shape, self._languages[PROMPT_LANGUAGE]
-            )
+        if self._languages:  # one for each clip
+            inputs["prompt_indices"] = lengths.new_full(lengths.shape, self._language(prompt))
         encoded, frames = self._model(**inputs)
         return encoded, frames
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        if self._languages:
+            self._language(prompt)
+
+    def _language(self, prompt: Prompt) -> int:
+        named = prompt.target_lang or PROMPT_LANGUAGE
+        return prompts.language_of(named, self._languages, "target_lang")
 
     def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
         states, frames = encoded
@@ -218,14 +272,24 @@ class CtcOfHybrid(Ctc):
     def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
         super().__init__(model, extras, model.ctc_decoding)
         self._transducer = Transducer(model)
+        self.prompt_fields = self._transducer.prompt_fields
+        self._languages = self._transducer._languages
 
-    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        encoded, frames = self._transducer.encode(signal, lengths)
+    def encode(
+        self, signal: torch.Tensor, lengths: torch.Tensor, prompt: Prompt = NO_PROMPT
+    ) -> tuple[torch.Tensor, ...]:
+        encoded, frames = self._transducer.encode(signal, lengths, prompt)
         return self._model.ctc_decoder(encoder_output=encoded), frames
 
+    def check_prompt(self, prompt: Prompt) -> None:
+        self._transducer.check_prompt(prompt)
 
-class Multitask:
+
+class Multitask(Prompted):
     """Attention encoder-decoders with a prompt, as Canary.
+
+    A prompt of the second Canary has no slot for the task: it transcribes if the two languages are
+    the same, and translates if they are not.
 
     The times of words are those of the CTC model that comes with it, if one does, by NeMo's forced
     alignment of the text. Else the model is asked for them by its prompt: the text may be another
@@ -242,24 +306,47 @@ class Multitask:
         self.tells_times = self._aligner is not None or self._asks
         self._frame_seconds = hypotheses.frame_seconds(model) if self._asks else 0.0
         self._pieces = Pieces(model.tokenizer.ids_to_tokens)
+        slots: dict[str, Any] = {}
+        for turn in model.prompt.get_default_dialog_slots():
+            slots |= turn["slots"]
+        task = {"task"} if slots.keys() >= set(LANGUAGES) else set()
+        self.prompt_fields = frozenset(Prompt._fields) & (slots.keys() | task)
+        self._sources: dict[str, str]
+        self._languages: dict[str, str]
+        self._sources, self._languages = _languages_of(model.tokenizer, slots)
 
-    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def encode(
+        self, signal: torch.Tensor, lengths: torch.Tensor, prompt: Prompt = NO_PROMPT
+    ) -> tuple[torch.Tensor, ...]:
+        tokens = self._model.prompt.encode_dialog(turns=self._turns(prompt))["context_ids"]
+        if signal.device.type != "cpu":
+            tokens = tokens.pin_memory()  # or the copy would wait for all that the device does
+        asked = tokens.to(signal.device, non_blocking=True).repeat(len(signal), 1)
         _, _, states, mask = self._model(input_signal=signal, input_signal_length=lengths)
         if self._aligner is None:
-            return states, mask
-        return states, mask, *self._aligner.encode(signal, lengths)
+            return states, mask, asked
+        return states, mask, asked, *self._aligner.encode(signal, lengths)
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        prompts.check_choices(prompt)
+        for turn in self._turns(prompt):
+            source, target = (turn["slots"].get(field) for field in LANGUAGES)
+            if prompt.task == prompts.TRANSCRIBE and source != target:
+                raise PromptError(
+                    f"task is transcribe, but from source_lang {source} to target_lang {target} it "
+                    "would be a translation: leave task out, or make it translate"
+                )
 
     def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
         states, mask = encoded[:2]
         return (_all_finite(states, dim=2) | ~mask.bool()).all(dim=1)
 
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
-        states, mask = encoded[:2]
-        prompt = self._model.prompt.encode_dialog(turns=self._turns())["context_ids"]
+        states, mask, asked, *for_aligner = encoded
         results: list[Any] = self._model.decoding.decode_predictions_tensor(
             encoder_hidden_states=states,
             encoder_input_mask=mask,
-            decoder_input_ids=prompt.unsqueeze(0).repeat(len(states), 1).to(states.device),
+            decoder_input_ids=asked,
             return_hypotheses=self._extras.confidence,
         )
         if self._extras.n_best:  # NeMo's beam search does not sort what it gives
@@ -269,7 +356,7 @@ class Multitask:
                 each.text, words = hypotheses.words_between_frames(each.text, self._frame_seconds)
                 each.timestamp = {"word": words}
         if self._aligner is not None:
-            self._aligner.align([hypotheses.best(each) for each in results], *encoded[2:])
+            self._aligner.align([hypotheses.best(each) for each in results], *for_aligner)
         return results
 
     def tokens(self, hypothesis: Any) -> Tokens:
@@ -278,19 +365,25 @@ class Multitask:
     def score(self, hypothesis: Any) -> float:
         return float(hypothesis.score)
 
-    def _turns(self) -> list[dict[str, Any]]:
-        """The prompt of a multitask model: its own defaults, and for want of them English ASR."""
+    def _turns(self, prompt: Prompt) -> list[dict[str, Any]]:
+        """What is asked for, else the model's own defaults, and for want of them English ASR."""
+        asked = {field: value for field, value in prompt._asdict().items() if value is not None}
+        if self._asks:
+            asked["timestamp"] = ASKED_TIMES
         turns = []
         for turn in self._model.prompt.get_default_dialog_slots():
             slots = {
                 slot: MULTITASK_SLOTS.get(slot, "") if value is None else str(value)
                 for slot, value in turn["slots"].items()
             }
-            if "source_lang" in slots:
-                # encode_dialog() takes all slots for encoded already unless one is a plain word.
-                slots["source_lang"] = slots["source_lang"].removeprefix("<|").removesuffix("|>")
-            if self._asks:
-                slots["timestamp"] = ASKED_TIMES
+            slots |= {slot: value for slot, value in asked.items() if slot in slots}
+            # As plain words: encode_dialog() takes slots for encoded already if none is one.
+            for field, known in zip(LANGUAGES, (self._sources, self._languages), strict=True):
+                if field in slots:
+                    slots[field] = prompts.language_of(slots[field], known, field)
+            if "task" in slots and "task" not in asked and asked.keys() & set(LANGUAGES):
+                same = slots["source_lang"] == slots["target_lang"]
+                slots["task"] = prompts.TRANSCRIBE if same else prompts.TRANSLATE
             turns.append({**turn, "slots": slots})
         return turns
 
@@ -339,7 +432,7 @@ class _Aligner:
         )
 
 
-class Other:
+class Other(Prompted):
     """A model of another family, through ``transcribe()``, of which only texts are known."""
 
     tells_times = False
@@ -347,7 +440,12 @@ class Other:
     def __init__(self, model: Any):
         self._model = model
 
-    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def encode(
+        self,
+        signal: torch.Tensor,
+        lengths: torch.Tensor,
+        prompt: Prompt = NO_PROMPT,  # noqa: ARG002
+    ) -> tuple[torch.Tensor, ...]:
         return signal, lengths
 
     def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
@@ -403,6 +501,35 @@ def family_of(model: Any, extras: Extras = TEXT_ALONE) -> TellingFamily:
     if isinstance(model, models.EncDecCTCModel):
         return Ctc(model, extras)
     return Other(model)
+
+
+def _languages_of(
+    tokenizer: Any, slots: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The source and the target languages of a multitask model, by themselves.
+
+    A source language is one that there is a token for. So is a target language; but if languages
+    have tokenizers of their own, it must be one that has, as in NeMo for a manifest. Canary-flash
+    has tokens for languages that it was never taught. The model's own defaults are in both.
+
+    Args:
+        tokenizer: one for each language and one of tokens for prompts, or one for all.
+        slots: of the model's prompt, with its own defaults. <|pnc|> and <|itn|> fill slots of these
+            names, and are no languages.
+    """
+    tokens = getattr(tokenizer, "special_tokens", None) or tokenizer.vocab
+    own = [prompts.bare(str(slots.get(field))) for field in LANGUAGES]
+    tagged = [token[2:-2] for token in tokens if LANGUAGE_TOKEN.fullmatch(token)]
+    sources = [name for name in tagged if name not in slots]
+    sources += [name for name in own if name not in sources and f"<|{name}|>" in tokens]
+    written = getattr(tokenizer, "langs", sources)
+    # That of "en" may be called "en-US" (_map_canary1_to_canary2_lang in canary_tokenizer.py).
+    targets = [
+        name
+        for name in sources
+        if name in own or any(f"{each}-".startswith(f"{name}-") for each in written)
+    ]
+    return {name: name for name in sources}, {name: name for name in targets}
 
 
 def _can_ask_for_times(model: Any) -> bool:

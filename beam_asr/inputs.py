@@ -45,11 +45,13 @@ class Tar(NamedTuple):
         file: path or URI.
         id: the tar's, with which its samples' begin; empty where none is needed.
         done: what became of samples in an earlier run, by their ids.
+        route: the number of the model whose samples are read (`routes`).
     """
 
     file: str
     id: str = ""
     done: Mapping[str, Outcome] = {}
+    route: int = 0
 
 
 def is_tar(file: str) -> bool:

@@ -83,6 +83,7 @@ class Clip(NamedTuple):
         duration: seconds to read, or None for all that follows.
         channel: the channel that the row names, from 0; None if it names none.
         piece: which segment of a long row it is (`long_rows`); None for a whole row.
+        route: the number of the model that takes it (`routes`).
     """
 
     row: Row
@@ -91,6 +92,7 @@ class Clip(NamedTuple):
     duration: float | None
     channel: int | None = None
     piece: Piece | None = None
+    route: int = 0
 
 
 def parse_fields(line: str) -> dict[str, Any]:

@@ -43,3 +43,7 @@ class BadRecordError(ManifestError):
 
 class MissingMemberError(ManifestError):
     """A row of a tarred data set whose audio is in no tar."""
+
+
+class UnmappedRowError(ManifestError):
+    """No model takes the row, and there is none for all others."""

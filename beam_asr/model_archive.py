@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, BinaryIO, cast
 
-import yaml  # type: ignore[import-untyped]  # with which OmegaConf, and by it NeMo, reads too
+import yaml  # with which OmegaConf, and by it NeMo, reads too
 
 # A multitask model may hold a second model, for its timestamps, with a prefix to these names.
 CONFIG = "model_config.yaml"

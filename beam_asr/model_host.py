@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import math
 import queue
 import threading
@@ -29,7 +30,9 @@ from beam_asr import (
 )
 from beam_asr.model_errors import ClipTooLongError, ModelError
 from beam_asr.nemo_recognizer import seconds_taken
+from beam_asr.prompts import NO_PROMPT, Prompt
 from beam_asr.recognizer import Recognition, Recognizer
+from beam_asr.resources import UNLIMITED, Resources
 from beam_asr.storage import Storage
 
 Result = TypeVar("Result")
@@ -46,7 +49,7 @@ class ModelSpec(NamedTuple):
 
     Attributes:
         batch_timeout: seconds of work after which a forward pass is stuck, and the process ends.
-        copies: processes that share a GPU.
+        resources: what a worker process may use of its machine.
         attention: of the encoder (`attention`).
         times: ``required``, ``wanted`` where the model tells them, or None.
         confidence: whether to estimate it.
@@ -59,7 +62,7 @@ class ModelSpec(NamedTuple):
     precision: str = "auto"
     storage: Storage = Storage()
     batch_timeout: float = 1800.0
-    copies: int = 1
+    resources: Resources = UNLIMITED
     attention: str = "full"
     times: str | None = None
     confidence: bool = False
@@ -105,6 +108,7 @@ class _Request:
     since: float
     work: _Work
     done: Future[Pass]
+    prompt: Prompt = NO_PROMPT
     alone: bool = False
 
 
@@ -133,6 +137,7 @@ class ModelHost:
         self._model: Recognizer = self._call(lambda: self._load(spec))
         self._watchdog = _Watchdog(spec.batch_timeout)
         self._unreported_loads = 1
+        self._prompts = {NO_PROMPT}  # that the model takes
         self.sample_rate = self._model.sample_rate
         self._read_properties()
 
@@ -159,6 +164,7 @@ class ModelHost:
         waveforms: Sequence[np.ndarray],
         since: float = math.inf,
         names: Sequence[str] = (),
+        prompt: Prompt = NO_PROMPT,
     ) -> Future[Pass]:
         """Has a batch transcribed, after those that were submitted before.
 
@@ -166,14 +172,33 @@ class ModelHost:
             since: from when on, by ``time.monotonic()``, the model counts as idle if it waits for
                 this batch.
             names: of the clips, to be named if the process has to end with them.
+            prompt: of all of them, one that ``check_prompt`` takes.
         """
         done: Future[Pass] = Future()
-        self._tasks.put(_Request(waveforms, since, _Work(names), done))
+        self._tasks.put(_Request(waveforms, since, _Work(names), done, prompt))
         return done
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition | ModelError]:
         """The texts of one batch, or why a clip has none."""
         return self.submit(waveforms).result().results
+
+    def close(self) -> None:
+        """Ends the thread, and lets go of the model; nothing may be submitted any more."""
+
+        def end() -> None:
+            self._ended = True
+            del self._model
+
+        self._call(end)
+        self._watchdog.close()
+        gc.collect()  # models are full of cycles
+        device_memory.give_back()
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Raises PromptError for one that the model does not take."""
+        if prompt not in self._prompts:
+            self._call(lambda: self._model.check_prompt(prompt))
+            self._prompts.add(prompt)
 
     def take_loads(self) -> int:
         """How many loads have not been counted yet; each is told once, to one caller."""
@@ -189,7 +214,7 @@ class ModelHost:
                 decoder=spec.decoder,
                 precision=spec.precision,
                 storage=spec.storage,
-                copies=spec.copies,
+                resources=spec.resources,
                 attention=spec.attention,
                 times=spec.times,
                 confidence=spec.confidence,
@@ -204,6 +229,8 @@ class ModelHost:
         self.batch_overhead_seconds = self._model.batch_overhead_seconds
         self.longest_seconds = self._model.longest_seconds
         self.segment_seconds = self._model.segment_seconds
+        self.weight_bytes = self._model.weight_bytes
+        self.prompt_fields = self._model.prompt_fields
         self.description = self._model.describe()
 
     def _call(self, function: Callable[[], Result]) -> Result:
@@ -252,7 +279,7 @@ class ModelHost:
         idle = 0.0 if before else max(0.0, started - max(request.since, self._last_ended))
         with self._watchdog.watching(request.work, before and before.request.work):
             try:
-                encoded = self._model.encode(request.waveforms)
+                encoded = self._model.encode(request.waveforms, request.prompt)
             except BaseException as error:
                 self._fail(request, error, alone=before is None)
                 return None
@@ -319,6 +346,7 @@ class _Watchdog:
         self._seconds = seconds
         self._begun = threading.Condition()
         self._works: tuple[_Work, _Work | None] | None = None
+        self._closed = False
         threading.Thread(target=self._watch, name="beam-asr-watchdog", daemon=True).start()
 
     @contextlib.contextmanager
@@ -340,9 +368,15 @@ class _Watchdog:
                 self._works = None
             work.seconds += time.perf_counter() - started
 
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._begun:
+            self._closed = True
+            self._begun.notify()
+
     def _watch(self) -> None:
         with self._begun:
-            while True:
+            while not self._closed:
                 works = self._works
                 if works is None:
                     self._begun.wait()
@@ -350,6 +384,8 @@ class _Watchdog:
                 left = min(self._seconds - works[0].seconds, threading.TIMEOUT_MAX)
                 if not self._begun.wait(max(0.0, left)) and self._works is works:
                     break
+            else:
+                return
         work, beside = works
         others = f" (it has also begun with {_listed(beside.names)})" if beside else ""
         emergency_exit.exit_now(
@@ -378,19 +414,3 @@ def _listed(names: Sequence[str]) -> str:
         return "a batch"
     more = len(names) - MOST_NAMES
     return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-_hosts: dict[ModelSpec, ModelHost] = {}
-_hosts_lock = threading.Lock()
-
-
-def host(spec: ModelSpec) -> ModelHost:
-    """The process's host of this model, loaded by the first caller while the others wait.
-
-    Raises:
-        ModelLoadError: the model cannot be loaded.
-    """
-    with _hosts_lock:
-        if spec not in _hosts:
-            _hosts[spec] = ModelHost(spec)
-        return _hosts[spec]

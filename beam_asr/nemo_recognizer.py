@@ -24,6 +24,7 @@ from beam_asr.batch_budget import Budget, Trial
 from beam_asr.decoding_config import CONFIDENCE, TEXT_ALONE, Extras
 from beam_asr.decoding_graphs import DecodingGraphs
 from beam_asr.model_errors import ModelError, NotFiniteError
+from beam_asr.prompts import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ class Encoded(NamedTuple):
     """A batch between the two halves of its forward pass, on the model's device.
 
     Attributes:
-        tensors: what its decoder takes.
+        tensors: what its decoder takes, the prompt too where it is for the decoder.
         finite: for each clip, whether it is free of NaN and infinity; one that is not, is blank.
         done: the event of the device by which they are there.
         samples: of the clips, as they were given.
@@ -157,6 +158,18 @@ class NemoRecognizer:
     def tells_times(self) -> bool:
         return self._teller.tells_times
 
+    @property
+    def weight_bytes(self) -> int:
+        held = [*self._model.parameters(), *self._model.buffers()]
+        return sum(tensor.nbytes for tensor in held)
+
+    @property
+    def prompt_fields(self) -> frozenset[str]:
+        return self._teller.prompt_fields
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        self._teller.check_prompt(prompt)
+
     def warm_up(self, batch_size: int) -> None:
         if self._device.type == "cpu" or batch_size <= self._warm_for:
             return
@@ -168,7 +181,7 @@ class NemoRecognizer:
             self._chunked.pass_seconds = self._budget.batch_seconds
         self._warm_for = batch_size
 
-    def encode(self, waveforms: Sequence[np.ndarray]) -> Encoded:
+    def encode(self, waveforms: Sequence[np.ndarray], prompt: Prompt = NO_PROMPT) -> Encoded:
         import torch
 
         if self._device.type == "cpu" and self._chunked is None:  # whose memory is bounded
@@ -176,7 +189,7 @@ class NemoRecognizer:
             self._cpu_memory.check(len(waveforms), longest)
         self._model.eval()  # transcribe(), by anyone, leaves parts of it in train mode
         with torch.inference_mode():
-            tensors = self._family.encode(*self._batch(waveforms))
+            tensors = self._family.encode(*self._batch(waveforms), prompt)
             finite = self._family.finite(*tensors)
             _blank(tensors[0], ~finite)
         done = self._streams.Event()
@@ -207,9 +220,11 @@ class NemoRecognizer:
             for hypothesis, samples, is_finite in zip(decoded, encoded.samples, finite, strict=True)
         ]
 
-    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition | ModelError]:
+    def transcribe(
+        self, waveforms: Sequence[np.ndarray], prompt: Prompt = NO_PROMPT
+    ) -> list[Recognition | ModelError]:
         """Both halves, of one batch."""
-        return self.decode(self.encode(waveforms)) if waveforms else []
+        return self.decode(self.encode(waveforms, prompt)) if waveforms else []
 
     def describe(self) -> dict[str, str]:
         import nemo
@@ -259,7 +274,7 @@ class NemoRecognizer:
         return int(SHORTEST_SECONDS * self.sample_rate)
 
     def _encode_noise(self, seconds: float) -> Encoded:
-        return self.encode([_noise(seconds, self.sample_rate)])
+        return self.encode([_noise(seconds, self.sample_rate)], self._teller.any_prompt())
 
     def _capture_graphs(self, batch_size: int) -> None:
         """Captures the decoding graphs at their ceiling."""
@@ -279,13 +294,13 @@ class NemoRecognizer:
 
     def _measured_budget(self, batch_size: int) -> Budget:
         """The padded seconds that a pass takes well, and what a pass costs in any case."""
-        clip = _noise(TRIAL_SECONDS, self.sample_rate)
+        clip, prompt = _noise(TRIAL_SECONDS, self.sample_rate), self._teller.any_prompt()
 
         def attempt(clips: int) -> Trial | None:
             try:
-                self.transcribe([clip] * clips)  # the first of a shape is slower
+                self.transcribe([clip] * clips, prompt)  # the first of a shape is slower
                 before, started = device_memory.begin_peak(self._device), time.monotonic()
-                self.transcribe([clip] * clips)
+                self.transcribe([clip] * clips, prompt)
             except Exception as error:
                 if not device_memory.is_exhausted(error):
                     raise

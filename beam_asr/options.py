@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from beam_asr.exports import FORMATS
+from beam_asr import exports, expressions, sharded_formats
 from beam_asr.output import MOST_SHARDS, RECORDS_A_SHARD
 from beam_asr.patterns import split_commas
 
@@ -24,6 +24,12 @@ ATTENTIONS = ("full", "local", "chunked")
 PARTIALS = ("fail", "keep")
 TIMESTAMPS = ("word", "segment", "char")
 CONFIDENCES = ("word", "row")
+UNMAPPED = ("fail", "default")
+FORMATS = (*exports.FORMATS, *sharded_formats.FORMATS)
+TASKS = ("transcribe", "translate")
+PNC = ("yes", "no")
+AUDIO_CHECKS = ("fail", "filter")
+NORMALIZERS = ("none", "basic", "whisper")
 SHORTEST_SEGMENT = 5.0  # seconds, as --max_segment_seconds
 ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[a-z0-9_:.-]+)*")
 
@@ -34,7 +40,7 @@ class TranscribeOptions:
 
     input: list[str]
     output: str
-    model_name: str
+    model_name: str | None
     filepath_key: str
     pred_text_key: str
     batch_size: int
@@ -67,6 +73,25 @@ class TranscribeOptions:
     confidence: str | None
     n_best: int
     formats: list[str] | None
+    models: list[str] | None
+    route_key: str | None
+    unmapped: str | None
+    source_lang: str | None
+    target_lang: str | None
+    task: str | None
+    pnc: str | None
+    min_duration: float | None
+    max_duration: float | None
+    required_sample_rate: int | None
+    required_channels: int | None
+    audio_checks: str
+    reference_key: str | None
+    normalizer: str
+    quality: bool
+    keep: str | None
+    gpus: float | None
+    cpus: int | None
+    gpu_memory_gb: float | None
     beam_args: list[str]
 
 
@@ -81,7 +106,14 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
     values = vars(known)
     if values.pop("command") is None:
         parser.error("name a command; there is one: transcribe")
-    for flag in ("input", "tarred_audio", "allowed_audio_prefixes", "timestamps", "formats"):
+    for flag in (
+        "input",
+        "tarred_audio",
+        "allowed_audio_prefixes",
+        "timestamps",
+        "formats",
+        "models",
+    ):
         if values[flag] is not None:
             values[flag] = [part for parts in values[flag] for part in parts]
     options = TranscribeOptions(**values, beam_args=beam_args)
@@ -93,6 +125,21 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
         parser.error("--no_retry_failures says what --resume does, which is not given")
     if options.max_segment_seconds is not None and options.segmentation == "none":
         parser.error("--max_segment_seconds is given, but --segmentation=none cuts no row")
+    if options.model_name is None and options.models is None:
+        parser.error("name a model: --model_name, or --models for one by language")
+    if options.models is None and options.unmapped is not None:
+        parser.error(f"--unmapped={options.unmapped} is for --models, which is not given")
+    if (
+        options.min_duration
+        and options.max_duration
+        and options.min_duration > options.max_duration
+    ):
+        parser.error(
+            f"--min_duration={options.min_duration:g} is above "
+            f"--max_duration={options.max_duration:g}"
+        )
+    if options.normalizer != "none" and options.reference_key is None:
+        parser.error(f"--normalizer={options.normalizer} needs --reference_key, which is not given")
     return options
 
 
@@ -126,10 +173,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", required=True, metavar="FOLDER", type=_word, help="output folder")
     add(
         "--model_name",
-        required=True,
         type=_word,
         metavar="NAME",
-        help="name on Hugging Face or NGC, or path or URI of a .nemo file",
+        help="name on Hugging Face or NGC, or path or URI of a .nemo file; required, unless there "
+        "is --models, beside which it is the model of rows that they do not take",
     )
     add("--filepath_key", default="audio_filepath", type=_word, help="field that names the audio")
     add("--pred_text_key", default="pred_text", type=_word, help="field for the transcript")
@@ -304,8 +351,108 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         type=_formats,
         metavar="FORMAT",
-        help="also write a file for each transcript, in a folder for each format: "
-        f"{', '.join(FORMATS)}; repeatable, and comma-separated",
+        help="also write, in a folder for each format, a file for each transcript: "
+        f"{', '.join(exports.FORMATS)}; or files of many: parquet, documents (a text each), nemo "
+        "(a manifest of pseudo-labels for training); repeatable, and comma-separated",
+    )
+    add(
+        "--models",
+        action="append",
+        type=_inputs,
+        metavar="MODELS",
+        help="several models: LANG=NAME for the rows of a language, or the path of a YAML or JSON "
+        "file of routes; repeatable, and comma-separated",
+    )
+    add(
+        "--route_key",
+        type=_word,
+        metavar="FIELD",
+        help="with --models, the field by which a row's model is chosen; by default lang",
+    )
+    add(
+        "--unmapped",
+        choices=UNMAPPED,
+        help="what becomes of a row that --models do not take: a failure, or --model_name "
+        "transcribes it, which is the default where that is given",
+    )
+    for flag, what in (("--source_lang", "spoken"), ("--target_lang", "written")):
+        add(
+            flag,
+            type=_word,
+            metavar="LANG",
+            help=f"language {what}, for a model that takes a prompt, as Canary; a row's own field "
+            f"{flag[2:]} comes first",
+        )
+    add(
+        "--task",
+        choices=TASKS,
+        help="of a model that takes a prompt; a row's own field taskname comes first",
+    )
+    add(
+        "--pnc",
+        choices=PNC,
+        help="punctuation and capitals, of a model that takes a prompt; a row's own field pnc "
+        "comes first",
+    )
+    add("--min_duration", type=_seconds, metavar="SECONDS", help="shorter audio is not transcribed")
+    add("--max_duration", type=_seconds, metavar="SECONDS", help="longer audio is not transcribed")
+    add(
+        "--required_sample_rate",
+        type=_count,
+        metavar="HZ",
+        help="audio whose file has another rate is not transcribed; by default any is resampled",
+    )
+    add(
+        "--required_channels",
+        type=_count,
+        metavar="NUMBER",
+        help="audio whose file has more or fewer channels is not transcribed",
+    )
+    add(
+        "--audio_checks",
+        default="fail",
+        choices=AUDIO_CHECKS,
+        help="what becomes of a row that one of the four above refuses: a failure, or a filtered "
+        "row, of which no job fails",
+    )
+    add(
+        "--reference_key",
+        type=_word,
+        metavar="FIELD",
+        help="the field of the reference text: writes each row's WER and CER, and those of the "
+        "corpus into summary.json",
+    )
+    add(
+        "--normalizer",
+        default="none",
+        choices=NORMALIZERS,
+        help="of both texts before they are compared; whisper is its one for English",
+    )
+    add(
+        "--quality",
+        action="store_true",
+        help="write signals of a transcript's quality: characters a second, repetitions, ...",
+    )
+    add(
+        "--keep",
+        type=_expression,
+        metavar="EXPRESSION",
+        help="rows for which it does not hold are written apart, as filtered: "
+        "'wer <= 0.3 and duration < 30'",
+    )
+    add(
+        "--gpus",
+        type=_gpus,
+        metavar="NUMBER",
+        help="of a worker machine, each with a process and a model of its own; a fraction, as 0.5, "
+        "has so many processes share one",
+    )
+    add("--cpus", type=_count, metavar="NUMBER", help="that a worker process may use")
+    add(
+        "--gpu_memory_gb",
+        type=_seconds,
+        metavar="GB",
+        help="of its GPU's memory, that a worker process may use",
     )
     return parser
 
@@ -353,6 +500,24 @@ def _segment_seconds(text: str) -> float:
     if not SHORTEST_SEGMENT <= _number(text) < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number of {SHORTEST_SEGMENT:g} or more")
     return _number(text)
+
+
+def _expression(text: str) -> str:
+    try:
+        return expressions.parse(text).text
+    except expressions.ExpressionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _gpus(text: str) -> float:
+    value = _number(text)
+    if value >= 1 and value == round(value):
+        return value
+    if 0 < value < 1 and abs(1 / value - round(1 / value)) < 0.05:
+        return value
+    raise argparse.ArgumentTypeError(
+        f"{text} is neither a whole number nor a fraction such as 0.5, 0.33 or 0.25"
+    )
 
 
 def _accelerator(text: str) -> str:

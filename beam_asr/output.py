@@ -10,14 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from beam_asr import row_ids
+from beam_asr import row_ids, scoring
+from beam_asr.scoring import Score
 from beam_asr.storage import PART, Storage, join
 
 SUCCESS = "_SUCCESS"
 SUMMARY = "summary.json"
 TRANSCRIPTS = "transcripts"
 FAILURES = "failures"
-SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES})-\d{{5}}-of-\d{{5}}\.jsonl(\.gz|\.zst)?")
+FILTERED = "filtered"
+SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES}|{FILTERED})-\d{{5}}-of-\d{{5}}\.jsonl(\.gz|\.zst)?")
 EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression
 
 JOURNAL = "_journal"
@@ -70,6 +72,11 @@ class Statistics:
         members_without_row: files in tars of a tarred data set that no row is about.
         examples_without_row: some of them.
         tars_without_rows: tars of which no row is; they are not read.
+        model_loads: models that were loaded, over all worker processes.
+        model_evictions: models that had to make room for others.
+        scores: sums over rows that are kept, by what they are sums of and its value.
+        scored_by: the field of the reference, and the normalizer.
+        without_reference: rows that are kept, and have no reference.
     """
 
     rows_in: int = 0
@@ -94,6 +101,11 @@ class Statistics:
     members_without_row: int = 0
     examples_without_row: tuple[str, ...] = ()
     tars_without_rows: int = 0
+    model_loads: int = 0
+    model_evictions: int = 0
+    scores: dict[tuple[str, str], Score] = dataclasses.field(default_factory=dict)
+    scored_by: frozenset[tuple[str, str]] = frozenset()
+    without_reference: int = 0
 
     def __add__(self, other: Statistics) -> Statistics:
         examples = sorted({*self.examples_without_row, *other.examples_without_row})
@@ -120,6 +132,14 @@ class Statistics:
             self.members_without_row + other.members_without_row,
             tuple(examples[:EXAMPLES]),
             self.tars_without_rows + other.tars_without_rows,
+            self.model_loads + other.model_loads,
+            self.model_evictions + other.model_evictions,
+            {
+                key: self.scores.get(key, Score()) + other.scores.get(key, Score())
+                for key in self.scores.keys() | other.scores.keys()
+            },
+            self.scored_by | other.scored_by,
+            self.without_reference + other.without_reference,
         )
 
     def add_member_without_row(self, name: str) -> None:
@@ -231,13 +251,14 @@ def delete_stale(storage: Storage, folder: str, written: Iterable[str]) -> None:
             storage.delete(join(folder, name))
 
 
-def check_complete(rows_in: int, transcribed: int, failed: int) -> None:
+def check_complete(rows_in: int, transcribed: int, failed: int, filtered: int = 0) -> None:
     """Raises LostRowsError unless every row has ended as exactly one record."""
-    if rows_in != transcribed + failed:
+    if rows_in != transcribed + failed + filtered:
+        apart = f", {filtered} filtered rows" if filtered else ""
         raise LostRowsError(
-            f"{rows_in} rows went in, but {transcribed} transcripts and {failed} failures came "
-            f"out: {abs(rows_in - transcribed - failed)} rows are lost or doubled. This is a "
-            "defect of the job; the output has no _SUCCESS and must not be used"
+            f"{rows_in} rows went in, but {transcribed} transcripts{apart} and {failed} failures "
+            f"came out: {abs(rows_in - transcribed - failed - filtered)} rows are lost or doubled. "
+            "This is a defect of the job; the output has no _SUCCESS and must not be used"
         )
 
 
@@ -276,6 +297,7 @@ def summary(
     statistics: Statistics,
     transcribed: int,
     failed_by_type: Counter[str],
+    filtered_by: Counter[str],
     wall_seconds: float | None,
     details: dict[str, Any],
 ) -> dict[str, Any]:
@@ -294,6 +316,8 @@ def summary(
         "resumed": statistics.resumed_rows,
         "failed": sum(failed_by_type.values()),
         "failed_by_type": dict(sorted(failed_by_type.items())),
+        "filtered": sum(filtered_by.values()),
+        "filtered_by": dict(sorted(filtered_by.items())),
         "audio_hours": round((all_seconds + statistics.resumed_seconds) / 3600, 6),
         "wall_seconds": None if wall_seconds is None else round(wall_seconds, 3),
         "rtfx_end_to_end": _ratio(all_seconds, wall_seconds),
@@ -311,12 +335,32 @@ def summary(
         "no_speech": statistics.no_speech,
         "unheard_hours": round(statistics.unheard_seconds / 3600, 6),
         "models": [dict(model) for model in sorted(statistics.models)],
+        "model_loads": statistics.model_loads,
+        "model_evictions": statistics.model_evictions,
         "members_without_row": statistics.members_without_row,
         "examples_without_row": list(statistics.examples_without_row),
         "tars_without_rows": statistics.tars_without_rows,
+        **({"scores": _scores(statistics)} if statistics.scored_by else {}),
         **({"inputs": sorted(statistics.inputs)} if statistics.inputs else {}),
         **details,
     }
+
+
+def _scores(statistics: Statistics) -> dict[str, Any]:
+    """The sums of scores by what they are sums of."""
+    ((reference_key, normalizer),) = statistics.scored_by
+    made: dict[str, Any] = {
+        "reference_key": reference_key,
+        "normalizer": normalizer,
+        "without_reference": statistics.without_reference,
+        "corpus": scoring.summary(Score()),
+    }
+    for (of, value), score in sorted(statistics.scores.items()):
+        if value:
+            made.setdefault(of, {})[value] = scoring.summary(score)
+        else:
+            made[of] = scoring.summary(score)
+    return made
 
 
 def _ratio(value: float, over: float | None) -> float | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -21,7 +21,10 @@ from beam_asr import (
     inputs,
     model_files,
     output,
+    resources,
+    route_files,
     runners,
+    sharded_formats,
     shards,
     unbounded,
 )
@@ -31,6 +34,9 @@ from beam_asr.folder_lock import FolderBusyError, FolderLock
 from beam_asr.journal import Journal, lock_in
 from beam_asr.options import TranscribeOptions
 from beam_asr.read_manifest import ReadManifest
+from beam_asr.resources import Resources
+from beam_asr.routes import Routing
+from beam_asr.score_transcripts import ScoreTranscripts
 from beam_asr.storage import Storage, is_local
 from beam_asr.transcribe import Transcribe
 from beam_asr.write_manifest import WriteManifest
@@ -79,37 +85,65 @@ def build(
     )
     if is_unbounded(options):
         rows |= "ByTime" >> beam.WindowInto(FixedWindows(options.output_window))
-    (
-        rows
-        | "Transcribe"
-        >> Transcribe(
-            model_name=options.model_name,
-            filepath_key=options.filepath_key,
-            pred_text_key=options.pred_text_key,
-            batch_size=options.batch_size,
-            max_batch_seconds=options.max_batch_seconds,
-            device=options.device,
-            channel=options.channel,
-            decoder=options.decoder,
-            precision=options.precision,
-            tarred_audio=options.tarred_audio,
-            storage_options=options.storage_options,
-            audio_timeout=options.audio_timeout,
-            max_concurrent_reads=options.max_concurrent_reads,
-            allowed_audio_prefixes=options.allowed_audio_prefixes,
-            batch_timeout=options.batch_timeout,
-            accelerator=options.accelerator,
-            model_copies=options.model_copies,
-            segmentation=options.segmentation,
-            max_segment_seconds=options.max_segment_seconds,
-            attention=options.attention,
-            partial=options.partial,
-            timestamps=_timestamps(options),
-            confidence=options.confidence,
-            n_best=options.n_best,
-            max_failure_fraction=None if journal is None else options.max_failure_fraction,
-            journal=journal,
+    records = rows | "Transcribe" >> Transcribe(
+        model_name=options.model_name,
+        filepath_key=options.filepath_key,
+        pred_text_key=options.pred_text_key,
+        batch_size=options.batch_size,
+        max_batch_seconds=options.max_batch_seconds,
+        device=options.device,
+        channel=options.channel,
+        decoder=options.decoder,
+        precision=options.precision,
+        tarred_audio=options.tarred_audio,
+        storage_options=options.storage_options,
+        audio_timeout=options.audio_timeout,
+        max_concurrent_reads=options.max_concurrent_reads,
+        allowed_audio_prefixes=options.allowed_audio_prefixes,
+        batch_timeout=options.batch_timeout,
+        accelerator=options.accelerator,
+        model_copies=options.model_copies,
+        gpus=options.gpus,
+        cpus=options.cpus,
+        gpu_memory_gb=options.gpu_memory_gb,
+        segmentation=options.segmentation,
+        max_segment_seconds=options.max_segment_seconds,
+        attention=options.attention,
+        partial=options.partial,
+        timestamps=_timestamps(options),
+        confidence=options.confidence,
+        n_best=options.n_best,
+        models=options.models,
+        route_key=options.route_key,
+        unmapped=options.unmapped,
+        source_lang=options.source_lang,
+        target_lang=options.target_lang,
+        task=options.task,
+        pnc=options.pnc,
+        min_duration=options.min_duration,
+        max_duration=options.max_duration,
+        required_sample_rate=options.required_sample_rate,
+        required_channels=options.required_channels,
+        audio_checks=options.audio_checks,
+        give_duration=_needs_duration(options),
+        give_origin=sharded_formats.NEMO in (options.formats or ()),
+        max_failure_fraction=None if journal is None else options.max_failure_fraction,
+        journal=journal,
+    )
+    routing = _routing(Storage(options.storage_options), options)
+    lang_key = "lang" if routing is None else routing.lang_key
+    if scores(options):
+        records |= "ScoreTranscripts" >> ScoreTranscripts(
+            options.reference_key,
+            options.normalizer,
+            options.quality,
+            options.keep,
+            options.pred_text_key,
+            lang_key,
+            by_model=options.models is not None,
         )
+    (
+        records
         | "WriteManifest"
         >> WriteManifest(
             options.output,
@@ -123,6 +157,8 @@ def build(
             formats=options.formats or (),
             filepath_key=options.filepath_key,
             pred_text_key=options.pred_text_key,
+            lang_key=lang_key,
+            tarred=options.tarred_audio is not None,
         )
     )
 
@@ -141,7 +177,9 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         if is_unbounded(options):
             _check_unbounded(options, runners.name(beam_options))
             beam_options.view_as(StandardOptions).streaming = True
-        runners.settle(beam_options, options.accelerator, options.model_copies)
+        machine = Resources(options.gpus, options.cpus, options.gpu_memory_gb, options.model_copies)
+        resources.check(machine, options.device)
+        runners.settle(beam_options, options.accelerator, machine)
         if runners.name(beam_options) == "dataflow":
             _check_in_reach(options)
         storage = Storage(options.storage_options)
@@ -159,12 +197,24 @@ def check(options: TranscribeOptions) -> PipelineOptions:
             shards.tars_of(storage, options.tarred_audio)
         if options.allowed_audio_prefixes is not None:
             AllowedPrefixes.of(options.allowed_audio_prefixes)
-        name = options.model_name
-        if model_files.is_file_name(name):
-            storage.check(name)
-            if is_local(name) and runners.is_local(beam_options):
-                model_files.local_copy(storage, name)
+        routing = _routing(storage, options)
+        names = [options.model_name or ""] if routing is None else routing.names
+        for name in names:
+            if model_files.is_file_name(name):
+                storage.check(name)
+                if is_local(name) and runners.is_local(beam_options):
+                    model_files.local_copy(storage, name)
     return beam_options
+
+
+def scores(options: TranscribeOptions) -> bool:
+    """Whether transcripts are scored or filtered."""
+    return options.quality or (options.reference_key or options.keep) is not None
+
+
+def _needs_duration(options: TranscribeOptions) -> bool:
+    """Whether something asked for needs to know how long each row's audio is."""
+    return scores(options) or not set(sharded_formats.FORMATS).isdisjoint(options.formats or ())
 
 
 def is_unbounded(options: TranscribeOptions) -> bool:
@@ -188,6 +238,15 @@ def _check_unbounded(options: TranscribeOptions, runner: str) -> None:
     ):
         if given:
             raise ValueError(f"{flag} is not for an input without an end: {why}")
+
+
+def _routing(storage: Storage, options: TranscribeOptions) -> Routing | None:
+    """The routes of a job, if it has several models. Raises ValueError for some that cannot be."""
+    if options.models is None:
+        return None
+    return route_files.load(
+        storage, options.models, {}, options.route_key, options.unmapped, options.model_name
+    )
 
 
 def _check_in_reach(options: TranscribeOptions) -> None:
@@ -217,7 +276,19 @@ def is_finished(options: TranscribeOptions) -> bool:
         storage = Storage(options.storage_options)
         if is_unbounded(options):
             return False
-        return options.resume and output.is_finished(storage, options.output)
+        if not (options.resume and output.is_finished(storage, options.output)):
+            return False
+        _clear(storage, options.output)
+        return True
+
+
+def _clear(storage: Storage, folder: str) -> None:
+    """Removes the journal that a run has left which was killed at its very end."""
+    journal = Journal(folder, storage)
+    if storage.names_in(journal.folder):
+        with contextlib.suppress(FolderBusyError):  # of a run that is about to replace the results
+            FolderLock.take(storage, lock_in(folder))
+            journal.remove()
 
 
 def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
@@ -290,7 +361,7 @@ def _known_flags(group: type[PipelineOptions]) -> set[str]:
     return set(parser._option_string_actions)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _as_usage_errors() -> Iterator[None]:
     """What a look at the places that the command line names raises, as UsageError."""
     try:

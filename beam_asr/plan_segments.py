@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from beam_asr import failure_watch, long_rows, manifest, read_pool, rows_to_work
+from beam_asr import (
+    failure_watch,
+    long_rows,
+    manifest,
+    read_pool,
+    rows_to_work,
+    transcripts,
+)
+from beam_asr.audio_checks import is_refusal
 from beam_asr.audio_errors import AudioTimeoutError
 from beam_asr.audio_source import shown
 from beam_asr.journal import Journal, window_name
@@ -22,6 +30,7 @@ from beam_asr.planning import Planner
 from beam_asr.read_pool import Read, StalledError
 from beam_asr.retrying import attempts_of
 from beam_asr.segments import Segment
+from beam_asr.transcripts import Asked
 
 
 class TooLong(NamedTuple):
@@ -45,22 +54,28 @@ class PlanSegments(beam.DoFn):
     that cannot be read.
 
     Args:
+        planners: by the numbers of the rows' models.
         journal: where plans are kept; None keeps none.
         run: the id of this run of the job.
         max_failure_fraction: as in ``Transcribe``.
+        filters: whether rows whose audio is refused are no failures.
     """
 
     def __init__(
         self,
-        planner: Planner,
+        planners: Sequence[Planner],
+        asked: Asked,
         journal: Journal | None,
         run: str,
         max_failure_fraction: float | None,
+        filters: bool = False,
     ):
-        self._planner = planner
+        self._planners = planners
+        self._asked = asked
         self._journal = journal
         self._run = run
         self._max_failure_fraction = max_failure_fraction
+        self._filters = filters
 
     def setup(self) -> None:
         fraction = self._max_failure_fraction
@@ -88,18 +103,19 @@ class PlanSegments(beam.DoFn):
     def _plan(self, item: TooLong) -> LongRow:
         clip = item.clip
         if self._journal is None:
-            return self._planner.plan(clip, item.longest)
+            return self._planners[clip.route].plan(clip, item.longest)
         for outcome in self._journal.read(window_name([plan_id(clip.row.id)])):
             if outcome.recognition is not None:  # of an earlier run, or an earlier try
                 return _from_fields(clip, outcome.recognition)
-        row = self._planner.plan(clip, item.longest)
+        row = self._planners[clip.route].plan(clip, item.longest)
         self._journal.write([Outcome(plan_id(clip.row.id), _to_fields(row))])
         return row
 
     def _take(self, begun: _Begun) -> Iterator[Any]:
-        row = begun.read.result(self._planner.time_limit(begun.item.clip))
+        clip = begun.item.clip
+        row = begun.read.result(self._planners[clip.route].time_limit(clip))
         if isinstance(row, Exception):
-            outputs = [self._failed(begun.item.clip, row)]
+            outputs = [self._failed(clip, row)]
         else:
             planned = TaggedOutput("rows", (row.key, row))
             outputs = [planned, *long_rows.stretches(row)]
@@ -115,8 +131,11 @@ class PlanSegments(beam.DoFn):
         if self._journal is not None:
             self._journal.write([Outcome(clip.row.id, error=record["error"])])
         if self._watch is not None:
-            self._watch.add(record["error"], None)
-        return TaggedOutput("failures", record)
+            filtered = self._filters and is_refusal(record["error"])
+            self._watch.add(None if filtered else record["error"], None)
+        return TaggedOutput(
+            "failures", transcripts.labelled(record, clip.row, self._asked, clip.route)
+        )
 
 
 def _to_fields(row: LongRow) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 import uuid
 
 from beam_asr import audio, manifest, segments
+from beam_asr.audio_checks import NO_CHECKS, REFUSALS, AudioChecks
 from beam_asr.audio_errors import AudioError, AudioTimeoutError, SilentAudioError
 from beam_asr.audio_source import shown
 from beam_asr.long_rows import LongRow
@@ -29,6 +30,7 @@ class Planner:
         timeout_seconds: how long a file may take, and as long again for each further hour of audio.
         segmentation: ``vad`` cuts in pauses and leaves silence out, ``fixed`` cuts by the clock.
         keep_parts: whether what can be read of a recording that breaks off is kept.
+        checks: what a row's audio must be like.
     """
 
     storage: Storage
@@ -36,6 +38,7 @@ class Planner:
     timeout_seconds: float
     segmentation: str
     keep_parts: bool
+    checks: AudioChecks = NO_CHECKS
 
     def plan(self, clip: Clip, longest: float, content: bytes | None = None) -> LongRow:
         """Plans a row.
@@ -48,6 +51,9 @@ class Planner:
             AudioError: it cannot be read.
             Exception: whatever its storage raises when that is not the file's fault.
         """
+        most = self.checks._replace(min_duration=None)
+        if clip.duration is not None:
+            most.check_duration(shown(clip.audio), clip.duration)
         broken = None
         detector = Detector()
         samples, silent = 0, True
@@ -60,21 +66,24 @@ class Planner:
             storage=self.storage,
             deadline=time.monotonic() + self.time_limit(clip),
             content=content,
+            checks=self.checks,
         )
         try:
             for block in blocks:
                 samples += len(block)
+                most.check_duration(shown(clip.audio), samples / RATE)
                 silent = silent and not block.any()
                 if self.segmentation == "vad":
                     detector.add(block)
         except AudioError as error:
             seconds = samples / RATE
-            is_cut = not isinstance(error, AudioTimeoutError) and seconds >= LEAST_SECONDS
-            if not (self.keep_parts and is_cut):
+            is_whole = isinstance(error, (AudioTimeoutError, *REFUSALS))
+            if is_whole or not self.keep_parts or seconds < LEAST_SECONDS:
                 raise
             record = manifest.failure(clip.row, "audio", error, attempts_of(error))["error"]
             broken = (seconds, max(seconds, self._stated_seconds(clip)), record)
         seconds = samples / RATE
+        self.checks.check_duration(shown(clip.audio), seconds)
         if silent:
             raise SilentAudioError(
                 f"{shown(clip.audio)}: all {seconds:.0f} s from {clip.offset:.2f} s on are exactly "

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from beam_asr import decoding_config, device_memory, model_archive, model_files
+from beam_asr import cards, decoding_config, device_memory, model_archive, model_files
 from beam_asr.attention import AttentionError
 from beam_asr.decoding_config import Extras, ModelLoadError
 from beam_asr.model_errors import ModelError
 from beam_asr.nemo_recognizer import NemoRecognizer, Recognition
 from beam_asr.options import DEVICES, PRECISIONS
+from beam_asr.prompts import NO_PROMPT, Prompt
+from beam_asr.resources import UNLIMITED, ResourceError, Resources, use_cpus
 from beam_asr.storage import Storage
 
 if TYPE_CHECKING:
@@ -56,21 +58,39 @@ class Recognizer(Protocol):
     def tells_times(self) -> bool:
         """Whether its results have the times of tokens: they were asked for, and it has them."""
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of memory that its weights take."""
+
+    @property
+    def prompt_fields(self) -> frozenset[str]:
+        """Those fields of a prompt that it takes; none if it takes no prompt."""
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Refuses a prompt that it cannot follow; what it takes no field for is not looked at.
+
+        Raises:
+            PromptError: it does not know a language, or has several for it; or it would not do the
+                task with these languages.
+        """
+
     def warm_up(self, batch_size: int) -> None:
         """Finds out what its device can do, for batches of at most so many clips.
 
         On a GPU it takes seconds, and changes the two properties above.
         """
 
-    def encode(self, waveforms: Sequence[np.ndarray]) -> Any:
+    def encode(self, waveforms: Sequence[np.ndarray], prompt: Prompt = NO_PROMPT) -> Any:
         """The first half of a forward pass; on a GPU it returns before that is done.
 
         Args:
             waveforms: mono float32 in [-1, 1] of shape ``(samples,)``, at least one sample each, at
                 the model's rate.
+            prompt: of all of them, one that ``check_prompt`` takes; by default all is left to the
+                model, as with NeMo's ``transcribe()``.
 
         Returns:
-            What ``decode`` takes.
+            What ``decode`` takes, the prompt with it.
         """
 
     def decode(self, encoded: Any) -> list[Recognition | ModelError]:
@@ -92,11 +112,11 @@ def load(
     decoder: str | None = None,
     precision: str = "auto",
     storage: Storage | None = None,
-    copies: int = 1,
     attention: str = "full",
     times: str | None = None,
     confidence: bool = False,
     n_best: int = 0,
+    resources: Resources = UNLIMITED,
 ) -> Recognizer:
     """Loads a NeMo model.
 
@@ -110,7 +130,6 @@ def load(
         precision: of the weights: ``fp32``, ``bf16``, or ``auto``, which is bf16 on a GPU that has
             it and fp32 elsewhere.
         storage: how the storage of a URI is opened.
-        copies: processes that share a GPU, each of which takes its part of the memory.
         attention: of the encoder: ``full``, ``local`` or ``chunked`` (`attention`).
         times: whether each clip's tokens come with their times: ``wanted`` is if the model tells
             them of the same text, ``required`` fails if it tells none, None is not.
@@ -118,15 +137,21 @@ def load(
             ``decoding_config.CONFIDENCE``.
         n_best: how many texts with scores are wanted of each clip; 0 is none, 1 leaves the search
             as it is, and with more the text is the best of a beam search.
+        resources: what this process may use of its machine.
 
     Raises:
         ModelLoadError: the model, the device, the decoder or the attention asked for cannot be had;
-            or the model
-            has no times, confidence or beam search, or not together, where these are asked for.
+            or there is less of the machine than was asked for; or the model has no times,
+            confidence or beam search, or not together, where these are asked for.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported
-    torch_device = _choose_device(device)
-    device_memory.take_part(torch_device, copies)
+    try:
+        if resources.cpus is not None:
+            use_cpus(resources.cpus)
+        torch_device = _choose_device(device, resources)
+        device_memory.take_part(torch_device, resources.copies, resources.gpu_memory_gb)
+    except ResourceError as error:
+        raise ModelLoadError(str(error)) from error
     # What they say of telemetry and training set-up is of no use to who transcribes.
     logging.getLogger("nv_one_logger").setLevel(logging.ERROR)
     from nemo.collections.asr.models import ASRModel
@@ -167,19 +192,33 @@ def load(
     return loaded
 
 
-def _choose_device(device: str) -> torch.device:
+def _choose_device(device: str, resources: Resources = UNLIMITED) -> torch.device:
     import torch
 
     if device not in DEVICES:
         raise ModelLoadError(f"device {device!r} is none of {', '.join(DEVICES)}")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
+        wanted = torch.cuda.is_available() or resources.asked_gpu
+        device = "cuda" if wanted else "cpu"
+    if device == "cpu":
+        return torch.device(device)
+    if not torch.cuda.is_available():
         raise ModelLoadError(
-            "--device=cuda was asked for, but torch sees no CUDA device on this worker. Check the "
-            "driver (nvidia-smi) and the torch build, or choose --device=cpu"
+            f"{resources.asked_gpu or '--device=cuda'} was asked for, but torch sees no CUDA "
+            "device on this worker. Check the driver (nvidia-smi) and the torch build, or choose "
+            "--device=cpu"
         )
-    return torch.device(device)
+    names = cards.visible()
+    if resources.cards > len(names):
+        raise ModelLoadError(
+            f"--gpus={resources.cards} was asked for, but torch sees {len(names)} on this worker. "
+            "Give fewer, or the worker more, and see CUDA_VISIBLE_DEVICES"
+        )
+    if len(names) == 1:
+        return torch.device(device)
+    index = cards.take(names, resources.cards, resources.copies)
+    torch.cuda.set_device(index)  # of this thread, in which the model stays
+    return torch.device(device, index)
 
 
 def _choose_precision(precision: str, device: torch.device) -> str:

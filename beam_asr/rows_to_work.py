@@ -19,6 +19,7 @@ from beam_asr.manifest import Clip, Row
 from beam_asr.manifest_errors import ManifestError
 from beam_asr.outcome import Outcome
 from beam_asr.output import Statistics
+from beam_asr.routes import Routing
 from beam_asr.transcripts import Asked
 
 Record = dict[str, Any]
@@ -53,12 +54,22 @@ class Validate(beam.DoFn):
     Args:
         tars: those of a tarred data set of NeMo's by their numbers, if that is the input.
         grouped: whether to give pairs, whose first is the group of `row_ids`.
+        routing: which model takes which row.
     """
 
-    def __init__(self, filepath_key: str, tars: Mapping[int, str] | None, grouped: bool):
+    def __init__(
+        self,
+        filepath_key: str,
+        tars: Mapping[int, str] | None,
+        grouped: bool,
+        routing: Routing,
+        asked: Asked,
+    ):
         self._filepath_key = filepath_key
         self._tars = tars
         self._grouped = grouped
+        self._routing = routing
+        self._asked = asked
 
     def start_bundle(self) -> None:
         self._of_window: dict[BoundedWindow, Statistics] = defaultdict(Statistics)
@@ -89,7 +100,7 @@ class Validate(beam.DoFn):
             self._sum(row_ids.group_of_text(row.line, row.problem))
             record = manifest.failure(row, "manifest", error)
             self._statistics.example_invalid = record["error"]["message"]
-            yield TaggedOutput("failures", record)
+            yield TaggedOutput("failures", transcripts.labelled(record, row, self._asked))
 
     def finish_bundle(self) -> Iterator[Any]:
         for window, statistics in self._of_window.items():
@@ -99,10 +110,12 @@ class Validate(beam.DoFn):
             yield from placed([TaggedOutput("statistics", statistics)], window, at)
 
     def _of_row(self, row: Row) -> Any:
+        clip = manifest.parse(row, self._filepath_key, in_tar=self._tars is not None)
+        if self._routing.several:
+            route = self._routing.number_of(manifest.parse_fields(row.line))
+            clip = clip._replace(route=route)
         if self._tars is None:
-            clip = manifest.parse(row, self._filepath_key)
             return self._work(clip, clip.audio, row)
-        clip = manifest.parse(row, self._filepath_key, in_tar=True)
         number = shards.number_of(row, self._tars)
         return self._work(InTar(number, clip), f"{self._tars[number]}: {clip.audio}", row)
 
@@ -162,7 +175,7 @@ class Identify(beam.DoFn):
             outcome = done.get(row_id)
             if outcome is not None:
                 self._statistics += resumed(outcome)
-                yield record_of(clip.row, outcome, self._asked)
+                yield record_of(clip.row, outcome, self._asked, clip.route)
             if isinstance(item, InTar):
                 yield InTar(item.number, clip, done=outcome is not None)
             elif outcome is None:
@@ -191,13 +204,17 @@ def resumed(outcome: Outcome) -> Statistics:
     return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
 
 
-def record_of(row: Row, outcome: Outcome, asked: Asked) -> TaggedOutput:
-    """The terminal record of a row of which something became."""
+def record_of(row: Row, outcome: Outcome, asked: Asked, route: int) -> TaggedOutput:
+    """The terminal record of a row of which something became.
+
+    Args:
+        route: the number of its model.
+    """
     if outcome.recognition is not None:
-        made = transcripts.fields(outcome.recognition, asked)
-        return TaggedOutput("transcripts", manifest.transcript(row, made))
-    fields = manifest.parse_fields(row.line)
-    return TaggedOutput("failures", {**fields, "error": dict(outcome.error or {})})
+        record = transcripts.record(row, outcome.recognition, asked, route)
+        return TaggedOutput("transcripts", record)
+    failed = {**manifest.parse_fields(row.line), "error": dict(outcome.error or {})}
+    return TaggedOutput("failures", transcripts.labelled(failed, row, asked, route))
 
 
 def placed(outputs: Iterable[Any], window: BoundedWindow, timestamp: Any = None) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from beam_asr import dataflow
+from beam_asr.resources import Resources, available_cpus
 
 # The DirectRunner is a switch that first tries to download a runner of Beam's; on one machine this
 # is the one it ends with, and it needs no network.
@@ -53,18 +54,18 @@ def waits(options: PipelineOptions) -> bool:
     return dataflow.launcher_waits(options)
 
 
-def settle(options: PipelineOptions, accelerator: str | None, model_copies: int) -> None:
+def settle(options: PipelineOptions, accelerator: str | None, resources: Resources) -> None:
     """Completes Beam's options for the runner.
 
     Args:
         options: changed in place.
         accelerator: the GPU of the model's step alone, for Dataflow.
-        model_copies: worker processes that share a GPU.
+        resources: what a worker may use of its machine.
 
     Raises:
         ValueError: the options do not go together.
     """
-    dataflow.settle(options, accelerator, model_copies)
+    dataflow.settle(options, accelerator, resources)
     streaming = options.view_as(StandardOptions).streaming
     if is_local(options):
         if streaming:
@@ -73,40 +74,78 @@ def settle(options: PipelineOptions, accelerator: str | None, model_copies: int)
                 "DirectRunner does not: --runner=PrismRunner on one machine, Flink, or Dataflow"
             )
         options.view_as(StandardOptions).runner = LOCAL
-        if model_copies > 1:
-            _share_locally(options.view_as(DirectOptions), model_copies)
+        _settle_local(options.view_as(DirectOptions), resources)
     elif name(options) == "flink":
-        _settle_flink(options, model_copies)
-    elif name(options) != "dataflow" and model_copies > 1:
+        _settle_flink(options, resources)
+    elif name(options) != "dataflow" and resources.processes > 1:
         raise ValueError(
-            f"--model_copies={model_copies} needs a runner that starts so many processes: the "
+            f"{resources.asked_processes} needs a runner that starts so many processes: the "
             "DirectRunner, Flink or Dataflow"
         )
 
 
-def _settle_flink(options: PipelineOptions, model_copies: int) -> None:
+def _settle_local(direct: DirectOptions, resources: Resources) -> None:
+    if resources.processes > 1:
+        if direct.direct_running_mode not in ("in_memory", "multi_processing"):
+            raise ValueError(
+                f"{resources.asked_processes} needs processes, and --direct_running_mode="
+                f"{direct.direct_running_mode} has none: leave one of them out"
+            )
+        direct.direct_running_mode = "multi_processing"
+    in_processes = direct.direct_running_mode == "multi_processing"
+    if in_processes and resources.asked_processes:
+        _check_same(resources, "--direct_num_workers", direct.direct_num_workers)
+        direct.direct_num_workers = resources.processes
+    processes = (direct.direct_num_workers or available_cpus()) if in_processes else 1
+    if resources.cpus is not None and resources.cpus * processes > available_cpus():
+        raise ValueError(
+            f"--cpus={resources.cpus} for {_counted(processes)} is more than the "
+            f"{available_cpus()} of this machine: give fewer"
+        )
+
+
+def _settle_flink(options: PipelineOptions, resources: Resources) -> None:
     portable = options.view_as(PortableOptions)
-    if model_copies > 1:
-        _check_same(model_copies, "--sdk_worker_parallelism", int(portable.sdk_worker_parallelism))
-        portable.sdk_worker_parallelism = model_copies
+    if resources.asked_processes:
+        _check_same(resources, "--sdk_worker_parallelism", int(portable.sdk_worker_parallelism))
+        portable.sdk_worker_parallelism = resources.processes
+    if resources.processes > 1:
+        _check_flink_uses(options, resources)
     if ends_with_launcher(options) and not portable.environment_cache_millis:
         portable.environment_cache_millis = LOOPBACK_CACHE_MILLISECONDS
 
 
-def _share_locally(direct: DirectOptions, model_copies: int) -> None:
-    _check_same(model_copies, "--direct_num_workers", direct.direct_num_workers)
-    if direct.direct_running_mode not in ("in_memory", "multi_processing"):
+def _check_flink_uses(options: PipelineOptions, resources: Resources) -> None:
+    """Refuses processes that Flink would not start, or give no work.
+
+    Beam's DefaultJobBundleFactory gives the processes of a task manager to the parts of its steps
+    in turn, so a step needs as many parts there as there are processes.
+    """
+    asked, processes = resources.asked_processes, resources.processes
+    if ends_with_launcher(options):
         raise ValueError(
-            f"--model_copies={model_copies} needs processes, and "
-            f"--direct_running_mode={direct.direct_running_mode} has none: leave one of them out"
+            f"{asked} needs processes, and the workers here (LOOPBACK) are threads of this one: "
+            "name a cluster by --flink_master, or leave Flink out, since --runner=DirectRunner "
+            "starts them on this machine"
         )
-    direct.direct_num_workers = model_copies
-    direct.direct_running_mode = "multi_processing"
+    parallelism = options.view_as(FlinkRunnerOptions).parallelism
+    if parallelism < processes:
+        given = f"--parallelism={parallelism}" if parallelism > 0 else "--parallelism is not given"
+        raise ValueError(
+            f"{asked} starts {processes} processes for each task manager, and some of them would "
+            f"have no work: {given}, so give {processes} times the number of task managers, each "
+            f"of which needs {processes} slots (taskmanager.numberOfTaskSlots)"
+        )
 
 
-def _check_same(model_copies: int, flag: str, given: int) -> None:
-    if given not in (1, model_copies):
+def _check_same(resources: Resources, flag: str, given: int) -> None:
+    if given not in (1, resources.processes):
+        processes = f" ({resources.processes} processes)" if resources.gpus is not None else ""
         raise ValueError(
-            f"--model_copies={model_copies} and {flag}={given} differ, and both say how many "
-            "processes there are: leave one of them out"
+            f"{resources.asked_processes}{processes} and {flag}={given} differ, and both say how "
+            "many processes there are: leave one of them out"
         )
+
+
+def _counted(processes: int) -> str:
+    return f"each of {processes} worker processes" if processes > 1 else "a worker process"

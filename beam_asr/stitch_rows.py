@@ -67,14 +67,16 @@ class StitchRows(beam.DoFn):
         if failed and not (self._keep and heard):
             record = manifest.failure(row.clip.row, *_failure(row, ended, failed))
             self._watched(record["error"])
-            yield TaggedOutput("failures", record)
+            clip = row.clip
+            labelled = transcripts.labelled(record, clip.row, self._asked, clip.route)
+            yield TaggedOutput("failures", labelled)
             return
         self._watched(None)
         made = _together(row, ended)
         if failed:
             made["segments_failed"] = failed
         outcome = Outcome(row.clip.row.id, made)
-        yield rows_to_work.record_of(row.clip.row, outcome, self._asked)
+        yield rows_to_work.record_of(row.clip.row, outcome, self._asked, row.clip.route)
 
     def _watched(self, error: Mapping[str, Any] | None) -> None:
         if self._watch is not None:
@@ -139,14 +141,15 @@ def _failure(
 def _together(row: LongRow, ended: list[SegmentOutcome]) -> dict[str, Any]:
     """What was heard in a row, as in one clip (`transcripts.kept`)."""
     if not ended:
-        return transcripts.nothing()
+        return transcripts.nothing(row.seconds)
     heard = [
         (segment, each.outcome.recognition)
         for segment, each in zip(row.segments, ended, strict=True)
         if each.outcome.recognition is not None
     ]
     stitched = stitch([_part(segment, row.clip.offset, each) for segment, each in heard])
-    made: dict[str, Any] = {"text": stitched.text}
+    seconds = round(row.seconds, transcripts.DECIMALS)
+    made: dict[str, Any] = {"text": stitched.text, "seconds": seconds}
     if stitched.tokens is not None:
         made["timed"] = all(each.get("timed", True) for _, each in heard)
         made["tokens"] = [list(token) for token in stitched.tokens]

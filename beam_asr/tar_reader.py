@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from beam_asr import row_ids, tarred
 from beam_asr.inputs import Tar
 from beam_asr.manifest import Clip, Row
-from beam_asr.manifest_errors import BadRecordError, MissingMemberError
+from beam_asr.manifest_errors import BadRecordError, ManifestError, MissingMemberError
 from beam_asr.outcome import Outcome
 from beam_asr.output import Statistics
+from beam_asr.routes import Routing
 from beam_asr.storage import Storage
 
 DONE = -1  # in place of an index of the clips that are left
@@ -25,11 +26,13 @@ class Shard(NamedTuple):
         tar: path or URI.
         clips: each with the name of its file in the tar as its audio.
         done: the names of files that have rows, but need not be read.
+        route: the number of the model of the clips (`routes`).
     """
 
     tar: str
     clips: list[Clip]
     done: Sequence[str] = ()
+    route: int = 0
 
 
 class Unread(NamedTuple):
@@ -47,6 +50,7 @@ class TarReader:
     Attributes:
         storage: of the tars.
         filepath_key: the field that names the audio.
+        routing: which model takes which sample of a WebDataset.
         unread: the rows that could not be read, so far.
         done: the rows that an earlier run had done, so far.
         statistics: the rows that were found, and the members that have none, so far.
@@ -54,6 +58,7 @@ class TarReader:
 
     storage: Storage
     filepath_key: str
+    routing: Routing | None = None
     unread: list[Unread] = dataclasses.field(default_factory=list)
     done: list[tuple[Row, Outcome]] = dataclasses.field(default_factory=list)
     statistics: Statistics = dataclasses.field(default_factory=Statistics)
@@ -94,7 +99,6 @@ class TarReader:
         try:
             with self.storage.open(tar.file) as file:
                 for sample in tarred.webdataset_samples(file, tar.file):
-                    self.statistics.rows_in += 1
                     # By this name the sample can be read alone, as a failure that comes in again.
                     name = sample.audio_name or sample.key
                     place, problem = f"{tar.file}: {name}", sample.problem
@@ -102,7 +106,16 @@ class TarReader:
                         uri = tarred.member_uri(tar.file, name)
                     except BadRecordError as error:
                         uri, problem = place, problem or error
-                    row = Row.of({self.filepath_key: uri, **sample.fields})
+                    fields = {self.filepath_key: uri, **sample.fields}
+                    try:
+                        if self._route_of(fields) != tar.route:
+                            continue
+                    except ManifestError as error:
+                        if tar.route:  # the first one tells of it
+                            continue
+                        problem = problem or error
+                    self.statistics.rows_in += 1
+                    row = Row.of(fields)
                     if tar.id:
                         group = row_ids.group_of_text(tar.id, row.line)
                         row = row._replace(id=f"{tar.id}.{row_ids.id_of(group, seen[group])}")
@@ -114,7 +127,11 @@ class TarReader:
                         self.unread.append(Unread(row, "manifest", problem))
                     else:
                         # An offset in the sample's fields is one in what it was cut from.
-                        yield Clip(row, place, 0.0, None), sample.content
+                        yield Clip(row, place, 0.0, None, route=tar.route), sample.content
         except Exception as error:  # how many samples are lost with it nobody can tell
             self.statistics.rows_in += 1
             self.unread.append(Unread(Row.of({self.filepath_key: tar.file}), "audio", error))
+
+    def _route_of(self, fields: dict[str, Any]) -> int:
+        """Raises ManifestError if no model takes such a sample."""
+        return self.routing.number_of(fields) if self.routing and self.routing.several else 0

@@ -15,15 +15,18 @@ from beam_asr import (
     failure_watch,
     long_rows,
     manifest,
-    model_host,
+    model_pool,
+    prompts,
     rows_to_work,
     silence,
     transcripts,
 )
 from beam_asr.audio import LONGEST_SECONDS
+from beam_asr.audio_checks import is_refusal
 from beam_asr.audio_errors import TooLongAudioError
 from beam_asr.backlog import Backlog, Batch
 from beam_asr.clip_reader import ClipReader, Heard
+from beam_asr.decoding_config import ModelLoadError
 from beam_asr.inputs import Tar
 from beam_asr.journal import Journal, JournalWriter, window_name
 from beam_asr.long_rows import Piece, SegmentOutcome, Stretch
@@ -33,7 +36,9 @@ from beam_asr.outcome import Outcome
 from beam_asr.output import Statistics
 from beam_asr.plan_segments import TooLong
 from beam_asr.planning import Planner
+from beam_asr.prompts import NO_PROMPT, Prompt, PromptError
 from beam_asr.retrying import attempts_of
+from beam_asr.routes import Routing
 from beam_asr.rows_to_work import Begun
 from beam_asr.storage import Storage
 from beam_asr.tar_reader import Shard, TarReader
@@ -47,6 +52,10 @@ class WindowSettings(NamedTuple):
     """How windows are transcribed; ``Transcribe`` says what its arguments mean.
 
     Attributes:
+        prompt: what rows leave open.
+        routing: which model takes which row.
+        route: the number of this step's model.
+        filters: whether rows whose audio is refused are no failures.
         run: the id of this run of the job, the same in all its workers.
     """
 
@@ -56,10 +65,14 @@ class WindowSettings(NamedTuple):
     planner: Planner
     filepath_key: str
     asked: Asked
+    prompt: Prompt
+    routing: Routing
+    route: int
     max_segment_seconds: float | None
     batch_size: int
     max_batch_seconds: float | None
     max_failure_fraction: float | None
+    filters: bool
     journal: Journal | None
     run: str
 
@@ -76,7 +89,9 @@ class TranscribeWindow(beam.DoFn):
 
     def __init__(self, settings: WindowSettings):
         self._settings = settings
+        self._leased = False
         self._model_loads = Metrics.counter(NAMESPACE, "model_loads")
+        self._model_evictions = Metrics.counter(NAMESPACE, "model_evictions")
         self._batches = Metrics.counter(NAMESPACE, "batches")
         self._batch_milliseconds = Metrics.distribution(NAMESPACE, "batch_msec")
         self._wait_milliseconds = Metrics.distribution(NAMESPACE, "model_wait_msec")
@@ -86,14 +101,12 @@ class TranscribeWindow(beam.DoFn):
 
     def setup(self) -> None:
         settings = self._settings
-        self._host = model_host.host(settings.spec)
-        self._host.warm_up(settings.batch_size)
         fraction = settings.max_failure_fraction
         self._watch = None if fraction is None else failure_watch.watch(settings.run, fraction)
 
     def start_bundle(self) -> None:
         settings = self._settings
-        self._backlog = Backlog(self._host, settings.batch_size, settings.max_batch_seconds)
+        self._release()  # of a bundle that failed
         self._window: BoundedWindow | None = None
         self._statistics = Statistics()
         self._rows: int | None = None
@@ -111,6 +124,8 @@ class TranscribeWindow(beam.DoFn):
         if self._window is None or window != self._window:
             yield from self._end_window()
             self._window, self._timestamp = window, timestamp
+        if not self._leased:
+            self._lease()
         self._rows = begun.rows if begun is not None else None
         yield from self._clips([item for item in work if isinstance(item, Clip)])
         yield from self._stretches(item for item in work if isinstance(item, Stretch))
@@ -120,10 +135,35 @@ class TranscribeWindow(beam.DoFn):
         yield from self._end_window()
         if self._writer is not None:
             self._writer.finish()
+        self._release()
+
+    def teardown(self) -> None:
+        self._release()
+
+    def _lease(self) -> None:
+        """Takes the model, which a bundle without work never loads, until the bundle's end."""
+        settings = self._settings
+        self._host = host = model_pool.pool.lease(settings.spec)
+        self._leased = True
+        told = {name for name, value in settings.prompt._asdict().items() if value is not None}
+        unknown = told - host.prompt_fields
+        if unknown:
+            raise ModelLoadError(
+                f"the model {settings.spec.model_name!r} takes no "
+                f"{', '.join(f'--{name}' for name in sorted(unknown))}: leave it out, or choose a "
+                "model that is told by a prompt, as Canary"
+            )
+        host.warm_up(settings.batch_size)
+        self._backlog = Backlog(host, settings.batch_size, settings.max_batch_seconds)
+
+    def _release(self) -> None:
+        if self._leased:
+            self._leased = False
+            model_pool.pool.release(self._settings.spec)
 
     def _end_window(self) -> Iterator[Any]:
         """What is left of the bundle's clips of a window of time."""
-        if self._window is None:
+        if self._window is None or not self._leased:
             return
         last = chain.from_iterable(map(self._records, self._backlog.drain()))
         # The sums are complete when the last result has been taken.
@@ -174,10 +214,11 @@ class TranscribeWindow(beam.DoFn):
             self._writer.close_window()
 
     def _tars(self, items: Iterator[Tar | Shard]) -> Iterator[Any]:
-        tars = TarReader(self._settings.tar_storage, self._settings.filepath_key)
+        settings = self._settings
+        tars = TarReader(settings.tar_storage, settings.filepath_key, settings.routing)
         contents = chain.from_iterable(map(tars.contents, items))
         seconds = 0.0
-        for heard in self._settings.reader.decode(contents, self._host.sample_rate, self._longest):
+        for heard in settings.reader.decode(contents, self._host.sample_rate, self._longest):
             if self._is_too_long(heard):
                 yield from self._long_in_tar(heard)
                 continue
@@ -240,8 +281,7 @@ class TranscribeWindow(beam.DoFn):
 
     def _take(self, heard: Heard) -> Iterator[Any]:
         """Records: of a clip that cannot be read, or of earlier ones that are transcribed."""
-        self._model_loads.inc(self._host.take_loads())
-        self._statistics.models = frozenset([tuple(sorted(self._host.description.items()))])
+        self._count_models()
         clip, waveform, seconds, _ = heard
         if self._is_too_long(heard):
             if self._writer is not None:
@@ -254,12 +294,28 @@ class TranscribeWindow(beam.DoFn):
             return
         vad = self._settings.planner.segmentation == "vad"
         if vad and silence.is_silence(waveform, self._host.sample_rate):
-            self._statistics.unheard_seconds += len(waveform) / self._host.sample_rate
+            length = len(waveform) / self._host.sample_rate
+            self._statistics.unheard_seconds += length
             self._statistics.no_speech += clip.piece is None
-            yield self._heard(clip, Outcome(clip.row.id, transcripts.nothing()))
+            yield self._heard(clip, Outcome(clip.row.id, transcripts.nothing(length)))
             return
-        for batch in self._backlog.add(clip, waveform):
+        try:
+            prompt = self._prompt(clip)
+        except PromptError as error:
+            yield self._ended_as_failure(clip, "manifest", error, 1)
+            return
+        for batch in self._backlog.add(clip, waveform, prompt):
             yield from self._records(batch)
+
+    def _prompt(self, clip: Clip) -> Prompt:
+        taken = self._host.prompt_fields
+        if not taken:
+            return NO_PROMPT
+        fields = manifest.parse_fields(clip.row.line)
+        settings = self._settings
+        prompt = prompts.of_row(fields, settings.prompt, settings.routing.lang_key, taken)
+        self._host.check_prompt(prompt)
+        return prompt
 
     def _records(self, batch: Batch) -> Iterator[Any]:
         self._count(batch)
@@ -276,7 +332,7 @@ class TranscribeWindow(beam.DoFn):
         self._ended(outcome, clip.piece)
         if clip.piece is not None:
             return _of_segment(clip, outcome)
-        return rows_to_work.record_of(clip.row, outcome, self._settings.asked)
+        return rows_to_work.record_of(clip.row, outcome, self._settings.asked, clip.route)
 
     def _ended_as_failure(self, clip: Clip, stage: str, error: Exception, attempts: int) -> Any:
         if clip.piece is None:
@@ -289,17 +345,29 @@ class TranscribeWindow(beam.DoFn):
     def _failed(self, row: Row, stage: str, error: Exception, attempts: int) -> Any:
         record = manifest.failure(row, stage, error, attempts)
         self._ended(Outcome(row.id, error=record["error"]))
-        return TaggedOutput("failures", record)
+        settings = self._settings
+        labelled = transcripts.labelled(record, row, settings.asked, settings.route)
+        return TaggedOutput("failures", labelled)
 
     def _resumed(self, row: Row, outcome: Outcome) -> Any:
+        settings = self._settings
         self._statistics += rows_to_work.resumed(outcome)
-        return rows_to_work.record_of(row, outcome, self._settings.asked)
+        return rows_to_work.record_of(row, outcome, settings.asked, settings.route)
 
     def _ended(self, outcome: Outcome, piece: Piece | None = None) -> None:
         if self._writer is not None and outcome.row_id:
             self._writer.add(outcome)
         if self._watch is not None and piece is None:  # else its row is counted when it is whole
-            self._watch.add(outcome.error, self._rows)
+            filtered = self._settings.filters and is_refusal(outcome.error)
+            self._watch.add(None if filtered else outcome.error, self._rows)
+
+    def _count_models(self) -> None:
+        loads, evictions = self._host.take_loads(), model_pool.pool.take_evictions()
+        self._model_loads.inc(loads)
+        self._model_evictions.inc(evictions)
+        self._statistics.model_loads += loads
+        self._statistics.model_evictions += evictions
+        self._statistics.models |= {tuple(sorted(self._host.description.items()))}
 
     def _count(self, batch: Batch) -> None:
         self._statistics.batches += 1

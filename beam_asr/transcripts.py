@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from beam_asr import sound_edges, tokens
+from beam_asr import manifest, sound_edges, tokens
+from beam_asr.manifest import Row
 from beam_asr.tokens import Token, Word
 
 if TYPE_CHECKING:
     from beam_asr.nemo_recognizer import Recognition
 
+ORIGIN = "\0manifest"  # no row has such a field that means anything
 DECIMALS = 3  # of a time in seconds, and of a confidence
 
 
@@ -25,12 +27,19 @@ class Asked(NamedTuple):
         timestamps: of ``options.TIMESTAMPS``.
         confidence: of ``options.CONFIDENCES``, or None.
         n_best: how many texts; 0 for none but the text.
+        models: the names of the models by their numbers (`routes`), for ``model``; empty for none.
+        duration: whether rows that do not say how long they are get their ``duration``.
+        origin: whether records say in ``ORIGIN`` which manifest their row comes from, for a step
+            that takes it out again.
     """
 
     pred_text_key: str = "pred_text"
     timestamps: tuple[str, ...] = ()
     confidence: str | None = None
     n_best: int = 0
+    models: tuple[str, ...] = ()
+    duration: bool = False
+    origin: bool = False
 
     @property
     def tokens(self) -> bool:
@@ -49,7 +58,8 @@ def kept(
         start: of the clip in its file, in seconds.
         wanted: whether its tokens are needed.
     """
-    fields: dict[str, Any] = {"text": recognition.text}
+    seconds = round(len(waveform) / sample_rate, DECIMALS)
+    fields: dict[str, Any] = {"text": recognition.text, "seconds": seconds}
     if recognition.n_best is not None:
         fields["score"] = recognition.score
         fields["n_best"] = [list(each) for each in recognition.n_best]
@@ -114,9 +124,38 @@ def fields(recognition: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
     return made
 
 
-def nothing() -> dict[str, Any]:
-    """What is kept of a clip without speech."""
-    return {"text": "", "timed": True, "tokens": [], "no_speech": True}
+def nothing(seconds: float) -> dict[str, Any]:
+    """What is kept of a clip of so many seconds without speech."""
+    seconds = round(seconds, DECIMALS)
+    return {"text": "", "seconds": seconds, "timed": True, "tokens": [], "no_speech": True}
+
+
+def record(row: Row, recognition: Mapping[str, Any], asked: Asked, route: int) -> dict[str, Any]:
+    """The terminal record of a row, of what was kept of it.
+
+    Args:
+        route: the number of its model.
+    """
+    whole = labelled(manifest.transcript(row, fields(recognition, asked)), row, asked, route)
+    if asked.duration and whole.get("duration") is None:
+        whole["duration"] = recognition["seconds"]
+    return whole
+
+
+def labelled(
+    record: dict[str, Any], row: Row, asked: Asked, route: int | None = None
+) -> dict[str, Any]:
+    """The record of a row with the name of its model, if there are several, and its origin.
+
+    Args:
+        route: the number of its model; None if there is none.
+    """
+    labels = {}
+    if asked.models and route is not None:
+        labels["model"] = asked.models[route]
+    if asked.origin:
+        labels[ORIGIN] = row.manifest
+    return {**record, **labels}
 
 
 def _word(word: Word, asked: Asked) -> dict[str, Any]:

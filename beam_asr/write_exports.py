@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 from beam_asr import exports
-from beam_asr.export_names import HASH_DIGITS, OUTPUT_FIELDS, name_of
+from beam_asr.export_names import HASH_DIGITS, name_of
+from beam_asr.record_fields import MADE
 from beam_asr.rows_to_work import placed
 from beam_asr.storage import Storage, join
+from beam_asr.transcripts import ORIGIN
 
 Record = dict[str, Any]
 
@@ -73,7 +75,8 @@ class WriteExports(beam.DoFn):
     ) -> Iterator[Any]:
         list(ready)  # what an earlier run has left is gone
         folder = self._folder_of(window)
-        name = name_of(record, self._filepath_key, {*OUTPUT_FIELDS, self._pred_text_key})
+        own = {key: value for key, value in record.items() if key != ORIGIN}
+        name = name_of(own, self._filepath_key, {*MADE, self._pred_text_key})
         paths = {
             format: join(format, f"{name}.{exports.EXTENSIONS[format]}") for format in self._formats
         }

@@ -12,15 +12,19 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
-from beam_asr import output, windows, write_exports
-from beam_asr.exports import FORMATS
+from beam_asr import exports, output, pseudo_labels, sharded_formats, windows, write_exports
 from beam_asr.journal import Journal
-from beam_asr.output import FAILURES, TRANSCRIPTS, Statistics
+from beam_asr.output import FAILURES, FILTERED, TRANSCRIPTS, Statistics
 from beam_asr.storage import Storage, join
 from beam_asr.transcribe import Record, Transcribed
+from beam_asr.transcripts import ORIGIN
 from beam_asr.write_exports import WriteExports
 
 logger = logging.getLogger(__name__)
+
+LABELS = "labels"
+KINDS = (TRANSCRIPTS, FAILURES, FILTERED, LABELS)
+BY_TAR = 0  # in place of a number of shards
 
 
 class WriteManifest(beam.PTransform):
@@ -43,9 +47,12 @@ class WriteManifest(beam.PTransform):
         storage_options: for each protocol what its fsspec file system is opened with.
         journal: of the run, which is removed when the output is whole.
         formats: in which each transcript is also written to a file of its own
-            (`exports.FORMATS`); all but ``txt`` need the times of words.
+            (`exports.FORMATS`), of which all but ``txt`` need the times of words; or all of them
+            (`sharded_formats`), of which ``nemo`` needs ``give_origin`` of ``Transcribe``.
         filepath_key: the field of the audio, for them.
         pred_text_key: the field of the text, for them.
+        lang_key: the field of the language, for them.
+        tarred: whether the rows are those of a tarred data set of NeMo's.
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
@@ -64,12 +71,18 @@ class WriteManifest(beam.PTransform):
         formats: Iterable[str] = (),
         filepath_key: str = "audio_filepath",
         pred_text_key: str = "pred_text",
+        lang_key: str = "lang",
+        tarred: bool = False,
     ):
         super().__init__()
-        self._formats = tuple(dict.fromkeys(formats))
-        for each in self._formats:
-            if each not in FORMATS:
-                raise ValueError(f"formats has {each!r}, which is none of {', '.join(FORMATS)}")
+        asked = tuple(dict.fromkeys(formats))
+        known = (*exports.FORMATS, *sharded_formats.FORMATS)
+        for each in asked:
+            if each not in known:
+                raise ValueError(f"formats has {each!r}, which is none of {', '.join(known)}")
+        self._formats = tuple(each for each in asked if each in exports.FORMATS)
+        self._labels = sharded_formats.NEMO in asked
+        self._tarred = tarred
         if not 0 <= max_failure_fraction <= 1:
             raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
         if num_shards is not None and num_shards < 1:
@@ -81,7 +94,14 @@ class WriteManifest(beam.PTransform):
         self._details = details or {}
         self._keys = (filepath_key, pred_text_key)
         self._target = _Target(
-            folder, Storage(storage_options or {}), num_shards, compression, journal
+            folder,
+            Storage(storage_options or {}),
+            num_shards,
+            compression,
+            journal,
+            tuple(each for each in asked if each in sharded_formats.FORMATS),
+            (filepath_key, pred_text_key, lang_key),
+            tarred,
         )
 
     def expand(self, records: Transcribed | PCollection[Record]) -> PCollection[Record]:
@@ -123,10 +143,18 @@ class WriteManifest(beam.PTransform):
         return records._replace(transcripts=written)
 
     def _lines(self, records: Transcribed) -> PCollection[Any]:
-        return (
+        lines = [
             records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS),
             records.failures | "Failures" >> beam.Map(_line, FAILURES),
-        ) | "Lines" >> beam.Flatten()
+            records.filtered | "Filtered" >> beam.Map(_line, FILTERED),
+        ]
+        if self._labels:
+            how = (*self._keys, self._tarred)
+            lines.append(records.transcripts | "Labels" >> beam.Map(_label, *how))
+            if self._tarred:  # of each file in a tar NeMo wants to know something
+                others = (records.failures, records.filtered) | "Others" >> beam.Flatten()
+                lines.append(others | "NoLabels" >> beam.Map(_label, *how, heard=False))
+        return lines | "Lines" >> beam.Flatten()
 
     def _by_window(self, records: Transcribed) -> PCollection[Record]:
         target = self._target._replace(run=uuid.uuid4().hex)
@@ -135,7 +163,8 @@ class WriteManifest(beam.PTransform):
         shards = self._target.num_shards or 1
         written = (
             self._lines(self._exported(records, target))
-            | "Shard" >> beam.Map(_by_shard, shards, {TRANSCRIPTS: shards, FAILURES: 1})
+            | "Shard"
+            >> beam.Map(_by_shard, shards, dict.fromkeys(KINDS, 1) | {TRANSCRIPTS: shards})
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard_of_window, target)
         )
@@ -158,13 +187,16 @@ class WriteManifest(beam.PTransform):
 def _all_transcribed(records: PCollection[Record]) -> Transcribed:
     none = records | "None" >> beam.Filter(lambda _: False)
     counted = records | "CountRows" >> beam.Map(lambda _: Statistics(rows_in=1))
-    return Transcribed(records, none, counted)
+    return Transcribed(records, none, counted, none)
 
 
 class _Target(NamedTuple):
     """Where and how records are written.
 
     Attributes:
+        formats: of `sharded_formats.FORMATS`.
+        keys: the fields of the audio, the text and the language.
+        tarred: whether the rows are those of a tarred data set of NeMo's.
         run: of an input without an end, whose windows have folders of their own.
     """
 
@@ -173,6 +205,9 @@ class _Target(NamedTuple):
     num_shards: int | None
     compression: str | None
     journal: Journal | None
+    formats: tuple[str, ...]
+    keys: tuple[str, str, str]
+    tarred: bool
     run: str = ""
 
     def folder_of(self, window: Any) -> str:
@@ -189,13 +224,30 @@ class _Target(NamedTuple):
             self.journal.lock.check()
 
     def write_shard(self, kind: str, shard: int, shards: int, lines: Iterable[bytes]) -> str:
+        """Writes a shard, from lines that can be gone through more than once."""
+        if kind == LABELS:
+            name = sharded_formats.path(sharded_formats.NEMO, shard, shards)
+            if shards == BY_TAR:
+                name = sharded_formats.path_of_tar(shard)
+            elif self.tarred:  # what is about no tar has no line
+                return name
+            self.storage.write(join(self.folder, name), lines)
+            return name
         name = output.shard_name(kind, shard, shards, self.compression)
         self.storage.write(join(self.folder, name), output.compressed(lines, self.compression))
+        for format in sharded_formats.OF_SHARDS:
+            if kind != TRANSCRIPTS or format not in self.formats:
+                continue
+            path = sharded_formats.path(format, shard, shards)
+            content = sharded_formats.content(format, lines, *self.keys)
+            self.storage.write(join(self.folder, path), content)
         return name
 
 
 class _Shard(NamedTuple):
-    """A shard that was written: its kind, its name, and its records by type of error (none: "")."""
+    """A shard that was written: its kind, its name, and its records by why they are there: the type
+    of a failure's error, what a filtered row was filtered by, why nothing is to be learnt from a
+    label, and "" for what needs no reason."""
 
     kind: str
     name: str
@@ -203,18 +255,39 @@ class _Shard(NamedTuple):
 
 
 def _line(record: Record, kind: str) -> tuple[str, tuple[str, bytes]]:
-    """A record as a line, with its kind and its type of error."""
-    error = record.get("error")
-    error_type = error["type"] if isinstance(error, dict) and "type" in error else ""
-    return kind, (error_type, output.encode(record))
+    """A record as a line, with its kind and why it is of it."""
+    why = ""
+    if kind == FAILURES:
+        why = record["error"]["type"]
+    elif kind == FILTERED:
+        why = record["filtered"]["by"]
+    own = {key: value for key, value in record.items() if key != ORIGIN}
+    return kind, (why, output.encode(own))
+
+
+def _label(
+    record: Record, filepath_key: str, pred_text_key: str, tarred: bool, heard: bool = True
+) -> tuple[str | tuple[str, int], tuple[str, bytes]]:
+    """A record as a line of a manifest that NeMo trains on, with why nothing is to be learnt from
+    it; the line is empty if it has none. Of a tarred set its kind has the number of its tar."""
+    origin = record.get(ORIGIN, "")
+    own = {key: value for key, value in record.items() if key != ORIGIN}
+    if not heard:
+        own[pred_text_key] = ""
+    to_label = pseudo_labels.tarred_label if tarred else pseudo_labels.label
+    label = to_label(own, filepath_key, pred_text_key, origin)
+    kind = LABELS if label.shard is None else (LABELS, label.shard)
+    return kind, (label.left_out, label.line or b"")
 
 
 def _by_shard(
-    keyed: tuple[str, tuple[str, bytes]], num_shards: int | None, counts: dict[str, int]
+    keyed: tuple[Any, tuple[str, bytes]], num_shards: int | None, counts: dict[Any, int]
 ) -> tuple[tuple[str, int, int], tuple[str, bytes]]:
-    kind, (error_type, line) = keyed
+    kind, (why, line) = keyed
+    if isinstance(kind, tuple):
+        return (*kind, BY_TAR), (why, line)
     shards = output.shard_count(kind, counts[kind], num_shards)
-    return (kind, output.shard_of(line, shards), shards), (error_type, line)
+    return (kind, output.shard_of(line, shards), shards), (why, line)
 
 
 def _write_shard(
@@ -225,14 +298,18 @@ def _write_shard(
     (kind, shard, shards), records = keyed
     list(ready)  # the folder is an unfinished one before the first file in it is replaced
     target.check()
-    written: Counter[str] = Counter()
+    written = Counter(why for why, _ in records)
+    return _Shard(kind, target.write_shard(kind, shard, shards, _Lines(records)), written)
 
-    def lines() -> Iterator[bytes]:
-        for error_type, line in records:
-            written[error_type] += 1
-            yield line
 
-    return _Shard(kind, target.write_shard(kind, shard, shards, lines()), written)
+class _Lines:
+    """The lines of a shard's records, which Beam can bring more than once."""
+
+    def __init__(self, records: Iterable[tuple[str, bytes]]):
+        self._records = records
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (line for _, line in self._records if line)
 
 
 def _write_shard_of_window(
@@ -247,6 +324,7 @@ def _withdraw(target: _Target) -> _Target:
     target.check()
     output.withdraw(target.storage, target.folder)
     write_exports.delete_stale(target.storage, target.folder)
+    sharded_formats.delete_stale(target.storage, target.folder)
     return target
 
 
@@ -299,16 +377,45 @@ def _complete(
     """Makes the folder whole but for its marker; gives the summary, and the failures by type."""
     storage, folder = target.storage, target.folder
     transcribed = sum(sum(each.records.values()) for each in shards if each.kind == TRANSCRIPTS)
-    failed = (each.records for each in shards if each.kind == FAILURES)
-    failed_by_type: Counter[str] = sum(failed, Counter())
-    output.check_complete(statistics.rows_in, transcribed, sum(failed_by_type.values()))
-    names = {each.name for each in shards}
+    failed_by_type, filtered_by = (
+        sum((each.records for each in shards if each.kind == kind), Counter())
+        for kind in (FAILURES, FILTERED)
+    )
+    output.check_complete(
+        statistics.rows_in,
+        transcribed,
+        sum(failed_by_type.values()),
+        sum(filtered_by.values()),
+    )
+    names = {each.name for each in shards if each.kind != LABELS}
     # A reader finds as many files as were asked for, if empty ones.
     count = output.shard_count(TRANSCRIPTS, transcribed, target.num_shards)
     for shard in range(count):
         if output.shard_name(TRANSCRIPTS, shard, count, target.compression) not in names:
             names.add(target.write_shard(TRANSCRIPTS, shard, count, []))
     output.delete_stale(storage, folder, names)
-    summary = output.summary(statistics, transcribed, failed_by_type, wall_seconds, details)
+    if sharded_formats.NEMO in target.formats:
+        labels = [each for each in shards if each.kind == LABELS]
+        _complete_labels(target, statistics, {each.name for each in labels})
+        left_out: Counter[str] = sum((each.records for each in labels), Counter())
+        rows = left_out.pop("", 0)
+        details = {**details, "nemo": {"rows": rows, "left_out": dict(sorted(left_out.items()))}}
+    summary = output.summary(
+        statistics, transcribed, failed_by_type, filtered_by, wall_seconds, details
+    )
     storage.write(join(folder, output.SUMMARY), [output.encode_readable(summary)])
     return summary, failed_by_type
+
+
+def _complete_labels(target: _Target, statistics: Statistics, names: set[str]) -> None:
+    """Writes those of NeMo's manifests that no line is in: the only one, or one for each tar."""
+    if not target.tarred:
+        if not names:
+            target.write_shard(LABELS, 0, 1, [])
+        return
+    of_tars = {name for name in names if sharded_formats.is_of_tar(name)}
+    every = range(len(of_tars) + statistics.tars_without_rows)
+    missing = {sharded_formats.path_of_tar(number) for number in every} - of_tars
+    if len(missing) == statistics.tars_without_rows:  # the tars are numbered from 0
+        for name in missing:
+            target.storage.write(join(target.folder, name), [])

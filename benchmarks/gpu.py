@@ -335,9 +335,9 @@ def _set_rate(bias: Any, blank: int, tokens: Callable[[], int]) -> float:
 
 @functools.cache
 def _host(model: str, precision: str = "auto") -> Any:
-    from beam_asr import model_host
+    from beam_asr import model_host, model_pool
 
-    return model_host.host(model_host.ModelSpec(model, precision=precision))
+    return model_pool.host(model_host.ModelSpec(model, precision=precision))
 
 
 @functools.cache

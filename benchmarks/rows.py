@@ -28,6 +28,7 @@ import soundfile
 
 from beam_asr import ReadManifest, Transcribe, WriteManifest, audio, nemo_recognizer, recognizer
 from beam_asr.nemo_recognizer import Recognition
+from beam_asr.prompts import Prompt
 from benchmarks import machine
 
 ROWS = (10_000, 100_000, 300_000)
@@ -43,12 +44,13 @@ class FreeRecognizer:
     sample_rate = RATE
     default_batch_seconds = nemo_recognizer.CPU_BATCH_SECONDS
     longest_seconds = segment_seconds = 40.0
+    weight_bytes, prompt_fields = 0, frozenset()
     batch_overhead_seconds = nemo_recognizer.CPU_OVERHEAD_SECONDS
 
     def warm_up(self, batch_size: int) -> None:
         pass
 
-    def encode(self, waveforms: Sequence[np.ndarray]) -> int:
+    def encode(self, waveforms: Sequence[np.ndarray], _prompt: Prompt) -> int:
         return len(waveforms)
 
     def decode(self, encoded: int) -> list[Recognition]:

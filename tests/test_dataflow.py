@@ -26,11 +26,13 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from beam_asr import dataflow, options
+from beam_asr.resources import Resources
 from tests import dataflow_stub
 from tests.conftest import REPOSITORY, SAMPLES
 
 TEMPLATES = REPOSITORY / "templates" / "dataflow"
 L4 = "type:nvidia-l4;count:1;install-nvidia-driver"
+TWO_L4 = L4.replace("count:1", "count:2")
 FOR_ALL = f"--dataflow_service_options=worker_accelerator={L4}"
 IMAGE = "us-central1-docker.pkg.dev/my-project/images/beam-asr:1"
 MODEL = "nvidia/parakeet-tdt-0.6b-v3"
@@ -41,10 +43,14 @@ ACCELERATOR_HINT = "beam:resources:accelerator:v1"
 # The options, without a job.
 
 
-def settled(*flags: str, accelerator: str | None = None, copies: int = 1) -> PipelineOptions:
+def settled(*flags: str, accelerator: str | None = None, **asked) -> PipelineOptions:
     beam_options = PipelineOptions(["--runner=DataflowRunner", *flags])
-    dataflow.settle(beam_options, accelerator, copies)
+    dataflow.settle(beam_options, accelerator, Resources(**asked))
     return beam_options
+
+
+def resources_of(asked: options.TranscribeOptions) -> Resources:
+    return Resources(asked.gpus, asked.cpus, asked.gpu_memory_gb, asked.model_copies)
 
 
 def experiments(beam_options: PipelineOptions) -> list[str]:
@@ -66,7 +72,7 @@ def test_dataflow_is_known_in_every_spelling_that_beam_takes(runner):
 def test_other_runners_options_stay_as_they_are(runner):
     beam_options = PipelineOptions([f"--runner={runner}", f"--sdk_container_image={IMAGE}"])
     before = beam_options.get_all_options()
-    dataflow.settle(beam_options, None, 1)
+    dataflow.settle(beam_options, None, Resources())
     assert not dataflow.is_dataflow(beam_options)
     assert beam_options.get_all_options() == before
 
@@ -92,7 +98,7 @@ def test_what_the_user_chose_is_kept():
 
 
 def test_copies_of_the_model_share_the_gpu_in_processes_of_their_own():
-    beam_options = settled(FOR_ALL, "--machine_type=g2-standard-8", copies=8)
+    beam_options = settled(FOR_ALL, "--machine_type=g2-standard-8", model_copies=8)
     assert experiments(beam_options) == ["use_multiple_sdk_containers"]
     services = beam_options.view_as(GoogleCloudOptions).dataflow_service_options
     assert services == [f"worker_accelerator={L4};use_nvidia_mps"]
@@ -115,17 +121,87 @@ def test_copies_of_the_model_share_the_gpu_in_processes_of_their_own():
         (["--experiments=no_use_multiple_sdk_containers"], None, 2, "leave one of them out"),
         (["--dataflow_service_options=enable_prime"], None, 2, "enable_prime"),
         ([FOR_ALL.replace("count:1", "count:2")], None, 2, "give count:1"),
-        ([], L4.replace("count:1", "count:2"), 2, "give count:1"),
+        ([], TWO_L4, 2, "give count:1"),
     ],
 )
 def test_what_cannot_go_together_is_refused(flags, accelerator, copies, said):
     with pytest.raises(ValueError, match=re.escape(said)):
-        settled(*flags, accelerator=accelerator, copies=copies)
+        settled(*flags, accelerator=accelerator, model_copies=copies)
+
+
+def test_a_part_of_a_gpu_is_that_of_a_copy():
+    flags = [FOR_ALL, "--machine_type=g2-standard-8"]
+    parts = settled(*flags, gpus=0.125, gpu_memory_gb=3, cpus=1)
+    assert parts.get_all_options() == settled(*flags, model_copies=8).get_all_options()
+
+
+def test_several_gpus_have_a_process_each_without_what_one_is_shared_by():
+    two = FOR_ALL.replace("nvidia-l4;count:1", "nvidia-tesla-t4;count:2")
+    beam_options = settled(two, "--machine_type=n1-standard-2", gpus=2)
+    assert experiments(beam_options) == ["use_multiple_sdk_containers"]
+    assert beam_options.view_as(GoogleCloudOptions).dataflow_service_options == [
+        two.partition("=")[2]
+    ]
+
+
+def test_one_gpu_is_what_a_worker_has_anyway():
+    assert experiments(settled(FOR_ALL, gpus=1)) == ["no_use_multiple_sdk_containers"]
+    assert experiments(settled(accelerator=L4, gpus=1, gpu_memory_gb=24)) == [
+        "no_use_multiple_sdk_containers"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "accelerator", "asked", "said"),
+    [
+        ([], None, {"gpus": 1}, "--gpus=1 needs workers with a GPU"),
+        ([], None, {"gpus": 4}, "--accelerator, as type:nvidia-l4;count:4;install-nvidia-driver"),
+        ([], None, {"gpu_memory_gb": 8}, "--gpu_memory_gb=8 needs workers with a GPU"),
+        ([FOR_ALL], None, {"gpus": 2}, "--gpus=2 uses 2 of a worker's GPUs, and worker_accel"),
+        ([], L4, {"gpus": 2}, f"and {L4} gives it 1"),
+        ([], TWO_L4, {"gpus": 1}, "gives it 2"),
+        ([], TWO_L4, {"gpus": 0.5}, "gives it 2"),
+        (
+            ["--machine_type=g2-standard-24"], TWO_L4, {"gpus": 2},
+            "has 24 vCPUs, and Dataflow starts a process, and so a model, for each: give count:1 "
+            "and more workers, or a machine type with 2 vCPUs",
+        ),
+        (["--machine_type=g2-standard-8"], L4, {"gpus": 0.5}, "give --model_copies=8, or"),
+        ([], TWO_L4, {"gpus": 2, "model_copies": 2}, "give count:1"),
+        (
+            ["--experiments=no_use_multiple_sdk_containers"], TWO_L4, {"gpus": 2},
+            "leave one of them out",
+        ),
+        ([], L4, {"gpu_memory_gb": 30}, "--gpu_memory_gb=30 is more than the 24 GB of a nvidia-l4"),
+        (
+            [FOR_ALL], None, {"gpus": 0.5, "gpu_memory_gb": 13},
+            "--gpu_memory_gb=13 for each of 2 processes is more than the 24 GB",
+        ),
+        ([], L4, {"cpus": 4}, "give --machine_type with 4 vCPUs or more"),
+        (["--machine_type=g2-standard-8"], L4, {"cpus": 9}, "is more than the 8 vCPUs of a worker"),
+        (
+            ["--machine_type=n1-standard-16"], f"{L4};machine_type:g2-standard-4", {"cpus": 8},
+            "than the 4 vCPUs of a worker of machine type g2-standard-4",
+        ),
+        (
+            ["--machine_type=g2-standard-8"], L4, {"cpus": 2, "model_copies": 8},
+            "--cpus=2 for each of 8 processes",
+        ),
+    ],
+)  # fmt: skip
+def test_resources_that_workers_would_not_have_are_refused(flags, accelerator, asked, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        settled(*flags, accelerator=accelerator, **asked)
+
+
+def test_a_gpu_or_a_machine_that_is_not_known_is_left_to_the_worker():
+    new = "type:nvidia-of-tomorrow;count:1"
+    settled("--machine_type=a9-megagpu-1g", accelerator=new, gpus=1, gpu_memory_gb=500, cpus=64)
 
 
 def test_only_dataflow_gives_an_accelerator():
     with pytest.raises(ValueError, match="the runner is FlinkRunner"):
-        dataflow.settle(PipelineOptions(["--runner=FlinkRunner"]), L4, 1)
+        dataflow.settle(PipelineOptions(["--runner=FlinkRunner"]), L4, Resources())
 
 
 @pytest.mark.parametrize(
@@ -410,7 +486,7 @@ def test_every_flag_is_a_parameter(main, parameters):
     flags = {flag.lstrip("-") for flag in main.transcribe_parser()._option_string_actions}
     assert flags - {"h", "help"} <= set(parameters)
     required = {name for name, each in parameters.items() if not each["isOptional"]}
-    assert required == {"input", "output", "model_name"}
+    assert required == {"input", "output"}  # and a model, by one of two flags
     for each in parameters.values():
         assert each["label"]
         assert each["helpText"]
@@ -441,6 +517,25 @@ GIVEN = {
     "batch_timeout": ("60", 60.0),
     "model_copies": ("8", 8),
     "accelerator": (L4, L4),
+    "models": ("en=gs://b/en.nemo,es=gs://b/es.nemo", ["en=gs://b/en.nemo", "es=gs://b/es.nemo"]),
+    "route_key": ("domain", "domain"),
+    "unmapped": ("fail", "fail"),
+    "source_lang": ("es", "es"),
+    "target_lang": ("en-US", "en-US"),
+    "task": ("translate", "translate"),
+    "pnc": ("no", "no"),
+    "gpus": ("0.5", 0.5),
+    "cpus": ("2", 2),
+    "gpu_memory_gb": ("7.5", 7.5),
+    "reference_key": ("text", "text"),
+    "normalizer": ("whisper", "whisper"),
+    "quality": ("true", True),
+    "keep": ("wer <= 0.3 and duration < 30", "wer <= 0.3 and duration < 30"),
+    "min_duration": ("0.5", 0.5),
+    "max_duration": ("60", 60.0),
+    "required_sample_rate": ("16000", 16000),
+    "required_channels": ("1", 1),
+    "audio_checks": ("filter", "filter"),
     "segmentation": ("fixed", "fixed"),
     "max_segment_seconds": ("25.5", 25.5),
     "attention": ("chunked", "chunked"),
@@ -455,6 +550,8 @@ GIVEN = {
     "storage_options": ('{"s3": {"anon": true}}', {"s3": {"anon": True}}),
     "allowed_audio_prefixes": ("gs://b,gs://c", ["gs://b", "gs://c"]),
 }
+# What goes with another flag alone.
+WITH = {"unmapped": {"models": "en=gs://b/en.nemo"}, "normalizer": {"reference_key": "text"}}
 GIVEN_TO_BEAM = {
     "dataflow_service_options": (f"worker_accelerator={L4}", [f"worker_accelerator={L4}"]),
     "disk_size_gb": ("200", 200),
@@ -476,12 +573,13 @@ def accepts(parameter: dict, value: str) -> bool:
 
 
 def test_every_parameter_arrives(main, parameters):
-    usual = parsed(main, **REQUIRED)
     for name, (value, expected) in GIVEN.items():
         assert accepts(parameters[name], value), name
-        found = parsed(main, **{**REQUIRED, name: value})
+        usual = parsed(main, **REQUIRED, **WITH.get(name, {}))
+        found = parsed(main, **{**REQUIRED, **WITH.get(name, {}), name: value})
         assert found == dataclasses.replace(usual, **{name: expected})
         assert found != usual
+    usual = parsed(main, **REQUIRED)
     kept = parsed(main, **REQUIRED, resume="true", no_retry_failures="true")
     assert kept == dataclasses.replace(usual, resume=True, retry_failures=False)
     for name, (value, expected) in GIVEN_TO_BEAM.items():
@@ -607,7 +705,7 @@ def test_run_starts_a_job_with_a_gpu(
     parsed = options.parse_args(main.command_line(flags))
     assert parsed.input == inputs.split(",")
     beam_options = PipelineOptions(parsed.beam_args)
-    dataflow.settle(beam_options, parsed.accelerator, parsed.model_copies)
+    dataflow.settle(beam_options, parsed.accelerator, resources_of(parsed))
     services = beam_options.view_as(GoogleCloudOptions).dataflow_service_options or []
     if right_fitting:
         assert f"type:{kind};count:1;machine_type:{machine};" in parsed.accelerator
@@ -641,7 +739,7 @@ def test_the_command_line_of_the_docs_is_accepted():
     _, *args = shlex.split(example.replace("\\\n", " "))
     asked = options.parse_args(args)
     beam_options = PipelineOptions(asked.beam_args)
-    dataflow.settle(beam_options, asked.accelerator, asked.model_copies)
+    dataflow.settle(beam_options, asked.accelerator, resources_of(asked))
     assert not dataflow.launcher_waits(beam_options)
     assert set(beam_options.get_all_options(drop_default=True)) >= {
         arg.lstrip("-").partition("=")[0] for arg in asked.beam_args

@@ -24,7 +24,7 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_asr import write_exports
+from beam_asr import record_fields, write_exports
 from beam_asr.captions import cues, one_line
 from beam_asr.export_names import name_of
 from beam_asr.exports import FORMATS, TIMED, render
@@ -360,8 +360,8 @@ def test_rows_that_differ_have_names_that_differ_and_equal_ones_do_not():
 
 def test_a_name_does_not_depend_on_the_result():
     row = {"audio_filepath": "gs://b/a.wav", "duration": 1.0}
-    done = {**row, "pred_text": "x", "words": [1], "no_speech": True, "exports": {}, "score": 0.1}
-    assert name_of(done, "audio_filepath", {*write_exports.OUTPUT_FIELDS, "pred_text"}) == name_of(
+    done = {**row, "pred_text": "x", "words": [1], "no_speech": True, "exports": {}, "wer": 0.1}
+    assert name_of(done, "audio_filepath", {*record_fields.MADE, "pred_text"}) == name_of(
         row, "audio_filepath"
     )
 
@@ -369,7 +369,7 @@ def test_a_name_does_not_depend_on_the_result():
 def test_relative_paths_of_two_manifests_do_not_share_a_file():
     """Beside a/list.jsonl and b/list.jsonl, one row is of two files."""
     row = {"audio_filepath": "clip.wav"}
-    fields = {*write_exports.OUTPUT_FIELDS, "pred_text"}
+    fields = {*record_fields.MADE, "pred_text"}
     names = [name_of({**row, "pred_text": text}, "audio_filepath", fields) for text in "aab"]
     assert names[0] == names[1] != names[2]
 

@@ -93,7 +93,7 @@ def test_the_best_texts_of_segments_make_those_of_the_row():
 
 def test_a_quiet_segment_takes_nothing_from_the_others():
     row = LONG._replace(segments=(SEGMENTS[0], SEGMENTS[1], SEGMENTS[3]))
-    quiet = SegmentOutcome(1, Outcome("g.0/1", transcripts.nothing()))
+    quiet = SegmentOutcome(1, Outcome("g.0/1", transcripts.nothing(4.0)))
     last = heard(2, "last", (141.0, 141.5))
     (record,) = stitched([OUTCOMES[1], quiet, last], row=row)["transcripts"]
     assert record["said"] == "first last"

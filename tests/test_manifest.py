@@ -4,12 +4,12 @@ import pytest
 
 from beam_asr import manifest
 from beam_asr import manifest_errors as errors
-from beam_asr.manifest import Row
+from beam_asr.manifest import Clip, Row
 
 
 def test_a_row_gives_its_audio_beside_its_manifest_with_offset_and_duration():
     row = Row('{"audio_filepath": "a/b.wav", "offset": 1.5, "duration": 2}', "/data/m.jsonl", 3)
-    assert manifest.parse(row) == (row, "/data/a/b.wav", 1.5, 2.0, None, None)
+    assert manifest.parse(row) == Clip(row, "/data/a/b.wav", 1.5, 2.0)
 
 
 @pytest.mark.parametrize(

@@ -318,11 +318,12 @@ HOST = """
     class Model:
         sample_rate, default_batch_seconds, batch_overhead_seconds = 10, 40.0, 2.0
         longest_seconds = segment_seconds = 40.0
+        weight_bytes, prompt_fields = 0, frozenset()
 
         def warm_up(self, batch_size):
             self.work("warm up")
 
-        def encode(self, waveforms):
+        def encode(self, waveforms, _prompt):
             self.work("encode", waveforms[0][0])
             return waveforms
 

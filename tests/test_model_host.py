@@ -21,6 +21,7 @@ class Notes:
 
     sample_rate = 10
     default_batch_seconds = longest_seconds = segment_seconds = 40.0
+    weight_bytes, prompt_fields = 0, frozenset()
     batch_overhead_seconds = 2.0
 
     def __init__(self):
@@ -33,7 +34,7 @@ class Notes:
         self.done.append(("warm up", batch_size))
         self.default_batch_seconds = 7.0
 
-    def encode(self, waveforms):
+    def encode(self, waveforms, _prompt):
         self.go_on.wait(30)
         name = waveforms[0][0]
         self._do("encode", name)
@@ -261,6 +262,7 @@ class Memory(Notes):
     """A model whose device holds so many padded seconds, and 20 times as many of one clip."""
 
     default_batch_seconds = longest_seconds = segment_seconds = 400.0
+    weight_bytes, prompt_fields = 0, frozenset()
     batch_overhead_seconds = float("inf")  # batches are filled as far as they go
 
     def __init__(self, holds):
@@ -268,7 +270,7 @@ class Memory(Notes):
         self.holds = holds
         self.passes = []  # clips, padded seconds, whether they fitted
 
-    def encode(self, waveforms):
+    def encode(self, waveforms, _prompt):
         padded = len(waveforms) * max(max(map(len, waveforms)) / RATE, 1.0)
         fits = padded <= self.holds * (20 if len(waveforms) == 1 else 1)
         self.passes.append((len(waveforms), padded, fits))

@@ -45,6 +45,25 @@ def test_the_defaults_are_those_of_the_interface():
         confidence=None,
         n_best=0,
         formats=None,
+        models=None,
+        route_key=None,
+        unmapped=None,
+        source_lang=None,
+        target_lang=None,
+        task=None,
+        pnc=None,
+        min_duration=None,
+        max_duration=None,
+        required_sample_rate=None,
+        required_channels=None,
+        audio_checks="fail",
+        reference_key=None,
+        normalizer="none",
+        quality=False,
+        keep=None,
+        gpus=None,
+        cpus=None,
+        gpu_memory_gb=None,
         beam_args=[],
     )
 
@@ -60,7 +79,12 @@ def test_every_flag_arrives():
         --watch 2.5 --output_window 30 --accelerator type:nvidia-l4;count:1;install-nvidia-driver
         --model_copies 3 --segmentation fixed --max_segment_seconds 25 --attention local
         --partial keep --timestamps word,char --timestamps segment --confidence row --n_best 4
-        --formats srt,textgrid
+        --formats srt,textgrid --formats parquet
+        --models en=a.nemo,es=b.nemo --models fr=c.nemo --route_key language --unmapped default
+        --source_lang es --target_lang en --task translate --pnc no --min_duration .5
+        --max_duration 60 --required_sample_rate 16000 --required_channels 2 --audio_checks filter
+        --reference_key text --normalizer basic --quality --keep wer<1
+        --gpus .25 --cpus 3 --gpu_memory_gb 7.5
         --runner=FlinkRunner --parallelism 2"""
     assert parse_args(args.split()) == TranscribeOptions(
         input=["a", "b", "c"],
@@ -97,7 +121,26 @@ def test_every_flag_arrives():
         timestamps=["word", "char", "segment"],
         confidence="row",
         n_best=4,
-        formats=["srt", "textgrid"],
+        formats=["srt", "textgrid", "parquet"],
+        models=["en=a.nemo", "es=b.nemo", "fr=c.nemo"],
+        route_key="language",
+        unmapped="default",
+        source_lang="es",
+        target_lang="en",
+        task="translate",
+        pnc="no",
+        min_duration=0.5,
+        max_duration=60.0,
+        required_sample_rate=16000,
+        required_channels=2,
+        audio_checks="filter",
+        reference_key="text",
+        normalizer="basic",
+        quality=True,
+        keep="wer<1",
+        gpus=0.25,
+        cpus=3,
+        gpu_memory_gb=7.5,
         beam_args=["--runner=FlinkRunner", "--parallelism", "2"],
     )
     assert parse_args([*LEAST, "--resume"]).resume
@@ -159,6 +202,13 @@ def test_an_accelerator_is_what_dataflow_takes(spec):
         (["--model_copies=1.5"], "--model_copies: '1.5'"),
         (["--segmentation=pauses"], "choose from"),
         (["--max_segment_seconds=4"], "--max_segment_seconds: 4 is not a number of 5 or more"),
+        (["--unmapped=fail"], "--unmapped=fail is for --models, which is not given"),
+        (["--min_duration=3", "--max_duration=2"], "--min_duration=3 is above --max_duration=2"),
+        (["--normalizer=basic"], "--normalizer=basic needs --reference_key"),
+        (["--keep=wer =< 1"], "--keep: "),
+        (["--gpus=1.5"], "--gpus: 1.5 is neither a whole number nor a fraction"),
+        (["--gpus=0"], "--gpus: 0 is neither"),
+        (["--task=sing"], "--task"),
         (["--max_segment_seconds=inf"], "--max_segment_seconds: inf"),
         (["--max_segment_seconds=30", "--segmentation=none"], "--segmentation=none cuts no row"),
         (["--attention=sparse"], "choose from"),

@@ -75,7 +75,9 @@ def test_a_summary_gives_ratios_of_its_sums():
         ],
         Statistics(),
     )
-    summary = output.summary(statistics, 3, Counter(B=1, A=1), 100.0, {"options": {"x": 1}})
+    summary = output.summary(
+        statistics, 3, Counter(B=1, A=1), Counter(), 100.0, {"options": {"x": 1}}
+    )
     assert summary["rows_in"] == 5
     assert summary["failed"] == 2
     assert summary["failed_by_type"] == {"A": 1, "B": 1}
@@ -90,7 +92,7 @@ def test_a_summary_gives_ratios_of_its_sums():
 
 
 def test_a_summary_of_nothing_divides_by_nothing():
-    summary = output.summary(Statistics(), 0, Counter(), 1.0, {})
+    summary = output.summary(Statistics(), 0, Counter(), Counter(), 1.0, {})
     assert summary["rtfx_model"] is None
     assert summary["padding_efficiency"] is None
     assert summary["model_wait_share"] is None

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from beam_asr import Transcribe, WriteManifest, audio, backlog, clip_reader, model_host
+from beam_asr import Transcribe, WriteManifest, audio, backlog, clip_reader, model_host, model_pool
 from beam_asr.clip_reader import ClipReader
 from beam_asr.manifest import Clip, Row
 from beam_asr.storage import Storage
@@ -35,7 +35,7 @@ def test_the_next_window_is_read_while_the_model_works_on_one(
     model = tiny_model("ctc_bpe")
     monkeypatch.setattr(backlog, "FIRST_SECONDS", 2)
     monkeypatch.setattr(backlog, "MOST_SECONDS", 2)
-    host = model_host.host(model_host.ModelSpec(str(model), "auto"))
+    host = model_pool.host(model_host.ModelSpec(str(model), "auto"))
     forward, read = type(host._model).encode, audio.read_audio
     reads = [0]
     read_on = threading.Event()
@@ -47,9 +47,9 @@ def test_the_next_window_is_read_while_the_model_works_on_one(
             read_on.set()
         return read(path, **rest)
 
-    def waits(self, waveforms):
+    def waits(self, waveforms, *prompt):
         met.append(read_on.wait(30))
-        return forward(self, waveforms)
+        return forward(self, waveforms, *prompt)
 
     monkeypatch.setattr(audio, "read_audio", counted)
     monkeypatch.setattr(type(host._model), "encode", waits)
@@ -147,15 +147,15 @@ def test_what_was_too_much_for_the_memory_is_not_tried_again(
     model = shutil.copy(tiny_model("ctc_bpe"), tmp_path / "own.nemo")
     monkeypatch.setattr(backlog, "MOST_SECONDS", 10)
     monkeypatch.setattr(backlog, "FIRST_SECONDS", 10)
-    host = model_host.host(model_host.ModelSpec(str(model), "auto"))
+    host = model_pool.host(model_host.ModelSpec(str(model), "auto"))
     forward = type(host._model).encode
     sizes = []
 
-    def limited(self, waveforms):
+    def limited(self, waveforms, *prompt):
         sizes.append(len(waveforms))
         if len(waveforms) > 4:  # of a second each, as the model takes them
             raise out_of_memory()
-        return forward(self, waveforms)
+        return forward(self, waveforms, *prompt)
 
     monkeypatch.setattr(type(host._model), "encode", limited)
     rows = [{"audio_filepath": str(path), "duration": 0.9} for path in sorted(clips.iterdir())] * 8

@@ -16,7 +16,15 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_asr import ReadManifest, Transcribe, Transcribed, WriteManifest, audio, model_host
+from beam_asr import (
+    ReadManifest,
+    Transcribe,
+    Transcribed,
+    WriteManifest,
+    audio,
+    model_host,
+    model_pool,
+)
 from beam_asr.output import Statistics
 from tests.conftest import SAMPLE_MODEL, SAMPLES, read_records, write_manifest
 from tests.tiny_models import speechlike
@@ -239,14 +247,14 @@ def test_one_thread_drives_the_model(model, monkeypatch):
     import threading
     from concurrent.futures import ThreadPoolExecutor
 
-    host = model_host.host(model_host.ModelSpec(str(model), "cpu"))
-    assert host is model_host.host(model_host.ModelSpec(str(model), "cpu"))
+    host = model_pool.host(model_host.ModelSpec(str(model), "cpu"))
+    assert host is model_pool.host(model_host.ModelSpec(str(model), "cpu"))
     drivers = []
     forward = type(host._model).encode
 
-    def noted(self, waveforms):
+    def noted(self, *batch):
         drivers.append(threading.get_ident())
-        return forward(self, waveforms)
+        return forward(self, *batch)
 
     monkeypatch.setattr(type(host._model), "encode", noted)
     with ThreadPoolExecutor(4) as pool:
@@ -266,14 +274,14 @@ def test_the_model_is_warmed_up_for_the_batches_that_it_will_get(clips, model, m
 
 
 def test_a_clip_that_breaks_the_model_costs_no_other(clips, model, monkeypatch, tmp_path):
-    host = model_host.host(model_host.ModelSpec(str(model), "auto"))
+    host = model_pool.host(model_host.ModelSpec(str(model), "auto"))
     forward = type(host._model).encode
     poison = len(soundfile.read(clips / "07.flac")[0])
 
-    def breaks(self, waveforms):
+    def breaks(self, waveforms, *prompt):
         if any(len(waveform) == poison for waveform in waveforms):
             raise RuntimeError("poison")
-        return forward(self, waveforms)
+        return forward(self, waveforms, *prompt)
 
     monkeypatch.setattr(type(host._model), "encode", breaks)
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
@@ -387,6 +395,7 @@ def test_a_row_lost_on_the_way_fails_the_job_with_the_numbers(tmp_path):
         pipeline | "Transcripts" >> beam.Create([{"a": 1}, {"a": 2}]),
         pipeline | "Failures" >> beam.Create([]),
         pipeline | "Statistics" >> beam.Create([Statistics(rows_in=3)]),
+        pipeline | "Filtered" >> beam.Create([]),
     )
     parts | WriteManifest(str(out))
     with pytest.raises(Exception, match="3 rows went in, but 2 transcripts and 0 failures"):

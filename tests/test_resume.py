@@ -142,6 +142,18 @@ def test_a_finished_run_is_left_alone(clips, base, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
 
 
+def test_what_a_run_left_that_was_killed_at_its_very_end_goes(clips, base, tmp_path):
+    listed = write_manifest(tmp_path / "m.jsonl", rows_of(clips)[:3])
+    out = tmp_path / "out"
+    run(*base, f"--input={listed}", f"--output={out}")
+    before = sorted(path.name for path in out.iterdir())
+    windows = out / "_journal" / "windows"
+    windows.mkdir(parents=True)
+    (windows / "0.jsonl").write_text("{}")
+    run(*base, f"--input={listed}", f"--output={out}", "--resume")
+    assert sorted(path.name for path in out.iterdir()) == before
+
+
 def test_the_same_rows_in_other_order_files_and_notation_are_the_same_run(clips, base, tmp_path):
     rows = [*rows_of(clips), *rows_of(clips)[:4]]
     listed = write_manifest(tmp_path / "m.jsonl", rows)
@@ -245,7 +257,7 @@ def test_a_bundle_that_is_tried_again_uses_what_its_windows_left(clips, tiny_mod
     step = Transcribe(model_name=str(tiny_model("ctc_bpe")), max_batch_seconds=4, journal=journal)
     outputs = []
     for after in (4, None):
-        bundle = transcribe_windows.TranscribeWindow(step._settings)
+        bundle = transcribe_windows.TranscribeWindow(step._settings[0])
         bundle.setup()
         bundle.start_bundle()
         with breaking(after) as through:

@@ -12,16 +12,20 @@ from apache_beam.options.pipeline_options import (
 
 from beam_asr import cli, pipeline, runners
 from beam_asr.options import TranscribeOptions, parse_args
+from beam_asr.resources import Resources, available_cpus
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 
 L4 = "type:nvidia-l4;count:1;install-nvidia-driver"
 PUBSUB = "pubsub://projects/my-project/subscriptions/rows"
 
 
-def settled(*flags: str, streaming: bool = False, copies: int = 1) -> PipelineOptions:
+CLUSTER = ["--runner=FlinkRunner", "--flink_master=m:8081"]
+
+
+def settled(*flags: str, streaming: bool = False, **asked) -> PipelineOptions:
     beam_options = PipelineOptions(list(flags))
     beam_options.view_as(StandardOptions).streaming = streaming
-    runners.settle(beam_options, None, copies)
+    runners.settle(beam_options, None, Resources(**asked))
     return beam_options
 
 
@@ -113,27 +117,40 @@ def test_on_one_machine_nothing_tries_to_download_a_runner(flags):
     assert settled(*flags).view_as(StandardOptions).runner == "FnApiRunner"
 
 
-@pytest.mark.parametrize("workers", [[], ["--direct_num_workers=3"]])
-def test_copies_of_the_model_on_one_machine_are_processes(workers):
-    direct = settled(*workers, copies=3).view_as(DirectOptions)
-    assert (direct.direct_num_workers, direct.direct_running_mode) == (3, "multi_processing")
+@pytest.mark.parametrize("workers", [[], ["--direct_num_workers=4"]])
+@pytest.mark.parametrize(
+    "asked", [{"model_copies": 4}, {"gpus": 4}, {"gpus": 2, "model_copies": 2}, {"gpus": 0.25}]
+)
+def test_models_on_one_machine_are_in_processes_of_their_own(workers, asked):
+    direct = settled(*workers, **asked).view_as(DirectOptions)
+    assert (direct.direct_num_workers, direct.direct_running_mode) == (4, "multi_processing")
 
 
-def test_a_single_model_leaves_the_processes_as_they_were_asked_for():
-    direct = settled("--direct_num_workers=2").view_as(DirectOptions)
+@pytest.mark.parametrize("asked", [{}, {"gpus": 1}])
+def test_a_single_model_leaves_the_workers_as_they_were_asked_for(asked):
+    direct = settled("--direct_num_workers=2", **asked).view_as(DirectOptions)
     assert (direct.direct_num_workers, direct.direct_running_mode) == (2, "in_memory")
 
 
-def test_flink_has_a_process_for_each_copy_and_keeps_none_that_could_have_died():
-    portable = settled("--runner=FlinkRunner", "--flink_master=m:8081").view_as(PortableOptions)
+def test_processes_that_were_asked_for_without_gpus_stay():
+    flags = ["--direct_num_workers=3", "--direct_running_mode=multi_processing"]
+    direct = settled(*flags, gpu_memory_gb=8).view_as(DirectOptions)
+    assert (direct.direct_num_workers, direct.direct_running_mode) == (3, "multi_processing")
+    with pytest.raises(ValueError, match=r"--gpus=1 \(1 processes\) and --direct_num_workers=3 "):
+        settled(*flags, gpus=1)
+
+
+def test_flink_has_a_process_for_each_model_and_keeps_none_that_could_have_died():
+    portable = settled(*CLUSTER).view_as(PortableOptions)
     assert int(portable.sdk_worker_parallelism) == 1
     assert int(portable.environment_cache_millis) == 0
-    portable = settled("--runner=FlinkRunner", copies=4).view_as(PortableOptions)
-    assert int(portable.sdk_worker_parallelism) == 4
+    for asked in ({"model_copies": 4}, {"gpus": 4}, {"gpus": 2, "model_copies": 2}):
+        portable = settled(*CLUSTER, "--parallelism=8", **asked).view_as(PortableOptions)
+        assert int(portable.sdk_worker_parallelism) == 4
 
 
 def test_workers_within_the_launcher_live_on_from_step_to_step():
-    portable = settled("--runner=FlinkRunner").view_as(PortableOptions)
+    portable = settled("--runner=FlinkRunner", gpus=1).view_as(PortableOptions)
     assert int(portable.environment_cache_millis) > 0
 
 
@@ -141,13 +158,39 @@ def test_workers_within_the_launcher_live_on_from_step_to_step():
     ("flags", "said"),
     [
         (["--runner=PrismRunner"], "needs a runner that starts so many processes"),
-        (["--runner=FlinkRunner", "--sdk_worker_parallelism=2"], "--sdk_worker_parallelism=2"),
+        (["--runner=PortableRunner"], "needs a runner that starts so many processes"),
+        (["--runner=FlinkRunner", "--parallelism=3"], "LOOPBACK"),
+        ([*CLUSTER, "--environment_type=LOOPBACK", "--parallelism=3"], "LOOPBACK"),
+        ([*CLUSTER, "--sdk_worker_parallelism=2"], "--sdk_worker_parallelism=2"),
+        ([*CLUSTER, "--sdk_worker_parallelism=0"], "--sdk_worker_parallelism=0"),
+        (CLUSTER, "--parallelism is not given, so give 3 times the number of task managers"),
+        ([*CLUSTER, "--parallelism=2"], "no work: --parallelism=2, so give 3 times"),
         (["--direct_running_mode=multi_threading"], "--direct_running_mode=multi_threading"),
+        (["--direct_num_workers=2"], "--direct_num_workers=2"),
     ],
 )
-def test_copies_that_the_runner_would_not_start_are_refused(flags, said):
-    with pytest.raises(ValueError, match=said):
-        settled(*flags, copies=3)
+@pytest.mark.parametrize("asked", [{"model_copies": 3}, {"gpus": 3}])
+def test_processes_that_the_runner_would_not_start_or_not_use_are_refused(flags, said, asked):
+    with pytest.raises(ValueError, match=f"={3}.*{said}"):
+        settled(*flags, **asked)
+
+
+@pytest.mark.parametrize("runner", ["PrismRunner", "PortableRunner", "FlinkRunner"])
+def test_what_a_worker_sees_to_itself_is_for_any_runner(runner):
+    settled(f"--runner={runner}", gpus=1, cpus=1, gpu_memory_gb=8)
+
+
+def test_more_cpus_than_this_machine_has_are_refused():
+    there = available_cpus()
+    settled(cpus=there)
+    with pytest.raises(ValueError, match=f"--cpus={there + 1} for a worker process is more than"):
+        settled(cpus=there + 1)
+    with pytest.raises(ValueError, match=f"--cpus={there} for each of 2 worker processes"):
+        settled(cpus=there, gpus=2)
+    flags = ["--direct_num_workers=3", "--direct_running_mode=multi_processing"]
+    with pytest.raises(ValueError, match=f"--cpus={there} for each of 3 worker processes"):
+        settled(*flags, cpus=there)
+    settled(*CLUSTER, cpus=there + 1)  # of other machines
 
 
 def test_what_flink_was_told_is_kept():

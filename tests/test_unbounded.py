@@ -295,6 +295,7 @@ def write(out: Path, transcripts, failures, statistics, **how) -> None:
             at_times(pipeline, "Transcripts", transcripts),
             at_times(pipeline, "Failures", failures),
             at_times(pipeline, "Statistics", statistics),
+            at_times(pipeline, "Filtered", []),
         ) | WriteManifest(str(out), **how)
 
 
@@ -429,12 +430,13 @@ class Loudness:
 
     sample_rate = RATE
     default_batch_seconds = longest_seconds = segment_seconds = 40.0
+    weight_bytes, prompt_fields = 0, frozenset()
     batch_overhead_seconds = 2.0
 
     def warm_up(self, batch_size):
         pass
 
-    def encode(self, waveforms):
+    def encode(self, waveforms, _prompt):
         return [round(100 * float(waveform.max())) for waveform in waveforms]
 
     def decode(self, encoded):

@@ -22,7 +22,7 @@ from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.periodicsequence import PeriodicImpulse
 from apache_beam.utils.timestamp import Timestamp
 
-from beam_asr import Transcribe, model_files, model_host, recognizer
+from beam_asr import Transcribe, model_files, model_host, model_pool, recognizer
 from beam_asr.manifest import Clip, Row
 from beam_asr.storage import Storage
 from beam_asr.transcribe_windows import TranscribeWindow
@@ -189,7 +189,7 @@ def loads(monkeypatch):
         return load(*args, **kwargs)
 
     monkeypatch.setattr(recognizer, "load", noted)
-    monkeypatch.setattr(model_host, "_hosts", {})
+    monkeypatch.setattr(model_pool, "pool", model_pool.ModelPool())
     return made
 
 
@@ -198,7 +198,7 @@ def test_threads_that_ask_at_once_share_one_load(loads):
 
     def ask(_: int):
         together.wait()
-        return model_host.host(model_host.ModelSpec(str(SAMPLE_MODEL), "cpu"))
+        return model_pool.host(model_host.ModelSpec(str(SAMPLE_MODEL), "cpu"))
 
     with ThreadPoolExecutor(6) as pool:
         hosts = set(pool.map(ask, range(6)))
@@ -229,9 +229,9 @@ def test_the_model_stays_when_beam_takes_down_what_is_idle(loads, monkeypatch):
             self._shutdown_cached_bundle_processors(idle)
 
     monkeypatch.setattr(sdk_worker.BundleProcessorCache, "release", released)
-    settings = Transcribe(model_name=str(SAMPLE_MODEL), device="cpu")._settings
+    settings = Transcribe(model_name=str(SAMPLE_MODEL), device="cpu")._settings[0]
     window = [Clip(Row.of({"audio_filepath": str(CLIP)}), str(CLIP), 0.0, None)]
-    model_host.host(settings.spec)  # loaded before the first impulse is due
+    model_pool.host(settings.spec)  # loaded before the first impulse is due
     now = Timestamp.now()
     pipeline = beam.Pipeline(runner="FnApiRunner")
     # With no shuffle between, a bundle of impulses is a bundle of windows.

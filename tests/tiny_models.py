@@ -36,6 +36,13 @@ FAMILIES = (
 #: One that is asked for times by its prompt, and says them with its words.
 AED_WITH_TIMES = "aed_multitask_times"
 
+#: One with the first Canary's prompt, which names the task. It writes the first three languages.
+AED_CANARY = "aed_canary"
+CANARY_LANGUAGES = ("en", "es", "fr-FR", "de", "pt-BR", "pt-PT")
+
+#: One with ``target_lang`` that is no hybrid, and none for all languages.
+RNNT_WITH_PROMPT = "rnnt_bpe_prompt"
+
 #: Values of ``target_lang`` known to the prompt-conditioned model.
 PROMPT_LANGUAGES = {"en-US": 0, "de-DE": 1, "es-ES": 2, "auto": 3}
 
@@ -578,20 +585,28 @@ def _hybrid_tdt_ctc_bpe(folder: Path):
 
 
 def _hybrid_rnnt_ctc_bpe_prompt(folder: Path):
+    return _with_prompt(
+        "EncDecHybridRNNTCTCBPEModelWithPrompt", folder, PROMPT_LANGUAGES, {"aux_ctc": _aux_ctc()}
+    )
+
+
+def _rnnt_bpe_prompt(folder: Path):
+    """As NeMo's own example of a configuration, without "auto"."""
+    languages = {"en-US": 0, "en-GB": 1, "es-ES": 2, "de-DE": 3}
+    return _with_prompt("EncDecRNNTBPEModelWithPrompt", folder, languages, {})
+
+
+def _with_prompt(class_name: str, folder: Path, languages: dict[str, int], extra: dict):
     import torch
 
-    cfg = (
-        _common(80, _encoder(80))
-        | {"tokenizer": _bpe(folder), "aux_ctc": _aux_ctc()}
-        | _transducer(None)
-    )
+    cfg = _common(80, _encoder(80)) | {"tokenizer": _bpe(folder), **extra} | _transducer(None)
     cfg["subsampling_factor"] = 8
     cfg["model_defaults"] |= {
         "initialize_prompt_feature": True,
         "num_prompts": 8,
-        "prompt_dictionary": dict(PROMPT_LANGUAGES),
+        "prompt_dictionary": dict(languages),
     }
-    model = _make("EncDecHybridRNNTCTCBPEModelWithPrompt", cfg)
+    model = _make(class_name, cfg)
     encoded, lengths = _encode(model)
     with torch.no_grad():
         frames = _valid(encoded, lengths)
@@ -601,16 +616,17 @@ def _hybrid_rnnt_ctc_bpe_prompt(folder: Path):
         first.bias -= first.weight[:, :_HIDDEN] @ mean
         first.weight[:, _HIDDEN:] *= 6.0  # the language has to matter
         signal, length = _batch()
-        languages = torch.arange(len(length)) % len(PROMPT_LANGUAGES)
+        indices = torch.arange(len(length)) % len(languages)
         encoded, lengths = model.forward(
-            input_signal=signal, input_signal_length=length, prompt_indices=languages
+            input_signal=signal, input_signal_length=length, prompt_indices=indices
         )
     _calibrate_transducer(model, encoded, lengths, has_unk=True, blank=0.6)
-    _calibrate_ctc(model.ctc_decoder, _valid(encoded, lengths), has_unk=True)
+    if extra:
+        _calibrate_ctc(model.ctc_decoder, _valid(encoded, lengths), has_unk=True)
     return model
 
 
-def _aed_multitask(folder: Path, times: int = 0):
+def _aed_multitask(folder: Path, times: int = 0, first_canary: bool = False):
     """With so many tokens that are times, as ``<|0|>``, in frames of the encoder."""
     import torch
     from nemo.collections.common.tokenizers.canary_tokenizer import CanaryTokenizer
@@ -622,6 +638,9 @@ def _aed_multitask(folder: Path, times: int = 0):
     emotions = [f"<|emo:{name}|>" for name in ("undefined", "neutral", "happy", "sad", "angry")]
     special = ["<|startofcontext|>", "<|en|>", "<|es|>", "<|unklang|>", *switches, *emotions]
     special += [f"<|{frame}|>" for frame in range(times)]
+    if first_canary:
+        names = (*CANARY_LANGUAGES, "transcribe", "translate")
+        special = [f"<|{name}|>" for name in names]
     CanaryTokenizer.build_special_tokenizer(special, folder / "spl_tokens")
     cfg = _common(128, _encoder(128))
     cfg |= {
@@ -712,6 +731,9 @@ def _aed_multitask(folder: Path, times: int = 0):
             "pad_id": None,
         },
     }
+    if first_canary:
+        cfg |= {"prompt_format": "canary", "prompt_defaults": None}
+        cfg["tokenizer"]["langs"]["fr-FR"] = _bpe(folder / "fr", _SPANISH, 48)
     model = _make("EncDecMultiTaskModel", cfg)
     encoded, lengths = _encode(model)
     with torch.no_grad():
@@ -740,6 +762,8 @@ def _calibrate_aed(model, encoded, lengths, end: float = 0.09, rounds: int = 6):
     mask = (torch.arange(memory.shape[1])[None] < lengths[:, None]).to(memory.dtype)
     turns = model.prompt.get_default_dialog_slots()
     turns[0]["slots"] |= {"source_lang": "en", "target_lang": "en"}  # not "<|en|>": see encode_turn
+    if "task" in turns[0]["slots"]:
+        turns[0]["slots"] |= {"task": "asr", "pnc": "yes"}
     prompt = model.prompt.encode_dialog(turns)["context_ids"]
     head = model.log_softmax.mlp.layer0
     eos = model.tokenizer.eos_id
@@ -776,7 +800,14 @@ def _aed_multitask_times(folder: Path):
     return _aed_multitask(folder, times=12)
 
 
-_BUILDERS = {name: globals()[f"_{name}"] for name in (*FAMILIES, AED_WITH_TIMES)}
+def _aed_canary(folder: Path):
+    return _aed_multitask(folder, first_canary=True)
+
+
+_BUILDERS = {
+    name: globals()[f"_{name}"]
+    for name in (*FAMILIES, AED_WITH_TIMES, AED_CANARY, RNNT_WITH_PROMPT)
+}
 
 
 def with_aligner(multitask: Path, ctc: Path, path: Path) -> Path:

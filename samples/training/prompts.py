@@ -1,10 +1,11 @@
-"""Makes NeMo manifests of the Asterisk English prompts, split into training and held out.
+"""Makes NeMo manifests of the prompts of Asterisk, split into training and held out.
 
 The recordings are those of the Debian package asterisk-core-sounds-en-g722, the sentences those of
-asterisk-core-sounds-en (core-sounds-en.txt.gz). The split is by sentence, so that no held-out
-sentence is spoken in a training clip: the sentences are ordered by the SHA-256 of their normalised
-text and the first ones that cover at least ``HELD_OUT_CLIPS`` clips are held out. Sentences with a
-clip longer than ``LONGEST_HELD_OUT`` stay in training: one of 73 s would be a quarter of the words.
+asterisk-core-sounds-en (core-sounds-en.txt.gz), or of the same packages for another language. The
+split is by sentence, so that no held-out sentence is spoken in a training clip: the sentences are
+ordered by the SHA-256 of their normalised text and the first ones that cover at least
+``HELD_OUT_CLIPS`` clips are held out. Sentences with a clip longer than ``LONGEST_HELD_OUT`` stay
+in training: one of 73 s would be a quarter of the words.
 
     python samples/training/prompts.py --sounds /usr/share/asterisk/sounds/en \\
         --sentences /usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz --output prompts
@@ -16,63 +17,17 @@ import argparse
 import gzip
 import hashlib
 import json
-import re
 import shutil
 from pathlib import Path
 
 import av
 import numpy as np
 import soundfile
+from languages import LANGUAGES
 
 HELD_OUT_CLIPS = 72
 LONGEST_HELD_OUT = 12.0  # seconds
-SAMPLE_EVERY = 6  # of the held-out clips, in order of their names, is shown as a sample
 SAMPLE_RATE = 16_000
-
-# What the voice says where the sentence list writes it otherwise or not at all.
-SPOKEN = {
-    'IAX (note: does not say "2")': "i a x",
-    "www.asterisk.org": "w w w dot asterisk dot org",
-    "H.323": "h three two three",
-    "3D": "three d",
-    "28.8": "twenty eight point eight",
-    "8500": "eight five zero zero",
-    "4242": "four two four two",
-    "1234": "one two three four",
-    "500": "five zero zero",
-    "600": "six zero zero",
-    "A.M.": "a m",
-    "P.M.": "p m",
-    "fourtieth": "fortieth",
-    "represenatives": "representatives",
-    "umute": "unmute",
-    "exclaimation": "exclamation",
-    "Un-indentified": "unidentified",
-    "witheld": "withheld",
-    "thru": "through",
-    "kilobit": "kilobit",
-    "PBX": "p b x",
-    "IVR": "i v r",
-    "IP": "i p",
-    "IAX": "i a x",
-    "MGCP": "m g c p",
-    "USB": "u s b",
-    "#": " pound ",
-    "*": " star ",
-}
-DIGITS = "zero one two three four five six seven eight nine".split()
-# Signs that the list repeats in brackets after the words: "dash [-]"; sounds: "[sound of …]".
-IN_BRACKETS = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")
-
-
-def normalise(sentence: str) -> str:
-    """Lower-case words a-z and apostrophes, as they are spoken; empty for a sound without words."""
-    for written, spoken in SPOKEN.items():
-        sentence = sentence.replace(written, spoken)
-    sentence = IN_BRACKETS.sub(" ", sentence).lower()
-    sentence = re.sub(r"\d", lambda digit: f" {DIGITS[int(digit[0])]} ", sentence)
-    sentence = re.sub(r"[^a-z' ]", " ", sentence)
-    return " ".join(sentence.split())
 
 
 def decode(path: Path) -> np.ndarray:
@@ -99,8 +54,17 @@ def main() -> None:
     parser.add_argument("--sounds", type=Path, required=True)
     parser.add_argument("--sentences", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--samples", type=Path, help="folder for every sixth held-out clip")
+    parser.add_argument(
+        "--language",
+        choices=LANGUAGES,
+        help="written in each row; English, unwritten, if not given",
+    )
+    parser.add_argument("--samples", type=Path, help="folder for some of the held-out clips")
+    parser.add_argument(
+        "--sample_every", type=int, default=6, help="of the held-out clips, in order of their names"
+    )
     args = parser.parse_args()
+    language = LANGUAGES[args.language or "en"]
 
     listed: dict[str, str] = {}
     with gzip.open(args.sentences, "rt", encoding="utf-8") as sentences:
@@ -108,11 +72,15 @@ def main() -> None:
             name, colon, sentence = line.strip().partition(":")
             if colon and not line.startswith(";"):
                 listed[name] = sentence.strip()
+    listed |= language.listed
 
     args.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for path in sorted(args.sounds.rglob("*.g722")):
         name = str(path.relative_to(args.sounds).with_suffix(""))
+        sentence = listed.get(name, "")
+        if not language.known(sentence):
+            continue
         samples = decode(path)
         clip = name.replace("/", "_") + ".flac"
         soundfile.write(args.output / clip, samples, SAMPLE_RATE)
@@ -120,9 +88,10 @@ def main() -> None:
             {
                 "audio_filepath": clip,
                 "duration": round(len(samples) / SAMPLE_RATE, 4),
-                "text": normalise(listed.get(name, "")),
-                "prompt": listed.get(name, ""),
+                "text": language.normalise(sentence),
+                "prompt": sentence,
             }
+            | ({"lang": args.language} if args.language else {})
         )
     held_out = held_out_sentences(rows)
     for name, chosen in {
@@ -138,7 +107,7 @@ def main() -> None:
     if args.samples:
         args.samples.mkdir(parents=True, exist_ok=True)
         with open(args.samples / "manifest.jsonl", "w", encoding="utf-8") as out:
-            for row in [row for row in rows if row["text"] in held_out][::SAMPLE_EVERY]:
+            for row in [row for row in rows if row["text"] in held_out][:: args.sample_every]:
                 shutil.copy(args.output / row["audio_filepath"], args.samples)
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
 

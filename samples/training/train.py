@@ -12,16 +12,19 @@ the exponential mean of the weights is what is saved: no checkpoint is chosen by
 With ``--start model.nemo`` training goes on from a model, with a new schedule. Its alignment of the
 clips then serves to cut them into words, and items of words out of their sentences are drawn too:
 a small corpus of repeated phrases is else learned by heart, and no new word is spelled right.
+Clips that are kept at one speed are not cut.
+
+``--new_pieces`` takes only the encoder of that model. The decoder is made anew, of the pieces of
+these manifests: so a model learns another language. Its clips are cut when a third of the time is
+used, by what it has learned by then.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import random
-import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -31,6 +34,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from languages import LANGUAGES, Language
 from nemo.collections.asr.metrics.wer import word_error_rate as corpus_wer
 from nemo.collections.asr.models import EncDecCTCModelBPE
 from nemo.collections.asr.parts.preprocessing.features import normalize_batch
@@ -42,7 +46,6 @@ from beam_asr import recognizer
 SAMPLE_RATE = 16_000
 FRAMES_PER_SECOND = 100
 LONGEST = 16 * FRAMES_PER_SECOND  # of a training item, concatenated or not; longer clips go alone
-BATCH_FRAMES = 70 * FRAMES_PER_SECOND
 FLOOR = math.log(2**-24)  # NeMo's log_zero_guard_value: what silence becomes
 CUT_SHARE = 0.45  # of the items are of words out of their sentences, where words are known
 TELEPHONE_BINS = 58  # mel bins below about 3.4 kHz of 80 up to 8 kHz
@@ -59,11 +62,11 @@ class Corpus:
         path, weight, speeds = (spec.split(":") + ["1", "1"])[:3]
         return cls(Path(path), float(weight), int(speeds))
 
-    def rows(self) -> list[dict]:
+    def rows(self, language: Language) -> list[dict]:
         rows = [json.loads(line) for line in self.path.open(encoding="utf-8")]
         for row in rows:
             row["audio_filepath"] = str(self.path.parent / row["audio_filepath"])
-            row["text"] = " ".join(re.sub(r"[^a-z' ]", " ", row["text"].lower()).split())
+            row["text"] = language.plain(row["text"])
         return rows
 
 
@@ -234,8 +237,8 @@ def align(log_probs: torch.Tensor, tokens: list[int], blank: int) -> list[tuple[
 
 def find_words(model: EncDecCTCModelBPE, clip: Clip) -> None:
     """Sets where the clip's words are, as the model hears it at the middle speed."""
-    frames = clip.speeds[len(clip.speeds) // 2].float()[None]
-    length = torch.tensor([frames.shape[2]])
+    frames = clip.speeds[len(clip.speeds) // 2].float()[None].to(model.device)
+    length = torch.tensor([frames.shape[2]], device=model.device)
     words = clip.text.split()
     if len(words) < 2:
         return
@@ -243,7 +246,7 @@ def find_words(model: EncDecCTCModelBPE, clip: Clip) -> None:
     frames, *_ = normalize_batch(frames, length, normalize_type="per_feature")
     with torch.inference_mode():
         encoded, _ = model.encoder(audio_signal=frames, length=length)
-        log_probs = model.decoder(encoder_output=encoded)[0]
+        log_probs = model.decoder(encoder_output=encoded)[0].cpu()
     spans = align(log_probs, tokens, log_probs.shape[1] - 1)
     if spans is None:
         return
@@ -263,8 +266,9 @@ def find_words(model: EncDecCTCModelBPE, clip: Clip) -> None:
 class Items:
     """Draws training items: frames (80, n) and token ids."""
 
-    def __init__(self, corpora: list[list[Clip]], weights, encode, rng):
+    def __init__(self, corpora: list[list[Clip]], weights, encode, rng, batch_frames: float):
         self.corpora, self.weights, self.encode, self.rng = corpora, weights, encode, rng
+        self.batch_frames = batch_frames
         self.bags: list[list[int]] = [[] for _ in corpora]
 
     def draw(self, which: int) -> tuple[torch.Tensor, str]:
@@ -306,13 +310,13 @@ class Items:
         return mask(frames[0], self.rng), self.encode(text)
 
     def batches(self):
-        """Batches of similar lengths, each about BATCH_FRAMES padded frames, for ever."""
+        """Batches of similar lengths, each about batch_frames padded frames, for ever."""
         while True:
             pool = [self.item() for _ in range(160)]
             pool.sort(key=lambda item: item[0].shape[1])
             batches, batch = [], []
             for item in pool:
-                if batch and (len(batch) + 1) * item[0].shape[1] > BATCH_FRAMES:
+                if batch and (len(batch) + 1) * item[0].shape[1] > self.batch_frames:
                     batches.append(batch)
                     batch = []
                 batch.append(item)
@@ -360,22 +364,29 @@ def main() -> None:
     parser.add_argument("--manifest", action="append", required=True, type=Corpus.parse)
     parser.add_argument("--held_out", type=Corpus.parse, required=True)
     parser.add_argument("--start", type=Path, help="a model of this program's to go on from")
+    parser.add_argument("--language", choices=LANGUAGES, default="en")
+    parser.add_argument("--new_pieces", action="store_true", help="only the encoder of --start")
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--width", type=int, default=176)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--pieces", type=int, default=128)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--warm_up", type=int, default=600, help="steps")
+    parser.add_argument("--batch_seconds", type=float, default=70)
     parser.add_argument("--evaluate_every", type=int, default=1000, help="steps")
     args = parser.parse_args()
     torch.manual_seed(0)
     rng = random.Random(0)
 
-    rows = [corpus.rows() for corpus in args.manifest]
-    held_out = args.held_out.rows()
+    language = LANGUAGES[args.language]
+    rows = [corpus.rows(language) for corpus in args.manifest]
+    held_out = args.held_out.rows(language)
     tokenizer = tempfile.TemporaryDirectory()  # save_to() reads it again at the end
     corpus_texts = Path(tokenizer.name, "texts.txt")
-    corpus_texts.write_text("\n".join(row["text"] for c in rows for row in c if row["text"]))
+    corpus_texts.write_text(
+        "\n".join(row["text"] for c in rows for row in c if row["text"]), encoding="utf-8"
+    )
     create_spt_model(
         data_file=str(corpus_texts),
         vocab_size=args.pieces,
@@ -388,6 +399,8 @@ def main() -> None:
     model = EncDecCTCModelBPE(cfg=config(tokenizer.name, args))
     if args.start:
         model = EncDecCTCModelBPE.restore_from(str(args.start), map_location="cpu")
+        if args.new_pieces:
+            model.change_vocabulary(tokenizer.name, "bpe")
     for module in list(model.encoder.modules()):
         for name, child in module.named_children():
             if isinstance(child, torch.nn.Dropout):
@@ -404,11 +417,19 @@ def main() -> None:
             for corpus, corpus_rows in zip(args.manifest, rows, strict=True)
         ]
     model.preprocessor.featurizer.normalize = normalised
-    if args.start:
-        for clip in itertools.chain.from_iterable(corpora):
-            find_words(model, clip)
+
+    def cut_into_words() -> None:
+        model.eval()
+        for corpus, clips in zip(args.manifest, corpora, strict=True):
+            for clip in clips if corpus.speeds > 1 else []:
+                find_words(model, clip)
+
+    if args.start and not args.new_pieces:
+        cut_into_words()
     print(f"spectrograms in {time.monotonic() - started:.0f} s", flush=True)
-    items = Items(corpora, [c.weight for c in args.manifest], model.tokenizer.text_to_ids, rng)
+    weights = [corpus.weight for corpus in args.manifest]
+    batch_frames = args.batch_seconds * FRAMES_PER_SECOND
+    items = Items(corpora, weights, model.tokenizer.text_to_ids, rng, batch_frames)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
@@ -427,12 +448,17 @@ def main() -> None:
             own.data.copy_(averaged)
             averaged.copy_(kept)
 
+    to_be_cut = args.new_pieces
     for step, batch in enumerate(items.batches(), 1):
         used = (time.monotonic() - started) / (args.minutes * 60)
         if used >= 1:
             break
+        if to_be_cut and used > 1 / 3:
+            cut_into_words()
+            to_be_cut = False
         model.train()
-        rate = args.learning_rate * min(1, step / 600) * (0.5 + 0.5 * math.cos(math.pi * used))
+        decay = 0.5 + 0.5 * math.cos(math.pi * used)
+        rate = args.learning_rate * min(1, step / args.warm_up) * decay
         for group in optimizer.param_groups:
             group["lr"] = rate
         frames, lengths, targets, target_lengths = (part.to(device) for part in collate(batch))

@@ -18,10 +18,13 @@ from beam_asr import options
 GROUPS = {
     "Input and output": "input tarred_audio output filepath_key pred_text_key num_shards "
     "compression resume no_retry_failures overwrite max_failure_fraction watch output_window",
-    "Model": "model_name decoder precision device batch_size max_batch_seconds batch_timeout "
-    "model_copies accelerator",
+    "Model": "model_name models route_key unmapped decoder precision device batch_size "
+    "max_batch_seconds batch_timeout source_lang target_lang task pnc",
+    "Resources": "gpus model_copies cpus gpu_memory_gb accelerator",
     "Long audio and what is written": "segmentation max_segment_seconds attention partial "
     "timestamps confidence n_best formats",
+    "Scores and filters": "reference_key normalizer quality keep min_duration max_duration "
+    "required_sample_rate required_channels audio_checks",
     "Reading": "channel audio_timeout max_concurrent_reads storage_options allowed_audio_prefixes",
 }
 # Beam's, of which `gcloud dataflow flex-template run` has no flag of its own.
@@ -61,6 +64,7 @@ PATTERNS = {
     options._seconds: NUMBER,
     options._segment_seconds: NUMBER,
     options._fraction: NUMBER,
+    options._gpus: NUMBER,
     options._accelerator: options.ACCELERATOR.pattern,
 }
 # A path of the machine that launches says nothing to the workers.

@@ -18,8 +18,8 @@ def _on_encode(change: Callable[[Any, list[np.ndarray]], Sequence[np.ndarray]]) 
 
     encode = NemoRecognizer.encode
 
-    def changed(self: Any, waveforms: Sequence[np.ndarray]) -> Any:
-        return encode(self, change(self, list(waveforms)))
+    def changed(self: Any, waveforms: Sequence[np.ndarray], *prompt: Any) -> Any:
+        return encode(self, change(self, list(waveforms)), *prompt)
 
     NemoRecognizer.encode = changed  # type: ignore[method-assign]
 

@@ -1,0 +1,172 @@
+"""What a model with a prompt is told of a clip: its languages, the task, and punctuation.
+
+A row says so in the fields of NeMo's manifests for Canary, and what it does not say the flags do.
+What neither says is left to the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+TRANSCRIBE, TRANSLATE = "transcribe", "translate"
+# As NeMo's manifests and transcribe() spell them (nemo/collections/common/prompts/canary.py).
+TASKS = dict.fromkeys(("transcribe", "asr"), TRANSCRIBE) | dict.fromkeys(
+    ("translate", "ast", "s2t_translation"), TRANSLATE
+)
+PNC = dict.fromkeys(("yes", "pnc", "true", "1"), "yes") | dict.fromkeys(
+    ("no", "nopnc", "false", "0"), "no"
+)
+
+MOST_NAMED = 30  # languages, in a message
+MOST_LETTERS = 80  # of a value, in a message
+
+Known = TypeVar("Known", int, str)
+
+
+class PromptError(ValueError):
+    """The prompt of a clip is none that the model takes; says which field, and what is allowed."""
+
+
+class Prompt(NamedTuple):
+    """What a model is told of a clip; None is left to the model.
+
+    Attributes:
+        source_lang: the language that is spoken, as a tag: ``en``, ``en-US``, ``es_419``.
+        target_lang: the language of the text, likewise.
+        task: ``transcribe`` or ``translate``.
+        pnc: ``yes`` for punctuation and capitals, or ``no``.
+    """
+
+    source_lang: str | None = None
+    target_lang: str | None = None
+    task: str | None = None
+    pnc: str | None = None
+
+
+NO_PROMPT = Prompt()
+CHOICES = {"task": (TRANSCRIBE, TRANSLATE), "pnc": ("yes", "no")}
+
+
+def of_row(
+    fields: Mapping[str, Any],
+    default: Prompt,
+    lang_key: str = "lang",
+    taken: Collection[str] = Prompt._fields,
+) -> Prompt:
+    """The prompt of a row: its own fields come before the defaults.
+
+    The fields are ``source_lang``, ``target_lang``, ``task`` or ``taskname``, and ``pnc``; one that
+    is null or blank is not there. If there is a source language, and neither a target language nor
+    a task to translate, then the target is the source; NeMo's ``transcribe()`` would take English
+    and so translate what is not English.
+
+    Args:
+        fields: of the row.
+        default: what the flags say.
+        lang_key: the field with the language of the row; it is the source language if nothing else
+            names that, and it is a text.
+        taken: the fields of a prompt that the model takes; no other is looked at, or set.
+
+    Raises:
+        PromptError: a field has a value that it cannot have.
+    """
+    if not taken:
+        return NO_PROMPT
+    source = _language(fields, "source_lang") or default.source_lang
+    if source is None and isinstance(fields.get(lang_key), str):
+        source = _language(fields, lang_key)
+    target = _language(fields, "target_lang") or default.target_lang
+    task = pnc = None
+    if "task" in taken:  # "task" first, as NeMo has it
+        task = _choice(fields, "task", TASKS) or _choice(fields, "taskname", TASKS) or default.task
+    if "pnc" in taken:
+        pnc = _choice(fields, "pnc", PNC) or default.pnc
+    if target is None and task != TRANSLATE:
+        target = source
+    told = Prompt(source, target, task, pnc)
+    return told._replace(**{field: None for field in Prompt._fields if field not in taken})
+
+
+def check_choices(prompt: Prompt) -> None:
+    """Raises PromptError if the task or the punctuation is none that any model knows."""
+    for field, allowed in CHOICES.items():
+        value = getattr(prompt, field)
+        if value is not None and value not in allowed:
+            raise _no_choice(field, value, allowed)
+
+
+def language_of(tag: str, known: Mapping[str, Known], field: str) -> Known:
+    """What a language is to a model, of which a tag is given as people write it.
+
+    Letters' case and ``_`` for ``-`` do not matter. The tag itself comes first, then the tag with
+    subtags cut from its right (``es-419``, ``es``), then a longer one of the same language
+    (``de-DE`` for ``de``), if the model has one alone.
+
+    Args:
+        tag: of the language.
+        known: what the model has, by tags.
+        field: of a prompt, for messages.
+
+    Raises:
+        PromptError: the model does not know the language, or has several for it.
+    """
+    subtags = _plain(tag).split("-")
+    plain = {name: _plain(name) for name in known}
+    for count in range(len(subtags), 0, -1):
+        shorter = "-".join(subtags[:count])
+        for name in known:
+            if plain[name] == shorter:
+                return known[name]
+    longer = [name for name in known if plain[name].split("-")[0] == subtags[0]]
+    found = {known[name] for name in longer}
+    if len(found) == 1:
+        return found.pop()
+    if found:
+        raise PromptError(
+            f"{field} is {_shown(tag)}, of which the model has several: name one of "
+            f"{_listed(longer)}"
+        )
+    raise PromptError(
+        f"{field} is {_shown(tag)}, which the model does not know; it knows {_listed(known)}"
+    )
+
+
+def _language(fields: Mapping[str, Any], field: str) -> str | None:
+    value = fields.get(field)
+    if value is None or isinstance(value, str):
+        return bare(value or "") or None
+    raise PromptError(f"{field} is {_shown(value)}, but must be a language such as en or en-US")
+
+
+def _choice(fields: Mapping[str, Any], field: str, choices: Mapping[str, str]) -> str | None:
+    value = fields.get(field)
+    word = "" if value is None else bare(str(value)).lower()
+    if word and word not in choices:
+        raise _no_choice(field, value, choices)
+    return choices.get(word)
+
+
+def _no_choice(field: str, value: object, choices: Collection[str]) -> PromptError:
+    return PromptError(f"{field} is {_shown(value)}, but must be one of {', '.join(choices)}")
+
+
+def bare(text: str) -> str:
+    """Without the brackets of a token, as in ``<|en|>``."""
+    return text.strip().removeprefix("<|").removesuffix("|>")
+
+
+def _plain(tag: str) -> str:
+    return bare(tag).lower().replace("_", "-")
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= MOST_LETTERS else f"{shown[: MOST_LETTERS - 3]}..."
+
+
+def _listed(names: Collection[str]) -> str:
+    if not names:
+        return "none"
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(list(names)[:MOST_NAMED]) + more
