@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 from beam_asr import cpu_memory, device_memory, model_files
@@ -19,6 +20,8 @@ from beam_asr.model_host import ModelHost, ModelSpec
 MODEL_SHARE = 0.5
 # What a model takes of memory over what its file takes of disk, where weights are stored by half.
 FILE_GROWTH = 2.0
+# Seconds that a load waits for room; bundles take minutes, and then the memory may do all the same.
+PATIENCE_SECONDS = 900.0
 
 
 class ModelPool:
@@ -95,13 +98,15 @@ class ModelPool:
 
     def _make_room(self, needed: float) -> None:
         """Lets models go until there is room for one, as far as any are idle or become so."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while needed > MODEL_SHARE * self._free():
             with self._changed:
                 while not (idle := self._idle()):
+                    left = deadline - time.monotonic()
                     # Who waits with a model in hand may be whom another one waits for.
-                    if not self._hosts or self._own_leases:
+                    if not self._hosts or self._own_leases or left <= 0:
                         return
-                    self._changed.wait()
+                    self._changed.wait(left)
                 host = self._remove(idle[0])
             host.close()
 
