@@ -20,6 +20,7 @@ from beam_asr.backlog import Backlog, Batch
 from beam_asr.manifest import Clip, Row
 from beam_asr.model_host import Pass
 from beam_asr.nemo_recognizer import Recognition
+from beam_asr.prompts import NO_PROMPT
 
 RATE = 8  # samples a second: sums of lengths are exact
 
@@ -66,7 +67,7 @@ class Host:
         self.waited_for = []  # places of batches, and how many had been submitted by then
         self.passes = []
 
-    def submit(self, waveforms, since=math.inf, names=()):
+    def submit(self, waveforms, since=math.inf, names=(), prompt=NO_PROMPT):  # noqa: ARG002
         place = len(self.batches)
         self.batches.append([int(waveform[0]) for waveform in waveforms])
         taken = [max(len(waveform) / RATE, 1.0) for waveform in waveforms]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -157,6 +158,7 @@ def test_a_process_takes_one_card_however_often_and_from_wherever_it_asks(monkey
 
 def test_where_processes_cannot_tell_each_other_it_is_the_first_card(monkeypatch, caplog):
     monkeypatch.setattr(cards, "_held", {})
+    caplog.set_level(logging.WARNING, logger=cards.__name__)  # others quieten the root
     monkeypatch.setattr(sys, "platform", "darwin")
     assert cards.take(["a", "b"], 2, 1) == 0
     assert "cannot tell each other" in caplog.text
