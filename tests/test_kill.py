@@ -24,7 +24,7 @@ SCALE = 1 / 100  # of windows: 12 s of audio
 # A row is with a window that is read, waits, is overdue at twice the audio of a window, or is with
 # the model while the next share is put together.
 WINDOWS_IN_FLIGHT = 6
-KILLS = 20
+KILLS = 10
 
 
 @pytest.fixture(scope="module")
