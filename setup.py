@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
@@ -20,14 +20,14 @@ def storage(package: str) -> list[str]:
 setup(
     name="beam-asr",
     version=re.search(
-        r'^__version__ = "(.+)"', (HERE / "beam_asr/__init__.py").read_text(), re.M
+        r'^__version__ = "(.+)"', (HERE / "beam_asr/_version.py").read_text(), re.M
     ).group(1),
     description="Batch speech recognition on Apache Beam with NVIDIA NeMo models",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["beam_asr"],
-    package_data={"beam_asr": ["py.typed", "yaml_provider.yaml"]},
+    packages=find_packages(include=["beam_asr", "beam_asr.*"]),
+    package_data={"beam_asr": ["py.typed"], "beam_asr.transforms": ["yaml_provider.yaml"]},
     python_requires=">=3.10",
     install_requires=requirements("requirements.in"),
     extras_require={
@@ -36,5 +36,5 @@ setup(
         "hf": storage("huggingface_hub"),
         "test": requirements("requirements-test.in"),
     },
-    entry_points={"console_scripts": ["beam-asr=beam_asr.cli:main"]},
+    entry_points={"console_scripts": ["beam-asr=beam_asr.cli.main:main"]},
 )

@@ -5,19 +5,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from beam_asr.bigquery import WriteTranscriptsToBigQuery
-    from beam_asr.documents import Document
-    from beam_asr.journal import Journal
-    from beam_asr.manifest import Row
-    from beam_asr.model_handler import NemoModelHandler
-    from beam_asr.read_manifest import ReadManifest
-    from beam_asr.score_transcripts import ScoreTranscripts
-    from beam_asr.to_documents import ToDocuments
-    from beam_asr.transcribe import Transcribe, Transcribed
-    from beam_asr.write_manifest import WriteManifest
+from beam_asr._version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from beam_asr.outputs.formats.documents import Document
+    from beam_asr.outputs.journal import Journal
+    from beam_asr.records.row import Row
+    from beam_asr.transforms.bigquery import WriteTranscriptsToBigQuery
+    from beam_asr.transforms.read_manifest import ReadManifest
+    from beam_asr.transforms.run_inference import NemoModelHandler
+    from beam_asr.transforms.score import ScoreTranscripts
+    from beam_asr.transforms.to_documents import ToDocuments
+    from beam_asr.transforms.transcribe import Transcribe, Transcribed
+    from beam_asr.transforms.write_manifest import WriteManifest
+
 __all__ = [
     "Document",
     "Journal",
@@ -30,20 +31,21 @@ __all__ = [
     "Transcribed",
     "WriteManifest",
     "WriteTranscriptsToBigQuery",
+    "__version__",
 ]
 
 _HOMES = {
-    "Document": "beam_asr.documents",
-    "Journal": "beam_asr.journal",
-    "NemoModelHandler": "beam_asr.model_handler",
-    "ReadManifest": "beam_asr.read_manifest",
-    "Row": "beam_asr.manifest",
-    "ScoreTranscripts": "beam_asr.score_transcripts",
-    "ToDocuments": "beam_asr.to_documents",
-    "Transcribe": "beam_asr.transcribe",
-    "Transcribed": "beam_asr.transcribe",
-    "WriteManifest": "beam_asr.write_manifest",
-    "WriteTranscriptsToBigQuery": "beam_asr.bigquery",
+    "Document": "beam_asr.outputs.formats.documents",
+    "Journal": "beam_asr.outputs.journal",
+    "NemoModelHandler": "beam_asr.transforms.run_inference",
+    "ReadManifest": "beam_asr.transforms.read_manifest",
+    "Row": "beam_asr.records.row",
+    "ScoreTranscripts": "beam_asr.transforms.score",
+    "ToDocuments": "beam_asr.transforms.to_documents",
+    "Transcribe": "beam_asr.transforms.transcribe",
+    "Transcribed": "beam_asr.transforms.transcribe",
+    "WriteManifest": "beam_asr.transforms.write_manifest",
+    "WriteTranscriptsToBigQuery": "beam_asr.transforms.bigquery",
 }
 
 

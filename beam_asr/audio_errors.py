@@ -1,7 +1,7 @@
 """Why a clip could not be read: one family, `AudioError`, for everything that is the clip's fault.
 
 A storage system that is down, or credentials that are missing, are not the clip's fault: those
-errors leave `beam_asr.audio` as they came, so that the caller can retry them.
+errors leave `beam_asr.audio.reading` as they came, so that the caller can retry them.
 """
 
 

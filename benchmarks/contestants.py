@@ -48,7 +48,7 @@ class Job:
         self._manifest = manifest
 
     def run(self) -> None:
-        from beam_asr import cli
+        from beam_asr.cli import main as cli
 
         self._runs += 1
         self._output = Path(self._folder.name) / str(self._runs)
@@ -77,20 +77,21 @@ class Floor:
     """The same model on waveforms in memory, in the best batches over all clips, nothing else."""
 
     def __init__(self, model: str, budget: float):
-        from beam_asr import recognizer
+        from beam_asr.models.nemo import loading as recognizer
 
         self._model = recognizer.load(model)
         self._budget = budget
 
     def prepare(self, manifest: Path) -> None:
-        from beam_asr import audio
+        from beam_asr.audio import reading as audio
 
         rate = self._model.sample_rate
         clips = corpora.clips(manifest)
         self._waveforms = [audio.read_audio(clip.path, sample_rate=rate) for clip in clips]
 
     def run(self) -> None:
-        from beam_asr import batching, nemo_recognizer
+        from beam_asr.models.nemo import recognizer as nemo_recognizer
+        from beam_asr.models.serving import batch_plan as batching
 
         rate = self._model.sample_rate
         seconds = [nemo_recognizer.seconds_taken(each, rate) for each in self._waveforms]

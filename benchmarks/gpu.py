@@ -93,7 +93,7 @@ LEFT_OUT = {
     "of training and scoring": "indic-numtowords text-unidecode text2num whisper-normalizer",
     "of compiling with cffi": "pycparser",
 }
-STAND_IN = {  # for PyAV: what importing beam_asr.audio touches
+STAND_IN = {  # for PyAV: what importing beam_asr.audio.reading touches
     "__init__": "from av import error, logging\n\n\nclass AudioFrame:\n    pass\n",
     "error": "class FFmpegError(Exception):\n    pass\n",
     "logging": "def set_level(level):\n    pass\n",
@@ -335,7 +335,8 @@ def _set_rate(bias: Any, blank: int, tokens: Callable[[], int]) -> float:
 
 @functools.cache
 def _host(model: str, precision: str = "auto") -> Any:
-    from beam_asr import model_host, model_pool
+    from beam_asr.models.serving import host as model_host
+    from beam_asr.models.serving import pool as model_pool
 
     return model_pool.host(model_host.ModelSpec(model, precision=precision))
 
@@ -353,7 +354,7 @@ def _nemo(model: str) -> Any:
 
 @functools.cache
 def _waveforms(manifest: str) -> list[Any]:
-    from beam_asr import audio
+    from beam_asr.audio import reading as audio
     from benchmarks import corpora
 
     read = functools.partial(audio.read_audio, sample_rate=RATE)
@@ -363,8 +364,9 @@ def _waveforms(manifest: str) -> list[Any]:
 
 def _hear(host: Any, waveforms: Sequence[Any]) -> list[str]:
     """Our recognizer's texts; it has the next batch at hand before it is done with one."""
-    from beam_asr import batching, nemo_recognizer
-    from beam_asr.options import parse_args
+    from beam_asr.cli.options import parse_args
+    from beam_asr.models.nemo import recognizer as nemo_recognizer
+    from beam_asr.models.serving import batch_plan as batching
 
     flags = parse_args(["transcribe", "--input=-", "--output=-", "--model_name=-"])  # defaults
     host.warm_up(flags.batch_size)

@@ -34,10 +34,10 @@ from typing import Any, NamedTuple
 import jiwer
 import numpy as np
 
-from beam_asr.manifest import Clip, Row
-from beam_asr.planning import Planner
-from beam_asr.segments import Segment
-from beam_asr.storage import Storage
+from beam_asr.audio.segment_planner import Planner
+from beam_asr.audio.segmentation import Segment
+from beam_asr.records.row import Clip, Row
+from beam_asr.storage.storage import Storage
 from benchmarks import machine
 from tests import long_recordings
 from tests.conftest import REPOSITORY, SAMPLE_MODEL, read_records, write_manifest

@@ -22,9 +22,9 @@ import fsspec
 import numpy as np
 import soundfile
 
-from beam_asr.clip_reader import ClipReader
-from beam_asr.manifest import Clip, Row
-from beam_asr.storage import Storage
+from beam_asr.audio.clip_reader import ClipReader
+from beam_asr.records.row import Clip, Row
+from beam_asr.storage.storage import Storage
 
 RATE = 16_000
 LATENCY_SECONDS = 0.05

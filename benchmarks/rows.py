@@ -26,9 +26,12 @@ import apache_beam as beam
 import numpy as np
 import soundfile
 
-from beam_asr import ReadManifest, Transcribe, WriteManifest, audio, nemo_recognizer, recognizer
-from beam_asr.nemo_recognizer import Recognition
-from beam_asr.prompts import Prompt
+from beam_asr import ReadManifest, Transcribe, WriteManifest
+from beam_asr.audio import reading as audio
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.nemo import recognizer as nemo_recognizer
+from beam_asr.models.nemo.recognizer import Recognition
+from beam_asr.models.prompts import Prompt
 from benchmarks import machine
 
 ROWS = (10_000, 100_000, 300_000)

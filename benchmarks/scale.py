@@ -17,11 +17,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from beam_asr.inputs import PIECE_BYTES
-from beam_asr.journal import BEAT_SECONDS
-from beam_asr.output import RECORDS_A_SHARD
-from beam_asr.storage import LISTING_THREADS
-from beam_asr.transcribe_windows import WINDOW_SECONDS
+from beam_asr.inputs.discovery import PIECE_BYTES
+from beam_asr.outputs.folder import RECORDS_A_SHARD
+from beam_asr.outputs.journal import BEAT_SECONDS
+from beam_asr.storage.storage import LISTING_THREADS
+from beam_asr.transforms.recognize import WINDOW_SECONDS
 
 HOUR = 3600.0
 WINDOWS_LOST = 2  # that are with a worker when its machine is taken away

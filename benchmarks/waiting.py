@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from beam_asr import cli
+from beam_asr.cli import main as cli
 from benchmarks.reading import LATENCY_SECONDS, server
 
 REPOSITORY = Path(__file__).parent.parent

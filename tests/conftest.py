@@ -12,9 +12,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from beam_asr import cli, lines
-from beam_asr.journal import Journal
-from beam_asr.storage import Storage
+from beam_asr.cli import main as cli
+from beam_asr.inputs import json_lines as lines
+from beam_asr.outputs.journal import Journal
+from beam_asr.storage.storage import Storage
 from tests.emulators import (  # noqa: F401
     az_bucket,
     az_store,

@@ -270,7 +270,11 @@ def _change(settings: dict[str, Any]) -> None:
 
 
 def _scale(scale: float) -> None:
-    from beam_asr import backlog, clip_reader, long_rows, transcribe, transcribe_windows
+    from beam_asr.audio import clip_reader
+    from beam_asr.models.serving import batcher as backlog
+    from beam_asr.records import work as long_rows
+    from beam_asr.transforms import recognize as transcribe_windows
+    from beam_asr.transforms import transcribe
 
     for module, name in (
         (transcribe, "WINDOW_SECONDS"),
@@ -285,7 +289,7 @@ def _scale(scale: float) -> None:
 
 def _count(path: str) -> None:
     """Notes each clip whose result the model has given, in a file that survives the process."""
-    from beam_asr import backlog
+    from beam_asr.models.serving import batcher as backlog
 
     take = backlog.Backlog._take
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -300,7 +304,7 @@ def _count(path: str) -> None:
 
 def _count_loads(path: str) -> None:
     """Notes the process of each load of a model."""
-    from beam_asr import recognizer
+    from beam_asr.models.nemo import loading as recognizer
 
     load = recognizer.load
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

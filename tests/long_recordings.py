@@ -11,7 +11,7 @@ import jiwer
 import numpy as np
 import soundfile
 
-from beam_asr.audio import read_audio
+from beam_asr.audio.reading import read_audio
 
 RATE = 16_000
 FRAME = RATE // 100

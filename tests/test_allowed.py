@@ -16,8 +16,8 @@ import yarl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.allowed import AllowedPrefixes, NotAllowedError, RequestNotAllowedError
 from beam_asr.audio_errors import AudioError
+from beam_asr.storage.allow_list import AllowedPrefixes, NotAllowedError, RequestNotAllowedError
 
 FLAG = "--allowed_audio_prefixes"
 

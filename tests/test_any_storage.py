@@ -10,8 +10,8 @@ import tarfile
 import pytest
 import soundfile
 
-from beam_asr import retrying
-from beam_asr.storage import Storage
+from beam_asr.storage import retry as retrying
+from beam_asr.storage.storage import Storage
 from tests.conftest import read_records, transcripts_of, write_manifest
 from tests.tiny_models import speechlike
 

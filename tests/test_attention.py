@@ -11,8 +11,10 @@ import pytest
 import soundfile
 import torch
 
-from beam_asr import attention, families, recognizer
-from beam_asr.attention import AttentionError, Chunked
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.nemo import long_context as attention
+from beam_asr.models.nemo.families import base as families
+from beam_asr.models.nemo.long_context import AttentionError, Chunked
 from tests import tiny_models
 from tests.conftest import SAMPLE_MODEL
 from tests.tiny_models import speechlike

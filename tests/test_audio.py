@@ -19,8 +19,10 @@ import pytest
 import soundfile
 from fsspec.implementations.memory import MemoryFileSystem
 
-from beam_asr import audio, audio_source, retrying
-from beam_asr.audio import can_seek, probe_duration, read_audio
+from beam_asr.audio import reading as audio
+from beam_asr.audio import source as audio_source
+from beam_asr.audio.reading import can_seek, probe_duration, read_audio
+from beam_asr.storage import retry as retrying
 from tests.ffmpeg import mux_audio
 
 RATE = 16_000

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr import backlog, batching
-from beam_asr.backlog import Backlog, Batch
-from beam_asr.manifest import Clip, Row
-from beam_asr.model_host import Pass
-from beam_asr.nemo_recognizer import Recognition
-from beam_asr.prompts import NO_PROMPT
+from beam_asr.models.nemo.recognizer import Recognition
+from beam_asr.models.prompts import NO_PROMPT
+from beam_asr.models.serving import batch_plan as batching
+from beam_asr.models.serving import batcher as backlog
+from beam_asr.models.serving.batcher import Backlog, Batch
+from beam_asr.models.serving.host import Pass
+from beam_asr.records.row import Clip, Row
 
 RATE = 8  # samples a second: sums of lengths are exact
 

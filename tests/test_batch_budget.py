@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr import batch_budget
-from beam_asr.batch_budget import Trial
+from beam_asr.models.devices import batch_size as batch_budget
+from beam_asr.models.devices.batch_size import Trial
 
 
 @dataclasses.dataclass

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.batching import padded_seconds, plan_batches, plan_cheapest
+from beam_asr.models.serving.batch_plan import padded_seconds, plan_batches, plan_cheapest
 
 quarters = st.integers(0, 160).map(lambda n: n / 4)  # their sums are exact
 length = st.one_of(st.integers(0, 8).map(float), st.floats(0, 100))

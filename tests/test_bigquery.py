@@ -14,8 +14,8 @@ from google.cloud.bigquery import SchemaField
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.bigquery import WriteTranscriptsToBigQuery, table_row, table_schema
-from beam_asr.tabular import COLUMNS, row_of
+from beam_asr.outputs.formats.table import COLUMNS, row_of
+from beam_asr.transforms.bigquery import WriteTranscriptsToBigQuery, table_row, table_schema
 from tests.test_tabular import FULL, JSON, PLAIN
 
 
@@ -86,7 +86,7 @@ def test_without_googles_packages_the_error_names_what_to_install():
     program = """
 import sys
 sys.modules["google.cloud.bigquery"] = None
-from beam_asr.bigquery import WriteTranscriptsToBigQuery
+from beam_asr.transforms.bigquery import WriteTranscriptsToBigQuery
 try:
     WriteTranscriptsToBigQuery("d.t")
 except ImportError as error:

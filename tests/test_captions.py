@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.captions import Cue, cues
+from beam_asr.outputs.formats.captions import Cue, cues
 
 JAPANESE = (
     "私は昨日、東京から京都まで新幹線で行きました。とても速かったです。"

@@ -17,8 +17,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_asr import cards, runners
-from beam_asr.resources import Resources
+from beam_asr.cli import runners
+from beam_asr.models.devices import gpu_slots as cards
+from beam_asr.models.devices.resources import Resources
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="processes tell each other of cards by Linux' abstract sockets"
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 # Takes a card, says which, and keeps it until its input ends.
 WORKER = """
 import os, sys
-from beam_asr import cards
+from beam_asr.models.devices import gpu_slots as cards
 devices, (group, copies), patience = sys.argv[1].split(","), sys.argv[2].split("x"), sys.argv[3]
 print(cards.take(devices, int(group), int(copies), float(patience)), flush=True)
 if "fork" in sys.argv and not os.fork():

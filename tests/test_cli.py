@@ -13,7 +13,7 @@ HEAVY = ["apache_beam", "torch", "nemo", "numpy", "soundfile", "av"]
 def test_help_and_wrong_usage_import_nothing_heavy(args):
     script = f"""
 import sys
-from beam_asr import cli
+from beam_asr.cli import main as cli
 status = cli.main({args!r})
 heavy = [name for name in {HEAVY!r} if name in sys.modules]
 sys.exit(f"imported {{heavy}}" if heavy else status)
@@ -25,15 +25,15 @@ sys.exit(f"imported {{heavy}}" if heavy else status)
 def test_launching_a_job_imports_neither_nemo_nor_torch(tmp_path):
     script = f"""
 import sys
-import beam_asr.pipeline
+import beam_asr.cli.launch
 import apache_beam as beam
-from beam_asr.options import parse_args
+from beam_asr.cli.options import parse_args
 (folder := {str(tmp_path)!r})
 open(folder + "/m.jsonl", "w").close()
 options = parse_args(["transcribe", "--input", folder + "/m.jsonl", "--output", folder + "/out",
     "--model_name", "nvidia/parakeet-tdt-0.6b-v3"])
-beam_asr.pipeline.check(options)
-beam_asr.pipeline.build(beam.Pipeline(), options)
+beam_asr.cli.launch.check(options)
+beam_asr.cli.launch.build(beam.Pipeline(), options)
 heavy = [name for name in ("torch", "nemo") if name in sys.modules]
 sys.exit(f"imported {{heavy}}" if heavy else 0)
 """

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.containment import apply_to_each
+from beam_asr.models.serving.isolation import apply_to_each
 
 
 @given(st.lists(st.booleans(), max_size=40))

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr import containment, cpu_memory, device_memory, recognizer
-from beam_asr.cpu_memory import PROBE_SECONDS, Growth, Guard
+from beam_asr.models.devices import cpu_memory
+from beam_asr.models.devices import gpu_memory as device_memory
+from beam_asr.models.devices.cpu_memory import PROBE_SECONDS, Growth, Guard
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.serving import isolation as containment
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 from tests.tiny_models import speechlike
 
@@ -298,7 +301,7 @@ def test_a_model_that_cannot_be_measured_is_used_without_the_guard(monkeypatch, 
         raise ValueError("no noise, please")
 
     guard = Guard(encode_noise)
-    with caplog.at_level(logging.WARNING, "beam_asr.cpu_memory"):
+    with caplog.at_level(logging.WARNING, "beam_asr.models.devices.cpu_memory"):
         guard.check(1, 600.0)
         guard.check(1, 600.0)
     assert len(tries) == 1

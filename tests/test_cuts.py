@@ -13,9 +13,9 @@ from lhotse.audio import AudioSource
 from lhotse.augmentation import Resample
 from lhotse.cut import MonoCut, MultiCut, PaddingCut
 
-from beam_asr.audio import read_audio
-from beam_asr.cuts import CutAudio, audio_of, is_cut
+from beam_asr.audio.reading import read_audio
 from beam_asr.manifest_errors import BadFieldError, BadRecordError, ManifestError
+from beam_asr.records.lhotse_cuts import CutAudio, audio_of, is_cut
 
 RATE = 8000
 
@@ -298,5 +298,8 @@ def test_any_object_is_told_from_a_cut(fields):
 
 
 def test_the_module_is_light_to_import():
-    code = "import sys, beam_asr.cuts; sys.exit(bool({'lhotse', 'torch'} & {*sys.modules}))"
+    code = (
+        "import sys, beam_asr.records.lhotse_cuts; "
+        "sys.exit(bool({'lhotse', 'torch'} & {*sys.modules}))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

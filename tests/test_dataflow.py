@@ -25,8 +25,8 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from beam_asr import dataflow, options
-from beam_asr.resources import Resources
+from beam_asr.cli import dataflow, options
+from beam_asr.models.devices.resources import Resources
 from tests import dataflow_stub
 from tests.conftest import REPOSITORY, SAMPLES
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from beam_asr import decoding_graphs, recognizer
-from beam_asr.decoding_graphs import DecodingGraphs
+from beam_asr.models.nemo import cuda_graphs as decoding_graphs
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.nemo.cuda_graphs import DecodingGraphs
 from tests.tiny_models import speechlike
 
 

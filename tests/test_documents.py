@@ -12,9 +12,9 @@ from apache_beam.typehints.schemas import schema_from_element_type
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.documents import Document, to_document, to_line
-from beam_asr.to_documents import ToDocuments
-from beam_asr.transcribe import Transcribed
+from beam_asr.outputs.formats.documents import Document, to_document, to_line
+from beam_asr.transforms.to_documents import ToDocuments
+from beam_asr.transforms.transcribe import Transcribed
 
 RECORD = {
     "audio_filepath": "gs://b/a.flac",

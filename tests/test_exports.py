@@ -24,13 +24,14 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_asr import record_fields, write_exports
-from beam_asr.captions import cues, one_line
-from beam_asr.export_names import name_of
-from beam_asr.exports import FORMATS, TIMED, render
-from beam_asr.storage import Storage
-from beam_asr.write_exports import WriteExports, delete_stale
-from beam_asr.write_manifest import WriteManifest
+from beam_asr.outputs.formats.captions import cues, one_line
+from beam_asr.outputs.formats.file_names import name_of
+from beam_asr.outputs.formats.registry import FORMATS, TIMED, render
+from beam_asr.records import fields as record_fields
+from beam_asr.storage.storage import Storage
+from beam_asr.transforms import write_formats as write_exports
+from beam_asr.transforms.write_formats import WriteExports, delete_stale
+from beam_asr.transforms.write_manifest import WriteManifest
 from tests.conftest import REPOSITORY, read_records
 
 TEXTS = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from beam_asr.expressions import ExpressionError, parse
+from beam_asr.records.conditions import ExpressionError, parse
 
 ROW = {
     "wer": 0.25,

@@ -18,7 +18,8 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PortableOptions
 
-from beam_asr import options, pipeline
+from beam_asr.cli import launch as pipeline
+from beam_asr.cli import options
 from tests.conftest import REPOSITORY
 from tests.emulators import CACHE
 

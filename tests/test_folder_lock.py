@@ -16,20 +16,20 @@ from typing import NamedTuple
 
 import pytest
 
-from beam_asr.folder_lock import (
+from beam_asr.outputs.folder_lock import (
     STALE_SECONDS,
     FolderBusyError,
     FolderLock,
     FolderTakenError,
 )
-from beam_asr.storage import Storage
+from beam_asr.storage.storage import Storage
 
 PATIENCE = 60.0  # for what comes at once, unless the machine is busy
 
 LAUNCHER = """
 import json, os, signal, sys
-from beam_asr.folder_lock import FolderBusyError, FolderLock, FolderTakenError
-from beam_asr.storage import Storage
+from beam_asr.outputs.folder_lock import FolderBusyError, FolderLock, FolderTakenError
+from beam_asr.storage.storage import Storage
 
 class Dying(Storage):
     def write(self, uri, lines):

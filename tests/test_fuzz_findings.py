@@ -20,12 +20,14 @@ import pytest
 import soundfile
 from pyarrow import parquet
 
-from beam_asr import inputs, manifest, output
-from beam_asr.audio import AudioError, CorruptAudioError, OffsetBeyondEndError, read_audio
-from beam_asr.inputs import Tar
-from beam_asr.lines import DamagedInputError
-from beam_asr.storage import Storage
-from beam_asr.tar_reader import TarReader
+from beam_asr.audio.reading import AudioError, CorruptAudioError, OffsetBeyondEndError, read_audio
+from beam_asr.inputs import discovery as inputs
+from beam_asr.inputs.discovery import Tar
+from beam_asr.inputs.json_lines import DamagedInputError
+from beam_asr.inputs.tar_clips import TarReader
+from beam_asr.outputs import folder as output
+from beam_asr.records import row as manifest
+from beam_asr.storage.storage import Storage
 from tests.conftest import REPOSITORY
 from tests.ffmpeg import mux_audio
 from tests.fuzz.mutations import repair_ogg_pages
@@ -33,9 +35,9 @@ from tests.fuzz.mutations import repair_ogg_pages
 RATE = 16_000
 READ_ALONE = """
 import resource, sys
-from beam_asr import inputs
-from beam_asr.audio import read_audio
-from beam_asr.storage import Storage
+from beam_asr.inputs import discovery as inputs
+from beam_asr.audio.reading import read_audio
+from beam_asr.storage.storage import Storage
 
 def read_rows(path):
     for piece in inputs.pieces_of(Storage(), path):

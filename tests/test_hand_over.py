@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from beam_asr import cli, documents, tabular
-from beam_asr.lines import lines_in
-from beam_asr.storage import Storage
-from beam_asr.transcripts import ORIGIN
+from beam_asr.cli import main as cli
+from beam_asr.inputs.json_lines import lines_in
+from beam_asr.outputs.formats import documents
+from beam_asr.outputs.formats import table as tabular
+from beam_asr.storage.storage import Storage
+from beam_asr.transcripts.transcript import ORIGIN
 from tests.conftest import read_records, write_manifest
 from tests.tiny_models import speechlike
 

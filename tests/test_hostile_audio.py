@@ -27,8 +27,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr import audio, clip_reader
-from beam_asr.audio import read_audio
+from beam_asr.audio import clip_reader
+from beam_asr.audio import reading as audio
+from beam_asr.audio.clip_reader import ClipReader
+from beam_asr.audio.reading import read_audio
 from beam_asr.audio_errors import (
     AudioError,
     AudioMemoryError,
@@ -43,9 +45,8 @@ from beam_asr.audio_errors import (
     TruncatedAudioError,
     ZeroLengthAudioError,
 )
-from beam_asr.clip_reader import ClipReader
-from beam_asr.manifest import Clip, Row
-from beam_asr.storage import Storage
+from beam_asr.records.row import Clip, Row
+from beam_asr.storage.storage import Storage
 from tests.conftest import REPOSITORY
 from tests.test_audio import CountingFileSystem, chirp, counting, encode, tone  # noqa: F401
 
@@ -520,7 +521,7 @@ FILES: dict[str, tuple[Callable[[], bytes], type[AudioError] | int | str]] = {
 READ_EACH = """
 import json, sys, time
 import numpy as np
-from beam_asr.audio import read_audio
+from beam_asr.audio.reading import read_audio
 from beam_asr.audio_errors import AudioError
 
 def memory(key):  # in MiB
@@ -737,7 +738,10 @@ def test_an_odd_path_fails_as_one_of_our_classes(paths, path, kind):
 
 def test_standard_input_is_not_read():
     """Of a worker it may be a pipe or a terminal, which nobody will ever write to."""
-    code = "from beam_asr.audio import read_audio; read_audio('/dev/stdin', sample_rate=16_000)"
+    code = (
+        "from beam_asr.audio.reading import read_audio; "
+        "read_audio('/dev/stdin', sample_rate=16_000)"
+    )
     ours, theirs = os.pipe()
     try:
         done = subprocess.run(
@@ -842,10 +846,10 @@ def test_decoding_that_takes_too_long_is_given_up():
 
 READ_ALL = """
 import glob, json, sys
-from beam_asr import clip_reader
-from beam_asr.clip_reader import ClipReader
-from beam_asr.manifest import Clip, Row
-from beam_asr.storage import Storage
+from beam_asr.audio import clip_reader
+from beam_asr.audio.clip_reader import ClipReader
+from beam_asr.records.row import Clip, Row
+from beam_asr.storage.storage import Storage
 
 def memory(key):
     lines = open("/proc/self/status").read().splitlines()
@@ -902,10 +906,10 @@ def test_a_clip_for_which_there_is_no_memory_fails_alone(tmp_path):
     soundfile.write(tmp_path / "short.wav", tone(RATE), RATE)
     code = """
 import resource, sys
-from beam_asr import read_pool
-from beam_asr.clip_reader import ClipReader
-from beam_asr.manifest import Clip, Row
-from beam_asr.storage import Storage
+from beam_asr.audio import read_pool
+from beam_asr.audio.clip_reader import ClipReader
+from beam_asr.records.row import Clip, Row
+from beam_asr.storage.storage import Storage
 
 clips = [Clip(Row("{}"), path, 0.0, None) for path in sys.argv[1:]]
 reader = ClipReader(Storage(), None, 60.0, 2)

@@ -24,14 +24,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from beam_asr import cuts, inputs, lines, manifest, output
-from beam_asr.audio import AudioError, read_audio
-from beam_asr.inputs import Piece, Tar
-from beam_asr.manifest import Row
+from beam_asr.audio.reading import AudioError, read_audio
+from beam_asr.inputs import discovery as inputs
+from beam_asr.inputs import json_lines as lines
+from beam_asr.inputs.csv_tables import TableError
+from beam_asr.inputs.discovery import Piece, Tar
+from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.manifest_errors import BadRecordError, LineTooLongError, ManifestError
-from beam_asr.storage import Storage, StorageError
-from beam_asr.tables import TableError
-from beam_asr.tar_reader import TarReader
+from beam_asr.outputs import folder as output
+from beam_asr.records import lhotse_cuts as cuts
+from beam_asr.records import row as manifest
+from beam_asr.records.row import Row
+from beam_asr.storage.storage import Storage, StorageError
 
 RUNNER_FRAMES = 400  # that a runner may have on the stack: a generous number
 COMPRESSORS = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from beam_asr import recognizer
+from beam_asr.models.nemo import loading as recognizer
 
 MEL = "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor"
 WRITE_TEXT = "nemo.collections.asr.parts.utils.manifest_utils.write_text"

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr import families, hypotheses, recognizer
-from beam_asr.decoding_config import CONFIDENCE, ModelLoadError
-from beam_asr.nemo_recognizer import Recognition
+from beam_asr.models.nemo import hypotheses
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.nemo.decoding import CONFIDENCE, ModelLoadError
+from beam_asr.models.nemo.families import base as families
+from beam_asr.models.nemo.recognizer import Recognition
 from tests import tiny_models
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 from tests.tiny_models import AED_WITH_TIMES, FAMILIES, SAMPLE_RATE, speechlike

@@ -16,8 +16,8 @@ import soundfile
 import webdataset
 import zstandard
 
-from beam_asr import inputs
-from beam_asr.storage import Storage
+from beam_asr.inputs import discovery as inputs
+from beam_asr.storage.storage import Storage
 from tests.conftest import read_records, transcripts_of, write_manifest
 from tests.tiny_models import speechlike
 

@@ -2,11 +2,12 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_asr import ReadManifest, inputs
-from beam_asr.audio_names import is_audio
-from beam_asr.inputs import Piece
-from beam_asr.manifest import Row
-from beam_asr.storage import Storage
+from beam_asr import ReadManifest
+from beam_asr.inputs import discovery as inputs
+from beam_asr.inputs.discovery import Piece
+from beam_asr.records.row import Row
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import is_audio
 
 
 @pytest.fixture

@@ -8,11 +8,13 @@ import logging
 
 import pytest
 
-from beam_asr import emergency_exit, journal, row_ids
-from beam_asr.folder_lock import FolderLock, FolderTakenError
-from beam_asr.journal import Journal, JournalWriter, ResumeError, window_name
-from beam_asr.outcome import Outcome
-from beam_asr.storage import Storage
+from beam_asr import emergency_exit
+from beam_asr.outputs import journal
+from beam_asr.outputs.folder_lock import FolderLock, FolderTakenError
+from beam_asr.outputs.journal import Journal, JournalWriter, ResumeError, window_name
+from beam_asr.records import row_ids
+from beam_asr.records.outcome import Outcome
+from beam_asr.storage.storage import Storage
 
 IDENTITY = {"model_name": "m.nemo", "model_content": "aa", "decoder": None, "rows": 3}
 
@@ -128,7 +130,7 @@ def test_where_the_launcher_stays_workers_give_no_sign(kept, monkeypatch):
 
 def test_a_storage_that_refuses_a_sign_of_life_costs_no_window(kept, monkeypatch, caplog):
     kept = locked(kept, monkeypatch, Refusing)
-    with caplog.at_level(logging.WARNING, logger="beam_asr.journal"):
+    with caplog.at_level(logging.WARNING, logger="beam_asr.outputs.journal"):
         write_windows(kept, "a.0", "b.0")
     assert sorted(kept.names()) == sorted([window_name(["a.0"]), window_name(["b.0"])])
     said = [each.getMessage() for each in caplog.records if kept.lock.uri in each.getMessage()]

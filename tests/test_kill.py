@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from beam_asr import journal, output, row_ids
-from beam_asr.storage import Storage
+from beam_asr.outputs import folder as output
+from beam_asr.outputs import journal
+from beam_asr.records import row_ids
+from beam_asr.storage.storage import Storage
 from tests.conftest import journaled, read_records, write_manifest
 from tests.tiny_models import speechlike
 

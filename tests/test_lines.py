@@ -10,9 +10,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr import lines
+from beam_asr.inputs import json_lines as lines
 from beam_asr.manifest_errors import NotJsonError
-from beam_asr.storage import Storage
+from beam_asr.storage.storage import Storage
 
 COMPRESSORS = {
     ".gz": gzip.compress,

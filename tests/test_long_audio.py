@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.audio import read_audio
+from beam_asr.audio.reading import read_audio
 from tests import long_recordings
 from tests.conftest import SAMPLE_MODEL, read_records, transcripts_of, write_manifest
 from tests.long_recordings import RATE
@@ -42,7 +42,7 @@ def alone(prompts, recordings, tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def heard(recordings, tmp_path_factory):
     """The transcripts of the recordings, whole and in parts, by their ids."""
-    from beam_asr import cli
+    from beam_asr.cli import main as cli
 
     folder, places = recordings
     rows = [
@@ -220,7 +220,7 @@ def test_a_recording_that_breaks_off(partial, recordings, heard, transcribe, tmp
 
 def test_planning_reads_as_a_stream(recordings):
     path = str(recordings[0] / "pauses.flac")
-    from beam_asr.audio import stream_audio
+    from beam_asr.audio.reading import stream_audio
 
     blocks = list(stream_audio(path, sample_rate=8000, offset=10.0))
     assert max(map(len, blocks)) < 40 * 8000

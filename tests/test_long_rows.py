@@ -12,13 +12,13 @@ import pytest
 import soundfile
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_asr import transcripts
-from beam_asr.long_rows import LongRow, SegmentOutcome, stretches
-from beam_asr.manifest import Clip, Row
-from beam_asr.outcome import Outcome
-from beam_asr.segments import Segment
-from beam_asr.stitch_rows import StitchRows
-from beam_asr.transcripts import Asked
+from beam_asr.audio.segmentation import Segment
+from beam_asr.records.outcome import Outcome
+from beam_asr.records.row import Clip, Row
+from beam_asr.records.work import LongRow, SegmentOutcome, stretches
+from beam_asr.transcripts import transcript as transcripts
+from beam_asr.transcripts.transcript import Asked
+from beam_asr.transforms.stitch_segments import StitchRows
 from tests.conftest import SAMPLES, journaled, read_records, write_manifest
 
 RATE = 16_000

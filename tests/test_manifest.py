@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from beam_asr import manifest
 from beam_asr import manifest_errors as errors
-from beam_asr.manifest import Clip, Row
+from beam_asr.records import row as manifest
+from beam_asr.records.row import Clip, Row
 
 
 def test_a_row_gives_its_audio_beside_its_manifest_with_offset_and_duration():

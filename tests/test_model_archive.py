@@ -16,15 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from beam_asr import model_archive, model_files
-from beam_asr.model_archive import (
+from beam_asr.models import archive_check as model_archive
+from beam_asr.models import files as model_files
+from beam_asr.models.archive_check import (
     DamagedModelError,
     ModelFileError,
     ModelTooLargeError,
     UnsafeModelError,
     check_archive,
 )
-from beam_asr.storage import Storage
+from beam_asr.storage.storage import Storage
 from tests.conftest import SAMPLE_MODEL
 
 SETTINGS = b"""
@@ -426,7 +427,7 @@ BAD_WEIGHTS = {
         "posix.system",
     ),
     "a call, bare": (lambda: pickle.dumps(Call(), 2), "posix.system"),
-    "a class": (lambda: saved({"weight": Storage}), "beam_asr.storage.Storage"),
+    "a class": (lambda: saved({"weight": Storage}), "beam_asr.storage.storage.Storage"),
     "another pickle": (lambda: pickle.dumps({"a": 1}, 4), "no pickle of tensors"),
     "a script": (lambda: zipped({"weights/constants.pkl": b"."}), "cannot be read"),
     "a zip that grows": (

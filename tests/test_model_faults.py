@@ -14,8 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from beam_asr import containment, device_faults, device_memory, families, model_errors, recognizer
+from beam_asr import model_errors
 from beam_asr.model_errors import ClipTooLongError, ModelError, NotFiniteError
+from beam_asr.models.devices import gpu_faults as device_faults
+from beam_asr.models.devices import gpu_memory as device_memory
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.nemo.families import base as families
+from beam_asr.models.serving import isolation as containment
 from tests.conftest import REPOSITORY
 from tests.tiny_models import speechlike
 
@@ -312,8 +317,10 @@ def test_of_ctc_a_token_may_be_ruled_out_but_not_all_of_them():
 HOST = """
     import sys, threading, time
     import numpy as np, torch
-    from beam_asr import emergency_exit, model_host, recognizer
-    from beam_asr.nemo_recognizer import Recognition
+    from beam_asr import emergency_exit
+    from beam_asr.models.serving import host as model_host
+    from beam_asr.models.nemo import loading as recognizer
+    from beam_asr.models.nemo.recognizer import Recognition
 
     class Model:
         sample_rate, default_batch_seconds, batch_overhead_seconds = 10, 40.0, 2.0

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 from apache_beam.ml.inference.base import KeyedModelHandler, PredictionResult, RunInference
 
-from beam_asr import Transcribe, recognizer
-from beam_asr.model_handler import WINDOW_SECONDS, NemoModelHandler
+from beam_asr import Transcribe
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.transforms.run_inference import WINDOW_SECONDS, NemoModelHandler
 from tests.conftest import REPOSITORY, SAMPLE_MODEL, SAMPLES
 
 DOCS = (REPOSITORY / "docs/beam.md").read_text(encoding="utf-8")

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from beam_asr import backlog, model_host, recognizer
-from beam_asr.manifest import Clip, Row
 from beam_asr.model_errors import ClipTooLongError
-from beam_asr.nemo_recognizer import Recognition
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.nemo.recognizer import Recognition
+from beam_asr.models.serving import batcher as backlog
+from beam_asr.models.serving import host as model_host
+from beam_asr.records.row import Clip, Row
 
 
 class Notes:

@@ -13,10 +13,14 @@ import jiwer
 import pytest
 import soundfile
 
-from beam_asr import ReadManifest, Transcribe, WriteManifest, audio, cli, model_pool, recognizer
-from beam_asr.model_host import ModelSpec
-from beam_asr.model_pool import ModelPool
-from beam_asr.prompts import Prompt
+from beam_asr import ReadManifest, Transcribe, WriteManifest
+from beam_asr.audio import reading as audio
+from beam_asr.cli import main as cli
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.prompts import Prompt
+from beam_asr.models.serving import pool as model_pool
+from beam_asr.models.serving.host import ModelSpec
+from beam_asr.models.serving.pool import ModelPool
 from tests.conftest import read_records, transcripts_of, write_manifest
 from tests.tiny_models import AED_CANARY, speechlike
 
@@ -60,7 +64,7 @@ def alone(rows: list[dict], model: Path, tmp_path: Path) -> dict[int, str]:
 def fresh(monkeypatch) -> ModelPool:
     """A process that has no model yet."""
     pool = ModelPool()
-    monkeypatch.setattr("beam_asr.model_pool.pool", pool)
+    monkeypatch.setattr("beam_asr.models.serving.pool.pool", pool)
     return pool
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.normalizers import NORMALIZERS, normalizer
+from beam_asr.transcripts.normalizers import NORMALIZERS, normalizer
 
 basic = normalizer("basic")
 texts = st.text(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from beam_asr import cli
-from beam_asr.options import TranscribeOptions, parse_args
+from beam_asr.cli import main as cli
+from beam_asr.cli.options import TranscribeOptions, parse_args
 
 LEAST = ["transcribe", "--input=m.jsonl", "--output=out", "--model_name=m.nemo"]
 

@@ -3,9 +3,10 @@ from collections import Counter
 
 import pytest
 
-from beam_asr import lines, output
-from beam_asr.output import Statistics
-from beam_asr.storage import Storage
+from beam_asr.inputs import json_lines as lines
+from beam_asr.outputs import folder as output
+from beam_asr.outputs.folder import Statistics
+from beam_asr.storage.storage import Storage
 
 
 def test_records_keep_text_readable_and_order():

@@ -11,10 +11,15 @@ import pytest
 import soundfile
 import torch
 
-from beam_asr import Transcribe, WriteManifest, audio, backlog, clip_reader, model_host, model_pool
-from beam_asr.clip_reader import ClipReader
-from beam_asr.manifest import Clip, Row
-from beam_asr.storage import Storage
+from beam_asr import Transcribe, WriteManifest
+from beam_asr.audio import clip_reader
+from beam_asr.audio import reading as audio
+from beam_asr.audio.clip_reader import ClipReader
+from beam_asr.models.serving import batcher as backlog
+from beam_asr.models.serving import host as model_host
+from beam_asr.models.serving import pool as model_pool
+from beam_asr.records.row import Clip, Row
+from beam_asr.storage.storage import Storage
 from tests.conftest import read_records
 from tests.tiny_models import speechlike
 

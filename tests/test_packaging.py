@@ -45,14 +45,16 @@ def test_the_wheel_holds_every_module_and_the_command(built):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (points,) = [name for name in names if name.endswith("entry_points.txt")]
-        assert "beam-asr = beam_asr.cli:main" in archive.read(points).decode()
+        assert "beam-asr = beam_asr.cli.main:main" in archive.read(points).decode()
         (metadata,) = [name for name in names if name.endswith("METADATA")]
         text = archive.read(metadata).decode()
-    modules = {f"beam_asr/{path.name}" for path in (REPOSITORY / "beam_asr").glob("*.py")}
+    modules = {
+        str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "beam_asr").rglob("*.py")
+    }
     assert {name for name in names if not name.startswith("beam_asr-")} == {
         *modules,
         "beam_asr/py.typed",
-        "beam_asr/yaml_provider.yaml",
+        "beam_asr/transforms/yaml_provider.yaml",
     }
     assert "Name: beam-asr" in text
     assert re.search(r"Requires-Dist: nemo.toolkit\[asr\]==3\.0", text)
@@ -77,7 +79,7 @@ def test_beam_builds_the_package_from_the_setup_file(source, tmp_path, monkeypat
     package = Stager._build_setup_package(str(source / "setup.py"), str(tmp_path))
     with tarfile.open(package) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"beam_asr/transcribe.py", "requirements.in"} <= names
+    assert {"beam_asr/transforms/transcribe.py", "requirements.in"} <= names
 
 
 def pinned(name: str) -> dict[str, set[str]]:
@@ -111,7 +113,7 @@ def test_the_locks_install_on_top_of_each_other():
 
 def test_every_third_party_import_is_a_direct_dependency():
     imports = set()
-    for path in (REPOSITORY / "beam_asr").glob("*.py"):
+    for path in (REPOSITORY / "beam_asr").rglob("*.py"):
         imports |= set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M))
     third_party = imports - set(sys.stdlib_module_names) - {"beam_asr"}
     packages = {"apache_beam": "apache-beam", "nemo": "nemo-toolkit", "yaml": "pyyaml"}

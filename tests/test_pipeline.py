@@ -16,16 +16,11 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_asr import (
-    ReadManifest,
-    Transcribe,
-    Transcribed,
-    WriteManifest,
-    audio,
-    model_host,
-    model_pool,
-)
-from beam_asr.output import Statistics
+from beam_asr import ReadManifest, Transcribe, Transcribed, WriteManifest
+from beam_asr.audio import reading as audio
+from beam_asr.models.serving import host as model_host
+from beam_asr.models.serving import pool as model_pool
+from beam_asr.outputs.folder import Statistics
 from tests.conftest import SAMPLE_MODEL, SAMPLES, read_records, write_manifest
 from tests.tiny_models import speechlike
 

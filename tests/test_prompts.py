@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr import families, recognizer
-from beam_asr.prompts import NO_PROMPT, Prompt, PromptError, language_of, of_row
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.nemo.families import base as families
+from beam_asr.models.prompts import NO_PROMPT, Prompt, PromptError, language_of, of_row
 from tests import tiny_models
 from tests.tiny_models import AED_CANARY, AED_WITH_TIMES, RNNT_WITH_PROMPT, SAMPLE_RATE, speechlike
 

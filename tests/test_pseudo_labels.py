@@ -12,10 +12,12 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr import cli, manifest, pseudo_labels
-from beam_asr.manifest import Row
+from beam_asr.cli import main as cli
 from beam_asr.manifest_errors import BadFieldError
-from beam_asr.pseudo_labels import Label, label, tarred_label
+from beam_asr.outputs.formats import pseudo_labels
+from beam_asr.outputs.formats.pseudo_labels import Label, label, tarred_label
+from beam_asr.records import row as manifest
+from beam_asr.records.row import Row
 from tests.conftest import SAMPLE_MODEL, SAMPLES, read_records
 
 ROW = {"audio_filepath": "/data/a.flac", "duration": 2.5, "pred_text": "heard"}

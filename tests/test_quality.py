@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.quality import signals
+from beam_asr.transcripts.quality import signals
 
 SPEECH = (
     "the committee met on tuesday and after a short discussion agreed to move the opening of the "

@@ -8,7 +8,8 @@ import shutil
 
 import pytest
 
-from beam_asr import cli, options
+from beam_asr.cli import main as cli
+from beam_asr.cli import options
 from tests.conftest import REPOSITORY, SAMPLES, read_records
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -64,7 +65,9 @@ def test_every_flag_stands_in_the_table_and_every_flag_of_the_table_exists():
 
 
 def test_every_failure_type_that_the_readme_names_exists_and_is_complete():
-    from beam_asr import allowed, audio_errors, manifest_errors, tarred
+    from beam_asr import audio_errors, manifest_errors
+    from beam_asr.inputs import tar_stream as tarred
+    from beam_asr.storage import allow_list as allowed
 
     rows = re.findall(r"^\| `(?:manifest|audio)` \| (.*) \|$", README, re.M)
     named = set(re.findall(r"`(\w+Error)`", " ".join(rows)))

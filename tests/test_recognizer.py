@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr import families, model_files, recognizer
-from beam_asr.audio import read_audio
-from beam_asr.storage import Storage
+from beam_asr.audio.reading import read_audio
+from beam_asr.models import files as model_files
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.nemo.families import base as families
+from beam_asr.storage.storage import Storage
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 from tests.tiny_models import FAMILIES, speechlike
 

@@ -12,14 +12,16 @@ import pytest
 import soundfile
 from fsspec.implementations.memory import MemoryFileSystem
 
-from beam_asr import read_pool, remote_file, retrying
-from beam_asr.allowed import AllowedPrefixes, NotAllowedError
-from beam_asr.audio import read_audio
+from beam_asr.audio import read_pool
+from beam_asr.audio.clip_reader import ClipReader
+from beam_asr.audio.reading import read_audio
 from beam_asr.audio_errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError
-from beam_asr.clip_reader import ClipReader
-from beam_asr.manifest import Clip, Row
-from beam_asr.retrying import attempts_of
-from beam_asr.storage import Storage
+from beam_asr.records.row import Clip, Row
+from beam_asr.storage import remote_file
+from beam_asr.storage import retry as retrying
+from beam_asr.storage.allow_list import AllowedPrefixes, NotAllowedError
+from beam_asr.storage.retry import attempts_of
+from beam_asr.storage.storage import Storage
 from tests import servers
 from tests.tiny_models import speechlike
 

@@ -10,9 +10,12 @@ import sys
 import pytest
 import torch
 
-from beam_asr import cards, device_memory, recognizer, resources
-from beam_asr.decoding_config import ModelLoadError
-from beam_asr.resources import ResourceError, Resources
+from beam_asr.models.devices import gpu_memory as device_memory
+from beam_asr.models.devices import gpu_slots as cards
+from beam_asr.models.devices import resources
+from beam_asr.models.devices.resources import ResourceError, Resources
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.nemo.decoding import ModelLoadError
 
 GB = 10**9
 L4_BYTES = 23_660 * 10**6  # what CUDA tells of an L4, of 24 GB
@@ -85,7 +88,7 @@ def test_they_travel_to_workers():
 
 def test_a_process_computes_in_as_many_threads_as_it_may():
     code = (
-        "import os, sys; from beam_asr import resources\n"
+        "import os, sys; from beam_asr.models.devices import resources\n"
         "assert 'torch' not in sys.modules\n"
         "resources.use_cpus(1); import torch\n"
         "print(torch.get_num_threads(), os.environ['OMP_NUM_THREADS'])"

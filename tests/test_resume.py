@@ -20,19 +20,13 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from hypothesis import strategies as st
 
-from beam_asr import (
-    Journal,
-    Row,
-    Transcribe,
-    WriteManifest,
-    backlog,
-    cli,
-    clip_reader,
-    emergency_exit,
-    manifest,
-    transcribe_windows,
-)
-from beam_asr import transcribe as transcribe_module
+from beam_asr import Journal, Row, Transcribe, WriteManifest, emergency_exit
+from beam_asr.audio import clip_reader
+from beam_asr.cli import main as cli
+from beam_asr.models.serving import batcher as backlog
+from beam_asr.records import row as manifest
+from beam_asr.transforms import recognize as transcribe_windows
+from beam_asr.transforms import transcribe as transcribe_module
 from tests.conftest import read_records, write_manifest
 from tests.tiny_models import speechlike
 

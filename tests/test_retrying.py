@@ -6,8 +6,8 @@ import errno
 import aiohttp
 import pytest
 
-from beam_asr import retrying
-from beam_asr.retrying import attempts_of, is_transient, retry
+from beam_asr.storage import retry as retrying
+from beam_asr.storage.retry import attempts_of, is_transient, retry
 
 
 class WithStatus(Exception):

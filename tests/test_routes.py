@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr import route_files, routes
 from beam_asr.manifest_errors import BadFieldError, UnmappedRowError
-from beam_asr.routes import ModelUse
-from beam_asr.storage import Storage
+from beam_asr.models import route_files
+from beam_asr.models import routing as routes
+from beam_asr.models.routing import ModelUse
+from beam_asr.storage.storage import Storage
 
 
 def of_pairs(*pairs, default=None, **how):

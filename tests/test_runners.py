@@ -10,9 +10,11 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 
-from beam_asr import cli, pipeline, runners
-from beam_asr.options import TranscribeOptions, parse_args
-from beam_asr.resources import Resources, available_cpus
+from beam_asr.cli import launch as pipeline
+from beam_asr.cli import main as cli
+from beam_asr.cli import runners
+from beam_asr.cli.options import TranscribeOptions, parse_args
+from beam_asr.models.devices.resources import Resources, available_cpus
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 
 L4 = "type:nvidia-l4;count:1;install-nvidia-driver"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from beam_asr import options
+from beam_asr.cli import options
 from benchmarks import scale
 from benchmarks.scale import A100, H100, HOUR, L4, MACHINES, simulate
 from tests.conftest import REPOSITORY

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.normalizers import NORMALIZERS, normalizer
-from beam_asr.scoring import Score, duration_bucket, fields, score, summary
+from beam_asr.transcripts.normalizers import NORMALIZERS, normalizer
+from beam_asr.transcripts.scoring import Score, duration_bucket, fields, score, summary
 
 NONE = normalizer("none")
 
@@ -144,8 +144,10 @@ def test_no_duration_is_a_bucket_of_its_own_and_the_last(seconds):
 def test_importing_is_cheap():
     """The command line imports these for its help."""
     code = (
-        "import sys, beam_asr.expressions, beam_asr.normalizers, beam_asr.quality, "
-        "beam_asr.scoring; heavy = {'jiwer', 'rapidfuzz', 'whisper_normalizer', 'numpy', 'torch', "
+        "import sys, beam_asr.records.conditions, beam_asr.transcripts.normalizers, "
+        "beam_asr.transcripts.quality, "
+        "beam_asr.transcripts.scoring; heavy = {'jiwer', 'rapidfuzz', 'whisper_normalizer', "
+        "'numpy', 'torch', "
         "'apache_beam', 'nemo'}; sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     found = subprocess.run(

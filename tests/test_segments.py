@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.audio import read_audio
-from beam_asr.segments import OVERLAP, Segment, plan, plan_fixed
-from beam_asr.voice_activity import FRAME_SECONDS, RATE, Activity, Detector
+from beam_asr.audio.reading import read_audio
+from beam_asr.audio.segmentation import OVERLAP, Segment, plan, plan_fixed
+from beam_asr.audio.vad import FRAME_SECONDS, RATE, Activity, Detector
 
 METHODS = ["silero", "energy"]
 STEP = RATE // 100  # 10 ms, by which these tests tell speech from silence in clean prompts

@@ -2,9 +2,9 @@
 
 import pytest
 
-from beam_asr import shards
-from beam_asr.manifest import Row
+from beam_asr.inputs import nemo_tarred as shards
 from beam_asr.manifest_errors import BadFieldError
+from beam_asr.records.row import Row
 
 TARS = {0: "audio_0.tar", 3: "audio_3.tar", 7: "audio_7.tar"}
 

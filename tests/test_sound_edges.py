@@ -6,8 +6,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.sound_edges import find_pauses, refine
-from beam_asr.tokens import Token, by_word, spread, words
+from beam_asr.transcripts.word_edges import find_pauses, refine
+from beam_asr.transcripts.words import Token, by_word, spread, words
 
 RATE = 16_000
 

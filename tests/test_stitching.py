@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.stitching import Part, Stitched, stitch
-from beam_asr.tokens import Token, spread
+from beam_asr.transcripts.stitching import Part, Stitched, stitch
+from beam_asr.transcripts.words import Token, spread
 
 
 def said(text, *starts, length=0.3):

@@ -16,9 +16,9 @@ from datetime import datetime, timezone
 import pytest
 import s3fs
 
-from beam_asr import retrying
-from beam_asr import storage as storages
-from beam_asr.storage import Storage, StorageError, StorageOptionsError
+from beam_asr.storage import retry as retrying
+from beam_asr.storage import storage as storages
+from beam_asr.storage.storage import Storage, StorageError, StorageOptionsError
 
 
 def broken_lines():
@@ -185,7 +185,7 @@ def test_a_missing_package_is_named_at_launch_with_the_command_that_installs_it(
 import sys
 for package in ("s3fs", "adlfs", "huggingface_hub"):
     sys.modules[package] = None  # as if it were not installed
-from beam_asr import cli
+from beam_asr.cli import main as cli
 for args in {launches!r}:
     assert cli.main(["transcribe", *args]) == 2, args
 """
@@ -296,7 +296,7 @@ def test_a_file_is_read_as_another_process_left_it(place):
     storage.write(uri, [b"old"])
     assert storage.find(folder) != []  # which a file system may remember
     script = (
-        "import json, sys; from beam_asr.storage import Storage\n"
+        "import json, sys; from beam_asr.storage.storage import Storage\n"
         "Storage(json.loads(sys.argv[1])).write(sys.argv[2], [b'new' * 10**6])"
     )
     if not folder.startswith("memory:"):
@@ -449,7 +449,7 @@ def test_the_names_in_a_folder_are_those_of_all_pages(place):
 
 WRITER = """
 import sys
-from beam_asr.storage import Storage
+from beam_asr.storage.storage import Storage
 
 def lines():
     yield b"x" * 2**20

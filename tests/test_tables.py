@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from beam_asr.inputs.csv_tables import TableError, csv_records, parquet_records, parquet_row_groups
 from beam_asr.manifest_errors import BadRecordError
-from beam_asr.tables import TableError, csv_records, parquet_records, parquet_row_groups
 
 
 def records_of(content, delimiter=","):
@@ -365,5 +365,8 @@ def test_an_error_of_the_storage_is_not_taken_for_one_of_the_table():
 
 
 def test_the_module_is_light_to_import():
-    code = "import sys, beam_asr.tables; sys.exit(bool({'pyarrow', 'pandas'} & {*sys.modules}))"
+    code = (
+        "import sys, beam_asr.inputs.csv_tables; "
+        "sys.exit(bool({'pyarrow', 'pandas'} & {*sys.modules}))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

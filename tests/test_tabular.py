@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr import output, tabular
-from beam_asr.storage import Storage
-from beam_asr.tabular import COLUMNS, parquet, parquet_schema, row_of
+from beam_asr.outputs import folder as output
+from beam_asr.outputs.formats import table as tabular
+from beam_asr.outputs.formats.table import COLUMNS, parquet, parquet_schema, row_of
+from beam_asr.storage.storage import Storage
 
 PLAIN = {"audio_filepath": "a.flac", "duration": 2.5, "pred_text": "ahoj světe 🌍"}
 FAILED = {"stage": "model", "type": "RuntimeError", "message": "no", "attempts": 2}

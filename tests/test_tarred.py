@@ -16,13 +16,7 @@ import soundfile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.manifest_errors import (
-    BadRecordError,
-    MissingMemberError,
-    NotAnObjectError,
-    NotJsonError,
-)
-from beam_asr.tarred import (
+from beam_asr.inputs.tar_stream import (
     Member,
     MemberWithoutRow,
     RowsWithoutMember,
@@ -30,6 +24,12 @@ from beam_asr.tarred import (
     member_uri,
     nemo_members,
     webdataset_samples,
+)
+from beam_asr.manifest_errors import (
+    BadRecordError,
+    MissingMemberError,
+    NotAnObjectError,
+    NotJsonError,
 )
 
 PACK = {"plain": bytes, "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}

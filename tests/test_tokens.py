@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.tokens import (
+from beam_asr.transcripts.words import (
     Sentence,
     Token,
     Word,
@@ -238,7 +238,7 @@ def test_a_long_text_that_differs_in_many_places_is_whole():
 
 def test_the_modules_are_light_to_import():
     code = (
-        "import sys, beam_asr.stitching, beam_asr.sound_edges;"
+        "import sys, beam_asr.transcripts.stitching, beam_asr.transcripts.word_edges;"
         "sys.exit(bool({'nemo', 'torch', 'apache_beam'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

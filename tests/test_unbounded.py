@@ -21,22 +21,17 @@ from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr import (
-    ReadManifest,
-    Transcribe,
-    Transcribed,
-    WriteManifest,
-    recognizer,
-    unbounded,
-    windows,
-)
-from beam_asr.gather import Gather
-from beam_asr.inputs import Tar
-from beam_asr.manifest import Row, parse
+from beam_asr import ReadManifest, Transcribe, Transcribed, WriteManifest
+from beam_asr.inputs.discovery import Tar
 from beam_asr.manifest_errors import NotJsonError
-from beam_asr.nemo_recognizer import Recognition
-from beam_asr.output import Statistics
-from beam_asr.storage import Storage
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.nemo.recognizer import Recognition
+from beam_asr.outputs import windows
+from beam_asr.outputs.folder import Statistics
+from beam_asr.records.row import Row, parse
+from beam_asr.storage.storage import Storage
+from beam_asr.transforms import streaming as unbounded
+from beam_asr.transforms.bundles import Gather
 from tests.conftest import read_records
 
 RATE = 1000

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beam_asr import voice_activity
-from beam_asr.audio import read_audio
-from beam_asr.voice_activity import FRAME_SAMPLES, RATE, Detector
+from beam_asr.audio import vad as voice_activity
+from beam_asr.audio.reading import read_audio
+from beam_asr.audio.vad import FRAME_SAMPLES, RATE, Detector
 
 METHODS = ["silero", "energy"]
 
@@ -188,7 +188,7 @@ def test_a_method_that_is_none_is_refused():
 def test_neither_torch_nor_beam_is_imported():
     script = (
         "import sys, numpy as np\n"
-        "from beam_asr import segments, voice_activity\n"
+        "from beam_asr.audio import segmentation as segments, vad as voice_activity\n"
         "assert 'onnxruntime' not in sys.modules\n"
         "detector = voice_activity.Detector()\n"
         "detector.add(np.zeros(1000, np.float32))\n"

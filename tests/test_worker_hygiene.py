@@ -22,10 +22,14 @@ from apache_beam.runners.worker import sdk_worker
 from apache_beam.transforms.periodicsequence import PeriodicImpulse
 from apache_beam.utils.timestamp import Timestamp
 
-from beam_asr import Transcribe, model_files, model_host, model_pool, recognizer
-from beam_asr.manifest import Clip, Row
-from beam_asr.storage import Storage
-from beam_asr.transcribe_windows import TranscribeWindow
+from beam_asr import Transcribe
+from beam_asr.models import files as model_files
+from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models.serving import host as model_host
+from beam_asr.models.serving import pool as model_pool
+from beam_asr.records.row import Clip, Row
+from beam_asr.storage.storage import Storage
+from beam_asr.transforms.recognize import TranscribeWindow
 from tests.conftest import SAMPLE_MODEL, SAMPLES, read_records
 
 LONGEST_SECONDS = 240  # of a run, after which it is killed
@@ -36,8 +40,8 @@ BYTES_A_SECOND = 3e6  # so that a download lasts until the last process wants it
 
 DOWNLOAD = """
 import sys
-from beam_asr import model_files
-from beam_asr.storage import Storage
+from beam_asr.models import files as model_files
+from beam_asr.storage.storage import Storage
 print(model_files.local_copy(Storage(), sys.argv[1]))
 """
 

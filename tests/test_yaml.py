@@ -18,8 +18,9 @@ from apache_beam.typehints.schemas import named_fields_from_element_type
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.yaml import main
 
-from beam_asr import Transcribe, yaml_transforms
-from beam_asr.yaml_transforms import ReadNeMoManifest, TranscribeNeMo
+from beam_asr import Transcribe
+from beam_asr.transforms import beam_yaml as yaml_transforms
+from beam_asr.transforms.beam_yaml import ReadNeMoManifest, TranscribeNeMo
 from tests.conftest import REPOSITORY, SAMPLE_MODEL, SAMPLES, read_records, transcripts_of
 
 DOCS = (REPOSITORY / "docs/beam.md").read_text(encoding="utf-8")

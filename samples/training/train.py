@@ -41,7 +41,7 @@ from nemo.collections.asr.parts.preprocessing.features import normalize_batch
 from nemo.collections.common.tokenizers.sentencepiece_tokenizer import create_spt_model
 from omegaconf import OmegaConf
 
-from beam_asr import recognizer
+from beam_asr.models.nemo import loading as recognizer
 
 SAMPLE_RATE = 16_000
 FRAMES_PER_SECOND = 100

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
-from beam_asr import cli, options
+from beam_asr.cli import main as cli
+from beam_asr.cli import options
 
 # The image that this runs in, which the workers are to have too; Dockerfile sets it.
 IMAGE = "BEAM_ASR_IMAGE"

@@ -13,7 +13,7 @@ from typing import Any
 
 from main import transcribe_parser
 
-from beam_asr import options
+from beam_asr.cli import options
 
 GROUPS = {
     "Input and output": "input tarred_audio output filepath_key pred_text_key num_shards "

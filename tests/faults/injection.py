@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from beam_asr import cli
+from beam_asr.cli import main as cli
 from tests.faults.kinds import Fault
 
 

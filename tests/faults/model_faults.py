@@ -14,7 +14,7 @@ MARKED = 16_000 + 777
 
 
 def _on_encode(change: Callable[[Any, list[np.ndarray]], Sequence[np.ndarray]]) -> None:
-    from beam_asr.nemo_recognizer import NemoRecognizer
+    from beam_asr.models.nemo.recognizer import NemoRecognizer
 
     encode = NemoRecognizer.encode
 

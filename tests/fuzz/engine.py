@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import beam_asr
 from tests.fuzz.mutations import LONGEST, WORDS, Mutator
 from tests.fuzz.targets import HEADER
 
@@ -157,8 +158,11 @@ def _signature(error: BaseException) -> str:
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}{said[:80]}"
 
 
+OURS = (Path(beam_asr.__file__).parent, Path(__file__).parent)
+
+
 def _is_ours(file: str) -> bool:
-    return Path(file).parent.name in ("beam_asr", "fuzz")
+    return any(Path(file).is_relative_to(folder) for folder in OURS)
 
 
 def _peak_memory() -> int:

@@ -25,15 +25,19 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from beam_asr import inputs, lines, manifest, output, tarred
-from beam_asr.audio import AudioError, read_audio
-from beam_asr.inputs import NoInputError, Piece, Tar
-from beam_asr.lines import DamagedInputError
-from beam_asr.manifest import Row
+from beam_asr.audio.reading import AudioError, read_audio
+from beam_asr.inputs import discovery as inputs
+from beam_asr.inputs import json_lines as lines
+from beam_asr.inputs import tar_stream as tarred
+from beam_asr.inputs.csv_tables import TableError
+from beam_asr.inputs.discovery import NoInputError, Piece, Tar
+from beam_asr.inputs.json_lines import DamagedInputError
+from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.manifest_errors import ManifestError
-from beam_asr.storage import Storage
-from beam_asr.tables import TableError
-from beam_asr.tar_reader import TarReader
+from beam_asr.outputs import folder as output
+from beam_asr.records import row as manifest
+from beam_asr.records.row import Row
+from beam_asr.storage.storage import Storage
 
 HEADER = 4
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.normalizers import normalizer
+from beam_asr.transcripts.normalizers import normalizer
 from tests.conftest import REPOSITORY, SAMPLES, read_records, write_manifest
 from tests.faults.model_faults import MARKED
 from tests.tiny_models import speechlike

@@ -1,0 +1,115 @@
+"""Long rows to their segments: each is read once, as a stream."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+
+from beam_asr.audio import reading as audio
+from beam_asr.audio import segmentation as segments
+from beam_asr.audio.limits import NO_CHECKS, REFUSALS, AudioChecks
+from beam_asr.audio.source import shown
+from beam_asr.audio.vad import RATE, Detector
+from beam_asr.audio_errors import AudioError, AudioTimeoutError, SilentAudioError
+from beam_asr.records import row as manifest
+from beam_asr.records.row import Clip
+from beam_asr.records.work import LongRow
+from beam_asr.storage.retry import attempts_of
+from beam_asr.storage.storage import Storage
+
+UNKNOWN_HOURS = 24.0  # that a recording whose row does not say how long it is may have
+LEAST_SECONDS = 1.0  # before a place where a recording is broken, for these to be kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Planner:
+    """How long rows are planned.
+
+    Attributes:
+        storage: how storages are opened, and which may be.
+        channel: the channel to take where a row names none, from 0; None averages them.
+        timeout_seconds: how long a file may take, and as long again for each further hour of audio.
+        segmentation: ``vad`` cuts in pauses and leaves silence out, ``fixed`` cuts by the clock.
+        keep_parts: whether what can be read of a recording that breaks off is kept.
+        checks: what a row's audio must be like.
+    """
+
+    storage: Storage
+    channel: int | None
+    timeout_seconds: float
+    segmentation: str
+    keep_parts: bool
+    checks: AudioChecks = NO_CHECKS
+
+    def plan(self, clip: Clip, longest: float, content: bytes | None = None) -> LongRow:
+        """Plans a row.
+
+        Args:
+            longest: seconds that a segment may have.
+            content: of its file, if that is here.
+
+        Raises:
+            AudioError: it cannot be read.
+            Exception: whatever its storage raises when that is not the file's fault.
+        """
+        most = self.checks._replace(min_duration=None)
+        if clip.duration is not None:
+            most.check_duration(shown(clip.audio), clip.duration)
+        broken = None
+        detector = Detector()
+        samples, silent = 0, True
+        blocks = audio.stream_audio(
+            clip.audio,
+            sample_rate=RATE,
+            offset=clip.offset,
+            duration=clip.duration,
+            channel=self.channel if clip.channel is None else clip.channel,
+            storage=self.storage,
+            deadline=time.monotonic() + self.time_limit(clip),
+            content=content,
+            checks=self.checks,
+        )
+        try:
+            for block in blocks:
+                samples += len(block)
+                most.check_duration(shown(clip.audio), samples / RATE)
+                silent = silent and not block.any()
+                if self.segmentation == "vad":
+                    detector.add(block)
+        except AudioError as error:
+            seconds = samples / RATE
+            is_whole = isinstance(error, (AudioTimeoutError, *REFUSALS))
+            if is_whole or not self.keep_parts or seconds < LEAST_SECONDS:
+                raise
+            record = manifest.failure(clip.row, "audio", error, attempts_of(error))["error"]
+            broken = (seconds, max(seconds, self._stated_seconds(clip)), record)
+        seconds = samples / RATE
+        self.checks.check_duration(shown(clip.audio), seconds)
+        if silent:
+            raise SilentAudioError(
+                f"{shown(clip.audio)}: all {seconds:.0f} s from {clip.offset:.2f} s on are exactly "
+                "zero. No microphone gives that: the recording failed, or the channels cancel each "
+                "other. Drop the row, or choose a channel."
+            )
+        if self.segmentation == "vad":
+            planned = segments.plan(detector.finish(), longest)
+        else:
+            planned = segments.plan_fixed(seconds, longest)
+        key = clip.row.id or uuid.uuid4().hex
+        can_seek = audio.can_seek(clip.audio, storage=self.storage, content=content)
+        return LongRow(key, clip, tuple(planned), seconds, broken, can_seek)
+
+    def time_limit(self, clip: Clip) -> float:
+        """Seconds that planning may take."""
+        hours = UNKNOWN_HOURS if clip.duration is None else clip.duration / 3600
+        return self.timeout_seconds * max(1.0, hours)
+
+    def _stated_seconds(self, clip: Clip) -> float:
+        """How long a row is, as far as it or its file says."""
+        if clip.duration is not None:
+            return clip.duration
+        try:
+            return (audio.probe_duration(clip.audio, storage=self.storage) or 0.0) - clip.offset
+        except Exception:  # of a file that is known to be broken
+            return 0.0

@@ -1,0 +1,265 @@
+"""The bytes of one audio file, wherever they are, for C libraries to read."""
+
+import errno
+import io
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import IO
+
+from beam_asr.audio_errors import (
+    AudioAccessError,
+    AudioError,
+    AudioNotFoundError,
+    AudioTimeoutError,
+    EmptyAudioError,
+    NotAudioError,
+)
+from beam_asr.storage.retry import DeadlineError, status_of
+from beam_asr.storage.storage import Storage, is_local, local_path
+
+WHOLE_BYTES = 2**20  # a remote file no larger is fetched whole
+SHOWN_CHARACTERS = 200  # of a path in a message
+
+_IMPOSSIBLE_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+_SPECIAL_FILES = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class Source:
+    """The bytes of one file, for C libraries to read.
+
+    libsndfile takes an exception in its read callback for the end of the file, which would make a
+    clip cut short of a network failure. So the first failure is kept, and raised afterwards.
+
+    Attributes:
+        shown: the path as messages show it.
+        descriptor: of the same bytes and at the same position, where there is one. Who reads by it
+            makes no call of Python for each piece, for which many threads would have to queue.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        file: IO[bytes],
+        size: int,
+        deadline: float | None = None,
+        descriptor: int | None = None,
+    ) -> None:
+        self.path = path
+        self.shown = shown(path)
+        self.size = size
+        self.descriptor = descriptor
+        self.failure: Exception | None = None
+        self._file = file
+        self._deadline = deadline
+        self._reached = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last byte has been read."""
+        reached = self._reached
+        if self.descriptor is not None:
+            reached = max(reached, os.lseek(self.descriptor, 0, os.SEEK_CUR))
+        return reached >= self.size
+
+    def check(self) -> None:
+        """Raises what a reader by the descriptor has taken for the end of the file."""
+        if self.descriptor is not None:
+            os.pread(self.descriptor, 1, os.lseek(self.descriptor, 0, os.SEEK_CUR))
+
+    def check_time(self) -> None:
+        """Raises DeadlineError after the deadline."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self.failure = self.failure or DeadlineError("no time is left")
+            raise self.failure
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            self.check_time()
+            data = self._file.read(size)
+            self._reached = max(self._reached, self._file.tell())
+            return data
+        except Exception as error:  # of any storage system; open_bytes raises it
+            self.failure = self.failure or error
+            return b""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Goes to a place within the file; a hostile header may name any, below 0 or beyond."""
+        if whence != io.SEEK_SET:
+            offset += self.size if whence == io.SEEK_END else self.tell()
+        return self._file.seek(min(max(0, offset), self.size))
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read_on(self, size: int) -> bytes:
+        """``size`` bytes from where a reader, by the descriptor or not, has come to."""
+        if self.descriptor is None:
+            return self.read(size)
+        return os.pread(self.descriptor, size, os.lseek(self.descriptor, 0, os.SEEK_CUR))
+
+    def peek(self, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset`, fewer at the end; leaves the position at the start."""
+        self.seek(offset)
+        data = self.read(size)
+        self.seek(0)
+        self._reached = 0
+        return data
+
+
+@contextmanager
+def open_bytes(
+    path: str,
+    storage: Storage | None,
+    deadline: float | None = None,
+    first_block: int | None = None,
+) -> Iterator[Source]:
+    """Opens a path for random access; raises the first storage failure on leaving.
+
+    Args:
+        deadline: time of ``time.monotonic()`` after which reading fails.
+        first_block: bytes to fetch first of a file of which a part is wanted; None wants it all.
+    """
+    with ExitStack() as stack:
+        try:
+            file = _open(path, storage or Storage(), deadline, first_block)
+            stack.callback(file.close)
+            raw, descriptor = getattr(file, "raw", None), None
+            if isinstance(raw, io.FileIO) and raw.seekable():
+                file, descriptor = raw, raw.fileno()  # unbuffered: both are at one position
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            if descriptor is None and first_block is None and size <= WHOLE_BYTES:
+                file, descriptor = stack.enter_context(_in_memory(file.read()))
+        except Exception as error:
+            _raise_as_audio_error(path, error)
+            raise
+        with _watched(Source(path, file, size, deadline, descriptor)) as source:
+            yield source
+
+
+@contextmanager
+def open_content(path: str, content: bytes, deadline: float | None = None) -> Iterator[Source]:
+    """As ``open_bytes``, of bytes that are here already; ``path`` only names them."""
+    with (
+        _in_memory(content) as (file, descriptor),
+        _watched(Source(path, file, len(content), deadline, descriptor)) as source,
+    ):
+        yield source
+
+
+def shown(text: str) -> str:
+    """A path, or another text, as a message shows it: in printable characters, and not too many."""
+    if not text.isprintable():
+        text = repr(text)[1:-1]
+    half = SHOWN_CHARACTERS // 2
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: half - 3]}...{text[-half:]}"
+
+
+@contextmanager
+def _watched(source: Source) -> Iterator[Source]:
+    """The source, once; then raises its failure, whatever a decoder has made of that."""
+    if source.size == 0:
+        raise _empty(source.path)
+    try:
+        yield source
+    except AudioError:
+        source.check()
+        raise
+    finally:
+        if source.failure is not None:
+            _raise_as_audio_error(source.path, source.failure)
+            raise source.failure
+
+
+def _empty(path: str) -> EmptyAudioError:
+    return EmptyAudioError(f"{shown(path)}: has zero bytes. Upload it again or drop the row.")
+
+
+def _open(
+    path: str, storage: Storage, deadline: float | None, first_block: int | None
+) -> IO[bytes]:
+    """Opens a file, unless it is a local one that might block or never end."""
+    if is_local(path.rpartition("::")[2]):
+        if storage.allowed is not None:  # what is refused must not show whether it exists
+            path = storage.allowed.check(path)
+        _check_regular(local_path(path.rpartition("::")[2]))
+    return storage.open(path, deadline, first_block)
+
+
+def _check_regular(path: str) -> None:
+    found = os.stat(path)
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:  # also /proc's, which may wait for ever
+        raise _empty(path)
+    for is_kind, kind in _SPECIAL_FILES:
+        if is_kind(found.st_mode):
+            raise NotAudioError(
+                f"{shown(path)}: is {kind}, which is not opened. Name a regular file in the "
+                "manifest."
+            )
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[tuple[IO[bytes], int | None]]:
+    """A file of these bytes, and its descriptor where the system has such files."""
+    try:
+        descriptor = os.memfd_create("beam-asr")
+    except (AttributeError, OSError):  # not Linux, or a sandbox
+        yield io.BytesIO(content), None
+        return
+    with open(descriptor, "w+b", buffering=0) as file:
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+        file.seek(0)
+        yield file, descriptor
+
+
+def _raise_as_audio_error(path: str, error: Exception) -> None:
+    """Raises the AudioError for a storage failure that is the clip's fault; else returns."""
+    cause = error.__cause__ or error  # fsspec's http turns every failure into FileNotFoundError
+    for each in (error, cause):
+        if isinstance(each, AudioError):
+            raise each
+    name, reason = shown(path), shown(str(cause))
+    if isinstance(error, DeadlineError):
+        raise AudioTimeoutError(
+            f"{name}: could not be read within the time limit ({reason}). Its storage stalls, or "
+            "--audio_timeout is too short for a file of its size."
+        ) from error
+    if isinstance(error, UnicodeError) or _is_impossible_path(path, cause):
+        raise AudioNotFoundError(
+            f"{name}: no file can have this name ({reason}). Correct the path in the manifest."
+        ) from error
+    status = status_of(cause)
+    if (
+        isinstance(error, PermissionError)
+        or status in (401, 403)
+        or str(error).startswith("Forbidden")  # gcsfs: a bare OSError
+    ):
+        raise AudioAccessError(
+            f"{name}: access is refused ({shown(str(error))}). Grant the worker's account read "
+            "access."
+        ) from error
+    if isinstance(cause, OSError) and not isinstance(cause, (FileNotFoundError, IsADirectoryError)):
+        raise cause
+    if isinstance(error, FileNotFoundError) or status == 404:
+        raise AudioNotFoundError(
+            f"{name}: no such file ({shown(str(error))}). Correct the path in the manifest; a "
+            "relative path is looked up on the worker."
+        ) from error
+    if isinstance(error, IsADirectoryError):
+        raise NotAudioError(f"{name}: is a folder. Name a file in the manifest.") from error
+
+
+def _is_impossible_path(path: str, error: BaseException) -> bool:
+    """Whether it was the name of a local file that the system refused."""
+    has_nul = isinstance(error, ValueError) and "\0" in path
+    return is_local(path) and (has_nul or getattr(error, "errno", None) in _IMPOSSIBLE_PATH)

@@ -1,0 +1,1 @@
+"""`beam-asr`: flags, checks, launch, runners."""

@@ -1,0 +1,292 @@
+"""What Dataflow needs to be told for a model on a GPU, and what cannot go together there.
+
+A launch calls ``settle`` before anything is started, the model's step takes its resource hint from
+``hint``, and ``launcher_waits`` says whether the launching process stays.
+
+Beam's options are all that is imported, nothing of Google's. The facts are those of Dataflow's
+documentation ("Use GPUs", "Right fitting", "Use NVIDIA MPS", "FlexRS") and of Compute Engine's
+machine types.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+
+from beam_asr.models.devices.resources import Resources
+
+ONE_PROCESS = "no_use_multiple_sdk_containers"
+MANY_PROCESSES = "use_multiple_sdk_containers"
+WORKER_ACCELERATOR = "worker_accelerator="
+SHARE_GPU = "use_nvidia_mps"
+
+# Of the GPUs that Dataflow has, by its names for them: Compute Engine's page on GPU machine types.
+GPU_MEMORY_GB = {
+    "nvidia-tesla-p4": 8,
+    "nvidia-tesla-p100": 16,
+    "nvidia-tesla-t4": 16,
+    "nvidia-tesla-v100": 16,
+    "nvidia-l4": 24,
+    "nvidia-tesla-a100": 40,
+    "nvidia-a100-80gb": 80,
+    "nvidia-h100-80gb": 80,
+    "nvidia-h100-mega-80gb": 80,
+    "nvidia-rtx-pro-6000": 96,
+}
+
+# Of the bundles that a process works on at a time. The end of one waits for the model's last
+# results, during which another one keeps the GPU busy. Each may hold an hour of waveforms, some
+# 230 MB, so there are not more.
+HARNESS_THREADS = 2
+
+
+def runner_name(beam_options: PipelineOptions) -> str:
+    """The runner's name as it is given, in lower case and without "Runner"; empty if none is."""
+    runner = beam_options.view_as(StandardOptions).runner or ""
+    return runner.rpartition(".")[2].lower().removesuffix("runner")
+
+
+def is_dataflow(beam_options: PipelineOptions) -> bool:
+    """Whether the job goes to Dataflow, in any spelling of the runner's name that Beam takes."""
+    return runner_name(beam_options) in ("dataflow", "testdataflow")
+
+
+def is_template_launch(beam_options: PipelineOptions) -> bool:
+    """Whether this writes a template instead of starting a job.
+
+    The launcher of a Flex Template runs its program so, and starts the job itself from what was
+    written, when the program has ended.
+    """
+    return bool(beam_options.view_as(GoogleCloudOptions).template_location)
+
+
+def launcher_waits(beam_options: PipelineOptions) -> bool:
+    """Whether the launching process stays until the job has ended."""
+    leaves = beam_options.view_as(StandardOptions).no_wait_until_finish
+    return not leaves and not is_template_launch(beam_options)
+
+
+def address(result: Any, beam_options: PipelineOptions) -> str | None:
+    """Where a job that was begun is shown; None if it is none of Dataflow's."""
+    if not is_dataflow(beam_options) or is_template_launch(beam_options):
+        return None
+    cloud = beam_options.view_as(GoogleCloudOptions)
+    return (
+        f"https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{result.job_id()}"
+        f"?project={cloud.project}"
+    )
+
+
+def settle(beam_options: PipelineOptions, accelerator: str | None, resources: Resources) -> None:
+    """Completes Beam's options for Dataflow; those of other runners stay as they are.
+
+    Args:
+        beam_options: changed in place.
+        accelerator: the GPU of the model's step alone, as ``type:nvidia-l4;count:1;...``.
+        resources: what a worker may use of its machine.
+
+    Raises:
+        ValueError: the options do not go together; it says which, and what to do.
+    """
+    if not is_dataflow(beam_options):
+        if accelerator is not None:
+            runner = beam_options.view_as(StandardOptions).runner or "this machine's"
+            raise ValueError(
+                f"--accelerator={accelerator} asks Dataflow for a GPU, but the runner is {runner}: "
+                "leave it out, the job takes the GPU that the machine has"
+            )
+        return
+    _check_accelerators(beam_options, accelerator)
+    _check_cards(beam_options, accelerator, resources)
+    if resources.copies > 1:
+        _check_copies(beam_options, accelerator, resources)
+        _share_worker_accelerator(beam_options)
+    if resources.processes > 1:
+        _check_processes(beam_options, accelerator, resources)
+    if resources.cpus is not None:
+        _check_cpus(beam_options, accelerator, resources)
+    debug = beam_options.view_as(DebugOptions)
+    if resources.processes > 1:
+        debug.add_experiment(MANY_PROCESSES)
+    elif MANY_PROCESSES not in (debug.experiments or []):
+        debug.add_experiment(ONE_PROCESS)
+    if debug.number_of_worker_harness_threads is None:
+        debug.number_of_worker_harness_threads = HARNESS_THREADS
+    setup = beam_options.view_as(SetupOptions)
+    if _image(beam_options) and setup.sdk_location == "default":
+        # Else Beam looks for an SDK to stage, over the one that the image has.
+        setup.sdk_location = "container"
+
+
+def hint(accelerator: str | None, model_copies: int) -> str | None:
+    """The resource hint ``accelerator`` of the model's step, or None for no hint."""
+    if accelerator is None or model_copies == 1:
+        return accelerator
+    return _shared(accelerator)
+
+
+def vcpus(machine_type: str) -> int | None:
+    """The virtual CPUs of a machine type, where its name tells them."""
+    if match := re.search(r"(?:^|-)custom-(\d+)-\d+(?:-ext)?$", machine_type):
+        return int(match[1])
+    if match := re.fullmatch(r"a2-(?:highgpu|ultragpu)-(\d+)g", machine_type):
+        return 12 * int(match[1])  # named by its GPUs
+    if match := re.search(r"-(?:standard|highmem|highcpu)-(\d+)$", machine_type):
+        return int(match[1])
+    return None
+
+
+def _image(beam_options: PipelineOptions) -> str | None:
+    worker = beam_options.view_as(WorkerOptions)
+    return worker.sdk_container_image or worker.worker_harness_container_image
+
+
+def _services(beam_options: PipelineOptions) -> list[str]:
+    return beam_options.view_as(GoogleCloudOptions).dataflow_service_options or []
+
+
+def _experiments(beam_options: PipelineOptions) -> list[str]:
+    return beam_options.view_as(DebugOptions).experiments or []
+
+
+def _worker_accelerators(beam_options: PipelineOptions) -> list[str]:
+    """The GPUs that all workers are to have; experiments are where it stood in older releases."""
+    given = [*_services(beam_options), *_experiments(beam_options)]
+    return [each for each in given if each.startswith(WORKER_ACCELERATOR)]
+
+
+def _check_accelerators(beam_options: PipelineOptions, accelerator: str | None) -> None:
+    of_workers = _worker_accelerators(beam_options)
+    if accelerator is not None and of_workers:
+        raise ValueError(
+            f"--accelerator={accelerator} gives a GPU to the workers of the model's step, and "
+            f"{of_workers[0]} to all workers: Dataflow does not take both, choose one"
+        )
+    goal = beam_options.view_as(GoogleCloudOptions).flexrs_goal
+    asked = f"--accelerator={accelerator}" if accelerator else "".join(of_workers[:1])
+    if goal and asked:
+        raise ValueError(f"{asked} asks for a GPU, and --flexrs_goal={goal} has none: choose one")
+
+
+def _check_cards(
+    beam_options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
+    """Refuses GPUs, and parts of their memory, that are not those the workers are to have."""
+    asked = resources.asked_gpu
+    if not asked:
+        return
+    specs = [accelerator] if accelerator else _worker_accelerators(beam_options)
+    if not specs:
+        raise ValueError(
+            f"{asked} needs workers with a GPU, of a type that only you can choose: give it by "
+            f"--accelerator, as type:nvidia-l4;count:{resources.cards};install-nvidia-driver"
+        )
+    spec = specs[0]
+    if resources.gpus is not None and _count(spec) != resources.cards:
+        raise ValueError(
+            f"--gpus={resources.gpus:g} uses {resources.cards} of a worker's GPUs, and {spec} "
+            f"gives it {_count(spec)}: make them the same"
+        )
+    gpu = re.search(r"\btype:([a-z0-9-]+)", spec)
+    memory = GPU_MEMORY_GB.get(gpu[1]) if gpu else None
+    part = resources.gpu_memory_gb
+    if gpu and memory is not None and part is not None and part * resources.copies > memory:
+        shared = f" for each of {resources.copies} processes" if resources.copies > 1 else ""
+        raise ValueError(
+            f"--gpu_memory_gb={part:g}{shared} is more than the {memory} GB of a {gpu[1]}: give "
+            "less, or another GPU"
+        )
+
+
+def _count(spec: str) -> int:
+    """The GPUs that a worker is to have."""
+    count = re.search(r"\bcount:(\d+)", spec)
+    return int(count[1]) if count else 1
+
+
+def _check_copies(
+    beam_options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
+    """Refuses copies on one GPU where Dataflow has not the MPS by which they share it."""
+    asked = resources.asked_processes
+    prime = "enable_prime"
+    if prime in _services(beam_options) or prime in _experiments(beam_options):
+        raise ValueError(
+            f"{asked} needs NVIDIA's MPS, which {prime} has not: leave one of them out"
+        )
+    for spec in [accelerator] if accelerator else _worker_accelerators(beam_options):
+        if _count(spec) != 1:
+            raise ValueError(
+                f"{asked} shares a GPU by NVIDIA's MPS, which Dataflow has for workers with a "
+                f"single GPU only, but {spec} asks for {_count(spec)}: give count:1"
+            )
+
+
+def _check_processes(
+    beam_options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
+    """Refuses a number of processes that Dataflow would not start: it has one for each vCPU."""
+    asked = resources.asked_processes
+    if ONE_PROCESS in _experiments(beam_options):
+        raise ValueError(
+            f"{asked} needs a process for each model, and the experiment {ONE_PROCESS} allows one: "
+            "leave one of them out"
+        )
+    machine_type = _machine_type(beam_options, accelerator)
+    processes = vcpus(machine_type or "")
+    if processes is None or processes == resources.processes:
+        return
+    several = resources.cards > 1
+    remedy = "count:1 and more workers," if several else f"--model_copies={processes},"
+    raise ValueError(
+        f"{asked}, but a worker of machine type {machine_type} has {processes} vCPUs, and "
+        f"Dataflow starts a process, and so a model, for each: give {remedy} or a machine type "
+        f"with {resources.processes} vCPUs"
+    )
+
+
+def _check_cpus(
+    beam_options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
+    """Refuses CPUs that the workers have not; their machine type alone decides."""
+    machine_type = _machine_type(beam_options, accelerator)
+    needed = (resources.cpus or 0) * resources.processes
+    asked = f"--cpus={resources.cpus}"
+    if resources.processes > 1:
+        asked += f" for each of {resources.processes} processes"
+    if machine_type is None:
+        raise ValueError(
+            f"{asked} is up to the machine type, of which none is given: give --machine_type with "
+            f"{needed} vCPUs or more"
+        )
+    there = vcpus(machine_type)
+    if there is not None and there < needed:
+        raise ValueError(
+            f"{asked} is more than the {there} vCPUs of a worker of machine type {machine_type}: "
+            f"give less, or a machine type with {needed} vCPUs or more"
+        )
+
+
+def _machine_type(beam_options: PipelineOptions, accelerator: str | None) -> str | None:
+    """That of the workers of the model's step; right fitting may give them one of their own."""
+    if own := re.search(r";machine_type:([^;]+)", accelerator or ""):
+        return own[1]
+    return beam_options.view_as(WorkerOptions).machine_type
+
+
+def _share_worker_accelerator(beam_options: PipelineOptions) -> None:
+    for given in (_services(beam_options), _experiments(beam_options)):
+        given[:] = [_shared(e) if e.startswith(WORKER_ACCELERATOR) else e for e in given]
+
+
+def _shared(spec: str) -> str:
+    return spec if SHARE_GPU in spec.split(";") else f"{spec};{SHARE_GPU}"

@@ -1,0 +1,128 @@
+"""The command line: parse, run, and say how it ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shlex
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+
+from beam_asr.cli.options import TranscribeOptions, parse_args
+from beam_asr.storage.storage import Storage, join
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+# Errors that say what to do, for which a traceback is only noise.
+EXPLAINED = re.compile(
+    r"\b(ModelLoadError|LostRowsError|TooManyFailuresError|NoInputError|DamagedInputError|TableError"
+    r"|StorageError|ResumeError|FolderTakenError): "
+)
+# Storage options that are not in a file: they may be secrets.
+INLINE_OPTIONS = re.compile(r"(?<=^--storage_options=)\{.*|^\{.*", re.DOTALL)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs ``beam-asr`` with these arguments and returns its exit status."""
+    args = sys.argv[1:] if args is None else list(args)
+    try:
+        options = parse_args(args)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Beam logs the traceback of a failed step several times over, and raises it as well.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    return transcribe(options, args)
+
+
+def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
+    """Runs ``beam-asr transcribe`` and returns its exit status.
+
+    Args:
+        args: its command line, to say how to go on with an unfinished run.
+    """
+    # Beam: --help need not pay for it
+    from beam_asr import emergency_exit, interruption
+    from beam_asr.cli import launch as pipeline
+    from beam_asr.cli import runners
+
+    threading.excepthook = _without_lost_connections
+    try:
+        if pipeline.is_finished(options):
+            print(f"{options.output} is finished: nothing to resume")
+            print(last_line(Storage(options.storage_options), options.output))
+            return DONE
+        beam_options = pipeline.check(options)
+        here = runners.ends_with_launcher(beam_options)
+
+        def interrupted(signal_name: str) -> str:
+            elsewhere = "" if here else " (its runner may go on with the job: end it there)"
+            return f"ended by {signal_name}{elsewhere}. {how_to_resume(args)}"
+
+        with interruption.ends_process(interrupted):
+            pipeline.run(options, beam_options)
+    except pipeline.UsageError as error:
+        return _wrong_usage(error)
+    except KeyboardInterrupt:  # before anything was started
+        return FAILED
+    except Exception as error:
+        emergency_exit.save_all()
+        if not EXPLAINED.search("".join(traceback.format_exception(error))):
+            traceback.print_exception(error)
+        print(f"beam-asr: the job failed: {cause(error)}", file=sys.stderr)
+        print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
+        return FAILED
+    if runners.waits(beam_options):
+        print(last_line(Storage(options.storage_options), options.output))
+    else:
+        print(f"begun; {options.output} has a file _SUCCESS when it is done")
+    return DONE
+
+
+def _without_lost_connections(raised: threading.ExceptHookArgs) -> None:
+    """Says nothing of threads of Beam's whose runner has ended: its own message says why."""
+    if not raised.exc_type.__module__.startswith("grpc"):
+        threading.__excepthook__(raised)
+
+
+def how_to_resume(args: Sequence[str]) -> str:
+    """The command that goes on with a run that was begun with these arguments."""
+    again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
+    again = [INLINE_OPTIONS.sub("OPTIONS", arg) for arg in again]
+    command = shlex.join(["beam-asr", *again, "--resume"])
+    return f"What was done is kept. To go on: {command}"
+
+
+def _wrong_usage(error: Exception) -> int:
+    print(f"beam-asr: error: {error}", file=sys.stderr)
+    return WRONG_USAGE
+
+
+def cause(error: BaseException) -> str:
+    """The message of what went wrong, out of what Beam wraps around it."""
+    text = str(error)
+    # Beam's workers report a traceback as text; its last line is the exception.
+    lines = [line for line in text.splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"^[A-Za-z_][\w.]*(Error|Exception)\b", line)]
+    chosen = raised[-1] if raised else (lines[-1] if lines else type(error).__name__)
+    return re.sub(r"\s*\[while running .*?\]\s*$", "", chosen)
+
+
+def last_line(storage: Storage, folder: str) -> str:
+    """How a finished run ended: rows, failures and where they are."""
+    from beam_asr.outputs import folder as output
+
+    with storage.open(join(folder, output.SUMMARY)) as file:
+        summary = json.load(file)
+    failed = summary["failed"]
+    where = f" (see {join(folder, output.FAILURES)}-*)" if failed else ""
+    filtered = summary.get("filtered", 0)  # of an older release
+    apart = f", {filtered} filtered (see {join(folder, output.FILTERED)}-*)" if filtered else ""
+    return (
+        f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed{where}"
+        f"{apart}; "
+        f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"
+    )

@@ -1,0 +1,1 @@
+"""From an input's name to rows and members; no audio is decoded here."""

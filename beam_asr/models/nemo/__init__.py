@@ -1,0 +1,1 @@
+"""NVIDIA NeMo behind the protocol of an engine."""

@@ -1,0 +1,1 @@
+"""How models are driven: one file a decoder family."""

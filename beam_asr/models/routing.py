@@ -1,0 +1,344 @@
+"""Which model transcribes a row: by its language, by another field, or by a predicate.
+
+A file of routes is YAML or JSON:
+
+    route_key: lang          # the field, unless --route_key names it
+    unmapped: default        # or fail, unless --unmapped says so
+    default: nvidia/parakeet-tdt-0.6b-v3
+    models:
+      en, en-GB: gs://models/english.nemo
+      es: {model_name: gs://models/spanish.nemo, decoder: ctc, max_duration: 60}
+    rules:                   # looked at before the models, in their order
+      - when: domain == 'telephony' and sample_rate <= 8000
+        model_name: gs://models/telephony.nemo
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from beam_asr.audio.limits import AudioChecks
+from beam_asr.cli.options import ATTENTIONS, DECODERS, PNC, PRECISIONS, SHORTEST_SEGMENT, TASKS
+from beam_asr.manifest_errors import BadFieldError, UnmappedRowError
+from beam_asr.models.prompts import Prompt
+from beam_asr.records.conditions import Expression, ExpressionError
+from beam_asr.records.conditions import parse as parse_expression
+from beam_asr.records.json_objects import kind
+
+TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,8})*")
+MOST_SHOWN = 20  # keys, in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelUse:
+    """A model, and how rows are given to it; ``Transcribe`` says what its arguments mean.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    model_name: str
+    decoder: str | None = None
+    precision: str = "auto"
+    attention: str = "full"
+    batch_size: int = 128
+    max_batch_seconds: float | None = None
+    max_segment_seconds: float | None = None
+    channel: int | None = None
+    source_lang: str | None = None
+    target_lang: str | None = None
+    task: str | None = None
+    pnc: str | None = None
+    min_duration: float | None = None
+    max_duration: float | None = None
+    required_sample_rate: int | None = None
+    required_channels: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model_name, str) or not self.model_name.strip():
+            raise ValueError(f"model_name is {self.model_name!r}, not the name of a model")
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                known = ", ".join(filter(None, allowed))
+                raise ValueError(f"{name} is {value!r}, but must be one of {known}")
+        for name, (numbers, least, above) in RANGES.items():
+            value = getattr(self, name)
+            if value is None and name not in REQUIRED:
+                continue
+            if isinstance(value, bool) or not isinstance(value, numbers):
+                raise ValueError(f"{name} is {value!r}, not a number of its kind")
+            if not (value > least if above else value >= least):
+                bound = "above" if above else "at least"
+                raise ValueError(f"{name} is {value}, but must be {bound} {least:g}")
+        for name in ("source_lang", "target_lang"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value.strip()):
+                raise ValueError(f"{name} is {value!r}, not a language")
+        if self.min_duration and self.max_duration and self.min_duration > self.max_duration:
+            raise ValueError(
+                f"min_duration={self.min_duration:g} is above max_duration={self.max_duration:g}"
+            )
+
+    @property
+    def prompt(self) -> Prompt:
+        return Prompt(self.source_lang, self.target_lang, self.task, self.pnc)
+
+    @property
+    def checks(self) -> AudioChecks:
+        return AudioChecks(
+            self.min_duration, self.max_duration, self.required_sample_rate, self.required_channels
+        )
+
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "decoder": (None, *DECODERS),
+    "precision": PRECISIONS,
+    "attention": ATTENTIONS,
+    "task": (None, *TASKS),
+    "pnc": (None, *PNC),
+}
+# What numbers they are, and the least, which some must be above.
+RANGES: dict[str, tuple[Any, float, bool]] = {
+    "batch_size": (int, 1, False),
+    "max_batch_seconds": ((int, float), 0, True),
+    "max_segment_seconds": ((int, float), SHORTEST_SEGMENT, False),
+    "channel": (int, 0, False),
+    "min_duration": ((int, float), 0, True),
+    "max_duration": ((int, float), 0, True),
+    "required_sample_rate": (int, 1, False),
+    "required_channels": (int, 1, False),
+}
+REQUIRED = ("batch_size",)
+SETTINGS = tuple(field.name for field in dataclasses.fields(ModelUse))
+
+
+class Rule(NamedTuple):
+    """Rows for which a predicate holds go to a model.
+
+    Attributes:
+        use: its number.
+    """
+
+    when: Expression
+    use: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Routing:
+    """The models of a job, and which of them takes a row.
+
+    Attributes:
+        uses: the models, each once.
+        key: the field that ``by_value`` is about.
+        by_value: the number of the model for a value of the field, as ``_tag`` has it.
+        rules: looked at first, in their order.
+        default: the number of the model of all other rows; None lets them fail.
+    """
+
+    uses: tuple[ModelUse, ...]
+    key: str = "lang"
+    by_value: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    default: int | None = 0
+
+    @property
+    def several(self) -> bool:
+        """Whether rows are routed at all."""
+        return bool(self.by_value or self.rules)
+
+    def number_of(self, fields: Mapping[str, Any]) -> int:
+        """The number of the model that takes a row.
+
+        Raises:
+            UnmappedRowError: none does.
+            BadFieldError: the field by which it is chosen is no text.
+        """
+        for rule in self.rules:
+            if rule.when.holds(fields):
+                return rule.use
+        value = fields.get(self.key)
+        if self.by_value and value is not None:
+            if not isinstance(value, str):
+                raise BadFieldError(
+                    f"{self.key!r}, which chooses the model, is {kind(value)}, not a text"
+                )
+            number = self._of_value(_tag(value))
+            if number is not None:
+                return number
+        if self.default is not None:
+            return self.default
+        raise UnmappedRowError(self._unmapped(value))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the models, by their numbers."""
+        return tuple(use.model_name for use in self.uses)
+
+    @property
+    def lang_key(self) -> str:
+        """The field of a row's language: the one that chooses its model, if it is one of that."""
+        return self.key if "lang" in self.key.lower() else "lang"
+
+    def _of_value(self, tag: str) -> int | None:
+        """As RFC 4647 looks a language tag up, by cutting subtags off; a language without a
+        region takes the model of its only region."""
+        if tag in self.by_value:
+            return self.by_value[tag]
+        if not TAG.fullmatch(tag):
+            return None
+        shorter = tag
+        while "-" in shorter:
+            shorter = shorter.rpartition("-")[0]
+            if shorter in self.by_value:
+                return self.by_value[shorter]
+        longer = {use for key, use in self.by_value.items() if key.startswith(f"{tag}-")}
+        return longer.pop() if len(longer) == 1 else None
+
+    def _unmapped(self, value: Any) -> str:
+        known = sorted(self.by_value)
+        shown = ", ".join(known[:MOST_SHOWN]) + (", ..." if len(known) > MOST_SHOWN else "")
+        what = f"no model takes {self.key!r} {value!r}" if value is not None else ""
+        what = what or f"the row has no {self.key!r}, which chooses the model"
+        models = f"; there are models for {shown}" if known else ""
+        return f"{what}{models}. Add it to --models, or give --model_name for all other rows"
+
+
+def single(use: ModelUse) -> Routing:
+    """One model for all rows."""
+    return Routing((use,))
+
+
+def of_pairs(
+    pairs: Iterable[tuple[str, str]], key: str, base: Mapping[str, Any], default: str | None
+) -> Routing:
+    """Routes of pairs of a field's value and a model's name.
+
+    Args:
+        key: the field.
+        base: the settings that all models have in common.
+        default: the model of rows that no pair takes; None lets them fail.
+
+    Raises:
+        ValueError: a value comes twice.
+    """
+    builder = _Builder(base)
+    for value, model_name in pairs:
+        builder.add(value, {"model_name": model_name})
+    return builder.routing(key, None if default is None else {"model_name": default})
+
+
+def of_content(
+    content: Any,
+    base: Mapping[str, Any],
+    key: str | None = None,
+    unmapped: str | None = None,
+    default: str | None = None,
+) -> Routing:
+    """Routes of what a file says.
+
+    Args:
+        content: of the file, parsed.
+        base: the settings that all models have in common, where the file does not say otherwise.
+        key: the field, which comes before what the file says.
+        unmapped: ``fail`` or ``default``, likewise.
+        default: the model of rows that no route takes, likewise.
+
+    Raises:
+        ValueError: says what of it cannot be, and what is allowed.
+    """
+    content = _mapping(content, "the file")
+    _known(content, ("route_key", "unmapped", "default", "models", "rules"), "the file")
+    builder = _Builder(base)
+    for value, given in _mapping(content.get("models") or {}, "models").items():
+        for each in str(value).split(","):
+            builder.add(each.strip(), _settings(given, f"the model of {value}"))
+    rules = content.get("rules") or []
+    if not isinstance(rules, list):
+        raise ValueError("rules is no list of {when: ..., model_name: ...}")
+    for number, rule in enumerate(rules, 1):
+        given = dict(_mapping(rule, f"rule {number}"))
+        when = given.pop("when", None)
+        if not isinstance(when, str):
+            raise ValueError(f"rule {number} has no text `when`, as `domain == 'telephony'`")
+        builder.add_rule(when, _settings(given, f"rule {number}"), number)
+    if not (builder.by_value or builder.rules):
+        raise ValueError("it has neither models nor rules")
+    policy = unmapped or content.get("unmapped")
+    if policy not in (None, "fail", "default"):
+        raise ValueError(f"unmapped is {policy!r}, but must be fail or default")
+    others = default or content.get("default")
+    if policy == "default" and others is None:
+        raise ValueError("unmapped is default, but no default model is named")
+    if policy == "fail":
+        others = None
+    settings = None if others is None else _settings(others, "default")
+    return builder.routing(key or content.get("route_key") or "lang", settings)
+
+
+class _Builder:
+    def __init__(self, base: Mapping[str, Any]):
+        self._base = base
+        self._uses: dict[ModelUse, int] = {}
+        self.by_value: dict[str, int] = {}
+        self.rules: list[Rule] = []
+
+    def add(self, value: str, settings: Mapping[str, Any]) -> None:
+        tag = _tag(value)
+        if not tag:
+            raise ValueError("a model is given for an empty value")
+        if tag in self.by_value:
+            raise ValueError(f"two models are given for {value!r}")
+        self.by_value[tag] = self._number(settings, f"the model of {value}")
+
+    def add_rule(self, when: str, settings: Mapping[str, Any], number: int) -> None:
+        try:
+            expression = parse_expression(when)
+        except ExpressionError as error:
+            raise ValueError(f"rule {number}: {error}") from None
+        self.rules.append(Rule(expression, self._number(settings, f"rule {number}")))
+
+    def routing(self, key: str, default: Mapping[str, Any] | None) -> Routing:
+        number = None if default is None else self._number(default, "default")
+        return Routing(tuple(self._uses), key, self.by_value, tuple(self.rules), number)
+
+    def _number(self, settings: Mapping[str, Any], where: str) -> int:
+        try:
+            use = ModelUse(**{**self._base, **settings})
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        return self._uses.setdefault(use, len(self._uses))
+
+
+def _settings(given: Any, where: str) -> dict[str, Any]:
+    if isinstance(given, str):
+        return {"model_name": given}
+    settings = dict(_mapping(given, where))
+    _known(settings, SETTINGS, where)
+    if "model_name" not in settings:
+        raise ValueError(f"{where} has no model_name")
+    if isinstance(settings.get("pnc"), bool):  # as YAML reads yes and no
+        settings["pnc"] = "yes" if settings["pnc"] else "no"
+    return settings
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} is {kind(value)}, not a mapping")
+    return value
+
+
+def _known(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+    for name in given:
+        if name not in allowed:
+            raise ValueError(f"{where} has {name!r}, which is none of {', '.join(allowed)}")
+
+
+def _tag(value: str) -> str:
+    """A value as it is compared: ``en_US.UTF-8``, ``en_us`` and ``en-US`` are the same."""
+    plain = value.strip().replace("_", "-").lower()
+    locale = re.split(r"[.@]", plain, maxsplit=1)[0]
+    return locale if TAG.fullmatch(locale) else plain

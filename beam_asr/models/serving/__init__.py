@@ -1,0 +1,1 @@
+"""From clips to futures: which together, in which thread, within which time."""

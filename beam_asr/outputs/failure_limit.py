@@ -1,0 +1,67 @@
+"""Fails a job while it runs, if so many rows fail that something is wrong with the job."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from beam_asr.outputs import folder as output
+from beam_asr.outputs.folder import TooManyFailuresError
+
+# Rows by which a share is judged, or all rows if they are fewer: a manifest may begin with a folder
+# that is missing, and the share is meant to be of all.
+ENOUGH_ROWS = 10_000
+
+
+class FailureWatch:
+    """Counts the rows of one run in one process.
+
+    Args:
+        max_fraction: of the rows that may fail.
+    """
+
+    def __init__(self, max_fraction: float):
+        self._max_fraction = max_fraction
+        self._lock = threading.Lock()
+        self._done = 0
+        self._failed: Counter[str] = Counter()
+
+    def add(self, error: Mapping[str, Any] | None, rows: int | None) -> None:
+        """Counts a row that has ended.
+
+        Args:
+            error: of its failure record; None if it was transcribed.
+            rows: of the whole job; None if that is not known.
+
+        Raises:
+            TooManyFailuresError: the fraction is exceeded, for certain if all rows are counted
+                here, else by a sample that is large enough.
+        """
+        with self._lock:
+            self._done += 1
+            if error is None:
+                return
+            self._failed[error["type"]] += 1
+            failed = self._failed.total()
+            enough = ENOUGH_ROWS if rows is None else min(rows, ENOUGH_ROWS)
+            if not output.too_many(failed, max(self._done, enough), self._max_fraction):
+                return
+            kinds = output.kinds(self._failed)
+            raise TooManyFailuresError(
+                f"{failed} of the first {self._done} rows of a worker failed ({kinds}), more than "
+                f"--max_failure_fraction={self._max_fraction:g} allows, so the job ends early. The "
+                f"last one: {error['message']} Mend the cause and go on with --resume, or raise "
+                "the fraction if so many are to be expected"
+            )
+
+
+_watches: dict[tuple[str, float], FailureWatch] = {}
+_watches_lock = threading.Lock()
+
+
+def watch(run: str, max_fraction: float) -> FailureWatch:
+    """The process's watch over a run."""
+    with _watches_lock:
+        return _watches.setdefault((run, max_fraction), FailureWatch(max_fraction))

@@ -1,0 +1,1 @@
+"""What else a transcript is written as: one file a format."""

@@ -1,0 +1,292 @@
+"""Words with times to captions: what stands on the screen together, how it is broken, and when.
+
+The rules are those that broadcasters share: two lines of 42 characters, seven seconds at most, and
+time enough to read. Where cues end is chosen over the whole text at once, as lines of a paragraph
+are: the breaks whose costs have the least sum.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from beam_asr.transcripts.words import CLOSING, PAUSE_SECONDS, SENTENCE_ENDS, ends_with_any
+
+LINE = 42  # cells; a character of Chinese, Japanese or Korean takes two
+SPEED = 17.0  # cells a second that are read with ease
+LEAST = 1.0  # seconds that a cue stays, where there is room
+MOST = 7.0  # seconds
+
+CLAUSE_ENDS = ",;:、，；：،؛–—"  # noqa: RUF001
+# What no line begins with where words stand without spaces: marks, small kana, the long vowel.
+NEVER_FIRST = frozenset(
+    SENTENCE_ENDS + CLAUSE_ENDS + CLOSING + "ーぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々"
+)
+
+# Costs. A cue more costs 1.
+PLAIN_BREAK = 1.5  # between two words of a clause
+CLAUSE_BREAK = 0.5
+AFTER_SHORT_WORD = 0.3  # articles, prepositions and conjunctions are short in most languages
+BEFORE_MARK = 3.0
+HELD_SENTENCE = 0.3  # the end of a sentence within a cue
+HELD_PAUSE = 2.0  # a second of silence there, which shows words before they are said
+UNFILLED = 0.7  # an empty cue; that it grows by the square makes neighbours equally full
+ORPHAN = 1.0
+ORPHAN_CELLS = 10
+SHORT_WORD = 3  # characters
+LOOK_AHEAD = 64  # characters of the text in which a word is looked for
+
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+
+
+class Cue(NamedTuple):
+    """What is shown together.
+
+    Attributes:
+        start: seconds, in whole milliseconds.
+        end: seconds, in whole milliseconds, above ``start``.
+        lines: one or two.
+    """
+
+    start: float
+    end: float
+    lines: list[str]
+
+
+class Spoken(NamedTuple):
+    """A word with what stands before it in the text.
+
+    Attributes:
+        text: the word, on one line, not empty.
+        start: seconds.
+        end: seconds.
+        glue: a space, or nothing where the text has the word at the one before it.
+    """
+
+    text: str
+    start: float
+    end: float
+    glue: str
+
+
+def spoken(words: Iterable[Mapping[str, Any]], text: str = "") -> list[Spoken]:
+    """Words that can be written, joined as they are in the text.
+
+    Control characters and line breaks go, and words of nothing else. Words that are not found in
+    the text are parted by spaces.
+
+    Args:
+        words: each with ``word``, ``start`` and ``end``, in seconds.
+        text: what the words are of.
+    """
+    found: list[Spoken] = []
+    position = 0
+    for word in words:
+        raw = word["word"].strip()
+        clean = one_line(raw)
+        if not clean:
+            continue
+        at = text.find(raw, position, position + len(raw) + LOOK_AHEAD)
+        glue = " " if found else ""
+        if at >= 0:
+            if at == position:
+                glue = ""
+            position = at + len(raw)
+        found.append(Spoken(clean, float(word["start"]), float(word["end"]), glue))
+    return found
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and control characters, its spaces single."""
+    return " ".join(CONTROL.sub("", text).split())
+
+
+def joined(words: Sequence[Spoken]) -> str:
+    """The text of some words that follow each other."""
+    return "".join(word.glue + word.text for word in words)[len(words[0].glue) :] if words else ""
+
+
+def apart(times: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+    """Spans in milliseconds that are not empty and do not overlap.
+
+    One that overlaps the next ends where that begins; of those that begin at the same time, each
+    lasts a millisecond and the later ones are late.
+
+    Args:
+        times: start and end of each, in seconds, by start.
+    """
+    spans: list[tuple[int, int]] = []
+    free = 0
+    for number, (start, end) in enumerate(times):
+        first = max(round(1000 * start), free)
+        last = round(1000 * end)
+        if number + 1 < len(times):
+            last = min(last, round(1000 * times[number + 1][0]))
+        free = max(last, first + 1)
+        spans.append((first, free))
+    return spans
+
+
+def cues(words: Iterable[Mapping[str, Any]], text: str = "") -> list[Cue]:
+    """Captions of words, by start; takes time in proportion to their number.
+
+    A cue ends at the end of a sentence or at a pause if it can, then at that of a clause, and cues
+    are about equally full otherwise. It has at most two lines of `LINE` cells, and only a longer
+    word without a place to break, as a URL, has a longer line, alone. It begins with its first
+    word, lasts at most `MOST` seconds, and stays in the silence after its last word as long as its
+    text takes to read, or `LEAST` seconds.
+
+    Args:
+        words: each with ``word``, ``start`` and ``end``, in seconds, by start.
+        text: what the words are of, which tells those that stand without a space between them.
+    """
+    pieces = [piece for word in spoken(words, text) for piece in _pieces(word)]
+    if not pieces:
+        return []
+    row = _Row(pieces)
+    breaks = _best_breaks(row)
+    times = []
+    for first, end in breaks:
+        begin = pieces[first].start
+        wanted = max(LEAST, row.cells(first, end) / SPEED)
+        times.append((begin, min(max(pieces[end - 1].end, begin + wanted), begin + MOST)))
+    return [
+        Cue(start / 1000, end / 1000, row.lines(*span))
+        for (start, end), span in zip(apart(times), breaks, strict=True)
+    ]
+
+
+def _is_wide(character: str) -> bool:
+    return character > "\u1100" and unicodedata.east_asian_width(character) in "WF"
+
+
+def _cells(text: str) -> int:
+    return len(text) if text.isascii() else len(text) + sum(map(_is_wide, text))
+
+
+def _pieces(word: Spoken) -> list[Spoken]:
+    """A word, or, of one too long for a line, what it may be broken into: Chinese and Japanese
+    may come as one word a sentence. Their times are as if all took the same time."""
+    if _cells(word.text) <= LINE or not any(map(_is_wide, word.text)):
+        return [word]
+    texts: list[str] = []
+    for character in word.text:
+        joins = character in NEVER_FIRST or unicodedata.category(character).startswith("M")
+        wide = not texts or _is_wide(character) or _is_wide(texts[-1][-1])
+        if wide and not (joins and texts):
+            texts.append(character)
+        else:
+            texts[-1] += character
+    each = (word.end - word.start) / len(texts)
+    return [
+        Spoken(
+            text,
+            word.start + number * each,
+            word.start + (number + 1) * each,
+            "" if number else word.glue,
+        )
+        for number, text in enumerate(texts)
+    ]
+
+
+class _Row:
+    """All words in one row, and what it costs to break it before each.
+
+    Attributes:
+        words: the words.
+        begins: the cell at which each begins.
+        ends: the cell after each.
+        breaks: the cost of a break before each word, and after the last.
+        held: the sum of the costs of no break before any word up to each.
+        reach: for each word, the word before which a line that begins with it ends at the latest.
+    """
+
+    def __init__(self, words: list[Spoken]):
+        self.words = words
+        self.begins: list[int] = []
+        self.ends: list[int] = []
+        self.breaks = [0.0]
+        self.held = [0.0]
+        cell = 0
+        for word in words:
+            self.begins.append(cell + len(word.glue))
+            cell = self.begins[-1] + _cells(word.text)
+            self.ends.append(cell)
+        for before, after in itertools.pairwise(words):
+            cost, held = _cost(before, after)
+            self.breaks.append(cost)
+            self.held.append(self.held[-1] + held)
+        self.breaks.append(0.0)
+        self.held.append(self.held[-1])
+        self.reach = [
+            max(bisect.bisect_right(self.ends, begin + LINE), number + 1)
+            for number, begin in enumerate(self.begins)
+        ] + [len(words)]
+
+    def cells(self, first: int, end: int) -> int:
+        return self.ends[end - 1] - self.begins[first]
+
+    def lines(self, first: int, end: int) -> list[str]:
+        """The words as one line, or as two that are broken where it looks best."""
+        if end <= self.reach[first]:
+            return [joined(self.words[first:end])]
+        places = [at for at in range(first + 1, self.reach[first] + 1) if self.reach[at] >= end]
+        at = min(places, key=lambda at: self._line_cost(first, at, end))
+        return [joined(self.words[first:at]), joined(self.words[at:end])]
+
+    def _line_cost(self, first: int, at: int, end: int) -> float:
+        unequal = abs(self.cells(first, at) - self.cells(at, end)) / LINE
+        orphan = min(self.cells(first, at), self.cells(at, end)) < ORPHAN_CELLS
+        return 2 * unequal + self.breaks[at] + ORPHAN * orphan
+
+
+def _cost(before: Spoken, after: Spoken) -> tuple[float, float]:
+    """What it costs to break between two words, and what not to."""
+    pause = max(after.start - before.end, 0.0)
+    if ends_with_any(before.text, SENTENCE_ENDS):
+        cost, held = 0.0, HELD_SENTENCE
+    elif ends_with_any(before.text, CLAUSE_ENDS):
+        cost, held = CLAUSE_BREAK, 0.0
+    else:
+        cost, held = PLAIN_BREAK, 0.0
+        if after.glue and len(before.text) <= SHORT_WORD:
+            cost += AFTER_SHORT_WORD
+    cost *= max(1.0 - pause / PAUSE_SECONDS, 0.0)
+    if after.text[0] in NEVER_FIRST and not after.glue:
+        cost += BEFORE_MARK
+    return cost, held + (HELD_PAUSE * pause if pause > PAUSE_SECONDS / 2 else 0.0)
+
+
+def _best_breaks(row: _Row) -> list[tuple[int, int]]:
+    """The cues of the least cost: the first word of each, and the word after its last."""
+    words, begins, ends, breaks, held = row.words, row.begins, row.ends, row.breaks, row.held
+    count = len(words)
+    best = [0.0] + [math.inf] * count  # cost of all cues up to a word
+    came = [0] * (count + 1)
+    for first in range(count):
+        start = words[first].start
+        base = best[first] + 1.0 - held[first]
+        for end in range(first + 1, row.reach[row.reach[first]] + 1):
+            if words[end - 1].end > start + MOST and end > first + 1:
+                break
+            cells = ends[end - 1] - begins[first]
+            cost = base + held[end - 1] + breaks[end] + UNFILLED * (1 - cells / (2 * LINE)) ** 2
+            if cells < ORPHAN_CELLS:
+                cost += ORPHAN
+            if end < count:
+                lack = max(LEAST, cells / SPEED) - (words[end].start - start)
+                if lack > 0:
+                    cost += lack
+            if cost < best[end]:
+                best[end], came[end] = cost, first
+    found = []
+    end = count
+    while end:
+        found.append((came[end], end))
+        end = came[end]
+    return found[::-1]

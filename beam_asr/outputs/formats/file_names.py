@@ -1,0 +1,116 @@
+"""Names of the files that transcripts are exported to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import posixpath
+import re
+import unicodedata
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from beam_asr.records import lhotse_cuts as cuts
+from beam_asr.records.fields import MADE
+from beam_asr.records.row import URI_SCHEME
+
+MOST_CHARACTERS = 60
+HASH_DIGITS = 16
+NAMELESS = "audio"
+# Windows takes these for devices, whatever follows the first dot.
+RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])(\.|$)", re.IGNORECASE)
+
+
+class Audio(NamedTuple):
+    """The audio that a record is of.
+
+    Attributes:
+        name: its path or URI, as the record has it; empty if it has none.
+        offset: seconds from the start of the file.
+        duration: seconds, or None if that is not known.
+        channel: from 0, or None if the record names none.
+    """
+
+    name: str
+    offset: float
+    duration: float | None
+    channel: int | None
+
+
+def audio_of(record: Mapping[str, Any], filepath_key: str) -> Audio:
+    """The audio of a record, which may be a cut of Lhotse's."""
+    if record.get(filepath_key) is None and cuts.is_cut(dict(record)):
+        return Audio(*cuts.audio_of(dict(record)))
+    channel = record.get("channel")
+    return Audio(
+        str(record.get(filepath_key) or ""),
+        _seconds(record.get("offset")) or 0.0,
+        _seconds(record.get("duration")),
+        channel if type(channel) is int and channel >= 0 else None,
+    )
+
+
+def stem_of(audio: str) -> str:
+    """The name of an audio file without folders and extension; may be empty.
+
+    Of a URI, what may hold secrets is no part of it: host, user, query, fragment, parameters.
+    """
+    if audio.startswith("data:"):
+        return ""
+    links = audio.split("::")  # a file in an archive comes before the archive
+    for link in links:
+        path = link.partition("://")[2]
+        if path:
+            path = re.split("[?#;]", unquote(path), maxsplit=1)[0]
+            if link is links[-1]:
+                path = path.partition("/")[2]
+        elif link is links[-1]:
+            path = link
+        stem = posixpath.splitext(posixpath.basename(path.replace("\\", "/")))[0]
+        if stem:
+            return stem
+    return ""
+
+
+def name_of(
+    record: Mapping[str, Any],
+    filepath_key: str,
+    output_fields: Collection[str] = MADE,
+) -> str:
+    """The name of a record's files, without extension: the audio's and a hash.
+
+    It is one part of a path on any storage and system: ASCII letters, digits, ``.``, ``_`` and
+    ``-``. Equal rows have one name, in every try; other rows have other ones. Of rows whose audio
+    is a relative path, which is one file beside one manifest and another beside another one, the
+    results count too: equal names are then those of equal content.
+
+    Args:
+        output_fields: the fields that are results, and not the row's own.
+    """
+    audio = audio_of(record, filepath_key).name
+    results = frozenset(output_fields) if _is_absolute(audio) else frozenset(["exports"])
+    fields = {key: value for key, value in record.items() if key not in results}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return f"{_safe(stem_of(audio))}-{digest}"
+
+
+def _safe(stem: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", stem[: 4 * MOST_CHARACTERS])
+    letters = "".join(each for each in decomposed if not unicodedata.combining(each))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", letters).strip("._-")[:MOST_CHARACTERS]
+    if RESERVED.match(name):
+        name = f"_{name}"
+    return name or NAMELESS
+
+
+def _is_absolute(audio: str) -> bool:
+    return bool(URI_SCHEME.match(audio)) or "::" in audio or audio.startswith(("/", "~", "data:"))
+
+
+def _seconds(value: Any) -> float | None:
+    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+        return None
+    return float(value)

@@ -1,0 +1,1 @@
+"""Files on any storage; knows nothing of speech."""

@@ -1,0 +1,304 @@
+"""What a manifest may point to: `--allowed_audio_prefixes`.
+
+A manifest from elsewhere is a list of locations that the worker opens with its own rights. Under
+an allow list it reaches neither ``/etc`` nor a cloud's metadata endpoint: what is not plainly
+below one of the prefixes is refused, and so is what cannot be compared with certainty.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import yarl
+
+from beam_asr.audio_errors import AudioError
+from beam_asr.storage import storage
+
+FLAG = "--allowed_audio_prefixes"
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+_SCHEME_ONLY = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:(?!//)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LOCAL = ("file", "local")
+_HTTP = ("http", "https")
+_STORES = ("gs", "s3", "az")  # any character may be part of a key there
+# These only read what they wrap. A path in a cache's link would replace the path that it wraps.
+_LAYER = re.compile(r"(?:zip|tar)://.*|(?:simplecache|filecache|blockcache)(?:://)?", re.DOTALL)
+
+
+class NotAllowedError(AudioError, PermissionError):
+    """The manifest points to what `--allowed_audio_prefixes` does not name."""
+
+
+class RequestNotAllowedError(NotAllowedError, aiohttp.ClientError):
+    """An HTTP request, mostly a redirect, goes to what `--allowed_audio_prefixes` does not name.
+
+    A ``ClientError`` too, for aiohttp hides any other ``OSError`` in a ``ClientOSError``.
+    """
+
+
+@dataclass(frozen=True)
+class AllowedPrefixes:
+    """The folders, buckets and hosts that audio may be read from.
+
+    A prefix allows itself and what lies below it, by whole path segments: ``gs://b/audio`` allows
+    ``gs://b/audio/x.wav`` and not ``gs://b/audio-private/x.wav``. The aliases gs and gcs, s3 and
+    s3a, and az, abfs and abfss are one scheme each; http and https are two. An Azure prefix and a
+    location must give container and account in the same form. No prefix allows nothing.
+
+    This does not protect from:
+
+    * a name that is allowed and leads elsewhere: a host whose DNS answer changes or is a private
+      address, an HTTP proxy, a hard link or a mount below an allowed folder;
+    * what a server does with an allowed request, such as fetching a URL named in its query;
+    * who can write below an allowed local folder while the job runs. The path to open has no links
+      left, but a folder of it can be replaced by a link between the check and the opening;
+    * redirects, unless the requests go through `http_middleware`.
+
+    Attributes:
+        prefixes: absolute local paths without links, and URIs.
+
+    Raises:
+        ValueError: a prefix is not one, or is none that can be compared with certainty.
+    """
+
+    prefixes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefixes", tuple(_checked(prefix) for prefix in self.prefixes))
+
+    @classmethod
+    def of(cls, prefixes: Iterable[str]) -> AllowedPrefixes:
+        """The allow list of these paths and URIs.
+
+        Raises:
+            ValueError: a prefix is not one; the message names it.
+        """
+        if isinstance(prefixes, str):  # each of its characters would be a folder
+            raise ValueError(f"{FLAG} is the string {prefixes!r}; give a list of prefixes")
+        return cls(tuple(prefixes))
+
+    def __reduce__(self) -> tuple[type[AllowedPrefixes], tuple[tuple[str, ...]]]:
+        # Made anew where it is used, for a worker's folders may be links where ours are none.
+        return AllowedPrefixes, (self.prefixes,)
+
+    def check(self, uri: str) -> str:
+        """The location to open for a path or URI, if it is allowed.
+
+        Open this and not ``uri``: for a local path it is the one that was checked, absolute and
+        with all links resolved. In a chain of fsspec's (``zip://a.wav::gs://b/x.zip``) the last
+        link is what must be allowed; the others may be zip, tar, simplecache, filecache and
+        blockcache.
+
+        Raises:
+            NotAllowedError: it is not; the message is the same whether the file exists or not.
+        """
+        *layers, location = uri.split("::")
+        try:
+            for layer in layers:
+                if not _LAYER.fullmatch(layer):
+                    raise ValueError(
+                        "chains through another link than zip://name, tar://name, simplecache, "
+                        "filecache and blockcache"
+                    )
+            place, location = _resolve(location)
+        except ValueError as error:
+            raise NotAllowedError(
+                f"{_shown(uri)}: {error}, which {FLAG} refuses. Write a plain location."
+            ) from None
+        if not self._hold(place):
+            raise NotAllowedError(
+                f"{_shown(uri)}: lies under none of {FLAG}. Correct the row, or add its folder "
+                "there if it may be read."
+            )
+        return "::".join([*layers, location])
+
+    def check_request(self, url: yarl.URL) -> None:
+        """Lets an HTTP request pass, if it is allowed.
+
+        Raises:
+            RequestNotAllowedError: it is not.
+        """
+        try:
+            allowed = self._hold(_http_place(url))
+        except ValueError:
+            allowed = False
+        if not allowed:
+            # A redirect's query may hold a signature, which has no business in a record.
+            raise RequestNotAllowedError(
+                f"{_shown(str(url.with_query(None)))}: a request was led here, which lies under "
+                f"none of {FLAG}. Correct the row, or add the address there if it may be read."
+            )
+
+    def http_middleware(self) -> HttpMiddleware:
+        """For aiohttp's ``ClientSession(middlewares=...)``: checks each request before it is sent.
+
+        See https://docs.aiohttp.org/en/stable/client_advanced.html#client-middleware.
+        """
+        return HttpMiddleware(self)
+
+    @cached_property
+    def _places(self) -> tuple[_Place, ...]:
+        return tuple(_resolve(prefix)[0] for prefix in self.prefixes)
+
+    def _hold(self, place: _Place) -> bool:
+        return any(prefix.holds(place) for prefix in self._places)
+
+
+@dataclass(frozen=True)
+class HttpMiddleware:
+    """An aiohttp client middleware that lets only allowed requests, and redirects, pass.
+
+    Its ``repr`` tells its setting: fsspec shares a file system among those that look equal.
+    """
+
+    allowed: AllowedPrefixes
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        self.allowed.check_request(request.url)
+        return await handler(request)
+
+
+class _Place(NamedTuple):
+    """A location in the one form in which two of them can be compared."""
+
+    scheme: str
+    authority: str
+    segments: tuple[str, ...]
+
+    def holds(self, other: _Place) -> bool:
+        """Whether the other is this or lies below it."""
+        return self[:2] == other[:2] and self.segments == other.segments[: len(self.segments)]
+
+
+def _checked(prefix: str) -> str:
+    """A prefix, made absolute and without links if it is local.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    try:
+        if not prefix.strip():
+            raise ValueError("is empty")
+        if "::" in prefix:
+            raise ValueError("is a chain; give the location that it ends in")
+        if "*" in prefix:
+            raise ValueError("has a '*'; a prefix allows all below it and knows no wildcards")
+        if ".." in prefix.split("/"):
+            raise ValueError("has a '..' segment")
+        if _SCHEME_ONLY.match(prefix):
+            raise ValueError("lacks the '//' after its scheme")
+        scheme, rest = _split(prefix)
+        if scheme in _LOCAL:
+            if _SCHEME.match(prefix) and not rest.startswith(("/", "~")):
+                raise ValueError("is a relative path with a scheme")
+        elif "?" in rest or "#" in rest:
+            raise ValueError("has a query or a fragment")
+        return _resolve(prefix)[1].rstrip("/") or "/"
+    except ValueError as error:
+        raise ValueError(
+            f"{FLAG}: {prefix!r} {error}. Give a folder such as gs://bucket/audio, "
+            "https://host/audio or /data/audio."
+        ) from None
+
+
+def _split(location: str) -> tuple[str, str]:
+    """The scheme, "file" for a path, and what follows it."""
+    if match := _SCHEME.match(location):
+        return match[1].lower(), location[match.end() :]
+    if "://" in location:
+        raise ValueError("is neither a path nor a URI")
+    return "file", location
+
+
+def _resolve(location: str) -> tuple[_Place, str]:
+    """Where a location is, and the same location in the form to open.
+
+    Raises:
+        ValueError: where it is cannot be told with certainty.
+    """
+    scheme, rest = _split(location)
+    if scheme in _LOCAL:
+        path = _real_path(storage.local_path(location))
+        return _Place("file", "", _segments(path[1:])), path
+    location = f"{scheme}://{rest}"
+    if _CONTROL.search(location):
+        raise ValueError("has a control character")
+    if scheme in _HTTP:
+        _refuse_detours(re.split("[?#]", rest)[0])
+        try:
+            return _http_place(yarl.URL(location)), location
+        except ValueError as error:
+            raise ValueError(f"is not a valid URL ({error})") from None
+    _refuse_detours(rest)
+    return _store_place(storage.ALIASES.get(scheme, scheme), rest), location
+
+
+def _real_path(path: str) -> str:
+    try:
+        path = os.path.realpath(path)
+    except (OSError, ValueError):  # a NUL, a lone surrogate, no working folder
+        raise ValueError("is not a path") from None
+    if "::" in path:
+        raise ValueError("leads to a path with '::', which fsspec would take for a chain")
+    return path
+
+
+def _http_place(url: yarl.URL) -> _Place:
+    """Where the request for a URL goes, by the parser of the client that sends it."""
+    _refuse_detours(url.raw_path)
+    host = (url.raw_host or "").removesuffix(".")
+    if not host:
+        raise ValueError("it names no host")
+    if "@" in url.authority:
+        raise ValueError("it holds a user name or password")
+    return _Place(url.scheme, f"{host}:{url.port}", _segments(url.raw_path[1:]))
+
+
+def _store_place(scheme: str, rest: str) -> _Place:
+    bucket, _, key = rest.partition("/")
+    if not bucket:
+        raise ValueError("names no bucket or host")
+    # Azure's form is container@account.
+    if "@" in bucket and (scheme != "az" or ":" in bucket):
+        raise ValueError("holds a user name or password")
+    if scheme not in _STORES and not set("@?#%\\").isdisjoint(rest):
+        raise ValueError("has one of the characters @ ? # % \\ that storages read differently")
+    # A client may read 'run:1/x#5' as a URL: version 5 of the key '1/x'.
+    if ("?" in key or "#" in key) and not key.startswith(urlsplit(key).path):
+        raise ValueError("has a '?' or '#' after a key that reads as a URL")
+    return _Place(scheme, bucket, _segments(key))
+
+
+def _segments(path: str) -> tuple[str, ...]:
+    return tuple(path.split("/")) if path else ()
+
+
+def _refuse_detours(path: str) -> None:
+    """Raises if a server may see a ``.`` or ``..`` segment in it, or an end before its end.
+
+    Some decode a path twice, take ``\\`` for ``/``, or drop what follows a ``;`` in a segment.
+    """
+    for _ in range(3):
+        if _CONTROL.search(path):
+            raise ValueError("has a control character")
+        if any(name.partition(";")[0] in (".", "..") for name in re.split(r"[/\\]", path)):
+            raise ValueError("has a '.' or '..' segment")
+        decoded = unquote(path)
+        if decoded == path:
+            return
+        path = decoded
+    raise ValueError("is percent-encoded several times over")
+
+
+def _shown(uri: str) -> str:
+    return uri if len(uri) <= 200 else f"{uri[:197]}..."

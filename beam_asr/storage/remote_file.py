@@ -1,0 +1,301 @@
+"""A file of a store as a file of Python: read by ranges, each of them tried again when it fails.
+
+fsspec's own file objects first ask for the size, fetch blocks of 5 MiB, wait without end for a
+stalled server, and give up at the first reset. Here the first request fetches the beginning and
+tells the size, blocks are small after a seek and double while they are read on from, a stalled
+request is cancelled, and a failed one is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from beam_asr.storage.retry import DeadlineError, retry, status_of
+
+Result = TypeVar("Result")
+
+REQUEST_SECONDS = 60.0  # a request that takes longer has stalled
+FIRST_BLOCK_BYTES = 2**20  # most clips are smaller: one request fetches them
+SMALL_BLOCK_BYTES = 2**16
+LARGEST_BLOCK_BYTES = 2**22
+BLOCKS_KEPT = 2
+IN_MEMORY_BYTES = 2**26  # of a file whose server cannot serve ranges; what is beyond is on disk
+
+OUT_OF_RANGE = 416
+CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+
+
+class ShortReadError(ConnectionError):
+    """A store sent fewer bytes of a range than it holds."""
+
+
+class Ranges(Protocol):
+    """Where the bytes come from."""
+
+    def fetch(self, start: int, end: int, seconds: float) -> bytes:
+        """The bytes from ``start`` to ``end``, or to the end of the file if that comes first."""
+
+    def size(self, seconds: float) -> int:
+        """The size of the file, in bytes."""
+
+    def close(self) -> None: ...
+
+
+class RemoteFile(io.RawIOBase):
+    """A seekable binary file over ``Ranges``. One thread may use it at a time.
+
+    Args:
+        first_block: bytes to fetch with the first request.
+        deadline: time of ``time.monotonic()`` after which every read fails; None is never.
+
+    Raises:
+        DeadlineError: a read is due after the deadline.
+        Exception: of the storage, when attempts have not helped or can not.
+    """
+
+    def __init__(
+        self,
+        ranges: Ranges,
+        first_block: int = FIRST_BLOCK_BYTES,
+        deadline: float | None = None,
+    ):
+        self._ranges = ranges
+        self._deadline = deadline
+        self._position = 0
+        self._head = self._request(lambda seconds: ranges.fetch(0, first_block, seconds))
+        if len(self._head) < first_block:
+            self._size = len(self._head)
+        else:
+            self._size = self._request(ranges.size)
+        self._blocks: list[tuple[int, bytes]] = []
+        self._block_bytes = SMALL_BLOCK_BYTES
+        self._read_on_from = len(self._head)  # where a block would go on from the last one
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._held(self._position) or self._fetch(self._position, len(view))
+        count = min(len(view), len(data))
+        view[:count] = data[:count]
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._ranges.close()
+        super().close()
+
+    def _held(self, position: int) -> memoryview | None:
+        """What is here already from a position on."""
+        for start, block in ((0, self._head), *reversed(self._blocks)):
+            if start <= position < start + len(block):
+                return memoryview(block)[position - start :]
+        return None
+
+    def _fetch(self, position: int, wanted: int) -> memoryview:
+        if position >= self._size:
+            return memoryview(b"")
+        if position == self._read_on_from:
+            self._block_bytes = min(2 * self._block_bytes, LARGEST_BLOCK_BYTES)
+        else:
+            self._block_bytes = SMALL_BLOCK_BYTES
+        length = min(
+            max(self._block_bytes, min(wanted, LARGEST_BLOCK_BYTES)), self._size - position
+        )
+        block = self._request(lambda seconds: self._whole(position, length, seconds))
+        self._blocks = [*self._blocks[1 - BLOCKS_KEPT :], (position, block)]
+        self._read_on_from = position + len(block)
+        return memoryview(block)
+
+    def _whole(self, position: int, length: int, seconds: float) -> bytes:
+        block = self._ranges.fetch(position, position + length, seconds)
+        if len(block) != length:
+            raise ShortReadError(f"{len(block)} of {length} bytes came from byte {position} on")
+        return block
+
+    def _request(self, request: Callable[[float], Result]) -> Result:
+        def within_time() -> Result:
+            if self._deadline is None:
+                return request(REQUEST_SECONDS)
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise DeadlineError("no time is left")
+            try:
+                return request(min(left, REQUEST_SECONDS))
+            except Exception as error:
+                if time.monotonic() >= self._deadline:
+                    raise DeadlineError("no time is left") from error
+                raise
+
+        return retry(within_time, self._deadline)
+
+
+class ObjectRanges:
+    """An object of a store whose fsspec file system is asynchronous: gs, s3, az, ..."""
+
+    def __init__(self, fs: Any, path: str):
+        self._fs = fs
+        self._path = path
+
+    def fetch(self, start: int, end: int, seconds: float) -> bytes:
+        try:
+            return run(self._fs, self._fs._cat_file(self._path, start=start, end=end), seconds)
+        except Exception as error:
+            if start == 0 and status_of(error) == OUT_OF_RANGE:
+                return b""  # an empty object has no first byte
+            raise
+
+    def size(self, seconds: float) -> int:
+        return int(run(self._fs, self._fs._info(self._path), seconds)["size"])
+
+    def close(self) -> None:
+        pass
+
+
+class HttpRanges:
+    """A file behind HTTP. If its server does not serve ranges, it is fetched whole, once.
+
+    The ranges, their refusal and their total are those of RFC 9110, section 14.
+    """
+
+    def __init__(self, fs: Any, url: str):
+        self._fs = fs
+        self._url = url
+        self._total: int | None = None
+        self._whole: Any = None
+
+    def fetch(self, start: int, end: int, seconds: float) -> bytes:
+        parts: list[bytes] = []
+        while self._whole is None and (data := run(self._fs, self._get(start, end), seconds)):
+            parts.append(data)
+            start += len(data)
+            # A server may send less of a range than was asked for (RFC 9110, section 15.3.7).
+            if self._total is None or start >= min(end, self._total):
+                break
+        else:
+            parts.append(self._of_whole(start, end))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def size(self, seconds: float) -> int:
+        if self._whole is not None:
+            return self._whole.seek(0, io.SEEK_END)
+        if self._total is None:  # "bytes 0-99/*"
+            self._total = int(run(self._fs, self._fs._info(self._url), seconds)["size"])
+        return self._total
+
+    def close(self) -> None:
+        if self._whole is not None:
+            self._whole.close()
+
+    def _of_whole(self, start: int, end: int) -> bytes:
+        """A range of the file that was sent whole; nothing if none was."""
+        if self._whole is None:
+            return b""
+        self._whole.seek(start)
+        return self._whole.read(end - start)
+
+    async def _get(self, start: int, end: int) -> bytes | None:
+        """The range; None if the server sent the whole file instead, which is then kept."""
+        session = await self._fs.set_session()
+        options = dict(self._fs.kwargs)
+        headers = {
+            **options.pop("headers", {}),
+            "Range": f"bytes={start}-{end - 1}",
+            "Accept-Encoding": "identity",
+        }
+        url = self._fs.encode_url(self._url)
+        async with session.get(url, headers=headers, **options) as response:
+            if response.status == OUT_OF_RANGE:
+                return b""
+            if response.status == 404:
+                raise FileNotFoundError(self._url)
+            response.raise_for_status()
+            if response.status == 206:
+                self._note_range(response.headers, start, end)
+                return await response.read()
+            whole = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
+            try:
+                async for chunk in response.content.iter_chunked(2**20):
+                    whole.write(chunk)
+            except BaseException:
+                whole.close()
+                raise
+            self._whole = whole
+            return None
+
+    def _note_range(self, headers: Any, start: int, end: int) -> None:
+        """Checks that the range is the one asked for, and keeps the total that it tells."""
+        stated = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        if not stated or stated[1] != str(start):
+            raise OSError(f"{self._url}: the server sent another range than bytes {start}-{end}")
+        if stated[2] != "*":
+            self._total = int(stated[2])
+
+
+class FileRanges:
+    """A file as fsspec opens it, for file systems that are not asynchronous; opened again after
+    a failure."""
+
+    def __init__(self, open_file: Callable[[], Any]):
+        self._open = open_file
+        self._file: Any = None
+
+    def fetch(self, start: int, end: int, seconds: float) -> bytes:  # noqa: ARG002
+        try:
+            file = self._opened()
+            file.seek(start)
+            parts = []
+            while start < end and (part := file.read(end - start)):
+                parts.append(part)
+                start += len(part)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        except Exception:
+            self.close()
+            raise
+
+    def size(self, seconds: float) -> int:  # noqa: ARG002
+        return self._opened().seek(0, io.SEEK_END)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _opened(self) -> Any:
+        if self._file is None:
+            file = self._open()
+            # memory:// hands one object, and one position, to all.
+            self._file = io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file
+        return self._file
+
+
+def run(fs: Any, coroutine: Any, seconds: float) -> Any:
+    """The result of a coroutine of an asynchronous file system; cancelled when it takes too long.
+
+    Raises:
+        TimeoutError: it took longer than ``seconds``.
+    """
+    future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(coroutine, seconds), fs.loop)
+    try:
+        return future.result()
+    except asyncio.TimeoutError as error:
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from error

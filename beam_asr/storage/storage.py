@@ -1,0 +1,663 @@
+"""Files on any storage that fsspec knows: list, read, write whole, delete."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import logging
+import os
+import posixpath
+import re
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from beam_asr.storage.retry import is_transient, retry, status_of
+
+if TYPE_CHECKING:
+    from beam_asr.storage.allow_list import AllowedPrefixes
+
+Result = TypeVar("Result")
+
+GLOB_CHARACTERS = frozenset("*?[")
+# Names of one storage; options for one of them are options for all.
+ALIASES = {
+    "local": "file",
+    "https": "http",
+    "gcs": "gs",
+    "s3a": "s3",
+    "abfs": "az",
+    "abfss": "az",
+}
+EXTRAS = {"s3": "s3", "az": "azure", "hf": "hf"}
+READ_ONLY = frozenset(["http", "data", "github", "git", "reference", "zip", "tar", "libarchive"])
+OF_BUCKETS = frozenset(["gs", "s3", "az"])
+LISTING_THREADS = 32
+BULK_DELETE = 1000  # objects in one request of S3
+PART = re.compile(r".+\.[0-9a-f]{32}\.part")  # what is being written to a disk
+PART_SECONDS = 600.0  # such a file has no writer when it is older, where that cannot be asked
+EXISTS = frozenset([409, 412])
+FINGERPRINT_KEYS = (
+    "ETag etag md5Hash LastModified Last-Modified last_modified updated mtime created size".split()
+)
+
+
+class StorageError(ValueError):
+    """A place that no storage here can serve; says why and what to do."""
+
+
+class StorageOptionsError(ValueError):
+    """Storage options that cannot be."""
+
+
+def is_local(uri: str) -> bool:
+    return "::" not in uri and protocol_of(uri) == "file"
+
+
+def protocol_of(uri: str) -> str:
+    """The storage of a path or URI by its first name: ``file``, ``gs``, ``s3``, ``az``, ...
+
+    That of a chain (``zip://a.wav::s3://b/c.zip``) is its first link's.
+    """
+    scheme, found, _ = uri.partition("::")[0].partition("://")
+    if not found:
+        scheme = uri.partition("::")[0] if "::" in uri else "file"
+    return ALIASES.get(scheme.lower(), scheme.lower())
+
+
+def local_path(uri: str) -> str:
+    """The path of a local URI or path."""
+    return os.path.expanduser(uri.partition("://")[2] if "://" in uri else uri)
+
+
+def is_glob(pattern: str) -> bool:
+    if protocol_of(pattern) == "http":  # where ? begins the query
+        return not frozenset("*[").isdisjoint(pattern.partition("?")[0])
+    if is_local(pattern) and os.path.exists(local_path(pattern)):
+        return False
+    return not GLOB_CHARACTERS.isdisjoint(pattern)
+
+
+def join(folder: str, *names: str) -> str:
+    return posixpath.join(folder, *names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """All storages, each with its options.
+
+    Attributes:
+        options: for each protocol (``gs``, ``s3``, ``az``, ``http``, ...) what its fsspec file
+            system is opened with: credentials, endpoint, ...; without any it finds its own way
+            (application default credentials, the environment).
+        allowed: what may be read; None is everything.
+    """
+
+    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
+    allowed: AllowedPrefixes | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.options, Mapping):
+            raise StorageOptionsError(
+                "the storage options are not an object of one object for each protocol, as in "
+                '{"s3": {"endpoint_url": "..."}}'
+            )
+        for protocol, options in self.options.items():
+            _implementation(f"{protocol}://", f"the storage options' {protocol!r}")
+            if not isinstance(options, Mapping):
+                raise StorageOptionsError(
+                    f"the storage options of {protocol!r} are not an object: {options!r}"
+                )
+
+    def check(self, uri: str) -> None:
+        """Checks that the storage of a place is known and its package is installed.
+
+        Raises:
+            StorageError: with the command that installs it.
+        """
+        for link in uri.split("::"):
+            _implementation(link, repr(uri))
+
+    def check_writable(self, folder: str) -> None:
+        """Checks, without writing, that a folder's storage can be written.
+
+        Raises:
+            StorageError: it cannot.
+        """
+        self.check(folder)
+        if "::" in folder or protocol_of(folder) in READ_ONLY:
+            raise StorageError(f"the output folder {folder!r} is on a storage that is only read")
+        if protocol_of(folder) not in OF_BUCKETS:
+            return
+        fs, path = self._file_system(folder)
+        bucket = path.strip("/").partition("/")[0]
+        try:
+            retry(lambda: fs.info(bucket))
+        except FileNotFoundError:
+            raise StorageError(
+                f"the output folder {folder!r} is in no bucket that exists: create {bucket!r} or "
+                "correct its name"
+            ) from None
+        except Exception:
+            return  # who may write into a bucket need not be allowed to see it
+
+    def find(self, pattern: str) -> list[str]:
+        """The files that a path, a glob (``**`` included) or a folder, for all below it, is.
+
+        Returns:
+            Paths or URIs of the same kind as ``pattern``, sorted; empty if there are none.
+        """
+        fs, path = self._file_system(pattern)
+        if is_glob(pattern):
+            found = retry(lambda: fs.glob(path, detail=True))
+        elif self.is_folder(pattern):
+            found = retry(lambda: fs.find(path, detail=True))
+        else:
+            return [pattern] if self.exists(pattern) else []
+        names = [name for name, info in found.items() if info.get("type") == "file"]
+        if is_local(pattern):
+            return sorted(names)
+        _, chained, rest = pattern.partition("::")
+        return sorted(f"{fs.unstrip_protocol(name)}{chained}{rest}" for name in names)
+
+    def find_first(self, folder: str, wanted: Any) -> str | None:
+        """The name of some file below a folder for which ``wanted`` holds; lists no more than it
+        must."""
+        fs, path = self._file_system(folder)
+        for _, _, files in fs.walk(path):
+            for name in files:
+                if wanted(name):
+                    return str(name)
+        return None
+
+    def exists(self, uri: str) -> bool:
+        fs, path = self._file_system(uri)
+        if protocol_of(uri) != "http":
+            return bool(retry(lambda: fs.exists(path)))
+        try:  # its own exists() takes a busy server, and a refusal, for a file that is not there
+            self._info(uri)
+        except FileNotFoundError as error:
+            if error.__cause__ is None or status_of(error) in (404, 410):
+                return False
+            raise StorageError(f"cannot tell whether {uri} is there: {error.__cause__}") from error
+        return True
+
+    def which_exist(self, uris: list[str]) -> list[bool]:
+        """``exists`` of many at a time."""
+        with ThreadPoolExecutor(LISTING_THREADS) as pool:
+            return list(pool.map(self.exists, uris))
+
+    def is_folder(self, uri: str) -> bool:
+        fs, path = self._file_system(uri)
+        return (
+            not is_glob(uri) and not self._is_http_file(uri) and bool(retry(lambda: fs.isdir(path)))
+        )
+
+    def size(self, uri: str) -> int | None:
+        """Bytes of a file; None where the storage does not say."""
+        size = self._info(uri).get("size")
+        return None if size is None else int(size)
+
+    def open(
+        self, uri: str, deadline: float | None = None, first_block: int | None = None
+    ) -> BinaryIO:
+        """Opens a file to be read from anywhere in it; requests to a store are tried again.
+
+        Args:
+            deadline: time of ``time.monotonic()`` after which reading fails.
+            first_block: bytes to fetch at once with the first request.
+
+        Raises:
+            NotAllowedError: ``allowed`` does not allow it.
+            StorageError: no storage is known for it, or its package is missing.
+            Exception: of the storage.
+        """
+        from beam_asr.storage import remote_file  # not needed to parse a command line
+
+        if self.allowed is not None:
+            uri = self.allowed.check(uri)
+        if is_local(uri):
+            return open(local_path(uri), "rb")
+        fs, path = self._file_system(uri)
+        ranges: remote_file.Ranges
+        if "::" in uri or not fs.async_impl:
+            ranges = remote_file.FileRanges(lambda: fs.open(path, "rb"))
+        elif protocol_of(uri) == "http":
+            ranges = remote_file.HttpRanges(fs, path)
+        else:
+            ranges = remote_file.ObjectRanges(fs, path)
+        raw = remote_file.RemoteFile(ranges, first_block or remote_file.FIRST_BLOCK_BYTES, deadline)
+        return cast(BinaryIO, io.BufferedReader(raw, 2**16))
+
+    def read(self, uri: str) -> bytes:
+        """The whole of a small file as it is now, whoever wrote it.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            NotAllowedError, StorageError, Exception: as ``open``.
+        """
+        if self.allowed is not None:
+            uri = self.allowed.check(uri)
+        if is_local(uri):
+            with open(local_path(uri), "rb") as file:
+                return file.read()
+        fs, path = self._file_system(uri)
+        if "::" in uri or not fs.async_impl:
+            return bytes(retry(lambda: fs.cat_file(path)))
+        return bytes(_request(fs, lambda: fs._cat_file(path)))
+
+    def write(self, uri: str, lines: Iterable[bytes]) -> None:
+        """Writes a file that appears whole or not at all, over one of the same name.
+
+        On a disk, it is there even after a power cut.
+        """
+        if is_local(uri):
+            _write_local(local_path(uri), lines)
+            return
+        fs, path = self._file_system(uri)
+        # A store's file object puts what it has when its writer fails; so it gets it whole.
+        with tempfile.NamedTemporaryFile() as part:
+            part.writelines(lines)
+            part.flush()
+            _into_folder(fs, path, lambda: retry(lambda: fs.put_file(part.name, path)))
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Writes a small file, whole or not at all, unless there is one of its name.
+
+        Of several that create the same file at once, exactly one does on a disk, ``gs``, ``s3`` and
+        ``az``. Elsewhere, and on servers that speak S3's protocol but pass over ``If-None-Match``,
+        the file is first looked for and then written, so that two may both find none. On a disk
+        whose file system has no hard links, a reader may find a part of the content.
+
+        Returns:
+            Whether it was written. After a request whose answer was lost it may be False for the
+            file that this very call wrote; its content tells.
+        """
+        if is_local(uri):
+            return _create_local(local_path(uri), content)
+        fs, path = self._file_system(uri)
+        fs.invalidate_cache()
+        if retry(lambda: fs.exists(path)):
+            return False
+        try:
+            _into_folder(fs, path, lambda: _create_object(fs, path, content))
+        except FileExistsError:
+            return False
+        except Exception as error:
+            if status_of(error) in EXISTS:
+                return False
+            raise
+        return True
+
+    def names_in(self, folder: str) -> list[str]:
+        """The names of what lies in a folder; empty if there is no such folder."""
+        fs, path = self._file_system(folder)
+        fs.invalidate_cache()
+        try:
+            if is_local(folder):
+                entries = retry(lambda: fs.ls(path, detail=False))
+            else:
+                infos = retry(lambda: fs.ls(path, detail=True))
+                entries = [info["name"] for info in infos if not _is_mark_of(path, info)]
+        except FileNotFoundError:
+            return []
+        return sorted({posixpath.basename(entry.rstrip("/")) for entry in entries})
+
+    def modified(self, uri: str) -> datetime | None:
+        """When a file was written last, by the clock of its storage; None if that does not say.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        fs, path = self._file_system(uri)
+        fs.invalidate_cache()
+        try:
+            time_there = retry(lambda: fs.modified(path))
+        except NotImplementedError:
+            return None
+        return time_there if time_there.tzinfo else time_there.replace(tzinfo=timezone.utc)
+
+    def delete(self, uri: str) -> None:
+        """Deletes a file, if it is there."""
+        fs, path = self._file_system(uri)
+        with contextlib.suppress(FileNotFoundError):
+            retry(lambda: fs.rm_file(path))
+
+    def delete_all(self, uris: Iterable[str]) -> None:
+        """Deletes many files, those that are there: on S3 by its request for a thousand, elsewhere
+        many at a time."""
+        stores: dict[int, tuple[Any, list[str]]] = {}
+        for uri in uris:
+            if is_local(uri):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(local_path(uri))
+            else:
+                fs, path = self._file_system(uri)
+                stores.setdefault(id(fs), (fs, []))[1].append(path)
+        for fs, paths in stores.values():
+            _delete_objects(fs, paths)
+
+    def delete_folder(self, folder: str) -> None:
+        """Deletes a folder with all that is below it, if it is there."""
+        if is_local(folder):
+            _delete_local_folder(local_path(folder))
+            return
+        fs, path = self._file_system(folder)
+        fs.invalidate_cache()
+        if not retry(lambda: fs.isdir(path)):
+            return
+        found = retry(lambda: fs.find(path, withdirs=True, detail=True))
+        below = {name: info for name, info in found.items() if name.startswith(f"{path}/")}
+        folders = [name for name, info in below.items() if info["type"] == "directory"]
+        files = [name for name, info in below.items() if info["type"] != "directory"]
+        _delete_objects(fs, files)
+        _delete_empty_folders(fs, [*folders, path])
+
+    def delete_leftovers(self, folder: str) -> list[str]:
+        """Deletes what writers that died have left of their files in a folder on a disk.
+
+        What is still being written stays. In stores nothing is left, and none is looked for.
+
+        Returns:
+            The names of what was deleted, sorted.
+        """
+        if not is_local(folder):
+            return []
+        names = [name for name in self.names_in(folder) if PART.fullmatch(name)]
+        return [name for name in names if _delete_unless_held(join(local_path(folder), name))]
+
+    def fingerprint(self, uri: str) -> str:
+        """What changes when the file does: its tag, time and size, those that its storage has."""
+        info = self._info(uri)
+        return repr([info.get(key) for key in FINGERPRINT_KEYS])
+
+    def _info(self, uri: str) -> dict[str, Any]:
+        fs, path = self._file_system(uri)
+        if "::" in uri or not fs.async_impl:
+            return retry(lambda: fs.info(path))
+        return cast(dict[str, Any], _request(fs, lambda: fs._info(path)))
+
+    def _is_http_file(self, uri: str) -> bool:
+        """Whether a URL is a file: over HTTP any page with links looks like a folder."""
+        return protocol_of(uri) == "http" and not uri.partition("?")[0].endswith("/")
+
+    def _file_system(self, uri: str) -> tuple[Any, str]:
+        """The fsspec file system of a path or URI, and the path there."""
+        from fsspec.core import url_to_fs
+
+        self.check(uri)
+        options = self._options_of(uri)
+        if "::" in uri:
+            return url_to_fs(uri, **options)
+        scheme = uri.partition("://")[0] if "://" in uri else "file"
+        return _shared_file_system(scheme, options.get(scheme, {}), uri)
+
+    def _options_of(self, uri: str) -> dict[str, dict[str, Any]]:
+        """The options of each link of a chain, by the names that stand in it."""
+        found: dict[str, dict[str, Any]] = {}
+        for link in uri.split("::"):
+            scheme = link.partition("://")[0] if "://" in link else link if "::" in uri else "file"
+            found[scheme] = {
+                key: value
+                for protocol, options in self.options.items()
+                if protocol_of(f"{protocol}://") == protocol_of(f"{scheme}://")
+                for key, value in options.items()
+            }
+            if protocol_of(f"{scheme}://") == "http" and self.allowed is not None:
+                client = dict(found[scheme].get("client_kwargs", {}))
+                client["middlewares"] = (self.allowed.http_middleware(),)
+                found[scheme]["client_kwargs"] = client
+        return found
+
+
+_file_systems: dict[Any, Any] = {}
+_file_systems_lock = threading.Lock()
+
+
+def _shared_file_system(scheme: str, options: dict[str, Any], uri: str) -> tuple[Any, str]:
+    """One file system for all threads, and with it one pool of connections.
+
+    fsspec keeps one for each thread; an asynchronous one runs in one thread of fsspec's in any
+    case, and can be shared.
+    """
+    from fsspec.core import url_to_fs
+
+    key = (os.getpid(), scheme, repr(sorted(options.items(), key=lambda item: item[0])))
+    with _file_systems_lock:
+        if key in _file_systems:
+            fs = _file_systems[key]
+            return fs, fs._strip_protocol(uri)
+        if scheme in ("gs", "gcs"):  # it logs with a traceback what it raises
+            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        fs, path = url_to_fs(uri, **{scheme: options})
+        # What a URI says beside its path, as a user or an account, is that of this URI alone.
+        if fs.async_impl and not type(fs)._get_kwargs_from_urls(uri):
+            _file_systems[key] = fs
+    return fs, path
+
+
+def _implementation(link: str, named: str) -> None:
+    """Raises StorageError unless fsspec has the storage of one link of a URI."""
+    from fsspec.registry import get_filesystem_class, known_implementations
+
+    scheme = link.partition("://")[0] if "://" in link else "file"
+    try:
+        get_filesystem_class(scheme)
+    except ValueError:
+        raise StorageError(
+            f"{named}: no storage is known by {scheme}://; correct it, or install the package that "
+            "serves it to fsspec"
+        ) from None
+    except ImportError as error:
+        extra = EXTRAS.get(protocol_of(f"{scheme}://"))
+        hint = known_implementations.get(scheme, {}).get("err", str(error))
+        remedy = f"pip install 'beam-asr[{extra}]'" if extra else hint
+        raise StorageError(
+            f"{named}: {scheme}:// needs a package that is missing: {remedy}"
+        ) from error
+
+
+def _request(fs: Any, request: Callable[[], Any]) -> Any:
+    """The result of a small request of an asynchronous file system, tried again if it fails."""
+    from beam_asr.storage.remote_file import (  # not needed to parse a command line
+        REQUEST_SECONDS,
+        run,
+    )
+
+    return retry(lambda: run(fs, request(), REQUEST_SECONDS))
+
+
+def _into_folder(fs: Any, path: str, write: Callable[[], Result]) -> Result:
+    try:
+        return write()
+    except FileNotFoundError:  # a server with folders
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        return write()
+
+
+def _create_object(fs: Any, path: str, content: bytes) -> None:
+    if fs.async_impl:
+        _request(fs, lambda: fs._pipe_file(path, content, mode="create"))
+    else:
+        retry(lambda: fs.pipe_file(path, content, mode="create"))
+
+
+def _is_mark_of(folder: str, info: Mapping[str, Any]) -> bool:
+    """Whether an entry of a store's folder is the object that stands for the folder itself."""
+    name = info["name"]
+    is_folder = info["type"] == "directory" or name.endswith("/")
+    return is_folder and name.rstrip("/") == folder.rstrip("/")
+
+
+def _protocols(fs: Any) -> frozenset[str]:
+    return frozenset([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
+
+
+def _delete_objects(fs: Any, paths: list[str]) -> None:
+    left = _bulk_delete(fs, paths) if "s3" in _protocols(fs) else paths
+
+    def delete(path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            retry(lambda: fs.rm_file(path))
+
+    # Other file systems than asynchronous ones may have one connection, for one thread at a time.
+    with ThreadPoolExecutor(LISTING_THREADS if fs.async_impl else 1) as pool:
+        for _ in pool.map(delete, left):
+            pass
+
+
+def _bulk_delete(fs: Any, paths: list[str]) -> list[str]:
+    """Deletes objects of S3 by the thousand.
+
+    Returns:
+        Those that could not be. Deleting one by itself says why; and a server may know no such
+        request.
+    """
+    by_bucket = defaultdict(list)
+    for path in paths:
+        by_bucket[path.partition("/")[0]].append(path)
+    pieces = [
+        (bucket, objects[start : start + BULK_DELETE])
+        for bucket, objects in by_bucket.items()
+        for start in range(0, len(objects), BULK_DELETE)
+    ]
+
+    def delete(bucket: str, objects: list[str]) -> list[str]:
+        keys = [{"Key": path.partition("/")[2]} for path in objects]
+        wanted = {"Objects": keys, "Quiet": True}
+        try:
+            answer = _request(
+                fs, lambda: fs._call_s3("delete_objects", Bucket=bucket, Delete=wanted)
+            )
+        except Exception as error:
+            if is_transient(error):
+                raise
+            return objects
+        return [f"{bucket}/{error['Key']}" for error in answer.get("Errors", [])]
+
+    with ThreadPoolExecutor(LISTING_THREADS) as pool:
+        return [path for left in pool.map(delete, *zip(*pieces)) for path in left]
+
+
+def _delete_empty_folders(fs: Any, folders: list[str]) -> None:
+    """Deletes folders where they are more than a part of names, the deepest first."""
+    fs.invalidate_cache()
+    for folder in sorted(folders, reverse=True):
+        with contextlib.suppress(FileNotFoundError):
+            if OF_BUCKETS.isdisjoint(_protocols(fs)):
+                fs.rmdir(folder)
+            elif "az" in _protocols(fs) and retry(functools.partial(fs.isdir, folder)):
+                retry(functools.partial(fs.rm_file, folder))
+
+
+def _delete_local_folder(path: str) -> None:
+    def unless_gone(_function: Any, _path: str, raised: Any) -> None:
+        if not isinstance(raised[1], FileNotFoundError):
+            raise raised[1]
+
+    shutil.rmtree(path, onerror=unless_gone)
+
+
+def _write_local(path: str, lines: Iterable[bytes]) -> None:
+    with _part_of(path) as part:
+        part.writelines(lines)
+        _make_durable(part)
+        os.replace(part.name, path)
+        _make_folder_durable(path)
+
+
+def _create_local(path: str, content: bytes) -> bool:
+    with _part_of(path) as part:
+        part.write(content)
+        _make_durable(part)
+        try:
+            os.link(part.name, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            return _create_without_links(path, content)
+        _make_folder_durable(path)
+    return True
+
+
+def _create_without_links(path: str, content: bytes) -> bool:
+    try:
+        file = open(path, "xb")  # noqa: SIM115
+    except FileExistsError:
+        return False
+    with file:
+        file.write(content)
+        _make_durable(file)
+    return True
+
+
+@contextlib.contextmanager
+def _part_of(path: str) -> Iterator[BinaryIO]:
+    """A new file beside a path, held by this process, that is to be moved there or goes."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    part = _held_file(path)
+    try:
+        yield part
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part.name)
+        part.close()
+
+
+def _held_file(path: str) -> BinaryIO:
+    while True:
+        part = open(f"{path}.{uuid.uuid4().hex}.part", "xb")  # noqa: SIM115
+        with contextlib.suppress(OSError):  # a file system without locks
+            _lock(part)
+        if os.path.exists(part.name):
+            return part
+        part.close()  # it was taken for a leftover before it was held
+
+
+def _delete_unless_held(path: str) -> bool:
+    """Deletes a file that `_held_file` made, unless its writer lives or it is another user's."""
+    try:
+        with open(path, "rb+") as part:
+            try:
+                _lock(part, wait=False)
+            except BlockingIOError:
+                return False
+            except OSError:  # a file system without locks
+                if time.time() - os.fstat(part.fileno()).st_mtime < PART_SECONDS:
+                    return False
+            os.unlink(path)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        return False
+    return True
+
+
+def _lock(file: BinaryIO, wait: bool = True) -> None:
+    """Holds a file until it is closed or the process is dead."""
+    import fcntl  # not on Windows, from where a job may be launched
+
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _make_durable(file: BinaryIO) -> None:
+    """Without this, a file that was moved to its name may be empty there after a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _make_folder_durable(path: str) -> None:
+    """Keeps the name of a new file through a power cut, where folders can be synced."""
+    with contextlib.suppress(OSError):
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,154 @@
+"""Word and character error rates, of a row and of any sum of rows.
+
+The alignment is jiwer's, and so are the numbers: the rates of a sum are those that `jiwer.wer` and
+`jiwer.cer` give for the lists of its normalised texts.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from typing import Any
+
+DIGITS = 6  # of a row's rates
+
+# Seconds at which buckets begin; the names sort as the durations do.
+EDGES = (0, 5, 10, 20, 40, 120, 600)
+BUCKETS = ("000-005", "005-010", "010-020", "020-040", "040-120", "120-600", "600+")
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many words and characters of some rows were heard right.
+
+    Scores add up. Without arguments it is that of no row.
+
+    Attributes:
+        rows: how many.
+        words: of the references, normalised.
+        hits: words that are right.
+        substitutions, deletions, insertions: words that are not.
+        characters: of the references, with the spaces between their words.
+        character_substitutions, character_deletions, character_insertions: those that are wrong.
+        seconds: of audio.
+        empty_references: rows whose reference has no word.
+        empty_hypotheses: rows whose hypothesis has no word.
+    """
+
+    rows: int = 0
+    words: int = 0
+    hits: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    characters: int = 0
+    character_substitutions: int = 0
+    character_deletions: int = 0
+    character_insertions: int = 0
+    seconds: float = 0.0
+    empty_references: int = 0
+    empty_hypotheses: int = 0
+
+    def __add__(self, other: Score) -> Score:
+        return Score(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def wer(self) -> float | None:
+        """Wrong words by words of the references; None of no row.
+
+        Where the references have no word at all it is the number of insertions, as jiwer has it.
+        """
+        wrong = self.substitutions + self.deletions + self.insertions
+        return wrong / (self.words or 1) if self.rows else None
+
+    @property
+    def cer(self) -> float | None:
+        """As ``wer``, of characters."""
+        wrong = self.character_substitutions + self.character_deletions + self.character_insertions
+        return wrong / (self.characters or 1) if self.rows else None
+
+
+def score(
+    reference: object,
+    hypothesis: str,
+    normalize: Callable[[str], str],
+    seconds: float = 0.0,
+) -> Score | None:
+    """The score of a row, or None if its reference is no text: missing, null, a number.
+
+    An empty reference is one: nothing was said, and each word that was heard is an insertion.
+
+    Args:
+        reference: what was said.
+        hypothesis: what was heard.
+        normalize: of `beam_asr.transcripts.normalizers`, for both.
+        seconds: of audio.
+    """
+    if not isinstance(reference, str):
+        return None
+    import jiwer
+
+    said, heard = normalize(reference), normalize(hypothesis)
+    words = jiwer.process_words(said, heard)
+    characters = jiwer.process_characters(said, heard)
+    return Score(
+        rows=1,
+        words=len(words.references[0]),
+        hits=words.hits,
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        characters=len(characters.references[0]),
+        character_substitutions=characters.substitutions,
+        character_deletions=characters.deletions,
+        character_insertions=characters.insertions,
+        seconds=seconds,
+        empty_references=int(not words.references[0]),
+        empty_hypotheses=int(not words.hypotheses[0]),
+    )
+
+
+def fields(score: Score) -> dict[str, Any]:
+    """What a row's transcript gets: its rates, rounded, and the wrong words."""
+    return {
+        "wer": _rounded(score.wer),
+        "cer": _rounded(score.cer),
+        "substitutions": score.substitutions,
+        "deletions": score.deletions,
+        "insertions": score.insertions,
+    }
+
+
+def summary(score: Score) -> dict[str, Any]:
+    """What summary.json says of some rows. Its rates are not rounded."""
+    return {
+        "rows": score.rows,
+        "hours": round(score.seconds / 3600, DIGITS),
+        "words": score.words,
+        "wer": score.wer,
+        "hits": score.hits,
+        "substitutions": score.substitutions,
+        "deletions": score.deletions,
+        "insertions": score.insertions,
+        "characters": score.characters,
+        "cer": score.cer,
+        "empty_references": score.empty_references,
+        "empty_hypotheses": score.empty_hypotheses,
+    }
+
+
+def duration_bucket(seconds: float | None) -> str:
+    """The name of the stretch of durations that one is in, such as ``010-020`` of 10 s.
+
+    Names sort as the durations do; ``unknown``, of no duration or none that can be, is the last.
+    """
+    if seconds is None or math.isnan(seconds) or seconds < 0:
+        return UNKNOWN
+    return BUCKETS[bisect.bisect_right(EDGES, seconds) - 1]
+
+
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, DIGITS)

@@ -1,0 +1,174 @@
+"""What was heard in a clip: as plain fields that are kept, and as the fields of a transcript."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from beam_asr.records import row as manifest
+from beam_asr.records.row import Row
+from beam_asr.transcripts import word_edges as sound_edges
+from beam_asr.transcripts import words as tokens
+from beam_asr.transcripts.words import Token, Word
+
+if TYPE_CHECKING:
+    from beam_asr.models.nemo.recognizer import Recognition
+
+ORIGIN = "\0manifest"  # no row has such a field that means anything
+DECIMALS = 3  # of a time in seconds, and of a confidence
+
+
+class Asked(NamedTuple):
+    """What a transcript is to hold.
+
+    Attributes:
+        pred_text_key: the field of the text.
+        timestamps: of ``options.TIMESTAMPS``.
+        confidence: of ``options.CONFIDENCES``, or None.
+        n_best: how many texts; 0 for none but the text.
+        models: the names of the models by their numbers (`routes`), for ``model``; empty for none.
+        duration: whether rows that do not say how long they are get their ``duration``.
+        origin: whether records say in ``ORIGIN`` which manifest their row comes from, for a step
+            that takes it out again.
+    """
+
+    pred_text_key: str = "pred_text"
+    timestamps: tuple[str, ...] = ()
+    confidence: str | None = None
+    n_best: int = 0
+    models: tuple[str, ...] = ()
+    duration: bool = False
+    origin: bool = False
+
+    @property
+    def tokens(self) -> bool:
+        """Whether the tokens of a text are needed."""
+        return bool(self.timestamps) or self.confidence is not None
+
+
+def kept(
+    recognition: Recognition, waveform: np.ndarray, sample_rate: int, start: float, wanted: bool
+) -> dict[str, Any]:
+    """What is kept of a clip: JSON, with all that a transcript of any kind is made of.
+
+    Args:
+        waveform: float32 of shape ``(samples,)``, by which words begin and end where sounds do.
+        sample_rate: of it, in Hz.
+        start: of the clip in its file, in seconds.
+        wanted: whether its tokens are needed.
+    """
+    seconds = round(len(waveform) / sample_rate, DECIMALS)
+    fields: dict[str, Any] = {"text": recognition.text, "seconds": seconds}
+    if recognition.n_best is not None:
+        fields["score"] = recognition.score
+        fields["n_best"] = [list(each) for each in recognition.n_best]
+    if wanted and recognition.pieces is not None:
+        timed = recognition.starts is not None and recognition.ends is not None
+        none = [0.0] * len(recognition.pieces)
+        found = tokens.align(
+            recognition.text,
+            recognition.pieces,
+            recognition.starts or none,
+            recognition.ends or none,
+            recognition.confidences,
+        )
+        if timed:
+            found = sound_edges.refine(found, waveform, sample_rate)
+            found = tokens.monotone(found, 0.0, len(waveform) / sample_rate)
+        fields["timed"] = timed
+        fields["tokens"] = [
+            [
+                each.text,
+                round(start + each.start, DECIMALS),
+                round(start + each.end, DECIMALS),
+                None if each.confidence is None else round(each.confidence, DECIMALS),
+            ]
+            for each in found
+        ]
+    return fields
+
+
+def tokens_of(recognition: Mapping[str, Any]) -> list[Token] | None:
+    """The tokens that were kept; None if none were."""
+    if "tokens" not in recognition:
+        return None
+    return [Token(*each) for each in recognition["tokens"]]
+
+
+def fields(recognition: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+    """The fields of a transcript, of what was kept."""
+    made: dict[str, Any] = {asked.pred_text_key: recognition["text"]}
+    found = tokens_of(recognition) or []
+    words = tokens.words(found) if asked.tokens else []
+    if "word" in asked.timestamps or asked.confidence == "word":
+        made["words"] = [_word(word, asked) for word in words]
+    if "segment" in asked.timestamps:
+        made["segments"] = [
+            {"segment": each.text, "start": each.start, "end": each.end}
+            for each in tokens.sentences(words)
+        ]
+    if "char" in asked.timestamps:
+        made["chars"] = [
+            {"char": each.text, "start": each.start, "end": each.end} for each in found
+        ]
+    if asked.confidence == "row":
+        made["confidence"] = _mean([word.confidence for word in words])
+    if asked.n_best:
+        texts = recognition.get("n_best", [])
+        made["n_best"] = [{"text": text, "score": score} for text, score in texts]
+    if recognition.get("no_speech"):
+        made["no_speech"] = True
+    if "segments_failed" in recognition:
+        made["segments_failed"] = recognition["segments_failed"]
+    return made
+
+
+def nothing(seconds: float) -> dict[str, Any]:
+    """What is kept of a clip of so many seconds without speech."""
+    seconds = round(seconds, DECIMALS)
+    return {"text": "", "seconds": seconds, "timed": True, "tokens": [], "no_speech": True}
+
+
+def record(row: Row, recognition: Mapping[str, Any], asked: Asked, route: int) -> dict[str, Any]:
+    """The terminal record of a row, of what was kept of it.
+
+    Args:
+        route: the number of its model.
+    """
+    whole = labelled(manifest.transcript(row, fields(recognition, asked)), row, asked, route)
+    if asked.duration and whole.get("duration") is None:
+        whole["duration"] = recognition["seconds"]
+    return whole
+
+
+def labelled(
+    record: dict[str, Any], row: Row, asked: Asked, route: int | None = None
+) -> dict[str, Any]:
+    """The record of a row with the name of its model, if there are several, and its origin.
+
+    Args:
+        route: the number of its model; None if there is none.
+    """
+    labels = {}
+    if asked.models and route is not None:
+        labels["model"] = asked.models[route]
+    if asked.origin:
+        labels[ORIGIN] = row.manifest
+    return {**record, **labels}
+
+
+def _word(word: Word, asked: Asked) -> dict[str, Any]:
+    made: dict[str, Any] = {"word": word.text}
+    if "word" in asked.timestamps:
+        made |= {"start": word.start, "end": word.end}
+    if asked.confidence == "word":
+        made["confidence"] = word.confidence
+    return made
+
+
+def _mean(confidences: Sequence[float | None]) -> float | None:
+    known = [each for each in confidences if each is not None]
+    return round(statistics.fmean(known), DECIMALS) if known else None

@@ -1,0 +1,408 @@
+"""Steps for Beam YAML: ``TranscribeNeMo``, ``ReadNeMoManifest`` and ``WriteNeMoManifest``.
+
+A PCollection of Beam YAML has a schema, and the errors of a step that has ``error_handling`` are
+rows of ``element``, ``msg`` and ``stack`` (apache_beam/yaml/yaml_errors.py); without it the first
+error fails the pipeline.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Optional
+
+import apache_beam as beam
+from apache_beam.coders import Coder
+from apache_beam.pvalue import PCollection, TaggedOutput
+from apache_beam.typehints.row_type import RowTypeConstraint
+from apache_beam.typehints.schemas import named_fields_from_element_type
+
+from beam_asr.inputs.discovery import Tar
+from beam_asr.manifest_errors import BadFieldError, ManifestError
+from beam_asr.records import row as manifest
+from beam_asr.records.row import Row
+from beam_asr.transforms.prepare_rows import Record
+from beam_asr.transforms.read_manifest import ReadManifest
+from beam_asr.transforms.transcribe import Transcribe
+from beam_asr.transforms.write_manifest import WriteManifest
+
+Fields = Sequence[tuple[str, Any]]
+
+# Arguments of Transcribe that can be written in YAML, and whose results have a type here.
+PARAMETERS = frozenset(
+    "filepath_key pred_text_key batch_size max_batch_seconds device channel decoder precision "
+    "storage_options audio_timeout max_concurrent_reads allowed_audio_prefixes batch_timeout "
+    "accelerator model_copies gpus cpus gpu_memory_gb segmentation max_segment_seconds attention "
+    "partial timestamps confidence n_best models route_key unmapped source_lang target_lang task "
+    "pnc min_duration max_duration required_sample_rate required_channels "
+    "max_failure_fraction".split()
+)
+READ_TYPES: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
+CARRIED = "__row__"  # a field of the dicts that Transcribe gets: the row itself, encoded
+GOOD = "good"
+# What a transcript has that does not say it: no segments of its row failed, somebody speaks in it.
+UNSAID: Record = {"segments_failed": [], "no_speech": False}
+
+
+class TranscribeNeMo(beam.PTransform):
+    """Transcribes rows with a NeMo model: ``Transcribe`` for Beam YAML.
+
+    Takes rows with a field that names the audio, and optionally ``offset`` and ``duration`` in
+    seconds. Gives each with the fields that are made of it: ``pred_text``, and if asked for
+    ``words``, ``segments``, ``chars``, ``confidence``, ``n_best`` and ``segments_failed``; with
+    ``models``, the ``model`` of the row; with ``segmentation: vad``, whether there is
+    ``no_speech`` in it. One that it has already is replaced. All other fields keep their types.
+
+    A row that cannot be transcribed fails the pipeline; with ``error_handling`` it goes to that
+    output, with ``element``, ``msg`` and ``stack``, and besides ``stage``, ``type`` and
+    ``attempts``.
+
+    Args:
+        model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file; with
+            ``models``, that of the rows that they do not take, and optional.
+        error_handling: ``{output: NAME}``.
+        parameters: as those of ``Transcribe`` (`PARAMETERS`).
+
+    Raises:
+        ValueError: a parameter is unknown or out of its range, or the input has no schema, or no
+            such field.
+    """
+
+    def __init__(
+        self,
+        model_name: str | None = None,
+        error_handling: Mapping[str, Any] | None = None,
+        **parameters: Any,
+    ):
+        super().__init__()
+        if isinstance(parameters.get("pnc"), bool):  # as YAML reads yes and no
+            parameters["pnc"] = "yes" if parameters["pnc"] else "no"
+        _check_known("TranscribeNeMo", parameters, PARAMETERS | {"model_name", "error_handling"})
+        self._errors = _error_output(error_handling)
+        self._filepath_key = parameters.get("filepath_key", "audio_filepath")
+        self._transcribe = Transcribe(model_name, **parameters)
+        self._made = _made_fields(**parameters)
+
+    def expand(self, rows: PCollection[Any]) -> PCollection[Any] | dict[str, PCollection[Any]]:
+        fields = named_fields_from_element_type(rows.element_type)
+        names = [name for name, _ in fields]
+        if self._filepath_key not in names:
+            raise ValueError(
+                f"the input has no field {self._filepath_key!r}, but {', '.join(names)}: name the "
+                "one of the audio as filepath_key"
+            )
+        made = dict(self._made)
+        kept = [(name, kind) for name, kind in fields if name not in made]
+        coder = beam.coders.registry.get_coder(rows.element_type)
+        heard = (
+            rows
+            | "ToDicts" >> beam.Map(_carrying, coder).with_output_types(Record)
+            | "Transcribe" >> self._transcribe
+        )
+        transcripts = heard.transcripts | "ToRows" >> beam.Map(
+            _transcript, coder, [name for name, _ in kept], list(made)
+        ).with_output_types(RowTypeConstraint.from_fields([*kept, *self._made]))
+        errors = heard.failures | "ToErrors" >> beam.Map(_error_of, coder).with_output_types(
+            _error_type(rows.element_type)
+        )
+        return _with_errors(transcripts, errors, self._errors)
+
+
+class ReadNeMoManifest(beam.PTransform):
+    """Reads manifests and tables, and finds audio files: ``ReadManifest`` for Beam YAML.
+
+    Gives rows of the audio, no longer relative to its manifest, ``offset`` and ``duration`` in
+    seconds, and the ``fields`` that are named, each null where a line has none. A line that is not
+    right fails the pipeline; with ``error_handling`` it goes to that output, as its text.
+
+    Args:
+        path: path, URI, glob, folder or brace expansion, or several.
+        fields: the other fields to read: their types by their names, of `READ_TYPES`.
+        filepath_key: the field that names the audio.
+        storage_options: for each protocol what its fsspec file system is opened with.
+        error_handling: ``{output: NAME}``.
+
+    Raises:
+        ValueError: a parameter is out of its range.
+    """
+
+    def __init__(
+        self,
+        path: str | Iterable[str],
+        fields: Mapping[str, str] | None = None,
+        filepath_key: str = "audio_filepath",
+        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+        error_handling: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self._fields = {"text": "string"} if fields is None else dict(fields)
+        for name, kind in self._fields.items():
+            if kind not in READ_TYPES:
+                raise ValueError(
+                    f"fields has {name!r} as {kind!r}, but must have one of {', '.join(READ_TYPES)}"
+                )
+            if name in (filepath_key, "offset", "duration"):
+                raise ValueError(f"fields has {name!r}, which is read in any case")
+        self._filepath_key = filepath_key
+        self._errors = _error_output(error_handling)
+        self._read = ReadManifest(path, filepath_key, storage_options)
+
+    def expand(self, pbegin: Any) -> PCollection[Any] | dict[str, PCollection[Any]]:
+        kinds: Fields = [
+            (self._filepath_key, str),
+            ("offset", float),
+            ("duration", _nullable(float)),
+            *((name, _nullable(READ_TYPES[kind])) for name, kind in self._fields.items()),
+        ]
+        parsed = (
+            pbegin
+            | "Read" >> self._read
+            | "ToRows"
+            >> beam.ParDo(_ToRow(self._filepath_key, self._fields)).with_outputs(
+                "errors", main="rows"
+            )
+        )
+        rows = parsed.rows | "Typed" >> beam.Map(_same).with_output_types(
+            RowTypeConstraint.from_fields(kinds)
+        )
+        errors = parsed.errors | "Errors" >> beam.Map(_same).with_output_types(_error_type(str))
+        return _with_errors(rows, errors, self._errors)
+
+
+class WriteNeMoManifest(beam.PTransform):
+    """Writes rows as shards of JSON lines, a summary and ``_SUCCESS``: ``WriteManifest`` for YAML.
+
+    A field that is null is left out. Bytes become Base64; times and other values that JSON has no
+    form for, text.
+
+    Args:
+        path: the output folder, on any storage.
+        overwrite: whether the results of an earlier run there may be replaced.
+        num_shards: how many shards to write; None goes by the number of rows.
+        compression: ``gzip``, ``zstd`` or None.
+        storage_options: for each protocol what its fsspec file system is opened with.
+
+    Raises:
+        OutputExistsError: when the graph is built, if the folder is not empty.
+        ValueError: a parameter is out of its range.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        overwrite: bool = False,
+        num_shards: int | None = None,
+        compression: str | None = None,
+        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+    ):
+        super().__init__()
+        self._write = WriteManifest(
+            path,
+            overwrite=overwrite,
+            num_shards=num_shards,
+            compression=compression,
+            storage_options=storage_options,
+        )
+
+    def expand(self, rows: PCollection[Any]) -> PCollection[Record]:
+        named_fields_from_element_type(rows.element_type)  # or it says that there is no schema
+        return (
+            rows
+            | "ToDicts" >> beam.Map(_fields_of).with_output_types(Record)
+            | "Write" >> self._write
+        )
+
+
+class _ToRow(beam.DoFn):
+    """Rows of a manifest to rows with a schema; to ``errors`` what is none."""
+
+    def __init__(self, filepath_key: str, fields: Mapping[str, str]):
+        self._filepath_key = filepath_key
+        self._fields = fields
+
+    def process(self, row: Row | Tar) -> Iterator[Any]:
+        if isinstance(row, Tar):
+            raise ValueError(f"{row.file}: a tar is read by Transcribe in Python, but not in YAML")
+        try:
+            yield self._row(row)
+        except ManifestError as error:
+            record = manifest.failure(row, "manifest", error)
+            yield TaggedOutput("errors", _error(row.line, record["error"]))
+
+    def _row(self, row: Row) -> beam.Row:
+        clip = manifest.parse(row, self._filepath_key)
+        fields = manifest.parse_fields(row.line)
+        return beam.Row(
+            **{self._filepath_key: clip.audio, "offset": clip.offset, "duration": clip.duration},
+            **{name: _read(fields, name, kind) for name, kind in self._fields.items()},
+        )
+
+
+def _read(fields: Record, name: str, kind: str) -> Any:
+    value = fields.get(name)
+    if value is None or type(value) is READ_TYPES[kind]:
+        return value
+    if kind == "number" and type(value) is int:
+        return float(value)
+    raise BadFieldError(f"{name!r} is of the type {type(value).__name__}, and not a {kind}")
+
+
+def _check_known(step: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{step} has no parameter {name!r}; it has {', '.join(sorted(known))}")
+
+
+def _error_output(error_handling: Mapping[str, Any] | None) -> str | None:
+    """The name of the output of errors; None if an error is to fail the pipeline."""
+    if not error_handling:
+        return None
+    if not isinstance(error_handling, Mapping) or error_handling.keys() != {"output"}:
+        raise ValueError(f"error_handling is {error_handling!r}, but must be {{output: NAME}}")
+    if error_handling["output"] == GOOD:
+        raise ValueError(f"error_handling's output is {GOOD!r}, which is that of what is right")
+    return str(error_handling["output"])
+
+
+def _with_errors(
+    good: PCollection[Any], errors: PCollection[Any], output: str | None
+) -> PCollection[Any] | dict[str, PCollection[Any]]:
+    if output is not None:
+        return {GOOD: good, output: errors}
+    errors | "Fail" >> beam.Map(_fail)
+    return good
+
+
+def _fail(error: beam.Row) -> None:
+    raise RuntimeError(
+        f"{error.msg} (give the step error_handling: {{output: NAME}}, so that such rows go there "
+        f"and do not fail the pipeline) Row: {error.element}"
+    )
+
+
+def _error_type(element: Any) -> RowTypeConstraint:
+    return RowTypeConstraint.from_fields(
+        [
+            ("element", element),
+            ("msg", str),
+            ("stack", str),
+            ("stage", str),
+            ("type", str),
+            ("attempts", int),
+        ]
+    )
+
+
+def _error(element: Any, error: Mapping[str, Any]) -> beam.Row:
+    return beam.Row(
+        element=element,
+        msg=f"{error['type']}: {error['message']}",
+        stack="",
+        stage=error["stage"],
+        type=error["type"],
+        attempts=error["attempts"],
+    )
+
+
+def _made_fields(
+    pred_text_key: str = "pred_text",
+    timestamps: str | Iterable[str] | None = None,
+    confidence: str | None = None,
+    n_best: int = 0,
+    partial: str = "fail",
+    models: Any = None,
+    segmentation: str = "vad",
+    **_: Any,
+) -> Fields:
+    """The fields that are made of a row, with their types."""
+    asked = [timestamps] if isinstance(timestamps, str) else list(timestamps or ())
+    number = _nullable(float)
+    times: Fields = [("start", float), ("end", float)]
+    fields: list[tuple[str, Any]] = [(pred_text_key, str)]
+    if "word" in asked or confidence == "word":
+        of_word = [
+            ("word", str),
+            *(times if "word" in asked else []),
+            *([("confidence", number)] if confidence == "word" else []),
+        ]
+        fields.append(("words", _rows(of_word)))
+    for kind in ("segment", "char"):
+        if kind in asked:
+            fields.append((f"{kind}s", _rows([(kind, str), *times])))
+    if confidence == "row":
+        fields.append(("confidence", number))
+    if n_best:
+        fields.append(("n_best", _rows([("text", str), ("score", number)])))
+    if partial == "keep":
+        error = [("stage", str), ("type", str), ("message", str), ("attempts", int)]
+        of_segment = [*times, ("error", RowTypeConstraint.from_fields(error))]
+        fields.append(("segments_failed", _rows(of_segment)))
+    if models is not None:
+        fields.append(("model", str))
+    if segmentation == "vad":
+        fields.append(("no_speech", bool))
+    return fields
+
+
+def _nullable(kind: type) -> Any:
+    return Optional[kind]  # noqa: UP045  (Beam's schemas do not know `kind | None`)
+
+
+def _rows(fields: Fields) -> Any:
+    return Sequence[RowTypeConstraint.from_fields(fields)]  # type: ignore[misc]
+
+
+def _carrying(row: Any, coder: Coder) -> Record:
+    """A row's fields as JSON has them, and the row, to be had again with all its types."""
+    fields = {name: value for name, value in _fields_of(row).items() if name not in UNSAID}
+    return {**fields, CARRIED: base64.b64encode(coder.encode(row)).decode()}
+
+
+def _carried(record: Record, coder: Coder) -> Any:
+    return coder.decode(base64.b64decode(record[CARRIED]))
+
+
+def _transcript(record: Record, coder: Coder, kept: list[str], made: list[str]) -> beam.Row:
+    row = _carried(record, coder)
+    return beam.Row(
+        **{name: getattr(row, name) for name in kept},
+        **{name: _typed(record.get(name, UNSAID.get(name))) for name in made},
+    )
+
+
+def _error_of(record: Record, coder: Coder) -> beam.Row:
+    return _error(_carried(record, coder), record["error"])
+
+
+def _typed(value: Any) -> Any:
+    """What JSON has as objects, as rows."""
+    if isinstance(value, dict):
+        return beam.Row(**{name: _typed(each) for name, each in value.items()})
+    return [_typed(each) for each in value] if isinstance(value, list) else value
+
+
+def _fields_of(row: Any) -> Record:
+    """The fields that a row has a value in, as JSON has them."""
+    plain = {name: _plain(value) for name, value in row._asdict().items()}
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a number of numpy's
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode()
+    if hasattr(value, "_asdict"):
+        return _fields_of(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, Iterable) else str(value)
+
+
+def _same(element: Any) -> Any:
+    return element

@@ -1,0 +1,234 @@
+"""Rows to what is to be done: steps that check them, tell which is which, and leave out what an
+earlier run has done."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import BoundedWindow, GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_asr.inputs import nemo_tarred as shards
+from beam_asr.inputs.discovery import Tar
+from beam_asr.manifest_errors import ManifestError
+from beam_asr.models.routing import Routing
+from beam_asr.outputs.folder import Statistics
+from beam_asr.outputs.journal import Journal, ResumeError
+from beam_asr.records import row as manifest
+from beam_asr.records import row_ids
+from beam_asr.records.outcome import Outcome
+from beam_asr.records.row import Clip, Row
+from beam_asr.transcripts import transcript as transcripts
+from beam_asr.transcripts.transcript import Asked
+
+Record = dict[str, Any]
+
+
+class InTar(NamedTuple):
+    """A clip in a tar of a data set of NeMo's.
+
+    Attributes:
+        number: of the tar.
+        done: whether it needs not be transcribed; it is here so that its file has a row.
+    """
+
+    number: int
+    clip: Clip
+    done: bool = False
+
+
+class Begun(NamedTuple):
+    """What is known of a job when its rows have been read.
+
+    Attributes:
+        rows: how many there are; None if tars hold some.
+    """
+
+    rows: int | None
+
+
+class Validate(beam.DoFn):
+    """Gives a ``Clip``, an ``InTar`` or a ``Tar`` for each row that is right; counts the rows.
+
+    Args:
+        tars: those of a tarred data set of NeMo's by their numbers, if that is the input.
+        grouped: whether to give pairs, whose first is the group of `row_ids`.
+        routing: which model takes which row.
+    """
+
+    def __init__(
+        self,
+        filepath_key: str,
+        tars: Mapping[int, str] | None,
+        grouped: bool,
+        routing: Routing,
+        asked: Asked,
+    ):
+        self._filepath_key = filepath_key
+        self._tars = tars
+        self._grouped = grouped
+        self._routing = routing
+        self._asked = asked
+
+    def start_bundle(self) -> None:
+        self._of_window: dict[BoundedWindow, Statistics] = defaultdict(Statistics)
+        self._inputs: dict[BoundedWindow, set[str]] = defaultdict(set)
+        self._timestamps: dict[BoundedWindow, Any] = {}
+
+    def process(
+        self,
+        element: Row | Record | Tar,
+        window: Any = beam.DoFn.WindowParam,
+        timestamp: Any = beam.DoFn.TimestampParam,
+    ) -> Iterator[Any]:
+        self._statistics = self._of_window[window]
+        self._timestamps.setdefault(window, timestamp)
+        if isinstance(element, Tar):  # its rows are counted as it is read
+            self._statistics.tars += 1
+            self._inputs[window].add(element.file)
+            yield self._work(element, element.file)
+            return
+        self._statistics.rows_in += 1
+        row = element if isinstance(element, Row) else _row_of(element)
+        if not isinstance(window, GlobalWindow):
+            self._inputs[window].add(row.manifest or _audio_file(row, self._filepath_key))
+        try:
+            yield self._of_row(row)
+        except ManifestError as error:
+            self._statistics.rows_invalid += 1
+            self._sum(row_ids.group_of_text(row.line, row.problem))
+            record = manifest.failure(row, "manifest", error)
+            self._statistics.example_invalid = record["error"]["message"]
+            yield TaggedOutput("failures", transcripts.labelled(record, row, self._asked))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for window, statistics in self._of_window.items():
+            if not isinstance(window, GlobalWindow):
+                statistics.inputs = frozenset(self._inputs[window] - {""})
+            at = self._timestamps[window]
+            yield from placed([TaggedOutput("statistics", statistics)], window, at)
+
+    def _of_row(self, row: Row) -> Any:
+        clip = manifest.parse(row, self._filepath_key, in_tar=self._tars is not None)
+        if self._routing.several:
+            route = self._routing.number_of(manifest.parse_fields(row.line))
+            clip = clip._replace(route=route)
+        if self._tars is None:
+            return self._work(clip, clip.audio, row)
+        number = shards.number_of(row, self._tars)
+        return self._work(InTar(number, clip), f"{self._tars[number]}: {clip.audio}", row)
+
+    def _work(self, item: Clip | InTar | Tar, place: str, row: Row | None = None) -> Any:
+        if not self._grouped:
+            return item
+        if row is None:
+            group = row_ids.group_of_text("tar", place)
+        else:
+            group = row_ids.group_of(manifest.parse_fields(row.line), place)
+        self._sum(group)
+        return group, item
+
+    def _sum(self, group: str) -> None:
+        self._statistics.rows_digest += row_ids.number_of_group(group)
+        self._statistics.rows_digest %= row_ids.MODULUS
+
+
+class Identify(beam.DoFn):
+    """Gives the work of each group, with ids, and the records of what an earlier run has done.
+
+    Takes a group and, in any order, its work and what became of some of it.
+    """
+
+    def __init__(self, journal: Journal, asked: Asked):
+        self._journal = journal
+        self._asked = asked
+
+    def start_bundle(self) -> None:
+        self._statistics = Statistics()
+
+    def process(
+        self,
+        grouped: tuple[str, Iterable[Clip | InTar | Tar | Outcome]],
+        begun: Begun,
+    ) -> Iterator[Any]:
+        del begun  # waited for: the journal is this run's before anything is done
+        group, values = grouped
+        work: list[Clip | InTar | Tar] = []
+        done: dict[str, Outcome] = {}
+        for value in values:
+            if not isinstance(value, Outcome):
+                work.append(value)
+            elif value.row_id not in done or done[value.row_id].error is not None:
+                done[value.row_id] = value
+        if not work:
+            raise ResumeError(
+                f"the journal in {self._journal.output!r} holds rows that are not among the input"
+            )
+        for number, item in enumerate(work):
+            row_id = row_ids.id_of(group, number)
+            if isinstance(item, Tar):
+                yield item._replace(id=row_id, done=done)
+                continue
+            clip = item.clip if isinstance(item, InTar) else item
+            clip = clip._replace(row=clip.row._replace(id=row_id))
+            outcome = done.get(row_id)
+            if outcome is not None:
+                self._statistics += resumed(outcome)
+                yield record_of(clip.row, outcome, self._asked, clip.route)
+            if isinstance(item, InTar):
+                yield InTar(item.number, clip, done=outcome is not None)
+            elif outcome is None:
+                yield clip
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from placed([TaggedOutput("statistics", self._statistics)], GlobalWindow())
+
+
+def _row_of(fields: Record) -> Row:
+    try:
+        return Row.of(fields)
+    except ManifestError as error:
+        return Row.broken(error)
+
+
+def _audio_file(row: Row, filepath_key: str) -> str:
+    """What a row without a manifest was made of."""
+    try:
+        return str(manifest.parse_fields(row.line).get(filepath_key, ""))
+    except ManifestError:
+        return ""
+
+
+def resumed(outcome: Outcome) -> Statistics:
+    return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
+
+
+def record_of(row: Row, outcome: Outcome, asked: Asked, route: int) -> TaggedOutput:
+    """The terminal record of a row of which something became.
+
+    Args:
+        route: the number of its model.
+    """
+    if outcome.recognition is not None:
+        record = transcripts.record(row, outcome.recognition, asked, route)
+        return TaggedOutput("transcripts", record)
+    failed = {**manifest.parse_fields(row.line), "error": dict(outcome.error or {})}
+    return TaggedOutput("failures", transcripts.labelled(failed, row, asked, route))
+
+
+def placed(outputs: Iterable[Any], window: BoundedWindow, timestamp: Any = None) -> Iterator[Any]:
+    """Outputs of a bundle's end, which belong to no element, in a window.
+
+    Args:
+        timestamp: of an element of the bundle and the window, before which the window has not
+            passed; None is its end.
+    """
+    for output in outputs:
+        tagged = isinstance(output, TaggedOutput)
+        value = output.value if tagged else output
+        placed = WindowedValue(value, timestamp or window.max_timestamp(), [window])
+        yield TaggedOutput(output.tag, placed) if tagged else placed

@@ -1,0 +1,160 @@
+"""Transcripts to scored ones, and those apart that are not to be kept: a PTransform."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+
+from beam_asr.outputs.folder import Statistics
+from beam_asr.records import conditions as expressions
+from beam_asr.transcripts import quality, scoring
+from beam_asr.transcripts.normalizers import normalizer as normalizer_of
+from beam_asr.transcripts.scoring import Score
+from beam_asr.transforms.prepare_rows import Record, placed
+from beam_asr.transforms.transcribe import Transcribed
+
+CORPUS = ("corpus", "")
+NONE = "none"  # of a row without a language, in a summary
+
+
+class ScoreTranscripts(beam.PTransform):
+    """Scores transcripts, adds signals of their quality, and filters by both.
+
+    Takes and gives a ``Transcribed``: with the scores in the transcripts, their sums in the
+    statistics, for which Beam's combiner of them is the one that adds them up, and the rows that
+    are not kept in ``filtered``. It needs each record's ``duration``: ``give_duration`` of
+    ``Transcribe``.
+
+    Args:
+        reference_key: the field of what was said; None scores nothing.
+        normalizer: of both texts: ``none``, ``basic`` or ``whisper`` (`normalizers`).
+        quality: whether to add the signals of `quality`.
+        keep: an expression (`expressions`) of records' fields; None keeps all.
+        pred_text_key: the field of the text.
+        lang_key: the field of the language, by which sums are made.
+        by_model: whether records say which of several models transcribed them, for sums by it.
+
+    Raises:
+        ValueError: the expression is none, or the normalizer is not known.
+    """
+
+    def __init__(
+        self,
+        reference_key: str | None = None,
+        normalizer: str = "none",
+        quality: bool = False,
+        keep: str | None = None,
+        pred_text_key: str = "pred_text",
+        lang_key: str = "lang",
+        by_model: bool = False,
+    ):
+        super().__init__()
+        normalizer_of(normalizer)
+        if keep is not None:
+            expressions.parse(keep)
+        if reference_key == pred_text_key:
+            raise ValueError(f"reference_key and pred_text_key are both {pred_text_key!r}")
+        self._step = _Score(
+            reference_key, normalizer, quality, keep, pred_text_key, lang_key, by_model
+        )
+
+    def expand(self, records: Transcribed) -> Transcribed:
+        scored = records.transcripts | "Score" >> beam.ParDo(self._step).with_outputs(
+            "filtered", "statistics", main="transcripts"
+        )
+        statistics = (records.statistics, scored.statistics) | "WithScores" >> beam.Flatten()
+        # Flink cannot flatten what comes straight from a step with what comes from a shuffle.
+        apart = scored.filtered | "KeepFiltered" >> beam.Reshuffle()
+        filtered = (records.filtered, apart) | "AllFiltered" >> beam.Flatten()
+        return Transcribed(scored.transcripts, records.failures, statistics, filtered)
+
+
+class _Score(beam.DoFn):
+    def __init__(
+        self,
+        reference_key: str | None,
+        normalizer: str,
+        quality: bool,
+        keep: str | None,
+        pred_text_key: str,
+        lang_key: str,
+        by_model: bool,
+    ):
+        self.keep = keep
+        self._reference_key = reference_key
+        self._normalizer = normalizer
+        self._quality = quality
+        self._pred_text_key = pred_text_key
+        self._lang_key = lang_key
+        self._by_model = by_model
+
+    def setup(self) -> None:
+        self._normalize = normalizer_of(self._normalizer)
+        self._expression = None if self.keep is None else expressions.parse(self.keep)
+
+    def start_bundle(self) -> None:
+        self._of_window: dict[Any, Statistics] = defaultdict(Statistics)
+        self._timestamps: dict[Any, Any] = {}
+
+    def process(
+        self,
+        record: Record,
+        window: Any = beam.DoFn.WindowParam,
+        timestamp: Any = beam.DoFn.TimestampParam,
+    ) -> Iterator[Any]:
+        seconds = _seconds(record)
+        text = record[self._pred_text_key]
+        record = dict(record)
+        score = None
+        if self._reference_key is not None:
+            reference = record.get(self._reference_key)
+            score = scoring.score(reference, text, self._normalize, seconds or 0.0)
+            record |= scoring.fields(score) if score is not None else {}
+        if self._quality:
+            record |= quality.signals(text, seconds)
+        if self._expression is not None and not self._expression.holds(record):
+            read = self._expression.values(record)
+            why = {"by": "keep", "expression": self.keep, "values": read}
+            yield TaggedOutput("filtered", {**record, "filtered": why})
+            return
+        if self._reference_key is not None:
+            self._timestamps.setdefault(window, timestamp)
+            self._count(self._of_window[window], record, score, seconds)
+        yield record
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for window, statistics in self._of_window.items():
+            output = TaggedOutput("statistics", statistics)
+            yield from placed([output], window, self._timestamps[window])
+
+    def _count(
+        self, statistics: Statistics, record: Record, score: Score | None, seconds: float | None
+    ) -> None:
+        statistics.scored_by = frozenset([(str(self._reference_key), self._normalizer)])
+        if score is None:
+            statistics.without_reference += 1
+            return
+        keys = [
+            CORPUS,
+            ("by_language", _named(record.get(self._lang_key))),
+            ("by_duration", scoring.duration_bucket(seconds)),
+        ]
+        if self._by_model:
+            keys.append(("by_model", record["model"]))
+        for key in keys:
+            statistics.scores[key] = statistics.scores.get(key, Score()) + score
+
+
+def _seconds(record: Record) -> float | None:
+    value = record.get("duration")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return None
+
+
+def _named(language: Any) -> str:
+    return language if isinstance(language, str) and language else NONE

@@ -1,0 +1,187 @@
+"""The step that puts long rows together again, each of what became of its segments."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+
+from beam_asr.audio.segmentation import Segment
+from beam_asr.outputs import failure_limit as failure_watch
+from beam_asr.outputs.folder import LostRowsError, Statistics
+from beam_asr.records import row as manifest
+from beam_asr.records.outcome import Outcome
+from beam_asr.records.work import LongRow, SegmentOutcome
+from beam_asr.transcripts import transcript as transcripts
+from beam_asr.transcripts.stitching import Part, stitch
+from beam_asr.transcripts.transcript import Asked
+from beam_asr.transforms import prepare_rows as rows_to_work
+
+
+class SegmentsFailedError(RuntimeError):
+    """Some of a row's segments could not be transcribed."""
+
+
+class StitchRows(beam.DoFn):
+    """Gives the terminal record of each row, to ``transcripts`` or ``failures``; counts them.
+
+    Takes a row's key and, in any order, the row and what became of its segments.
+
+    Args:
+        keep: whether a row of which some segments failed is a transcript, which says so.
+        run: the id of this run of the job.
+        max_failure_fraction: as in ``Transcribe``.
+    """
+
+    def __init__(self, asked: Asked, keep: bool, run: str, max_failure_fraction: float | None):
+        self._asked = asked
+        self._keep = keep
+        self._run = run
+        self._max_failure_fraction = max_failure_fraction
+
+    def setup(self) -> None:
+        fraction = self._max_failure_fraction
+        self._watch = None if fraction is None else failure_watch.watch(self._run, fraction)
+
+    def process(
+        self, keyed: tuple[str, Iterable[LongRow | SegmentOutcome]]
+    ) -> Iterator[TaggedOutput]:
+        rows, outcomes = [], {}
+        for value in keyed[1]:
+            if isinstance(value, LongRow):
+                rows.append(value)
+            elif value.number in outcomes:
+                raise LostRowsError(f"segment {value.number} of a row has come out twice")
+            else:
+                outcomes[value.number] = value
+        if len(rows) != 1 or set(outcomes) != set(range(len(rows[0].segments))):
+            raise LostRowsError(
+                f"of a long row {len(outcomes)} segments and {len(rows)} plans came out. This is a "
+                "defect of the job"
+            )
+        (row,) = rows
+        ended = [outcomes[number] for number in range(len(row.segments))]
+        yield TaggedOutput("statistics", _statistics(row, ended))
+        failed = _failed(row, ended)
+        heard = any(each.outcome.recognition is not None for each in ended)
+        if failed and not (self._keep and heard):
+            record = manifest.failure(row.clip.row, *_failure(row, ended, failed))
+            self._watched(record["error"])
+            clip = row.clip
+            labelled = transcripts.labelled(record, clip.row, self._asked, clip.route)
+            yield TaggedOutput("failures", labelled)
+            return
+        self._watched(None)
+        made = _together(row, ended)
+        if failed:
+            made["segments_failed"] = failed
+        outcome = Outcome(row.clip.row.id, made)
+        yield rows_to_work.record_of(row.clip.row, outcome, self._asked, row.clip.route)
+
+    def _watched(self, error: Mapping[str, Any] | None) -> None:
+        if self._watch is not None:
+            self._watch.add(error, None)
+
+
+def _statistics(row: LongRow, ended: list[SegmentOutcome]) -> Statistics:
+    heard = sum(segment.end - segment.start for segment in row.segments)
+    overlaps = sum(
+        before.end - after.start
+        for before, after in itertools.pairwise(row.segments)
+        if after.overlaps
+    )
+    unheard = max(0.0, row.seconds - heard + overlaps)
+    resumed = bool(ended) and all(each.resumed for each in ended)
+    return Statistics(
+        resumed_rows=int(resumed),
+        resumed_seconds=unheard if resumed else 0.0,
+        long_rows=1,
+        segments=len(ended),
+        segments_failed=sum(each.outcome.error is not None for each in ended),
+        unheard_seconds=0.0 if resumed else unheard,
+        no_speech=int(not ended),
+    )
+
+
+def _failed(row: LongRow, ended: list[SegmentOutcome]) -> list[dict[str, Any]]:
+    """What of a row could not be transcribed, with its times in the file."""
+    failed: list[tuple[float, float, Mapping[str, Any]]] = [
+        (segment.start, segment.end, each.outcome.error)
+        for segment, each in zip(row.segments, ended, strict=True)
+        if each.outcome.error is not None
+    ]
+    if row.broken is not None:
+        failed.append(row.broken)
+    offset = row.clip.offset
+    return [
+        {
+            "start": round(offset + start, transcripts.DECIMALS),
+            "end": round(offset + end, transcripts.DECIMALS),
+            "error": dict(error),
+        }
+        for start, end, error in failed
+    ]
+
+
+def _failure(
+    row: LongRow, ended: list[SegmentOutcome], failed: list[dict[str, Any]]
+) -> tuple[str, Exception, int]:
+    """The stage, the error and the attempts of a row that fails because segments did."""
+    first = failed[0]["error"]
+    whole = len(ended) == sum(each.outcome.error is not None for each in ended)
+    remedy = "" if whole else " Give --partial=keep for the transcript of the others."
+    error = SegmentsFailedError(
+        f"{len(failed)} of {len(ended) + (row.broken is not None)} segments failed, the first one "
+        f"from {failed[0]['start']:.2f} s to {failed[0]['end']:.2f} s of the file: "
+        f"{first['type']}: {first['message']}{remedy}"
+    )
+    return first["stage"], error, max(each["error"]["attempts"] for each in failed)
+
+
+def _together(row: LongRow, ended: list[SegmentOutcome]) -> dict[str, Any]:
+    """What was heard in a row, as in one clip (`transcripts.kept`)."""
+    if not ended:
+        return transcripts.nothing(row.seconds)
+    heard = [
+        (segment, each.outcome.recognition)
+        for segment, each in zip(row.segments, ended, strict=True)
+        if each.outcome.recognition is not None
+    ]
+    stitched = stitch([_part(segment, row.clip.offset, each) for segment, each in heard])
+    seconds = round(row.seconds, transcripts.DECIMALS)
+    made: dict[str, Any] = {"text": stitched.text, "seconds": seconds}
+    if stitched.tokens is not None:
+        made["timed"] = all(each.get("timed", True) for _, each in heard)
+        made["tokens"] = [list(token) for token in stitched.tokens]
+    if any("n_best" in each for _, each in heard):  # a quiet segment has none
+        made["score"] = sum(each.get("score", 0.0) for _, each in heard)
+        if stitched.text == " ".join(filter(None, (each["text"] for _, each in heard))):
+            made["n_best"] = _best_of([each.get("n_best", [["", 0.0]]) for _, each in heard])
+        else:  # of segments that overlap, only the best are stitched
+            made["n_best"] = [[stitched.text, made["score"]]]
+    return made
+
+
+def _part(segment: Segment, offset: float, recognition: Mapping[str, Any]) -> Part:
+    start, end = offset + segment.start, offset + segment.end
+    found = transcripts.tokens_of(recognition)
+    if found is not None and not recognition["timed"]:  # as if they came at an even pace
+        pace = (end - start) / max(1, len(found))
+        found = [
+            token._replace(start=start + number * pace, end=start + (number + 1) * pace)
+            for number, token in enumerate(found)
+        ]
+    return Part(start, end, segment.overlaps, recognition["text"], found)
+
+
+def _best_of(parts: list[list[list[Any]]]) -> list[list[Any]]:
+    """The best ways to join one text of each part: a way's score is the sum of its texts'."""
+    most = max(map(len, parts))
+    best: list[tuple[float, tuple[str, ...]]] = [(0.0, ())]
+    for part in parts:
+        ways = [(before + score, (*texts, text)) for before, texts in best for text, score in part]
+        best = sorted(ways, key=lambda way: -way[0])[:most]
+    return [[" ".join(filter(None, texts)), score] for score, texts in best]

@@ -1,0 +1,118 @@
+"""Inputs without an end: files that appear, and messages."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import StrUtf8Coder
+from apache_beam.io.watch import PollFn, PollResult, Watch
+from apache_beam.pvalue import PCollection
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+from beam_asr.inputs import discovery as inputs
+from beam_asr.inputs import json_lines as lines
+from beam_asr.outputs import windows
+from beam_asr.records.row import Row
+from beam_asr.storage.storage import Storage
+
+PUBSUB = re.compile(r"pubsub://(projects/[^/]+/(?:(subscriptions)|topics)/[^/]+)")
+
+
+def is_pubsub(pattern: str) -> bool:
+    return pattern.startswith("pubsub://")
+
+
+class WatchFiles(beam.PTransform):
+    """The files that an input stands for, those that appear later too, each of them once.
+
+    A file's time is that at which it was found. It must be whole when it appears, as an object of a
+    store is, or a file that is renamed into its place.
+
+    Args:
+        interval: seconds between two looks.
+        resumed: an output folder, of whose whole windows the files are left out.
+    """
+
+    def __init__(self, storage: Storage, interval: float, resumed: str | None):
+        super().__init__()
+        self._find = _Find(storage, resumed)
+        self._interval = interval
+
+    def expand(self, patterns: PCollection[str]) -> PCollection[str]:
+        return patterns | "Watch" >> Watch(self._find, self._interval) | "Files" >> beam.Values()
+
+
+class _Find(PollFn):
+    def __init__(self, storage: Storage, resumed: str | None):
+        self._storage = storage
+        self._resumed = resumed
+
+    def __call__(self, pattern: str) -> PollResult:
+        now = Timestamp.now()
+        try:
+            files = inputs.files_of(self._storage, pattern)
+        except inputs.NoInputError:
+            files = []
+        done = self._done
+        found = [file for file in files if file not in done]
+        return PollResult.incomplete(found, now).with_watermark(now)
+
+    @functools.cached_property
+    def _done(self) -> frozenset[str]:
+        if self._resumed is None:
+            return frozenset()
+        return windows.inputs_done(self._storage, self._resumed)
+
+    def default_output_coder(self) -> StrUtf8Coder:
+        return StrUtf8Coder()
+
+
+class ReadPubSub(beam.PTransform):
+    """The rows of the messages of a topic or a subscription, one in each.
+
+    A row's time is that of its arrival: by the time at which it was published it could come too
+    late for its window, and be dropped.
+
+    Args:
+        address: ``pubsub://projects/PROJECT/subscriptions/NAME``, or a topic's.
+
+    Raises:
+        ValueError: the address is none.
+    """
+
+    def __init__(self, address: str):
+        super().__init__()
+        match = PUBSUB.fullmatch(address)
+        if not match:
+            raise ValueError(
+                f"the input {address!r} is not of the form "
+                "pubsub://projects/PROJECT/subscriptions/NAME or pubsub://projects/PROJECT/topics/NAME"
+            )
+        kind = "subscription" if match[2] else "topic"
+        self._address = address
+        self._source = {kind: match[1]}
+
+    def expand(self, pbegin: Any) -> PCollection[Row]:
+        return (
+            pbegin
+            | "Messages" >> beam.io.ReadFromPubSub(**self._source)
+            | "MessageRows" >> beam.FlatMap(_row, self._address).with_output_types(Row)
+            | "Arrivals" >> beam.Map(_arrived).with_output_types(Row)
+        )
+
+
+def _arrived(row: Row) -> TimestampedValue:
+    return TimestampedValue(row, Timestamp.now())
+
+
+def _row(message: bytes, address: str) -> Iterator[Row]:
+    line = lines.decoded(message)
+    if isinstance(line, Exception):
+        yield Row.broken(line, address)
+    elif line and not line.isspace():
+        yield Row(line, address)

@@ -1,0 +1,594 @@
+"""Rows to transcripts and failures: a PTransform."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
+
+from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
+from beam_asr.audio.limits import is_refusal
+from beam_asr.audio.segment_planner import Planner
+from beam_asr.cli import dataflow
+from beam_asr.cli.options import (
+    AUDIO_CHECKS,
+    CONFIDENCES,
+    DEVICES,
+    PARTIALS,
+    SEGMENTATIONS,
+    TIMESTAMPS,
+)
+from beam_asr.inputs import nemo_tarred as shards
+from beam_asr.inputs.discovery import Tar
+from beam_asr.inputs.tar_clips import Shard
+from beam_asr.models import files as model_files
+from beam_asr.models import route_files
+from beam_asr.models import routing as routes
+from beam_asr.models.devices import resources
+from beam_asr.models.devices.resources import Resources
+from beam_asr.models.routing import ModelUse, Routing
+from beam_asr.models.serving.host import ModelSpec
+from beam_asr.outputs import folder as output
+from beam_asr.outputs.folder import Statistics
+from beam_asr.outputs.journal import Journal
+from beam_asr.records.outcome import Outcome
+from beam_asr.records.row import Clip, Row
+from beam_asr.records.row_ids import group_of_id
+from beam_asr.records.work import Stretch, is_part
+from beam_asr.storage.allow_list import AllowedPrefixes
+from beam_asr.storage.storage import Storage
+from beam_asr.transcripts.transcript import Asked
+from beam_asr.transforms.bundles import Gather
+from beam_asr.transforms.plan_segments import PlanSegments
+from beam_asr.transforms.prepare_rows import Begun, Identify, InTar, Record, Validate
+from beam_asr.transforms.recognize import WINDOW_SECONDS, TranscribeWindow, WindowSettings
+from beam_asr.transforms.stitch_segments import StitchRows
+
+
+class Transcribed(NamedTuple):
+    """What ``Transcribe`` gives.
+
+    Attributes:
+        transcripts: each transcribed row, unchanged, with the text in its ``pred_text_key``.
+        failures: each other row with its ``error: {stage, type, message, attempts}``.
+        statistics: parts of the sums over the job: the rows in, and one element for each bundle.
+        filtered: rows that were asked to be kept apart, with ``filtered`` saying why.
+    """
+
+    transcripts: PCollection[Record]
+    failures: PCollection[Record]
+    statistics: PCollection[Statistics]
+    filtered: PCollection[Record]
+
+
+class Transcribe(beam.PTransform):
+    """Transcribes rows with a NeMo model that each worker process loads once.
+
+    Takes what ``ReadManifest`` gives, or dicts with the fields of a manifest's row. Gives a
+    ``Transcribed``. Every row ends in one of ``transcripts`` and ``failures``, once.
+
+    Args:
+        model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file; None where
+            there are ``models``, else the default beside them.
+        filepath_key: the field that names the audio.
+        pred_text_key: the field that the text goes into.
+        batch_size: most clips in one forward pass.
+        max_batch_seconds: most padded seconds in one forward pass (clips x longest clip); None
+            chooses by the device.
+        device: ``auto`` takes a GPU if there is one, ``cuda`` fails without one, ``cpu``.
+        channel: the channel of the audio to take, from 0; None averages them.
+        decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
+        precision: of the model's weights: ``fp32``, ``bf16``, or ``auto``, which is bf16 on a GPU
+            that has it.
+        tarred_audio: the tars of a tarred data set of NeMo's, in which the rows' audio is: path,
+            URI, glob or brace expansion, or several.
+        storage_options: for each protocol what its fsspec file system is opened with.
+        audio_timeout: seconds that reading a file may take.
+        max_concurrent_reads: most files that a worker process reads at one time.
+        allowed_audio_prefixes: what a row may point to; None is everything.
+        batch_timeout: seconds that a forward pass may take; then the process ends, so that the
+            runner tries again in another.
+        accelerator: on Dataflow, the GPU of the workers of this step alone, as
+            ``type:nvidia-l4;count:1;install-nvidia-driver``.
+        model_copies: worker processes that share a GPU.
+        gpus: of a worker machine, each with a process of its own, of which the runner must know;
+            1/n has n processes share one.
+        cpus: that a worker process may use.
+        gpu_memory_gb: of its GPU's memory, that a worker process may use.
+        segmentation: how a long row is cut into segments: ``vad`` in pauses, leaving silence out;
+            ``fixed`` by the clock, with overlaps; ``none`` gives each row to the model in one
+            piece.
+        max_segment_seconds: a longer row is cut into segments of at most so many seconds; None is
+            what suits the model.
+        attention: of the encoder: ``full``, ``local`` or ``chunked``
+            (`beam_asr.models.nemo.long_context`).
+        partial: whether a long row of which some segments failed does ``fail``, or to ``keep`` the
+            others, with ``segments_failed``.
+        timestamps: which times to give, of ``word``, ``segment`` and ``char``: in ``words``,
+            ``segments`` and ``chars``, in seconds from the beginning of the file.
+        confidence: to give that of each ``word`` or of the ``row``; None gives none.
+        n_best: how many texts to give with their scores, in ``n_best``; 0 gives none.
+        models: several models, and which of them takes which row: what a file of routes says
+            (`routes`), as ``{"models": {"en": "a.nemo"}}``; or its path or URI; or pairs, as
+            ``["en=a.nemo"]``. The other arguments are what they have in common.
+        route_key: the field by which the model of a row is chosen; None is ``lang``, or what the
+            routes say.
+        unmapped: whether rows that no route takes ``fail``, or the ``default`` model takes them;
+            None is the latter, if there is one.
+        source_lang: the language spoken, for a model that is told by a prompt; what a row says of
+            itself comes first.
+        target_lang: the language written, likewise.
+        task: ``transcribe`` or ``translate``, likewise.
+        pnc: ``yes`` for punctuation and capitals or ``no``, likewise.
+        min_duration: seconds; shorter audio fails.
+        max_duration: seconds; longer audio fails.
+        required_sample_rate: in Hz; audio whose file has another one fails.
+        required_channels: audio whose file has more or fewer channels fails.
+        audio_checks: whether the rows that the four above refuse do ``fail``, or are to ``filter``.
+        give_duration: whether rows that do not say how long they are get their ``duration``.
+        give_origin: whether records have the path of their manifest, for ``WriteManifest`` to write
+            NeMo's from them.
+        max_failure_fraction: the job fails while it runs if a larger part of the rows, and at least
+            100, failed; None leaves it to the end.
+        journal: where what is done is kept for another run; None keeps nothing. Rows are grouped
+            for it, so the input must be bounded and in the global window.
+
+    Raises:
+        ValueError: an argument is out of its range, or the rows are without an end and in the
+            global window, in which long ones cannot be put together; when the graph is built.
+        NoInputError: no tar is there.
+    """
+
+    def __init__(
+        self,
+        model_name: str | None = None,
+        filepath_key: str = "audio_filepath",
+        pred_text_key: str = "pred_text",
+        batch_size: int = 128,
+        max_batch_seconds: float | None = None,
+        device: str = "auto",
+        channel: int | None = None,
+        decoder: str | None = None,
+        precision: str = "auto",
+        tarred_audio: str | Iterable[str] | None = None,
+        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+        audio_timeout: float = 300.0,
+        max_concurrent_reads: int = 32,
+        allowed_audio_prefixes: Iterable[str] | None = None,
+        batch_timeout: float = 1800.0,
+        accelerator: str | None = None,
+        model_copies: int = 1,
+        gpus: float | None = None,
+        cpus: int | None = None,
+        gpu_memory_gb: float | None = None,
+        segmentation: str = "vad",
+        max_segment_seconds: float | None = None,
+        attention: str = "full",
+        partial: str = "fail",
+        timestamps: str | Iterable[str] | None = None,
+        confidence: str | None = None,
+        n_best: int = 0,
+        models: str | Mapping[str, Any] | Sequence[str] | None = None,
+        route_key: str | None = None,
+        unmapped: str | None = None,
+        source_lang: str | None = None,
+        target_lang: str | None = None,
+        task: str | None = None,
+        pnc: str | None = None,
+        min_duration: float | None = None,
+        max_duration: float | None = None,
+        required_sample_rate: int | None = None,
+        required_channels: int | None = None,
+        audio_checks: str = "fail",
+        give_duration: bool = False,
+        give_origin: bool = False,
+        max_failure_fraction: float | None = None,
+        journal: Journal | None = None,
+    ):
+        super().__init__()
+        if filepath_key == pred_text_key:
+            raise ValueError(f"filepath_key and pred_text_key are both {filepath_key!r}")
+        timestamps = (timestamps,) if isinstance(timestamps, str) else tuple(timestamps or ())
+        for name, value, allowed in (
+            ("device", device, DEVICES),
+            ("segmentation", segmentation, SEGMENTATIONS),
+            ("audio_checks", audio_checks, AUDIO_CHECKS),
+            ("partial", partial, PARTIALS),
+            ("confidence", confidence, (None, *CONFIDENCES)),
+            *(("timestamps", each, TIMESTAMPS) for each in timestamps),
+        ):
+            if value not in allowed:
+                known = ", ".join(filter(None, allowed))
+                raise ValueError(f"{name} is {value!r}, but must be one of {known}")
+        if n_best < 0:
+            raise ValueError(f"n_best is {n_best}, but must be at least 0")
+        if not audio_timeout > 0:
+            raise ValueError(f"audio_timeout is {audio_timeout}, but must be above 0")
+        if not batch_timeout > 0:
+            raise ValueError(f"batch_timeout is {batch_timeout}, but must be above 0")
+        if max_failure_fraction is not None and not 0 <= max_failure_fraction <= 1:
+            raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
+        if max_concurrent_reads < 1:
+            raise ValueError(
+                f"max_concurrent_reads is {max_concurrent_reads}, but must be at least 1"
+            )
+        storage = Storage(storage_options or {})
+        prefixes = allowed_audio_prefixes
+        guarded = storage
+        if prefixes is not None:
+            guarded = Storage(storage.options, AllowedPrefixes.of(prefixes))
+        common: dict[str, Any] = {
+            "decoder": decoder,
+            "precision": precision,
+            "attention": attention,
+            "batch_size": batch_size,
+            "max_batch_seconds": max_batch_seconds,
+            "max_segment_seconds": max_segment_seconds,
+            "channel": channel,
+            "source_lang": source_lang,
+            "target_lang": target_lang,
+            "task": task,
+            "pnc": pnc,
+            "min_duration": min_duration,
+            "max_duration": max_duration,
+            "required_sample_rate": required_sample_rate,
+            "required_channels": required_channels,
+        }
+        if models is not None:
+            given = [models] if isinstance(models, str) else models
+            routing = route_files.load(storage, given, common, route_key, unmapped, model_name)
+        elif model_name is not None:
+            routing = routes.single(ModelUse(model_name, **common))
+        else:
+            raise ValueError("neither model_name nor models is given")
+        names = routing.names if routing.several else ()
+        asked = Asked(
+            pred_text_key, timestamps, confidence, n_best, names, give_duration, give_origin
+        )
+        self._routing = routing
+        self._filters = audio_checks == "filter"
+        self._filepath_key = filepath_key
+        self._tars = None if tarred_audio is None else shards.tars_of(storage, tarred_audio)
+        self._journal = journal
+        self._max_failure_fraction = max_failure_fraction
+        machine = Resources(gpus, cpus, gpu_memory_gb, model_copies)
+        resources.check(machine, device)
+        self._accelerator = dataflow.hint(accelerator, machine.copies)
+        # What two runs must have in common for one to go on with the other.
+        self._identity = {
+            **_identity(routing),
+            "device": device,
+            "filepath_key": filepath_key,
+            "segmentation": segmentation,
+            "partial": partial,
+            "timestamps": bool(timestamps),
+            "confidence": confidence is not None,
+            "n_best": n_best,
+        }
+        if journal is not None:
+            contents = [_content(storage, use.model_name) for use in routing.uses]
+            self._identity["model_content"] = contents if routing.several else contents[0]
+            journal.check(self._identity)
+        times = "required" if timestamps else None if segmentation == "none" else "wanted"
+        run = uuid.uuid4().hex
+        self._settings = [
+            WindowSettings(
+                ModelSpec(
+                    use.model_name,
+                    device,
+                    use.decoder,
+                    use.precision,
+                    storage,
+                    batch_timeout,
+                    machine,
+                    use.attention,
+                    times,
+                    confidence is not None,
+                    n_best,
+                ),
+                ClipReader(guarded, use.channel, audio_timeout, max_concurrent_reads, use.checks),
+                storage,
+                Planner(
+                    guarded,
+                    use.channel,
+                    audio_timeout,
+                    segmentation,
+                    partial == "keep",
+                    use.checks,
+                ),
+                filepath_key,
+                asked,
+                use.prompt,
+                routing,
+                route,
+                use.max_segment_seconds,
+                use.batch_size,
+                use.max_batch_seconds,
+                max_failure_fraction,
+                audio_checks == "filter",
+                journal,
+                run,
+            )
+            for route, use in enumerate(routing.uses)
+        ]
+
+    def expand(self, rows: PCollection[Row | Record | Tar]) -> Transcribed:
+        journaled = self._journal is not None
+        checked = rows | "Validate" >> beam.ParDo(
+            Validate(
+                self._filepath_key,
+                self._tars,
+                journaled,
+                self._routing,
+                self._settings[0].asked,
+            )
+        ).with_outputs("failures", "statistics", main="work")
+        failures, statistics = [checked.failures], [checked.statistics]
+        transcripts, begun = [], {}
+        work = checked.work
+        if self._journal is not None:
+            begun["begun"] = AsSingleton(self._begin(checked.statistics))
+            identified = self._grouped(work, self._journal) | "Identify" >> beam.ParDo(
+                Identify(self._journal, self._settings[0].asked), **begun
+            ).with_outputs("transcripts", "failures", "statistics", main="work")
+            work = identified.work
+            transcripts.append(identified.transcripts)
+            failures.append(identified.failures)
+            statistics.append(identified.statistics)
+        if self._tars is not None:
+            work = self._by_shard(work, self._tars)
+        if not self._routing.several and (self._tars is not None or not journaled):
+            work |= "SpreadWork" >> beam.Reshuffle()
+        heard = self._heard("", work, begun)
+        ended = list(heard)
+        if self._settings[0].planner.segmentation != "none":
+            if not rows.is_bounded and rows.windowing.is_default():
+                raise ValueError(
+                    "rows without an end, in the global window, cannot be put together from "
+                    "segments: give them windows, as beam.WindowInto(FixedWindows(600)), or choose "
+                    "segmentation='none'"
+                )
+            stitched, segments, unplanned = self._long(heard, begun)
+            ended += [stitched, *segments]
+            failures.append(unplanned)
+        transcripts += [each.transcripts for each in ended]
+        failures += [each.failures for each in ended]
+        statistics += [each.statistics for each in ended]
+        # What the model did must not be done again because a writer failed.
+        ended_badly = failures | "AllFailures" >> beam.Flatten().with_output_types(Record)
+        split = ended_badly | "Refused" >> beam.FlatMap(_refused, self._filters).with_outputs(
+            "filtered", main="failures"
+        )
+        return Transcribed(
+            transcripts
+            | "AllTranscripts" >> beam.Flatten().with_output_types(Record)
+            | "KeepTranscripts" >> beam.Reshuffle(),
+            split.failures | "KeepFailures" >> beam.Reshuffle(),
+            statistics | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
+            split.filtered | "KeepFiltered" >> beam.Reshuffle(),
+        )
+
+    def _heard(self, of: str, work: PCollection[Any], begun: dict[str, Any]) -> list[Any]:
+        """The steps that have the models, each after its windows.
+
+        Each model has steps of its own, so that a worker which takes a bundle of theirs needs one
+        model for it; a runner that does step after step never swaps them.
+        """
+        if not self._routing.several:
+            named = [("", work)]
+        else:
+            tags = [str(route) for route in range(len(self._settings))]
+            split = work | f"ByModel{of}" >> beam.FlatMap(_by_route, len(tags)).with_outputs(*tags)
+            named = [
+                (f"[{tag}]", split[tag] | f"Spread{of}[{tag}]" >> beam.Reshuffle()) for tag in tags
+            ]
+        steps = []
+        for settings, (name, part) in zip(self._settings, named, strict=True):
+            windows = self._in_windows(f"Windows{of}{name}", part)
+            model = beam.ParDo(TranscribeWindow(settings), **begun)
+            if self._accelerator is not None:
+                model = model.with_resource_hints(accelerator=self._accelerator)
+            steps.append(
+                windows
+                | f"Transcribe{of}{name}"
+                >> model.with_outputs(
+                    "transcripts", "failures", "statistics", "long", "segments", "rows"
+                )
+            )
+        return steps
+
+    def _long(
+        self, heard: list[Any], begun: dict[str, Any]
+    ) -> tuple[Any, list[Any], PCollection[Record]]:
+        """Plans the long rows, transcribes their segments, and puts them together.
+
+        Gives the outputs of the last step and of the models', and the rows that cannot be planned.
+        """
+        settings = self._settings[0]
+        planned = (
+            [each.long for each in heard]
+            | "AllLong" >> beam.Flatten()
+            | "SpreadLong" >> beam.Reshuffle()
+            | "PlanSegments"
+            >> beam.ParDo(
+                PlanSegments(
+                    [each.planner for each in self._settings],
+                    settings.asked,
+                    settings.journal,
+                    settings.run,
+                    settings.max_failure_fraction,
+                    self._filters,
+                )
+            ).with_outputs("rows", "failures", main="stretches")
+        )
+        stretches = planned.stretches | "SpreadStretches" >> beam.Reshuffle()
+        segments = self._heard("Segments", stretches, begun)
+        parts = [part for each in heard for part in (each.rows, each.segments)]
+        stitched = (
+            (*parts, planned.rows, *(each.segments for each in segments))
+            | "AllSegments" >> beam.Flatten()
+            | "ByRow" >> beam.GroupByKey()
+            | "Stitch"
+            >> beam.ParDo(
+                StitchRows(
+                    settings.asked,
+                    settings.planner.keep_parts,
+                    settings.run,
+                    settings.max_failure_fraction,
+                )
+            ).with_outputs("transcripts", "failures", "statistics")
+        )
+        return stitched, segments, planned.failures
+
+    def _in_windows(self, name: str, work: PCollection[Any]) -> PCollection[list[Any]]:
+        # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
+        if work.is_bounded:
+            return work | name >> beam.BatchElements(
+                min_batch_size=WINDOW_SECONDS,
+                max_batch_size=WINDOW_SECONDS,
+                element_size_fn=_window_seconds,
+            )
+        return work | name >> beam.ParDo(Gather(_window_seconds, WINDOW_SECONDS))
+
+    def _begin(self, statistics: PCollection[Statistics]) -> PCollection[Begun]:
+        """What is known when all rows have been read, and that the journal is this run's."""
+        return (
+            statistics
+            | "SumRows" >> beam.CombineGlobally(output.total)
+            | "Begin"
+            >> beam.Map(
+                _begin,
+                self._journal,
+                self._identity,
+                self._settings[0].run,
+                self._max_failure_fraction,
+            )
+        )
+
+    def _grouped(self, work: PCollection[Any], journal: Journal) -> PCollection[Any]:
+        """Rows that are equal together, and with them what an earlier run has made of them."""
+        if journal.resume:
+            done = (
+                work.pipeline
+                | "Journal" >> beam.Create([journal])
+                | "FindWindows" >> beam.FlatMap(Journal.names)
+                | "SpreadWindows" >> beam.Reshuffle()
+                | "ReadWindows" >> beam.FlatMap(_outcomes, journal)
+            )
+            work = (work, done) | "WorkAndDone" >> beam.Flatten()
+        return work | "Group" >> beam.GroupByKey()
+
+    def _by_shard(self, work: PCollection[Any], tars: Mapping[int, str]) -> PCollection[Any]:
+        """Clips in tars of a data set to the tars; other work stays as it is."""
+        split = work | "InTars" >> beam.ParDo(_split).with_outputs("in_tars", main="others")
+        every = work.pipeline | "TarredAudio" >> beam.Create(list(tars.items()))
+        by_shard = {"tars": every, "clips": split.in_tars} | "ByShard" >> beam.CoGroupByKey()
+        return (
+            split.others,
+            by_shard | "Shards" >> beam.FlatMap(_shards),
+        ) | "AllWork" >> beam.Flatten()
+
+
+def _content(storage: Storage, model_name: str) -> str | None:
+    """What tells a model file from others; None where it cannot be seen from here."""
+    if not model_files.is_file_name(model_name):
+        return None
+    try:
+        return model_files.digest(storage, model_name)
+    except FileNotFoundError:
+        return None
+
+
+def _begin(
+    statistics: Statistics,
+    journal: Journal,
+    identity: Mapping[str, Any],
+    run: str,
+    max_failure_fraction: float | None,
+) -> Begun:
+    rows = {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
+    journal.begin({**identity, **rows}, run)
+    if max_failure_fraction is not None and not statistics.tars:
+        output.check_invalid(statistics, max_failure_fraction)
+    return Begun(None if statistics.tars else statistics.rows_in)
+
+
+def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
+    for outcome in journal.read(name):
+        if is_part(outcome.row_id):  # looked up when its row is planned again
+            continue
+        if outcome.error is None or not journal.retry_failures:
+            yield group_of_id(outcome.row_id), outcome
+
+
+def _split(item: Clip | InTar | Tar) -> Iterator[Any]:
+    if isinstance(item, InTar):
+        yield beam.pvalue.TaggedOutput("in_tars", (item.number, item))
+    else:
+        yield item
+
+
+def _shards(by_shard: tuple[int, dict[str, list[Any]]]) -> Iterator[Shard]:
+    """A tar, for each model that its clips are for; one without clips is counted by the first."""
+    (tar,), items = by_shard[1]["tars"], list(by_shard[1]["clips"])
+    left: dict[int, list[Clip]] = defaultdict(list)
+    for item in items:
+        if not item.done:
+            left[item.clip.route].append(item.clip)
+    for route, clips in left.items() or [(0, [])]:
+        mine = {id(clip) for clip in clips}
+        others = [item.clip.audio for item in items if id(item.clip) not in mine]
+        yield Shard(tar, clips, others, route)
+
+
+def _refused(record: Record, filters: bool) -> Iterator[Any]:
+    """A failure, or a filtered row if it is one of refused audio and these are to be filtered."""
+    if not (filters and is_refusal(record.get("error"))):
+        yield record
+        return
+    error = record["error"]
+    why = {"by": "audio", "type": error["type"], "message": error["message"]}
+    rest = {key: value for key, value in record.items() if key != "error"}
+    yield TaggedOutput("filtered", {**rest, "filtered": why})
+
+
+def _by_route(item: Clip | Stretch | Tar | Shard, models: int) -> Iterator[TaggedOutput]:
+    """An item to its model; a tar of which nobody has looked into the rows to each."""
+    if isinstance(item, Tar):
+        for route in range(models):
+            yield TaggedOutput(str(route), item._replace(route=route))
+        return
+    route = item.clip.route if isinstance(item, Stretch) else item.route
+    yield TaggedOutput(str(route), item)
+
+
+def _identity(routing: Routing) -> dict[str, Any]:
+    """What two runs must have in common of their models."""
+    uses = [dataclasses.asdict(use) for use in routing.uses]
+    for use in uses:  # what changes no text
+        del use["batch_size"], use["max_batch_seconds"]
+    if not routing.several:
+        return uses[0]
+    return {
+        "models": uses,
+        "route_key": routing.key,
+        "routes": dict(routing.by_value),
+        "rules": [[rule.when.text, rule.use] for rule in routing.rules],
+        "default_route": routing.default,
+    }
+
+
+def _window_seconds(item: Clip | Stretch | Tar | Shard) -> int:
+    """An item's size in a window; none is above the window's, which BatchElements cannot take."""
+    if isinstance(item, Stretch):
+        seconds = item.seconds
+    elif isinstance(item, Clip):
+        seconds = UNKNOWN_SECONDS if item.duration is None else item.duration
+    else:
+        return WINDOW_SECONDS - 1
+    return min(max(1, round(seconds)), WINDOW_SECONDS - 1)
