@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from beam_asr.records.row import Row
     from beam_asr.transforms.bigquery import WriteTranscriptsToBigQuery
     from beam_asr.transforms.read_manifest import ReadManifest
+    from beam_asr.transforms.results import Transcribed
     from beam_asr.transforms.run_inference import NemoModelHandler
     from beam_asr.transforms.score import ScoreTranscripts
     from beam_asr.transforms.to_documents import ToDocuments
-    from beam_asr.transforms.transcribe import Transcribe, Transcribed
+    from beam_asr.transforms.transcribe import Transcribe
     from beam_asr.transforms.write_manifest import WriteManifest
 
 __all__ = [

@@ -48,12 +48,12 @@ class Job:
         self._manifest = manifest
 
     def run(self) -> None:
-        from beam_asr.cli import main as cli
+        from beam_asr.cli import main
 
         self._runs += 1
         self._output = Path(self._folder.name) / str(self._runs)
         given = {"input": self._manifest, "output": self._output, "model_name": self._model}
-        status = cli.main(["transcribe", *(f"--{flag}={value}" for flag, value in given.items())])
+        status = main.main(["transcribe", *(f"--{flag}={value}" for flag, value in given.items())])
         if status != 0:
             raise RuntimeError(f"the job ended with status {status}")
 
@@ -77,27 +77,28 @@ class Floor:
     """The same model on waveforms in memory, in the best batches over all clips, nothing else."""
 
     def __init__(self, model: str, budget: float):
-        from beam_asr.models.nemo import loading as recognizer
+        from beam_asr.models import engine
+        from beam_asr.models.engine import ModelSpec
 
-        self._model = recognizer.load(model)
+        self._model = engine.load(ModelSpec(model))
         self._budget = budget
 
     def prepare(self, manifest: Path) -> None:
-        from beam_asr.audio import reading as audio
+        from beam_asr.audio import reading
 
         rate = self._model.sample_rate
         clips = corpora.clips(manifest)
-        self._waveforms = [audio.read_audio(clip.path, sample_rate=rate) for clip in clips]
+        self._waveforms = [reading.read_audio(clip.path, sample_rate=rate) for clip in clips]
 
     def run(self) -> None:
-        from beam_asr.models.nemo import recognizer as nemo_recognizer
-        from beam_asr.models.serving import batch_plan as batching
+        from beam_asr.models import engine
+        from beam_asr.models.serving import batch_plan
 
         rate = self._model.sample_rate
-        seconds = [nemo_recognizer.seconds_taken(each, rate) for each in self._waveforms]
+        seconds = [engine.seconds_taken(each, rate) for each in self._waveforms]
         self._texts = [""] * len(seconds)
         overhead = self._model.batch_overhead_seconds
-        for batch in batching.plan_batches(seconds, self._budget, BATCH_SIZE, overhead):
+        for batch in batch_plan.plan_batches(seconds, self._budget, BATCH_SIZE, overhead):
             heard = self._model.transcribe([self._waveforms[index] for index in batch])
             for index, recognition in zip(batch, heard, strict=True):
                 self._texts[index] = recognition.text

@@ -335,10 +335,10 @@ def _set_rate(bias: Any, blank: int, tokens: Callable[[], int]) -> float:
 
 @functools.cache
 def _host(model: str, precision: str = "auto") -> Any:
-    from beam_asr.models.serving import host as model_host
+    from beam_asr.models import engine
     from beam_asr.models.serving import pool as model_pool
 
-    return model_pool.host(model_host.ModelSpec(model, precision=precision))
+    return model_pool.host(engine.ModelSpec(model, precision=precision))
 
 
 @functools.cache
@@ -354,10 +354,10 @@ def _nemo(model: str) -> Any:
 
 @functools.cache
 def _waveforms(manifest: str) -> list[Any]:
-    from beam_asr.audio import reading as audio
+    from beam_asr.audio import reading
     from benchmarks import corpora
 
-    read = functools.partial(audio.read_audio, sample_rate=RATE)
+    read = functools.partial(reading.read_audio, sample_rate=RATE)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(read, [clip.path for clip in corpora.clips(Path(manifest))]))
 
@@ -365,14 +365,14 @@ def _waveforms(manifest: str) -> list[Any]:
 def _hear(host: Any, waveforms: Sequence[Any]) -> list[str]:
     """Our recognizer's texts; it has the next batch at hand before it is done with one."""
     from beam_asr.cli.options import parse_args
-    from beam_asr.models.nemo import recognizer as nemo_recognizer
-    from beam_asr.models.serving import batch_plan as batching
+    from beam_asr.models import engine
+    from beam_asr.models.serving import batch_plan
 
     flags = parse_args(["transcribe", "--input=-", "--output=-", "--model_name=-"])  # defaults
     host.warm_up(flags.batch_size)
-    taken = [nemo_recognizer.seconds_taken(waveform, RATE) for waveform in waveforms]
+    taken = [engine.seconds_taken(waveform, RATE) for waveform in waveforms]
     budget, overhead = host.default_batch_seconds, host.batch_overhead_seconds
-    plan = batching.plan_batches(taken, budget, flags.batch_size, overhead)
+    plan = batch_plan.plan_batches(taken, budget, flags.batch_size, overhead)
     given = [host.submit([waveforms[clip] for clip in batch]) for batch in plan]
     texts = [""] * len(waveforms)
     for batch, done in zip(plan, given, strict=True):

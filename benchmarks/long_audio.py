@@ -35,8 +35,8 @@ import jiwer
 import numpy as np
 
 from beam_asr.audio.segment_planner import Planner
-from beam_asr.audio.segmentation import Segment
-from beam_asr.records.row import Clip, Row
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip, Segment
 from beam_asr.storage.storage import Storage
 from benchmarks import machine
 from tests import long_recordings

@@ -23,7 +23,8 @@ import numpy as np
 import soundfile
 
 from beam_asr.audio.clip_reader import ClipReader
-from beam_asr.records.row import Clip, Row
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
 
 RATE = 16_000

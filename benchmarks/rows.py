@@ -27,11 +27,11 @@ import numpy as np
 import soundfile
 
 from beam_asr import ReadManifest, Transcribe, WriteManifest
-from beam_asr.audio import reading as audio
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.nemo import recognizer as nemo_recognizer
-from beam_asr.models.nemo.recognizer import Recognition
-from beam_asr.models.prompts import Prompt
+from beam_asr.audio import reading
+from beam_asr.models import engine
+from beam_asr.models.nemo import recognizer
+from beam_asr.records.outcome import Recognition
+from beam_asr.settings import Prompt
 from benchmarks import machine
 
 ROWS = (10_000, 100_000, 300_000)
@@ -45,10 +45,10 @@ class FreeRecognizer:
     """A recognizer that takes no time."""
 
     sample_rate = RATE
-    default_batch_seconds = nemo_recognizer.CPU_BATCH_SECONDS
+    default_batch_seconds = recognizer.CPU_BATCH_SECONDS
     longest_seconds = segment_seconds = 40.0
     weight_bytes, prompt_fields = 0, frozenset()
-    batch_overhead_seconds = nemo_recognizer.CPU_OVERHEAD_SECONDS
+    batch_overhead_seconds = recognizer.CPU_OVERHEAD_SECONDS
 
     def warm_up(self, batch_size: int) -> None:
         pass
@@ -64,7 +64,7 @@ class FreeRecognizer:
 
 
 def graph(manifest: str, output: str) -> None:
-    recognizer.load = lambda *_args, **_kwargs: FreeRecognizer()
+    engine.load = lambda *_args, **_kwargs: FreeRecognizer()
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         (
             pipeline
@@ -76,7 +76,7 @@ def graph(manifest: str, output: str) -> None:
 
 def graph_without_audio(manifest: str, output: str) -> None:
     silence = np.zeros(round(CLIP_SECONDS * RATE), np.float32)
-    audio.read_audio = lambda *_args, **_kwargs: silence
+    reading.read_audio = lambda *_args, **_kwargs: silence
     graph(manifest, output)
 
 

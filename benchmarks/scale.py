@@ -17,9 +17,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from beam_asr.inputs.discovery import PIECE_BYTES
-from beam_asr.outputs.folder import RECORDS_A_SHARD
+from beam_asr.inputs.readers import PIECE_BYTES
 from beam_asr.outputs.journal import BEAT_SECONDS
+from beam_asr.outputs.shards import RECORDS_A_SHARD
 from beam_asr.storage.storage import LISTING_THREADS
 from beam_asr.transforms.recognize import WINDOW_SECONDS
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from beam_asr.cli import main as cli
-from beam_asr.inputs import json_lines as lines
+from beam_asr.cli import main
+from beam_asr.inputs import json_lines
 from beam_asr.outputs.journal import Journal
 from beam_asr.storage.storage import Storage
 from tests.emulators import (  # noqa: F401
@@ -69,7 +69,7 @@ def read_records(folder: Path, kind: str) -> list[dict]:
     return [
         json.loads(line)
         for shard in sorted(folder.glob(f"{kind}-*"))
-        for line in lines.lines_in(Storage(), str(shard))
+        for line in json_lines.lines_in(Storage(), str(shard))
     ]
 
 
@@ -83,7 +83,7 @@ def journaled(out: Path) -> set[str]:
 def transcripts_of(manifest: Path, model: Path, out: Path) -> list[dict]:
     """What the job, with no flag but those it needs, makes of a manifest."""
     flags = [f"--input={manifest}", f"--output={out}", f"--model_name={model}"]
-    assert cli.main(["transcribe", *flags]) == 0
+    assert main.main(["transcribe", *flags]) == 0
     return read_records(out, "transcripts")
 
 
@@ -100,7 +100,7 @@ def transcribe(capsys) -> Callable[..., tuple[int, str, str]]:
 
     def run(*args: object) -> tuple[int, str, str]:
         capsys.readouterr()
-        status = cli.main(["transcribe", *map(str, args)])
+        status = main.main(["transcribe", *map(str, args)])
         return status, *capsys.readouterr()
 
     return run

@@ -271,49 +271,48 @@ def _change(settings: dict[str, Any]) -> None:
 
 def _scale(scale: float) -> None:
     from beam_asr.audio import clip_reader
-    from beam_asr.models.serving import batcher as backlog
-    from beam_asr.records import work as long_rows
-    from beam_asr.transforms import recognize as transcribe_windows
-    from beam_asr.transforms import transcribe
+    from beam_asr.models.serving import batcher
+    from beam_asr.records import work
+    from beam_asr.transforms import recognize, transcribe
 
     for module, name in (
         (transcribe, "WINDOW_SECONDS"),
-        (transcribe_windows, "WINDOW_SECONDS"),
-        (backlog, "FIRST_SECONDS"),
-        (backlog, "MOST_SECONDS"),
+        (recognize, "WINDOW_SECONDS"),
+        (batcher, "FIRST_SECONDS"),
+        (batcher, "MOST_SECONDS"),
         (clip_reader, "AHEAD_SECONDS"),
-        (long_rows, "STRETCH_SECONDS"),
+        (work, "STRETCH_SECONDS"),
     ):
         setattr(module, name, max(1, round(scale * getattr(module, name))))
 
 
 def _count(path: str) -> None:
     """Notes each clip whose result the model has given, in a file that survives the process."""
-    from beam_asr.models.serving import batcher as backlog
+    from beam_asr.models.serving import batcher
 
-    take = backlog.Backlog._take
+    take = batcher.Backlog._take
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def noted(self: backlog.Backlog, given: backlog._Given) -> backlog.Batch:
+    def noted(self: batcher.Backlog, given: batcher._Given) -> batcher.Batch:
         batch = take(self, given)
         os.write(file, "".join(f"{each.clip.audio}\n" for each in batch.results).encode())
         return batch
 
-    backlog.Backlog._take = noted
+    batcher.Backlog._take = noted
 
 
 def _count_loads(path: str) -> None:
     """Notes the process of each load of a model."""
-    from beam_asr.models.nemo import loading as recognizer
+    from beam_asr.models import engine
 
-    load = recognizer.load
+    load = engine.load
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def noted(*args: Any, **kwargs: Any) -> recognizer.Recognizer:
+    def noted(*args: Any, **kwargs: Any) -> engine.Recognizer:
         os.write(file, f"{os.getpid()}\n".encode())
         return load(*args, **kwargs)
 
-    recognizer.load = noted
+    engine.load = noted
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import yarl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.audio_errors import AudioError
+from beam_asr.errors import AudioError
 from beam_asr.storage.allow_list import AllowedPrefixes, NotAllowedError, RequestNotAllowedError
 
 FLAG = "--allowed_audio_prefixes"

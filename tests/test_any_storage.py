@@ -10,7 +10,7 @@ import tarfile
 import pytest
 import soundfile
 
-from beam_asr.storage import retry as retrying
+from beam_asr.storage import retry
 from beam_asr.storage.storage import Storage
 from tests.conftest import read_records, transcripts_of, write_manifest
 from tests.tiny_models import speechlike
@@ -48,7 +48,7 @@ def expected(corpus, model, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_cache_and_short_waits(monkeypatch, tmp_path):
     monkeypatch.setenv("BEAM_ASR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.02)
 
 
 def texts(records):
@@ -186,7 +186,7 @@ def test_each_way_in_which_a_server_fails_costs_its_own_row(
         "NotAllowedError",
     ]
     attempts = [failures[uri]["attempts"] for uri in bad]
-    assert attempts == [retrying.ATTEMPTS, 1, 1, 1, retrying.ATTEMPTS, 1, 1, 1, 1]
+    assert attempts == [retry.ATTEMPTS, 1, 1, 1, retry.ATTEMPTS, 1, 1, 1, 1]
     assert "503" in failures[bad[0]]["message"]
 
 

@@ -11,9 +11,10 @@ import pytest
 import soundfile
 import torch
 
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.nemo import long_context as attention
-from beam_asr.models.nemo.families import base as families
+from beam_asr.models import engine
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.nemo import loading, long_context
+from beam_asr.models.nemo.families import base, generic, registry, transducer
 from beam_asr.models.nemo.long_context import AttentionError, Chunked
 from tests import tiny_models
 from tests.conftest import SAMPLE_MODEL
@@ -41,7 +42,7 @@ def load(tiny_model):
 
     def give(name: str):
         path = SAMPLE_MODEL if name == "sample" else tiny_model(name)
-        return recognizer.load(str(path), "cpu")._model.eval()
+        return engine.load(ModelSpec(str(path), "cpu"))._model.eval()
 
     return give
 
@@ -98,20 +99,20 @@ def batch_of(waveforms: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(padded), torch.tensor(list(map(len, waveforms)))
 
 
-def encoded(family: families.Family, *waveforms: np.ndarray) -> tuple[torch.Tensor, ...]:
+def encoded(family: base.Family, *waveforms: np.ndarray) -> tuple[torch.Tensor, ...]:
     with torch.inference_mode():
         return family.encode(*batch_of(list(waveforms)))
 
 
-def texts(family: families.Family, *waveforms: np.ndarray) -> list[str]:
+def texts(family: base.Family, *waveforms: np.ndarray) -> list[str]:
     with torch.inference_mode():
         return [each.text for each in family.decode(*family.encode(*batch_of(list(waveforms))))]
 
 
-def by_frames(family: families.Family, tensors: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+def by_frames(family: base.Family, tensors: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
     """Each clip's own states, of shape (frames, width)."""
     states, frames = tensors
-    if isinstance(family, families.Transducer):
+    if isinstance(family, transducer.Transducer):
         states = states.transpose(1, 2)
     return [each[:count] for each, count in zip(states, frames.tolist(), strict=True)]
 
@@ -122,9 +123,9 @@ def by_frames(family: families.Family, tensors: tuple[torch.Tensor, ...]) -> lis
 @pytest.mark.parametrize("name", [*HEADS, "ctc_char", "hybrid_tdt_ctc_bpe"])
 def test_local_attention_is_full_attention_for_what_is_within_its_context(full, load, clips, name):
     local = load(name)
-    attention.use_local(local)
+    long_context.use_local(local)
     short = clips[0][: 4 * RATE]
-    before, after = (families.family_of(each) for each in (full(name), local))
+    before, after = (registry.family_of(each) for each in (full(name), local))
     expected, states = (by_frames(each, encoded(each, short))[0] for each in (before, after))
     # One model (the TDT) has no biases; NeMo's change would give it random ones.
     assert torch.allclose(states, expected, atol=1e-4)
@@ -135,8 +136,8 @@ def test_local_attention_is_full_attention_for_what_is_within_its_context(full, 
 @pytest.mark.parametrize("name", HEADS)
 def test_local_attention_does_not_see_what_is_far(full, load, clips, name):
     local = load(name)
-    attention.use_local(local)
-    before, after = (families.family_of(each) for each in (full(name), local))
+    long_context.use_local(local)
+    before, after = (registry.family_of(each) for each in (full(name), local))
     expected = by_frames(before, encoded(before, clips[0]))[0]
     together = encoded(after, *clips)
     states = by_frames(after, together)
@@ -150,7 +151,7 @@ def test_local_attention_does_not_see_what_is_far(full, load, clips, name):
 
 def test_what_a_frame_attends_to_locally_ends_at_128_frames(load):
     model = load("ctc_bpe")
-    attention.use_local(model)
+    long_context.use_local(model)
     first = model.encoder.layers[0].self_attn
     frames = torch.randn(1, 600, model.encoder.d_model, generator=torch.Generator().manual_seed(0))
     changed = frames.clone()
@@ -167,10 +168,10 @@ def test_what_a_frame_attends_to_locally_ends_at_128_frames(load):
 
 def test_local_attention_keeps_the_precision(load, clips):
     model = load("tdt_bpe")
-    recognizer._to_bf16(model)
-    attention.use_local(model)
+    loading._to_bf16(model)
+    long_context.use_local(model)
     assert {each.dtype for each in model.encoder.parameters()} == {torch.bfloat16}
-    family = families.family_of(model)
+    family = registry.family_of(model)
     states, frames = encoded(family, clips[1])
     assert states.dtype == torch.bfloat16
     assert bool(family.finite(states, frames).all())
@@ -180,9 +181,9 @@ def test_local_attention_of_a_local_model_changes_nothing(load, clips):
     model = load("ctc_bpe")
     model.change_attention_model("rel_pos_local_attn", [32, 16])
     model.eval()
-    family = families.family_of(model)
+    family = registry.family_of(model)
     before = encoded(family, clips[1])[0]
-    attention.use_local(model)
+    long_context.use_local(model)
     assert model.encoder.att_context_size == [32, 16]
     assert torch.equal(encoded(family, clips[1])[0], before)
 
@@ -194,7 +195,7 @@ def test_local_attention_is_refused_where_it_cannot_be(full, convolutional):
         (streaming_model(), ["EncDecCTCModel", "rel_pos"]),
     ):
         with pytest.raises(AttentionError, match="Leave --attention out") as refused:
-            attention.use_local(model)
+            long_context.use_local(model)
         assert all(word in str(refused.value) for word in words)
 
 
@@ -202,13 +203,13 @@ def test_local_attention_is_refused_where_it_cannot_be(full, convolutional):
 
 
 def chunked(model) -> Chunked:
-    return Chunked(families.family_of(model), model)
+    return Chunked(registry.family_of(model), model)
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_a_clip_of_one_window_is_encoded_as_ever(full, clips, name):
     model = full(name)
-    plain, ours = families.family_of(model), chunked(model)
+    plain, ours = registry.family_of(model), chunked(model)
     one = clips[0][: int(LONGEST_WINDOW * RATE)]
     for waveform in (one, clips[1]):
         for expected, given in zip(encoded(plain, waveform), encoded(ours, waveform), strict=True):
@@ -224,7 +225,7 @@ def test_a_clip_of_one_window_is_encoded_as_ever(full, clips, name):
 def test_no_frame_is_lost_or_added(full, clips, name):
     model = streaming_model() if name == "streaming" else full(name)
     model.preprocessor.featurizer.dither = 0.0
-    plain, ours = families.family_of(model), chunked(model)
+    plain, ours = registry.family_of(model), chunked(model)
     frame = SAMPLE_MODELS_FRAME if name == "sample" else FRAME
     edge = int(LONGEST_WINDOW * RATE)
     lengths = [edge, edge + 1, edge + 159, 35 * RATE - 1, 35 * RATE, 35 * RATE + frame - 1]
@@ -238,7 +239,7 @@ def test_no_frame_is_lost_or_added(full, clips, name):
 @pytest.mark.parametrize("name", [*HEADS, "sample"])
 def test_each_frame_is_in_its_place(full, clips, name):
     model = full(name)
-    plain, ours = families.family_of(model), chunked(model)
+    plain, ours = registry.family_of(model), chunked(model)
     whole, joined = (by_frames(plain, encoded(each, clips[0]))[0] for each in (plain, ours))
     for start in range(0, len(whole) - 60, 30):
         expected = whole[start + 10 : start + 40]
@@ -311,7 +312,7 @@ def test_chunked_is_refused_where_it_cannot_be(full, convolutional):
         assert all(word in str(refused.value) for word in words)
     model = full("rnnt_bpe")
     with pytest.raises(AttentionError, match="neither a CTC model nor a transducer"):
-        Chunked(families.Other(model), model)
+        Chunked(generic.Other(model), model)
 
 
 def test_of_real_speech_it_hears_about_what_is_heard_of_the_parts(full, prompts):
@@ -324,7 +325,7 @@ def test_of_real_speech_it_hears_about_what_is_heard_of_the_parts(full, prompts)
     parts = [soundfile.read(prompts / row["audio_filepath"], dtype="float32")[0] for row in chosen]
     references = [row["text"] for row in chosen]
     model = full("sample")
-    plain = families.family_of(model)
+    plain = registry.family_of(model)
     apart = jiwer.wer(" ".join(references), " ".join(texts(plain, part)[0] for part in parts))
     long = np.concatenate(parts)
     at_once, by_chunks = (

@@ -19,10 +19,10 @@ import pytest
 import soundfile
 from fsspec.implementations.memory import MemoryFileSystem
 
-from beam_asr.audio import reading as audio
+from beam_asr.audio import reading
 from beam_asr.audio import source as audio_source
 from beam_asr.audio.reading import can_seek, probe_duration, read_audio
-from beam_asr.storage import retry as retrying
+from beam_asr.storage import retry
 from tests.ffmpeg import mux_audio
 
 RATE = 16_000
@@ -410,7 +410,7 @@ def test_one_second_of_five_minutes_of_m4a_reads_little(counting, tmp_path, code
 
 @pytest.mark.parametrize("kind", [ConnectionResetError, RuntimeError])
 def test_a_storage_failure_is_not_taken_for_the_end_of_the_file(counting, kind, monkeypatch):
-    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
     counting.fail_after, counting.failure = 5_000_000, kind("the line went dead")
 
     with pytest.raises(kind, match="the line went dead"):
@@ -437,9 +437,9 @@ def test_http_is_read_even_without_range_requests(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         np.testing.assert_allclose(read(f"{url}/clip.wav"), chirp(), atol=1 / 2**15)
-        with pytest.raises(audio.AudioNotFoundError):
+        with pytest.raises(reading.AudioNotFoundError):
             read(f"{url}/missing.wav")
-        with pytest.raises(audio.AudioAccessError):
+        with pytest.raises(reading.AudioAccessError):
             read(f"{url}/forbidden.wav")
         server.shutdown()
 
@@ -462,16 +462,16 @@ def check_error(path, error, *words, **options):
     """The error is raised, is an AudioError, and names the file and what is wrong."""
     with pytest.raises(error) as caught:
         read(path, **options)
-    assert isinstance(caught.value, audio.AudioError)
+    assert isinstance(caught.value, reading.AudioError)
     assert caught.type is error
     for word in (str(path), *words):
         assert word in str(caught.value)
 
 
 def test_a_missing_file(tmp_path):
-    check_error(tmp_path / "no.wav", audio.AudioNotFoundError)
-    check_error("memory://no.wav", audio.AudioNotFoundError)
-    assert issubclass(audio.AudioNotFoundError, FileNotFoundError)
+    check_error(tmp_path / "no.wav", reading.AudioNotFoundError)
+    check_error("memory://no.wav", reading.AudioNotFoundError)
+    assert issubclass(reading.AudioNotFoundError, FileNotFoundError)
 
 
 @pytest.mark.parametrize(
@@ -483,29 +483,29 @@ def test_a_refused_file(monkeypatch, refusal):  # root may read anything: no chm
         raise refusal
 
     monkeypatch.setattr(CountingFileSystem, "_open", refuse)
-    check_error("counting://clip.wav", audio.AudioAccessError)
-    assert issubclass(audio.AudioAccessError, PermissionError)
+    check_error("counting://clip.wav", reading.AudioAccessError)
+    assert issubclass(reading.AudioAccessError, PermissionError)
 
 
 def test_a_folder(tmp_path):
-    check_error(tmp_path, audio.NotAudioError, "folder")
+    check_error(tmp_path, reading.NotAudioError, "folder")
 
 
 def test_zero_bytes(tmp_path):
     (tmp_path / "clip.wav").write_bytes(b"")
-    check_error(tmp_path / "clip.wav", audio.EmptyAudioError)
+    check_error(tmp_path / "clip.wav", reading.EmptyAudioError)
 
 
 @pytest.mark.parametrize("size", [1, 100, 5_000, 100_000])
 @pytest.mark.parametrize("seed", range(10))
 def test_random_bytes_are_not_audio(tmp_path, size, seed):
     (tmp_path / "clip.wav").write_bytes(np.random.default_rng(seed).bytes(size))
-    check_error(tmp_path / "clip.wav", audio.NotAudioError)
+    check_error(tmp_path / "clip.wav", reading.NotAudioError)
 
 
 def test_text_is_not_audio(tmp_path):
     (tmp_path / "clip.wav").write_text("Mary had a little lamb.\n" * 100)
-    check_error(tmp_path / "clip.wav", audio.NotAudioError, "Mary had")
+    check_error(tmp_path / "clip.wav", reading.NotAudioError, "Mary had")
 
 
 def test_a_playlist_opens_nothing(tmp_path, monkeypatch):
@@ -516,7 +516,7 @@ def test_a_playlist_opens_nothing(tmp_path, monkeypatch):
         ("list.wav", "ffconcat version 1.0\nfile secret.aac\n"),
     ]:
         (tmp_path / name).write_text(text)
-        check_error(tmp_path / name, audio.NotAudioError)
+        check_error(tmp_path / name, reading.NotAudioError)
 
 
 @pytest.mark.parametrize(
@@ -539,7 +539,7 @@ def test_a_playlist_opens_nothing(tmp_path, monkeypatch):
 )
 def test_another_kind_of_file_is_named(tmp_path, content, kind):
     (tmp_path / "clip.wav").write_bytes(content)
-    check_error(tmp_path / "clip.wav", audio.WrongExtensionError, kind, ".wav")
+    check_error(tmp_path / "clip.wav", reading.WrongExtensionError, kind, ".wav")
 
 
 def test_raw_g722_may_begin_like_text(tmp_path):
@@ -554,7 +554,7 @@ def test_a_video_without_sound(tmp_path):
     with av.open(str(tmp_path / "clip.mp4"), "w") as output:
         add_video(output)
     (tmp_path / "clip.mp4").rename(tmp_path / "clip.m4a")
-    check_error(tmp_path / "clip.m4a", audio.WrongExtensionError, "without an audio stream")
+    check_error(tmp_path / "clip.m4a", reading.WrongExtensionError, "without an audio stream")
 
 
 @pytest.mark.parametrize(
@@ -574,13 +574,13 @@ def test_a_video_without_sound(tmp_path):
 )
 def test_impossible_headers(tmp_path, header):
     (tmp_path / "clip.wav").write_bytes(wav_bytes(**header))
-    check_error(tmp_path / "clip.wav", audio.CorruptAudioError)
+    check_error(tmp_path / "clip.wav", reading.CorruptAudioError)
 
 
 @pytest.mark.parametrize("length", [5, 20, 40])
 def test_a_header_that_breaks_off(tmp_path, length):
     (tmp_path / "clip.wav").write_bytes(wav_bytes()[:length])
-    check_error(tmp_path / "clip.wav", audio.CorruptAudioError)
+    check_error(tmp_path / "clip.wav", reading.CorruptAudioError)
 
 
 def damage(content: bytes, seed: int = 0) -> bytes:
@@ -592,14 +592,14 @@ def damage(content: bytes, seed: int = 0) -> bytes:
 def test_a_flac_damaged_in_the_middle(tmp_path):
     soundfile.write(tmp_path / "clip.flac", chirp(12), RATE)
     (tmp_path / "clip.flac").write_bytes(damage((tmp_path / "clip.flac").read_bytes()))
-    check_error(tmp_path / "clip.flac", audio.CorruptAudioError)
+    check_error(tmp_path / "clip.flac", reading.CorruptAudioError)
 
 
 @pytest.mark.parametrize("codec", ["aac", "alac"])
 def test_an_m4a_damaged_in_the_middle(tmp_path, codec):
     encode(tmp_path / "clip.m4a", chirp(12), codec=codec)
     (tmp_path / "clip.m4a").write_bytes(damage((tmp_path / "clip.m4a").read_bytes()))
-    check_error(tmp_path / "clip.m4a", audio.CorruptAudioError)
+    check_error(tmp_path / "clip.m4a", reading.CorruptAudioError)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -607,7 +607,7 @@ def test_samples_that_are_not_numbers(tmp_path, bad):
     samples = chirp()
     samples[20_000] = bad
     soundfile.write(tmp_path / "clip.wav", samples, RATE, subtype="FLOAT")
-    check_error(tmp_path / "clip.wav", audio.CorruptAudioError, "NaN")
+    check_error(tmp_path / "clip.wav", reading.CorruptAudioError, "NaN")
 
 
 @pytest.mark.parametrize("container", ["WAV", "WAVEX", "RF64", "AIFF", "AU", "FLAC", "MP3", "OGG"])
@@ -617,7 +617,7 @@ def test_a_truncated_file(tmp_path, container, share):
     soundfile.write(path, chirp(20), RATE, format=container)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    check_error(path, audio.TruncatedAudioError)
+    check_error(path, reading.TruncatedAudioError)
 
 
 @pytest.mark.parametrize(
@@ -628,14 +628,14 @@ def test_a_truncated_file_of_ffmpeg(tmp_path, name, codec, rate):
     encode(tmp_path / name, chirp(12, rate), codec=codec, rate=rate)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2 + 1])
-    check_error(tmp_path / name, audio.TruncatedAudioError)
+    check_error(tmp_path / name, reading.TruncatedAudioError)
 
 
 def test_a_truncated_m4a_has_no_index(tmp_path):
     encode(tmp_path / "clip.m4a", chirp(12), codec="aac")
     content = (tmp_path / "clip.m4a").read_bytes()
     (tmp_path / "clip.m4a").write_bytes(content[: len(content) // 2])
-    check_error(tmp_path / "clip.m4a", audio.CorruptAudioError, "cut short")
+    check_error(tmp_path / "clip.m4a", reading.CorruptAudioError, "cut short")
 
 
 def test_a_claim_of_ten_hours_allocates_nothing(tmp_path):
@@ -646,12 +646,12 @@ def test_a_claim_of_ten_hours_allocates_nothing(tmp_path):
     content[22:26] = struct.pack(">I", ten_hours)
     path.write_bytes(content)
     tracemalloc.start()
-    check_error(path, audio.TruncatedAudioError)
+    check_error(path, reading.TruncatedAudioError)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 2**24
     (tmp_path / "clip.wav").write_bytes(wav_bytes(size=2 * ten_hours))
-    check_error(tmp_path / "clip.wav", audio.TruncatedAudioError, str(2 * ten_hours))
+    check_error(tmp_path / "clip.wav", reading.TruncatedAudioError, str(2 * ten_hours))
 
 
 @pytest.mark.usefixtures("counting")
@@ -665,21 +665,23 @@ def test_memory_holds_one_clip_and_a_block():
 
 def test_a_row_that_asks_for_more_than_there_is(tmp_path):
     soundfile.write(tmp_path / "clip.wav", chirp(3.0), RATE)
-    check_error(tmp_path / "clip.wav", audio.TruncatedAudioError, "3.00 s", offset=1, duration=2.6)
+    check_error(
+        tmp_path / "clip.wav", reading.TruncatedAudioError, "3.00 s", offset=1, duration=2.6
+    )
 
 
 @pytest.mark.parametrize("container", ["WAV", "RF64", "AIFF", "AU", "NIST"])
 def test_a_header_without_samples(tmp_path, container):
     path = tmp_path / "clip"
     soundfile.write(path, np.zeros(0, np.float32), RATE, format=container)
-    check_error(path, audio.ZeroLengthAudioError)
+    check_error(path, reading.ZeroLengthAudioError)
 
 
 def test_an_empty_wav_with_a_comment_is_empty(tmp_path):
     comment = b"LIST" + struct.pack("<I", 100) + b"INFO" + b"\1\2\3\4" * 24
     content = wav_bytes(b"", riff=36 + len(comment)) + comment
     (tmp_path / "clip.wav").write_bytes(content)
-    check_error(tmp_path / "clip.wav", audio.ZeroLengthAudioError)
+    check_error(tmp_path / "clip.wav", reading.ZeroLengthAudioError)
 
 
 def test_digital_silence(tmp_path):
@@ -687,8 +689,8 @@ def test_digital_silence(tmp_path):
     soundfile.write(tmp_path / "half.wav", samples, RATE)
     soundfile.write(tmp_path / "all.wav", np.zeros(RATE, "f4"), RATE)
 
-    check_error(tmp_path / "all.wav", audio.SilentAudioError)
-    check_error(tmp_path / "half.wav", audio.SilentAudioError, duration=1.5)
+    check_error(tmp_path / "all.wav", reading.SilentAudioError)
+    check_error(tmp_path / "half.wav", reading.SilentAudioError, duration=1.5)
     assert len(read(tmp_path / "half.wav")) == 4 * RATE
 
 
@@ -703,15 +705,15 @@ def test_a_quiet_recording_is_not_silence(tmp_path):
 @pytest.mark.parametrize("offset", [3.0, 3.5, 1e9])
 def test_an_offset_beyond_the_end(tmp_path, offset):
     soundfile.write(tmp_path / "clip.wav", chirp(3.0), RATE)
-    check_error(tmp_path / "clip.wav", audio.OffsetBeyondEndError, "3.00 s", offset=offset)
+    check_error(tmp_path / "clip.wav", reading.OffsetBeyondEndError, "3.00 s", offset=offset)
     encode(tmp_path / "clip.m4a", chirp(3.0), codec="alac")
-    check_error(tmp_path / "clip.m4a", audio.OffsetBeyondEndError, "3.00 s", offset=offset)
+    check_error(tmp_path / "clip.m4a", reading.OffsetBeyondEndError, "3.00 s", offset=offset)
 
 
 @pytest.mark.parametrize("channel", [2, -1])
 def test_a_channel_the_file_lacks(tmp_path, channel):
     soundfile.write(tmp_path / "clip.wav", np.stack([chirp(), chirp()], axis=1), RATE)
-    check_error(tmp_path / "clip.wav", audio.ChannelError, "it has 2", channel=channel)
+    check_error(tmp_path / "clip.wav", reading.ChannelError, "it has 2", channel=channel)
 
 
 @pytest.mark.parametrize(
@@ -721,13 +723,13 @@ def test_a_channel_the_file_lacks(tmp_path, channel):
 def test_an_impossible_range_is_the_callers_fault(tmp_path, options):
     with pytest.raises(ValueError, match=next(iter(options))) as caught:
         read(tmp_path / "any.wav", **options)
-    assert not isinstance(caught.value, audio.AudioError)
+    assert not isinstance(caught.value, reading.AudioError)
 
 
 def test_ffmpeg_stays_quiet(tmp_path, capfd):
     encode(tmp_path / "clip.m4a", chirp(12), codec="aac")
     Path(tmp_path / "clip.m4a").write_bytes(damage((tmp_path / "clip.m4a").read_bytes()))
-    check_error(tmp_path / "clip.m4a", audio.CorruptAudioError)
+    check_error(tmp_path / "clip.m4a", reading.CorruptAudioError)
     assert capfd.readouterr() == ("", "")
 
 
@@ -757,7 +759,7 @@ def test_a_disk_that_fails_is_no_truncated_file(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 48_000), 16_000)
     whole = (tmp_path / "a.flac").read_bytes()
     (tmp_path / "a.flac").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(audio.TruncatedAudioError):
+    with pytest.raises(reading.TruncatedAudioError):
         read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)
 
     def fails(*_):

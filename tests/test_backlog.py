@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.models.nemo.recognizer import Recognition
-from beam_asr.models.prompts import NO_PROMPT
-from beam_asr.models.serving import batch_plan as batching
-from beam_asr.models.serving import batcher as backlog
+from beam_asr.models.serving import batch_plan, batcher
 from beam_asr.models.serving.batcher import Backlog, Batch
 from beam_asr.models.serving.host import Pass
-from beam_asr.records.row import Clip, Row
+from beam_asr.records.outcome import Recognition
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
+from beam_asr.settings import NO_PROMPT
 
 RATE = 8  # samples a second: sums of lengths are exact
 
@@ -209,7 +209,7 @@ def test_the_model_begins_as_soon_as_a_little_waits(budget, samples):
     for number, each in enumerate(samples):
         read += each
         assert list(waiting.add(*clip_of(number, each))) == []
-        if read / RATE >= backlog.FIRST_SECONDS:
+        if read / RATE >= batcher.FIRST_SECONDS:
             break
         assert host.batches == []
     assert host.batches
@@ -222,13 +222,13 @@ def test_of_what_waits_the_model_gets_a_share(budget):
     assert len(gifts) > 5
     for step in gifts[3:]:  # the first are of few batches
         share = sum(host.seconds[place] for place in step.given)
-        assert 0 <= share - backlog.SHARE * step.waits <= budget
+        assert 0 <= share - batcher.SHARE * step.waits <= budget
 
 
 @pytest.mark.parametrize("budget", [10.0, 40.0, 250.0, 600.0])
 def test_what_waits_is_bounded(budget):
     _, steps = fed(budget)
-    most = max(backlog.MOST_SECONDS, backlog.MOST_BATCHES * budget)
+    most = max(batcher.MOST_SECONDS, batcher.MOST_BATCHES * budget)
     assert max(step.waits for step in steps) < most + 40
     later = [step.waits for step in steps if step.given][10:]  # once it has grown to that
     assert later
@@ -377,7 +377,7 @@ def test_clips_that_wait_go_together_better_than_window_by_window(seed):
     seconds = [each / RATE for each in samples]
     windows = [[]]
     for each in seconds:
-        if sum(windows[-1]) >= backlog.MOST_SECONDS:
+        if sum(windows[-1]) >= batcher.MOST_SECONDS:
             windows.append([])
         windows[-1].append(each)
     assert through_backlog <= 0.995 * sum(map(cost_at_once, windows))
@@ -385,8 +385,8 @@ def test_clips_that_wait_go_together_better_than_window_by_window(seed):
 
 
 def cost_at_once(seconds):
-    plan = batching.plan_batches(seconds, 40.0, 128, 2.0)
-    return sum(batching.padded_seconds([seconds[i] for i in batch]) + 2.0 for batch in plan)
+    plan = batch_plan.plan_batches(seconds, 40.0, 128, 2.0)
+    return sum(batch_plan.padded_seconds([seconds[i] for i in batch]) + 2.0 for batch in plan)
 
 
 def longest_wait(host, samples):
@@ -404,8 +404,8 @@ def longest_wait(host, samples):
 
 def most_wait(budget):
     """It is overdue, is given when enough waits again, and is taken when it does the next time."""
-    most = max(backlog.MOST_SECONDS, backlog.MOST_BATCHES * budget)
-    return (backlog.MOST_WAIT + 2) * most + 2 * 40
+    most = max(batcher.MOST_SECONDS, batcher.MOST_BATCHES * budget)
+    return (batcher.MOST_WAIT + 2) * most + 2 * 40
 
 
 @pytest.mark.parametrize("budget", [40.0, 600.0])

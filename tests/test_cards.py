@@ -18,8 +18,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_asr.cli import runners
-from beam_asr.models.devices import gpu_slots as cards
-from beam_asr.models.devices.resources import Resources
+from beam_asr.models.devices import gpu_slots
+from beam_asr.settings import Resources
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="processes tell each other of cards by Linux' abstract sockets"
@@ -144,24 +144,24 @@ def test_a_process_that_was_forked_off_takes_another_card(machine):
 
 
 def test_a_process_takes_one_card_however_often_and_from_wherever_it_asks(monkeypatch):
-    monkeypatch.setattr(cards, "_held", {})
+    monkeypatch.setattr(gpu_slots, "_held", {})
     devices = [f"{uuid.uuid4()}" for _ in range(3)]
     together = threading.Barrier(8)
 
     def ask(_: int) -> int:
         together.wait()
-        return cards.take(devices, 3, 1, 0)
+        return gpu_slots.take(devices, 3, 1, 0)
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(ask, range(8))) == {0}
-    assert cards.take(devices[::-1], 3, 1, 0) == 2  # as another model of it may see them
+    assert gpu_slots.take(devices[::-1], 3, 1, 0) == 2  # as another model of it may see them
 
 
 def test_where_processes_cannot_tell_each_other_it_is_the_first_card(monkeypatch, caplog):
-    monkeypatch.setattr(cards, "_held", {})
-    caplog.set_level(logging.WARNING, logger=cards.__name__)  # others quieten the root
+    monkeypatch.setattr(gpu_slots, "_held", {})
+    caplog.set_level(logging.WARNING, logger=gpu_slots.__name__)  # others quieten the root
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert cards.take(["a", "b"], 2, 1) == 0
+    assert gpu_slots.take(["a", "b"], 2, 1) == 0
     assert "cannot tell each other" in caplog.text
 
 
@@ -173,7 +173,7 @@ class Take(beam.DoFn):
         self._folder = folder
 
     def process(self, _element: int) -> None:
-        taken = cards.take(self._devices, 2, 1)
+        taken = gpu_slots.take(self._devices, 2, 1)
         with (self._folder / str(os.getpid())).open("a") as file:
             file.write(f"{taken}\n")
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.models.devices import cpu_memory
-from beam_asr.models.devices import gpu_memory as device_memory
+from beam_asr.models import engine
+from beam_asr.models.devices import cpu_memory, gpu_memory
 from beam_asr.models.devices.cpu_memory import PROBE_SECONDS, Growth, Guard
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.serving import isolation as containment
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.serving import isolation
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 from tests.tiny_models import speechlike
 
@@ -31,7 +31,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells,
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    return recognizer.load(str(tiny_model("ctc_bpe")), "cpu")
+    return engine.load(ModelSpec(str(tiny_model("ctc_bpe")), "cpu"))
 
 
 def growth_of(*steps) -> Growth:
@@ -324,9 +324,9 @@ def test_a_clip_that_does_not_fit_fails_alone(model, monkeypatch):
     clips = [speechlike(5.0, seed=1), np.zeros(600 * RATE, np.float32), speechlike(5.0, seed=2)]
     expected = model.transcribe([clips[0], clips[2]])
     monkeypatch.setattr(cpu_memory, "available", lambda: 2 * GIB)
-    first, refused, last = containment.apply_to_each(model.transcribe, clips)
+    first, refused, last = isolation.apply_to_each(model.transcribe, clips)
     assert isinstance(refused[0], MemoryError)
-    assert device_memory.is_exhausted(refused[0])
+    assert gpu_memory.is_exhausted(refused[0])
     assert [first[0], last[0]] == expected
 
 
@@ -334,7 +334,7 @@ def test_a_clip_that_does_not_fit_fails_alone(model, monkeypatch):
 def test_a_long_clip_that_fits_says_what_it_says_without_the_guard(monkeypatch):
     speech = [soundfile.read(path, dtype="float32")[0] for path in sorted(SAMPLES.glob("*.flac"))]
     clip = np.resize(np.concatenate(speech), 150 * RATE)
-    ours = recognizer.load(str(SAMPLE_MODEL), "cpu")
+    ours = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu"))
     with monkeypatch.context() as unguarded:
         unguarded.setattr(cpu_memory, "available", lambda: math.inf)
         expected = ours.transcribe([clip])
@@ -352,7 +352,7 @@ def test_what_is_foreseen_is_what_a_pass_takes(model):
 
 
 def test_a_model_with_local_attention_takes_twice_as_much_for_twice_as_long_a_clip(tiny_model):
-    ours = recognizer.load(str(tiny_model("aed_multitask")), "cpu")
+    ours = engine.load(ModelSpec(str(tiny_model("aed_multitask")), "cpu"))
     ours._model.change_attention_model("rel_pos_local_attn", [128, 128])
     growth = Growth.measured(ours._encode_noise)
     assert growth.bytes_for(12 * HOURS) == pytest.approx(2 * growth.bytes_for(6 * HOURS), rel=0.01)

@@ -14,7 +14,7 @@ from lhotse.augmentation import Resample
 from lhotse.cut import MonoCut, MultiCut, PaddingCut
 
 from beam_asr.audio.reading import read_audio
-from beam_asr.manifest_errors import BadFieldError, BadRecordError, ManifestError
+from beam_asr.errors import BadFieldError, BadRecordError, ManifestError
 from beam_asr.records.lhotse_cuts import CutAudio, audio_of, is_cut
 
 RATE = 8000

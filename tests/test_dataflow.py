@@ -26,7 +26,8 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from beam_asr.cli import dataflow, options
-from beam_asr.models.devices.resources import Resources
+from beam_asr.models.devices import resources
+from beam_asr.settings import Resources
 from tests import dataflow_stub
 from tests.conftest import REPOSITORY, SAMPLES
 
@@ -102,10 +103,10 @@ def test_copies_of_the_model_share_the_gpu_in_processes_of_their_own():
     assert experiments(beam_options) == ["use_multiple_sdk_containers"]
     services = beam_options.view_as(GoogleCloudOptions).dataflow_service_options
     assert services == [f"worker_accelerator={L4};use_nvidia_mps"]
-    assert dataflow.hint(L4, 8) == f"{L4};use_nvidia_mps"
-    assert dataflow.hint(f"{L4};use_nvidia_mps", 8) == f"{L4};use_nvidia_mps"
-    assert dataflow.hint(L4, 1) == L4
-    assert dataflow.hint(None, 8) is None
+    assert resources.hint(L4, 8) == f"{L4};use_nvidia_mps"
+    assert resources.hint(f"{L4};use_nvidia_mps", 8) == f"{L4};use_nvidia_mps"
+    assert resources.hint(L4, 1) == L4
+    assert resources.hint(None, 8) is None
 
 
 @pytest.mark.parametrize(

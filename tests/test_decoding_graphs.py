@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from beam_asr.models.nemo import cuda_graphs as decoding_graphs
-from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models import engine
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.nemo import cuda_graphs
 from beam_asr.models.nemo.cuda_graphs import DecodingGraphs
 from tests.tiny_models import speechlike
 
 
 @pytest.fixture
 def transducer(tiny_model):
-    return recognizer.load(str(tiny_model("tdt_bpe")), "cpu")._model
+    return engine.load(ModelSpec(str(tiny_model("tdt_bpe")), "cpu"))._model
 
 
 def mode_of(model):
@@ -41,7 +42,7 @@ def test_they_come_back_after_a_batch_that_failed(transducer):
 
 def test_a_capture_that_fails_is_reported_and_decoding_goes_on_without(transducer, monkeypatch):
     said = []
-    monkeypatch.setattr(decoding_graphs.logger, "warning", lambda *words: said.append(words))
+    monkeypatch.setattr(cuda_graphs.logger, "warning", lambda *words: said.append(words))
     graphs = DecodingGraphs(transducer)
 
     def fails():
@@ -61,7 +62,7 @@ def test_a_capture_that_fails_is_reported_and_decoding_goes_on_without(transduce
     [("ctc_bpe", None), ("hybrid_tdt_ctc_bpe", "ctc"), ("aed_multitask", None)],
 )
 def test_decoders_without_them_are_left_alone(tiny_model, family, decoder):
-    ours = recognizer.load(str(tiny_model(family)), "cpu", decoder)
+    ours = engine.load(ModelSpec(str(tiny_model(family)), "cpu", decoder))
     assert not ours._graphs.wanted
     assert ours._graphs.mode == "off"
     ours._capture_graphs(4)
@@ -72,7 +73,7 @@ def test_decoders_without_them_are_left_alone(tiny_model, family, decoder):
 
 def test_warming_up_captures_at_the_ceiling_and_changes_no_text(tiny_model, monkeypatch):
     """The steps of a GPU's warm-up, as far as a CPU can go."""
-    ours = recognizer.load(str(tiny_model("tdt_bpe")), "cpu")
+    ours = engine.load(ModelSpec(str(tiny_model("tdt_bpe")), "cpu"))
     clips = [speechlike(0.6 + index, seed=index) for index in range(4)]
     expected = ours.transcribe(clips)
     captured = []

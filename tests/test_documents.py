@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_asr.outputs.formats.documents import Document, to_document, to_line
+from beam_asr.transforms.results import Transcribed
 from beam_asr.transforms.to_documents import ToDocuments
-from beam_asr.transforms.transcribe import Transcribed
 
 RECORD = {
     "audio_filepath": "gs://b/a.flac",

@@ -29,7 +29,7 @@ from beam_asr.outputs.formats.file_names import name_of
 from beam_asr.outputs.formats.registry import FORMATS, TIMED, render
 from beam_asr.records import fields as record_fields
 from beam_asr.storage.storage import Storage
-from beam_asr.transforms import write_formats as write_exports
+from beam_asr.transforms import write_formats
 from beam_asr.transforms.write_formats import WriteExports, delete_stale
 from beam_asr.transforms.write_manifest import WriteManifest
 from tests.conftest import REPOSITORY, read_records
@@ -456,7 +456,7 @@ def test_a_file_that_cannot_be_written_fails_the_pipeline(tmp_path):
 
 
 def test_records_keep_their_windows_and_times(tmp_path):
-    count = 3 * write_exports.MOST_WAITING
+    count = 3 * write_formats.MOST_WAITING
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         placed = (
             pipeline

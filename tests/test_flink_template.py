@@ -18,8 +18,7 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PortableOptions
 
-from beam_asr.cli import launch as pipeline
-from beam_asr.cli import options
+from beam_asr.cli import launch, options
 from tests.conftest import REPOSITORY
 from tests.emulators import CACHE
 
@@ -74,7 +73,7 @@ def launcher(name: str) -> dict[str, Any]:
 
 def beam_options(args: list[str]) -> beam.options.pipeline_options.PipelineOptions:
     """What a command line's flags are to Beam; a flag that nobody knows is refused."""
-    return pipeline._beam_options(options.parse_args(args).beam_args)
+    return launch._beam_options(options.parse_args(args).beam_args)
 
 
 def readme_commands() -> list[list[str]]:

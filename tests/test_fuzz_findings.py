@@ -21,12 +21,14 @@ import soundfile
 from pyarrow import parquet
 
 from beam_asr.audio.reading import AudioError, CorruptAudioError, OffsetBeyondEndError, read_audio
-from beam_asr.inputs import discovery as inputs
-from beam_asr.inputs.discovery import Tar
-from beam_asr.inputs.json_lines import DamagedInputError
+from beam_asr.inputs import readers
+from beam_asr.inputs.compression import DamagedInputError
 from beam_asr.inputs.tar_clips import TarReader
-from beam_asr.outputs import folder as output
+from beam_asr.outputs import shards
+from beam_asr.records import parsing
 from beam_asr.records import row as manifest
+from beam_asr.records.record import failure, transcript
+from beam_asr.records.work import Tar
 from beam_asr.storage.storage import Storage
 from tests.conftest import REPOSITORY
 from tests.ffmpeg import mux_audio
@@ -89,8 +91,8 @@ def encoded(container, codec, seconds=0.1, rate=RATE, layout="mono"):
 
 def rows_of(path):
     storage = Storage()
-    pieces = inputs.pieces_of(storage, str(path))
-    return [row for piece in pieces for row in inputs.rows_of(storage, piece, "audio_filepath")]
+    pieces = readers.pieces_of(storage, str(path))
+    return [row for piece in pieces for row in readers.rows_of(storage, piece, "audio_filepath")]
 
 
 # Audio
@@ -216,12 +218,12 @@ def test_a_row_ends_as_one_line_of_json_at_any_depth_of_the_stack(tmp_path, line
     path.write_text(line)
     (row,) = rows_of(path)
     try:
-        manifest.parse(row)
+        parsing.parse(row)
     except manifest.ManifestError as error:
-        record = at_depth(60, partial(manifest.failure, row, "manifest", error))
+        record = at_depth(60, partial(failure, row, "manifest", error))
     else:
-        record = at_depth(60, partial(manifest.transcript, row, "pred_text", "text"))
-    written = at_depth(60, partial(output.encode, record))
+        record = at_depth(60, partial(transcript, row, "pred_text", "text"))
+    written = at_depth(60, partial(shards.encode, record))
     assert json.loads(written, parse_constant=pytest.fail)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from beam_asr.cli import main as cli
+from beam_asr.cli import main
 from beam_asr.inputs.json_lines import lines_in
 from beam_asr.outputs.formats import documents
 from beam_asr.outputs.formats import table as tabular
@@ -58,7 +58,7 @@ def model(tiny_model) -> str:
 
 
 def run(*flags: object, expect: int = 0) -> None:
-    assert cli.main(["transcribe", *map(str, flags)]) == expect
+    assert main.main(["transcribe", *map(str, flags)]) == expect
 
 
 @pytest.fixture(scope="module")

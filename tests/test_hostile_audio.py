@@ -27,11 +27,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.audio import clip_reader
-from beam_asr.audio import reading as audio
+from beam_asr.audio import clip_reader, reading
 from beam_asr.audio.clip_reader import ClipReader
 from beam_asr.audio.reading import read_audio
-from beam_asr.audio_errors import (
+from beam_asr.errors import (
     AudioError,
     AudioMemoryError,
     AudioNotFoundError,
@@ -45,7 +44,8 @@ from beam_asr.audio_errors import (
     TruncatedAudioError,
     ZeroLengthAudioError,
 )
-from beam_asr.records.row import Clip, Row
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
 from tests.conftest import REPOSITORY
 from tests.test_audio import CountingFileSystem, chirp, counting, encode, tone  # noqa: F401
@@ -522,7 +522,7 @@ READ_EACH = """
 import json, sys, time
 import numpy as np
 from beam_asr.audio.reading import read_audio
-from beam_asr.audio_errors import AudioError
+from beam_asr.errors import AudioError
 
 def memory(key):  # in MiB
     lines = open("/proc/self/status").read().splitlines()
@@ -773,7 +773,7 @@ def clip(path: object, duration: float | None = None) -> Clip:
 
 
 def test_a_header_that_states_too_much_is_enough_to_refuse_a_clip():
-    assert audio.LONGEST_SECONDS == 12 * 3600
+    assert reading.LONGEST_SECONDS == 12 * 3600
     with pytest.raises(TooLongAudioError, match=r"13\.0 h.*12\.0 h.*offset and duration"):
         read_audio("a.flac", sample_rate=RATE, content=flac(13 * HOUR))
 
@@ -828,7 +828,7 @@ def test_the_time_limit_of_a_clip_grows_with_its_hours_and_begins_with_its_turn(
         limits.append(deadline - clip_reader.time.monotonic())
         return read_audio(*args, deadline=deadline, **rest)
 
-    monkeypatch.setattr(audio, "read_audio", noted)
+    monkeypatch.setattr(reading, "read_audio", noted)
     (tmp_path / "a.flac").write_bytes(unstated(2.0))
     reader = ClipReader(Storage(), None, 100.0, 1)
     for duration, expected in [(None, [100, 1200]), (2.0, [100]), (6 * 3600, [600])]:
@@ -848,7 +848,8 @@ READ_ALL = """
 import glob, json, sys
 from beam_asr.audio import clip_reader
 from beam_asr.audio.clip_reader import ClipReader
-from beam_asr.records.row import Clip, Row
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
 
 def memory(key):
@@ -893,7 +894,7 @@ def test_a_clip_for_which_there_was_no_memory_for_a_moment_is_read_again(tmp_pat
             raise short_of.pop()
         return read_audio(*args, **rest)
 
-    monkeypatch.setattr(audio, "read_audio", short)
+    monkeypatch.setattr(reading, "read_audio", short)
     reader = ClipReader(Storage(), None, 60.0, 1)
     first, second = reader.read([clip(tmp_path / "a.wav"), clip(tmp_path / "a.wav", 1.0)], RATE)
     assert len(first.waveform) == 2 * RATE
@@ -908,7 +909,8 @@ def test_a_clip_for_which_there_is_no_memory_fails_alone(tmp_path):
 import resource, sys
 from beam_asr.audio import read_pool
 from beam_asr.audio.clip_reader import ClipReader
-from beam_asr.records.row import Clip, Row
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
 
 clips = [Clip(Row("{}"), path, 0.0, None) for path in sys.argv[1:]]

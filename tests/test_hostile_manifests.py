@@ -25,17 +25,17 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from beam_asr.audio.reading import AudioError, read_audio
-from beam_asr.inputs import discovery as inputs
-from beam_asr.inputs import json_lines as lines
+from beam_asr.errors import BadRecordError, LineTooLongError, ManifestError, StorageError
+from beam_asr.inputs import compression, json_lines, readers
 from beam_asr.inputs.csv_tables import TableError
-from beam_asr.inputs.discovery import Piece, Tar
+from beam_asr.inputs.readers import Piece
 from beam_asr.inputs.tar_clips import TarReader
-from beam_asr.manifest_errors import BadRecordError, LineTooLongError, ManifestError
-from beam_asr.outputs import folder as output
-from beam_asr.records import lhotse_cuts as cuts
-from beam_asr.records import row as manifest
+from beam_asr.outputs import shards
+from beam_asr.records import lhotse_cuts, parsing
+from beam_asr.records.record import failure, transcript
 from beam_asr.records.row import Row
-from beam_asr.storage.storage import Storage, StorageError
+from beam_asr.records.work import Tar
+from beam_asr.storage.storage import Storage
 
 RUNNER_FRAMES = 400  # that a runner may have on the stack: a generous number
 COMPRESSORS = {
@@ -49,8 +49,8 @@ GOOD = b'{"audio_filepath": "/a.wav"}'
 
 
 def rows_of(file):
-    pieces = inputs.pieces_of(Storage(), str(file))
-    return [row for piece in pieces for row in inputs.rows_of(Storage(), piece, "audio_filepath")]
+    pieces = readers.pieces_of(Storage(), str(file))
+    return [row for piece in pieces for row in readers.rows_of(Storage(), piece, "audio_filepath")]
 
 
 def from_deep(function, frames=RUNNER_FRAMES):
@@ -61,22 +61,22 @@ def from_deep(function, frames=RUNNER_FRAMES):
 def record_of(row):
     """The terminal record of a row, as the job makes it, and as it is after a shuffle."""
     try:
-        manifest.parse(row)
+        parsing.parse(row)
     except ManifestError as error:
         failed = error
-        record = from_deep(lambda: manifest.failure(row, "manifest", failed))
+        record = from_deep(lambda: failure(row, "manifest", failed))
         assert record["error"]["type"] == type(failed).__name__
         assert len(record["error"]["message"]) <= 500
         assert "\n" not in record["error"]["message"]
     else:
-        record = from_deep(lambda: manifest.transcript(row, {"pred_text": "hello"}))
+        record = from_deep(lambda: transcript(row, {"pred_text": "hello"}))
     coder = FastPrimitivesCoder()
     return from_deep(lambda: coder.decode(coder.encode(record)))
 
 
 def written(record):
     """A record as a reader of the output gets it."""
-    line = from_deep(lambda: output.encode(record))
+    line = from_deep(lambda: shards.encode(record))
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     return json.loads(line)
@@ -96,7 +96,7 @@ def failure_of(line):
 def is_row(line, number):
     text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     blank = not text.decode("utf-8", "backslashreplace").strip()
-    return not blank or len(line) > lines.LONGEST_LINE_BYTES
+    return not blank or len(line) > json_lines.LONGEST_LINE_BYTES
 
 
 def numbers_of_rows(content):
@@ -161,14 +161,14 @@ def test_rows_are_the_same_however_a_file_is_split(tmp_path_factory, content, pl
     bounds = sorted({0, len(content), *(place for place in places if place < len(content))})
     storage = Storage()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "LONGEST_LINE_BYTES", longest)
-        patch.setattr(lines, "SKIPPED_BYTES", 7)
-        whole = list(inputs.rows_of(storage, Piece(file), "audio_filepath"))
+        patch.setattr(json_lines, "LONGEST_LINE_BYTES", longest)
+        patch.setattr(compression, "SKIPPED_BYTES", 7)
+        whole = list(readers.rows_of(storage, Piece(file), "audio_filepath"))
         in_pieces, before = [], 0
         for start, end in itertools.pairwise(bounds):
             piece = Piece(file, start, end, before)
-            in_pieces += inputs.rows_of(storage, piece, "audio_filepath")
-            before += lines.count_lines(storage, file, start, end)
+            in_pieces += readers.rows_of(storage, piece, "audio_filepath")
+            before += json_lines.count_lines(storage, file, start, end)
         assert in_pieces == whole
         assert [row.line_number for row in whole] == numbers_of_rows(content)
         for row in whole:
@@ -193,14 +193,14 @@ def test_a_line_that_is_too_long_fails_alone_with_its_beginning_and_its_place(tm
 
 
 def test_a_line_of_just_the_longest_length_is_a_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "LONGEST_LINE_BYTES", len(GOOD) + 1)
+    monkeypatch.setattr(json_lines, "LONGEST_LINE_BYTES", len(GOOD) + 1)
     file = tmp_path / "m.jsonl"
     file.write_bytes(GOOD + b"\n" + GOOD + b" \n" + GOOD)
     assert [bool(row.problem) for row in rows_of(file)] == [False, True, False]
 
 
 def test_a_line_whose_beginning_is_a_row_is_none_if_it_is_too_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "LONGEST_LINE_BYTES", 1000)
+    monkeypatch.setattr(json_lines, "LONGEST_LINE_BYTES", 1000)
     file = tmp_path / "m.jsonl"
     file.write_bytes(GOOD + b" " * 5000 + b"garbage\n")
     (record,) = map(record_of, rows_of(file))
@@ -251,11 +251,11 @@ class CountedFile(io.BytesIO):
 
 
 def test_the_pieces_of_a_long_line_are_not_each_read_to_its_end(monkeypatch):
-    monkeypatch.setattr(lines, "LONGEST_LINE_BYTES", 2**16)
+    monkeypatch.setattr(json_lines, "LONGEST_LINE_BYTES", 2**16)
     file = CountedFile(b"x" * 2**24)
     found = []
     for start, end in itertools.pairwise(range(0, 2**24 + 1, 2**19)):
-        found += lines.lines_in(file, "m.jsonl", start, end)
+        found += json_lines.lines_in(file, "m.jsonl", start, end)
     assert [type(line) for line in found] == [LineTooLongError]
     assert file.taken < 1.5 * 2**24
 
@@ -404,14 +404,14 @@ def test_an_odd_path_is_kept_and_reading_it_says_what_is_wrong(audio, tmp_path):
     row = Row(json.dumps({"audio_filepath": audio}), str(tmp_path / "m.jsonl"), 1)
     assert record_of(row)["audio_filepath"] == audio
     with pytest.raises((AudioError, StorageError)):
-        read_audio(manifest.parse(row).audio, sample_rate=16_000)
+        read_audio(parsing.parse(row).audio, sample_rate=16_000)
 
 
 @pytest.mark.parametrize("length", [300, 100_000])
 def test_a_long_path_is_kept(length, tmp_path):
     audio = "a" * length
     row = Row(json.dumps({"audio_filepath": audio}), str(tmp_path / "m.jsonl"), 1)
-    assert manifest.parse(row).audio == str(tmp_path / audio)
+    assert parsing.parse(row).audio == str(tmp_path / audio)
     assert record_of(row)["audio_filepath"] == audio
 
 
@@ -439,11 +439,11 @@ ERRORS = JSON | st.fixed_dictionaries(
 @given(ERRORS, st.integers(1, 3))
 def test_an_error_field_of_any_shape_survives_failures_that_come_in_again(error, times):
     row = Row.of({"audio_filepath": "/a", "error": error, "z": 1})
-    at_first = manifest.transcript(row, {"pred_text": "hello"})
+    at_first = transcript(row, {"pred_text": "hello"})
     for attempts in range(times):
-        failed = manifest.failure(row, "audio", OSError("no"), attempts)
-        row = Row(output.encode(failed).decode())
-    assert repr(manifest.transcript(row, {"pred_text": "hello"})) == repr(at_first)
+        failed = failure(row, "audio", OSError("no"), attempts)
+        row = Row(shards.encode(failed).decode())
+    assert repr(transcript(row, {"pred_text": "hello"})) == repr(at_first)
 
 
 # Other encodings
@@ -495,7 +495,7 @@ for _ in range(900):
 )
 def test_fields_that_json_cannot_hold_are_a_manifest_error(fields):
     with pytest.raises(ManifestError):
-        manifest.parse(from_deep(lambda: Row.of({"audio_filepath": "/a", **fields})))
+        parsing.parse(from_deep(lambda: Row.of({"audio_filepath": "/a", **fields})))
 
 
 @pytest.mark.parametrize(
@@ -522,7 +522,7 @@ def test_a_record_of_a_table_fails_with_its_text(tmp_path):
 def test_a_record_that_is_too_long_fails_with_its_beginning_and_the_next_line_is_read(
     tmp_path, monkeypatch, cell
 ):
-    monkeypatch.setattr(lines, "LONGEST_LINE_BYTES", 200)
+    monkeypatch.setattr(json_lines, "LONGEST_LINE_BYTES", 200)
     file = tmp_path / "t.csv"
     file.write_text(f"\ufeffaudio_filepath,text\n/a.wav,1\n/b.wav,{cell}\n/c.wav,3\n")
     records = [written(record_of(row)) for row in rows_of(file)]
@@ -543,7 +543,7 @@ def test_a_header_of_very_many_columns_is_judged_and_its_message_is_short(tmp_pa
 
 
 def test_a_long_cell_of_parquet_and_one_that_nests_deep_fail_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "LONGEST_LINE_BYTES", 2000)
+    monkeypatch.setattr(json_lines, "LONGEST_LINE_BYTES", 2000)
     deep, type_ = 1, pa.int32()
     for _ in range(700):
         deep, type_ = [deep], pa.list_(type_)
@@ -567,7 +567,7 @@ def test_a_cut_of_very_many_channels_and_sources_is_judged():
     cut = {"type": "MonoCut", "id": "c", "start": 0, "duration": 1, "channel": [*range(300_000)]}
     cut["recording"] = {"sources": [{"channels": [400_000]}] * 300_000}
     with pytest.raises(BadRecordError, match="in 0 of the recording's 300000 sources"):
-        cuts.audio_of(cut)
+        lhotse_cuts.audio_of(cut)
 
 
 def test_samples_that_cannot_be_used_cost_no_others_of_their_tar(tmp_path):
@@ -594,4 +594,4 @@ def test_samples_that_cannot_be_used_cost_no_others_of_their_tar(tmp_path):
     for (row, stage, error), name in zip(reader.unread, bad, strict=True):
         assert isinstance(error, ManifestError)
         assert name in str(error)
-        assert name in written(manifest.failure(row, stage, error))["audio_filepath"]
+        assert name in written(failure(row, stage, error))["audio_filepath"]

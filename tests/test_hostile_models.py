@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models import engine
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.nemo import loading
 
 MEL = "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor"
 WRITE_TEXT = "nemo.collections.asr.parts.utils.manifest_utils.write_text"
@@ -69,8 +71,8 @@ def pack(path: Path, files: Files) -> str:
 
 def error_of(path: str) -> str:
     """What ``load`` says of a model that it refuses."""
-    with pytest.raises(recognizer.ModelLoadError) as raised:
-        recognizer.load(path, "cpu")
+    with pytest.raises(loading.ModelLoadError) as raised:
+        engine.load(ModelSpec(path, "cpu"))
     assert f"cannot load the model {path!r}" in str(raised.value)
     return str(raised.value)
 
@@ -214,7 +216,7 @@ def test_a_good_model_is_loaded_after_bad_ones(
     if unpickling == "free":
         monkeypatch.setenv(FREE_UNPICKLING, "1")
     error_of(pack(tmp_path / "x.nemo", parts | with_weights(parts, lambda _: {})))
-    model = recognizer.load(str(tiny_model("ctc_char")), "cpu")
+    model = engine.load(ModelSpec(str(tiny_model("ctc_char")), "cpu"))
     assert model.describe()["class"] == "EncDecCTCModel"
     assert not any(unpacked.iterdir())
 

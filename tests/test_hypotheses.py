@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from beam_asr.models import engine
+from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo import hypotheses
-from beam_asr.models.nemo import loading as recognizer
 from beam_asr.models.nemo.decoding import CONFIDENCE, ModelLoadError
-from beam_asr.models.nemo.families import base as families
-from beam_asr.models.nemo.recognizer import Recognition
+from beam_asr.models.nemo.families import multitask
+from beam_asr.records.outcome import Recognition
 from tests import tiny_models
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 from tests.tiny_models import AED_WITH_TIMES, FAMILIES, SAMPLE_RATE, speechlike
@@ -73,9 +74,9 @@ def clips() -> list[np.ndarray]:
 def told(request, tiny_model, clips) -> Told:
     family, decoder = request.param
     path = str(tiny_model(family))
-    plain = recognizer.load(path, "cpu", decoder).transcribe(clips)
+    plain = engine.load(ModelSpec(path, "cpu", decoder)).transcribe(clips)
     times = "wanted" if family == "aed_multitask" else "required"
-    model = recognizer.load(path, "cpu", decoder, times=times, confidence=True)
+    model = engine.load(ModelSpec(path, "cpu", decoder, times=times, confidence=True))
     return Told(family, decoder, model, plain, model.transcribe(clips), path)
 
 
@@ -244,8 +245,8 @@ BEAMS = [("ctc_bpe", None), ("hybrid_rnnt_ctc_bpe", "ctc"), ("rnnt_char", None),
 @pytest.mark.parametrize(("family", "decoder"), [*BEAMS, ("aed_multitask", None)])
 def test_one_best_is_the_greedy_text_with_its_score(tiny_model, clips, family, decoder):
     path = str(tiny_model(family))
-    plain = recognizer.load(path, "cpu", decoder).transcribe(clips)
-    scored = recognizer.load(path, "cpu", decoder, n_best=1).transcribe(clips)
+    plain = engine.load(ModelSpec(path, "cpu", decoder)).transcribe(clips)
+    scored = engine.load(ModelSpec(path, "cpu", decoder, n_best=1)).transcribe(clips)
     assert texts(scored) == texts(plain)
     for each in scored:
         assert each.n_best == ((each.text, each.score),)
@@ -257,7 +258,7 @@ def test_one_best_is_the_greedy_text_with_its_score(tiny_model, clips, family, d
 @pytest.mark.parametrize(("family", "decoder"), BEAMS)
 def test_a_beam_gives_the_n_best_with_times(tiny_model, clips, family, decoder):
     path = str(tiny_model(family))
-    model = recognizer.load(path, "cpu", decoder, times="required", n_best=3)
+    model = engine.load(ModelSpec(path, "cpu", decoder, times="required", n_best=3))
     heard = model.transcribe(clips)
     assert max(len(each.n_best) for each in heard) == 3
     for each, clip in zip(heard, clips, strict=True):
@@ -280,8 +281,10 @@ def check_n_best(heard: Recognition, most: int) -> None:
 def test_a_ctc_beam_tells_the_times_and_confidence_of_the_greedy_text(tiny_model, clips):
     """Its best path is the best label of each frame, since no language model weighs in."""
     path = str(tiny_model("ctc_bpe"))
-    greedy = recognizer.load(path, "cpu", times="required", confidence=True).transcribe(clips)
-    beam = recognizer.load(path, "cpu", times="required", confidence=True, n_best=5)
+    greedy = engine.load(ModelSpec(path, "cpu", times="required", confidence=True)).transcribe(
+        clips
+    )
+    beam = engine.load(ModelSpec(path, "cpu", times="required", confidence=True, n_best=5))
     heard = beam.transcribe(clips)
     assert [(e.pieces, e.starts, e.ends) for e in heard] == [
         (e.pieces, e.starts, e.ends) for e in greedy
@@ -291,7 +294,9 @@ def test_a_ctc_beam_tells_the_times_and_confidence_of_the_greedy_text(tiny_model
 
 
 def test_the_n_best_of_a_multitask_model(tiny_model, clips):
-    model = recognizer.load(str(tiny_model("aed_multitask")), "cpu", times="wanted", n_best=5)
+    model = engine.load(
+        ModelSpec(str(tiny_model("aed_multitask")), "cpu", times="wanted", n_best=5)
+    )
     for each in model.transcribe(clips[2:4]):
         check_n_best(each, 5)
         assert visible("".join(each.pieces)) == visible(each.text)
@@ -308,7 +313,7 @@ def test_the_n_best_of_a_multitask_model(tiny_model, clips):
 )
 def test_what_a_model_does_not_have_is_refused(tiny_model, family, extras, message):
     with pytest.raises(ModelLoadError, match=message):
-        recognizer.load(str(tiny_model(family)), "cpu", **extras)
+        engine.load(ModelSpec(str(tiny_model(family)), "cpu", **extras))
 
 
 def test_a_beam_of_the_models_own_tells_no_confidence(tiny_model, tmp_path, clips):
@@ -320,10 +325,10 @@ def test_a_beam_of_the_models_own_tells_no_confidence(tiny_model, tmp_path, clip
     model.change_decoding_strategy(model.cfg.decoding, verbose=False)
     model.save_to(path)
     with pytest.raises(ModelLoadError, match="strategy 'beam'"):
-        recognizer.load(path, "cpu", confidence=True)
+        engine.load(ModelSpec(path, "cpu", confidence=True))
     with pytest.raises(ModelLoadError, match="tells no times"):
-        recognizer.load(path, "cpu", times="required")
-    wanted = recognizer.load(path, "cpu", times="wanted").transcribe(clips[3:4])[0]
+        engine.load(ModelSpec(path, "cpu", times="required"))
+    wanted = engine.load(ModelSpec(path, "cpu", times="wanted")).transcribe(clips[3:4])[0]
     assert visible("".join(wanted.pieces)) == visible(wanted.text) != ""
     assert wanted.starts is None
 
@@ -339,8 +344,8 @@ def test_the_model_that_comes_with_a_multitask_model_aligns_its_words(aligned, t
     from nemo.collections.asr.models import ASRModel
 
     clips = [clips[2], speechlike(6.1, seed=5)]
-    plain = recognizer.load(str(tiny_model("aed_multitask")), "cpu").transcribe(clips)
-    model = recognizer.load(str(aligned), "cpu", times="required", confidence=True)
+    plain = engine.load(ModelSpec(str(tiny_model("aed_multitask")), "cpu")).transcribe(clips)
+    model = engine.load(ModelSpec(str(aligned), "cpu", times="required", confidence=True))
     heard = model.transcribe(clips)
     assert model.tells_times
     assert texts(heard) == texts(plain)
@@ -366,7 +371,7 @@ def test_an_aligner_finds_spoken_words_in_order():
 
     rows = [json.loads(line) for line in (SAMPLES / "manifest.jsonl").read_text().splitlines()]
     audio = [soundfile.read(SAMPLES / row["audio_filepath"], dtype="float32")[0] for row in rows]
-    aligner = families._Aligner(
+    aligner = multitask._Aligner(
         ASRModel.restore_from(str(SAMPLE_MODEL), map_location="cpu"), torch.device("cpu")
     )
     said = [Hypothesis(score=0.0, y_sequence=[], text=row["text"]) for row in rows]
@@ -386,11 +391,11 @@ def test_a_multitask_model_without_one_is_asked_for_times_only_where_they_are_re
     tiny_model, clips
 ):
     path, clips = str(tiny_model(AED_WITH_TIMES)), clips[1:4]
-    plain = recognizer.load(path, "cpu").transcribe(clips)
-    wanted = recognizer.load(path, "cpu", times="wanted")
+    plain = engine.load(ModelSpec(path, "cpu")).transcribe(clips)
+    wanted = engine.load(ModelSpec(path, "cpu", times="wanted"))
     assert not wanted.tells_times
     assert texts(wanted.transcribe(clips)) == texts(plain)
-    required = recognizer.load(path, "cpu", times="required", confidence=True)
+    required = engine.load(ModelSpec(path, "cpu", times="required", confidence=True))
     heard = required.transcribe(clips)
     assert required.tells_times
     assert any(each.starts for each in heard)
@@ -435,8 +440,8 @@ def test_repeated_labels_are_one_token(labels, tokens):
 def test_spoken_words_follow_each_other_within_their_clips():
     rows = [json.loads(line) for line in (SAMPLES / "manifest.jsonl").read_text().splitlines()]
     audio = [soundfile.read(SAMPLES / row["audio_filepath"], dtype="float32")[0] for row in rows]
-    model = recognizer.load(str(SAMPLE_MODEL), "cpu", times="required")
-    plain = recognizer.load(str(SAMPLE_MODEL), "cpu")
+    model = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu", times="required"))
+    plain = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu"))
     heard = model.transcribe(audio)
     assert texts(heard) == texts(plain.transcribe(audio))
     for each, clip in zip(heard, audio, strict=True):
@@ -453,6 +458,6 @@ def test_spoken_words_follow_each_other_within_their_clips():
 
 
 def test_the_confidence_told_is_the_one_that_was_set_up(tiny_model):
-    model = recognizer.load(str(tiny_model("tdt_bpe")), "cpu", confidence=True)._model
+    model = engine.load(ModelSpec(str(tiny_model("tdt_bpe")), "cpu", confidence=True))._model
     config = model.cfg.decoding.confidence_cfg
     assert {**config, **config.method_cfg}.items() >= CONFIDENCE.items()

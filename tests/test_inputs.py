@@ -3,8 +3,8 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_asr import ReadManifest
-from beam_asr.inputs import discovery as inputs
-from beam_asr.inputs.discovery import Piece
+from beam_asr.inputs import discovery, readers
+from beam_asr.inputs.readers import Piece
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_audio
@@ -30,25 +30,25 @@ def bucket(tmp_path):
     ],
 )
 def test_an_input_stands_for_manifests_or_for_audio(bucket, pattern, expected):
-    found = inputs.files_of(Storage(), str(bucket / pattern))
+    found = discovery.files_of(Storage(), str(bucket / pattern))
     assert found == [str(bucket / name) for name in expected]
 
 
 def test_an_input_that_stands_for_nothing_is_named(bucket):
     for pattern, message in (("c.jsonl", "matches no file"), ("*.mp3", "matches no file")):
-        with pytest.raises(inputs.NoInputError, match=message):
-            inputs.files_of(Storage(), str(bucket / pattern))
+        with pytest.raises(discovery.NoInputError, match=message):
+            discovery.files_of(Storage(), str(bucket / pattern))
     (bucket / "empty").mkdir()
-    with pytest.raises(inputs.NoInputError, match="holds no audio files"):
-        inputs.files_of(Storage(), str(bucket / "empty"))
+    with pytest.raises(discovery.NoInputError, match="holds no audio files"):
+        discovery.files_of(Storage(), str(bucket / "empty"))
 
 
 def test_a_manifest_gives_its_lines_and_a_clip_itself(bucket):
     listed, clip = str(bucket / "a.jsonl"), str(bucket / "x.flac")
-    assert list(inputs.rows_of(Storage(), Piece(listed), "path")) == [
+    assert list(readers.rows_of(Storage(), Piece(listed), "path")) == [
         Row('{"audio_filepath": "x.flac"}', listed, 1)
     ]
-    assert list(inputs.rows_of(Storage(), Piece(clip), "path")) == [Row.of({"path": clip})]
+    assert list(readers.rows_of(Storage(), Piece(clip), "path")) == [Row.of({"path": clip})]
 
 
 @pytest.mark.parametrize(
@@ -70,31 +70,31 @@ def test_braces_stand_for_all_their_files_and_a_missing_one_is_named(bucket):
         (bucket / f"manifest_{number}.json").touch()
     storage, braces = Storage(), str(bucket / "manifest__OP_0..2_CL_.json")
     expected = [str(bucket / f"manifest_{number}.json") for number in range(3)]
-    assert inputs.files_of(storage, braces) == expected
-    assert inputs.files_of(storage, str(bucket / "manifest_{0..2}.json")) == expected
+    assert discovery.files_of(storage, braces) == expected
+    assert discovery.files_of(storage, str(bucket / "manifest_{0..2}.json")) == expected
     (bucket / "manifest_1.json").unlink()
-    with pytest.raises(inputs.NoInputError, match=r"3 files, of which 1 are missing: .*_1.json"):
-        inputs.files_of(storage, braces)
-    with pytest.raises(inputs.NoInputError, match=r"_1.json"):
-        inputs.check(storage, braces)
+    with pytest.raises(discovery.NoInputError, match=r"3 files, of which 1 are missing: .*_1.json"):
+        discovery.files_of(storage, braces)
+    with pytest.raises(discovery.NoInputError, match=r"_1.json"):
+        discovery.check(storage, braces)
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(bucket):
     (bucket / "a[1].jsonl").touch()
-    assert inputs.files_of(Storage(), str(bucket / "a[1].jsonl")) == [str(bucket / "a[1].jsonl")]
+    assert discovery.files_of(Storage(), str(bucket / "a[1].jsonl")) == [str(bucket / "a[1].jsonl")]
 
 
 def test_a_check_looks_no_further_than_to_the_first_file(bucket, monkeypatch):
     monkeypatch.setattr(Storage, "find", lambda *_: pytest.fail("all were listed"))
-    inputs.check(Storage(), str(bucket))
-    inputs.check(Storage(), str(bucket / "**/*.flac"))
+    discovery.check(Storage(), str(bucket))
+    discovery.check(Storage(), str(bucket / "**/*.flac"))
 
 
 def test_a_long_manifest_is_read_in_pieces_with_the_numbers_of_its_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(readers, "PIECE_BYTES", 1000)
     listed = tmp_path / "m.jsonl"
     listed.write_text("".join(f'{{"audio_filepath": "{n}.wav"}}\n' for n in range(500)))
-    pieces = inputs.pieces_of(Storage(), str(listed))
+    pieces = readers.pieces_of(Storage(), str(listed))
     assert len(pieces) > 10
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         rows = pipeline | ReadManifest(str(listed)) | beam.Map(lambda row: tuple(row)[:3])
@@ -103,17 +103,17 @@ def test_a_long_manifest_is_read_in_pieces_with_the_numbers_of_its_lines(tmp_pat
 
 
 def test_what_cannot_be_split_is_one_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "PIECE_BYTES", 10)
+    monkeypatch.setattr(readers, "PIECE_BYTES", 10)
     for name in ("m.jsonl.gz", "t.csv", "a.flac", "a.tar"):
         (tmp_path / name).write_bytes(bytes(100))
         file = str(tmp_path / name)
-        assert inputs.pieces_of(Storage(), file) == [Piece(file)]
+        assert readers.pieces_of(Storage(), file) == [Piece(file)]
 
 
 def test_the_rows_of_a_table_are_numbered_and_a_wrong_one_keeps_its_place(tmp_path):
     (tmp_path / "t.csv").write_text("audio_filepath,duration,who\na.wav,1.5,007\nb.wav,2\n")
     file = str(tmp_path / "t.csv")
-    good, bad = inputs.rows_of(Storage(), Piece(file), "audio_filepath")
+    good, bad = readers.rows_of(Storage(), Piece(file), "audio_filepath")
     assert good == Row('{"audio_filepath": "a.wav", "duration": 1.5, "who": "007"}', file, 2)
     assert (bad.manifest, bad.line_number) == (file, 3)
     assert "2 cells" in bad.problem

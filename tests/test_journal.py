@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from beam_asr import emergency_exit
+from beam_asr import process
 from beam_asr.outputs import journal
 from beam_asr.outputs.folder_lock import FolderLock, FolderTakenError
 from beam_asr.outputs.journal import Journal, JournalWriter, ResumeError, window_name
@@ -66,7 +66,7 @@ def test_what_is_done_of_unfinished_windows_is_kept_when_the_process_must_end(ke
     writer.expect("c.0")
     writer.add(text("a.0"))
     writer.add(text("c.0"))
-    emergency_exit.save_all()
+    process.save_all()
     found = [each for name in kept.names() for each in kept.read(name)]
     assert sorted(found) == [text("a.0"), text("c.0")]
 

@@ -10,8 +10,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.inputs import json_lines as lines
-from beam_asr.manifest_errors import NotJsonError
+from beam_asr.errors import NotJsonError
+from beam_asr.inputs import compression, json_lines
 from beam_asr.storage.storage import Storage
 
 COMPRESSORS = {
@@ -27,14 +27,14 @@ COMPRESSORS = {
 def test_line_ends_and_byte_order_marks_are_no_part_of_a_line(tmp_path, end, mark):
     path = tmp_path / "m.jsonl"
     path.write_bytes(mark + f'{{"a": "é"}}{end}{{"b": 1}}'.encode())
-    assert list(lines.lines_in(Storage(), str(path))) == ['{"a": "é"}', '{"b": 1}']
+    assert list(json_lines.lines_in(Storage(), str(path))) == ['{"a": "é"}', '{"b": 1}']
 
 
 def test_a_byte_that_is_no_utf8_spoils_only_its_line(tmp_path):
     path = tmp_path / "m.jsonl"
     # In the second, the escape that shows the byte would make JSON of what is none.
     path.write_bytes(b'{"a": "\xff"}\r\n{"a": "\\\xff"}\n{"b": 1}\n')
-    first, second, last = lines.lines_in(Storage(), str(path))
+    first, second, last = json_lines.lines_in(Storage(), str(path))
     for error, shown in ((first, '{"a": "\\xff"}'), (second, '{"a": "\\\\xff"}')):
         assert isinstance(error, NotJsonError)
         assert error.line == shown
@@ -48,7 +48,7 @@ def test_compressed_lines_are_read_over_all_parts_of_the_file(tmp_path, ending):
     path = tmp_path / f"m.jsonl{ending}"
     compress = COMPRESSORS[ending]
     path.write_bytes(compress(b"one\n" * 50_000) + compress(b"two\nthree"))
-    assert list(lines.lines_in(Storage(), str(path))) == ["one"] * 50_000 + ["two", "three"]
+    assert list(json_lines.lines_in(Storage(), str(path))) == ["one"] * 50_000 + ["two", "three"]
 
 
 @pytest.mark.parametrize("ending", COMPRESSORS)
@@ -61,15 +61,15 @@ def test_compressed_lines_that_are_not_whole_are_an_error_and_not_an_end(tmp_pat
     else:
         del content[-20:]
     path.write_bytes(content)
-    with pytest.raises(lines.DamagedInputError, match=f"m.jsonl{ending}"):
-        list(lines.lines_in(Storage(), str(path)))
+    with pytest.raises(compression.DamagedInputError, match=f"m.jsonl{ending}"):
+        list(json_lines.lines_in(Storage(), str(path)))
 
 
 def test_an_empty_compressed_file_has_no_lines(tmp_path):
     for ending, compress in COMPRESSORS.items():
         path = tmp_path / f"m.jsonl{ending}"
         path.write_bytes(compress(b""))
-        assert list(lines.lines_in(Storage(), str(path))) == []
+        assert list(json_lines.lines_in(Storage(), str(path))) == []
 
 
 @pytest.mark.parametrize("ending", COMPRESSORS)
@@ -83,8 +83,8 @@ def test_what_follows_compressed_lines_and_is_none_is_an_error_and_not_an_end(
         after = b"?" + second[1:]
     path = tmp_path / f"m.jsonl{ending}"
     path.write_bytes(compress(b"one\n") + after)
-    with pytest.raises(lines.DamagedInputError, match=f"m.jsonl{ending}"):
-        list(lines.lines_in(Storage(), str(path)))
+    with pytest.raises(compression.DamagedInputError, match=f"m.jsonl{ending}"):
+        list(json_lines.lines_in(Storage(), str(path)))
 
 
 @pytest.mark.parametrize("ending", [".gz", ".xz"])
@@ -93,18 +93,18 @@ def test_zeros_may_pad_the_parts_of_compressed_lines(tmp_path, ending, size):
     compress = COMPRESSORS[ending]
     path = tmp_path / f"m.jsonl{ending}"
     path.write_bytes(compress(b"one\n") + bytes(size) + compress(b"two\n") + bytes(size))
-    assert list(lines.lines_in(Storage(), str(path))) == ["one", "two"]
+    assert list(json_lines.lines_in(Storage(), str(path))) == ["one", "two"]
 
 
 def test_compressed_lines_that_ask_for_gigabytes_of_memory_are_refused(tmp_path):
     content = bytearray(lzma.compress(b"one\n", lzma.FORMAT_ALONE))
     path = tmp_path / "m.jsonl.xz"
     path.write_bytes(content)
-    assert list(lines.lines_in(Storage(), str(path))) == ["one"]
+    assert list(json_lines.lines_in(Storage(), str(path))) == ["one"]
     content[1:5] = b"\xff" * 4  # the size of the dictionary
     path.write_bytes(content)
-    with pytest.raises(lines.DamagedInputError, match="Memory usage limit"):
-        list(lines.lines_in(Storage(), str(path)))
+    with pytest.raises(compression.DamagedInputError, match="Memory usage limit"):
+        list(json_lines.lines_in(Storage(), str(path)))
 
 
 texts = st.lists(st.sampled_from([b"a", b"\n", b"\r\n", b"\xef\xbb\xbf", b"row", b"\n\n", b"\r"]))
@@ -116,12 +116,12 @@ def test_ranges_give_every_line_once_with_its_number(tmp_path_factory, parts, cu
     path = tmp_path_factory.mktemp("m") / "m.jsonl"
     path.write_bytes(content)
     storage, file = Storage(), str(path)
-    whole = list(lines.lines_in(storage, file))
+    whole = list(json_lines.lines_in(storage, file))
     bounds = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
     found, before = [], 0
     for start, end in itertools.pairwise(bounds):
-        in_range = list(lines.lines_in(storage, file, start, end))
-        assert lines.count_lines(storage, file, start, end) == len(in_range)
+        in_range = list(json_lines.lines_in(storage, file, start, end))
+        assert json_lines.count_lines(storage, file, start, end) == len(in_range)
         found += enumerate(in_range, before + 1)
         before += len(in_range)
     assert found == list(enumerate(whole, 1))

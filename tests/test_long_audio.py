@@ -42,7 +42,7 @@ def alone(prompts, recordings, tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def heard(recordings, tmp_path_factory):
     """The transcripts of the recordings, whole and in parts, by their ids."""
-    from beam_asr.cli import main as cli
+    from beam_asr.cli import main
 
     folder, places = recordings
     rows = [
@@ -55,7 +55,7 @@ def heard(recordings, tmp_path_factory):
     flags = [f"--max_segment_seconds={LONGEST}", "--timestamps=word,segment,char"]
     formats = "--formats=srt,vtt,ctm,stm,txt,textgrid"
     where = [f"--input={manifest}", f"--output={out}", f"--model_name={SAMPLE_MODEL}"]
-    assert cli.main(["transcribe", *where, *flags, formats]) == 0
+    assert main.main(["transcribe", *where, *flags, formats]) == 0
     return out, {each["id"]: each for each in read_records(out, "transcripts")}
 
 

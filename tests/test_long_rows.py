@@ -12,12 +12,11 @@ import pytest
 import soundfile
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_asr.audio.segmentation import Segment
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.row import Clip, Row
-from beam_asr.records.work import LongRow, SegmentOutcome, stretches
-from beam_asr.transcripts import transcript as transcripts
-from beam_asr.transcripts.transcript import Asked
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip, LongRow, Segment, SegmentOutcome, stretches
+from beam_asr.settings import Asked
+from beam_asr.transcripts import transcript
 from beam_asr.transforms.stitch_segments import StitchRows
 from tests.conftest import SAMPLES, journaled, read_records, write_manifest
 
@@ -93,7 +92,7 @@ def test_the_best_texts_of_segments_make_those_of_the_row():
 
 def test_a_quiet_segment_takes_nothing_from_the_others():
     row = LONG._replace(segments=(SEGMENTS[0], SEGMENTS[1], SEGMENTS[3]))
-    quiet = SegmentOutcome(1, Outcome("g.0/1", transcripts.nothing(4.0)))
+    quiet = SegmentOutcome(1, Outcome("g.0/1", transcript.nothing(4.0)))
     last = heard(2, "last", (141.0, 141.5))
     (record,) = stitched([OUTCOMES[1], quiet, last], row=row)["transcripts"]
     assert record["said"] == "first last"

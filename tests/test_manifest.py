@@ -2,14 +2,16 @@ import json
 
 import pytest
 
-from beam_asr import manifest_errors as errors
-from beam_asr.records import row as manifest
-from beam_asr.records.row import Clip, Row
+from beam_asr import errors
+from beam_asr.records import parsing
+from beam_asr.records.record import failure, transcript
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
 
 
 def test_a_row_gives_its_audio_beside_its_manifest_with_offset_and_duration():
     row = Row('{"audio_filepath": "a/b.wav", "offset": 1.5, "duration": 2}', "/data/m.jsonl", 3)
-    assert manifest.parse(row) == Clip(row, "/data/a/b.wav", 1.5, 2.0)
+    assert parsing.parse(row) == Clip(row, "/data/a/b.wav", 1.5, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,7 @@ def test_a_row_gives_its_audio_beside_its_manifest_with_offset_and_duration():
     ],
 )
 def test_audio_is_relative_to_its_manifest_wherever_that_lies(audio, where, expected):
-    assert manifest.resolve(audio, where) == expected
+    assert parsing.resolve(audio, where) == expected
 
 
 def test_audio_relative_to_the_working_folder_is_found_as_nemo_finds_it(tmp_path, monkeypatch):
@@ -36,10 +38,10 @@ def test_audio_relative_to_the_working_folder_is_found_as_nemo_finds_it(tmp_path
     (tmp_path / "clips/b.wav").touch()
     (tmp_path / "lists").mkdir()
     listed = str(tmp_path / "lists/m.jsonl")
-    assert manifest.resolve("clips/b.wav", listed) == str(tmp_path / "clips/b.wav")
+    assert parsing.resolve("clips/b.wav", listed) == str(tmp_path / "clips/b.wav")
     (tmp_path / "lists/clips").mkdir()
     (tmp_path / "lists/clips/b.wav").touch()
-    assert manifest.resolve("clips/b.wav", listed) == str(tmp_path / "lists/clips/b.wav")
+    assert parsing.resolve("clips/b.wav", listed) == str(tmp_path / "lists/clips/b.wav")
 
 
 @pytest.mark.parametrize(
@@ -77,23 +79,23 @@ def test_audio_relative_to_the_working_folder_is_found_as_nemo_finds_it(tmp_path
 )
 def test_a_wrong_line_says_what_is_wrong_with_it(line, error, message):
     with pytest.raises(error) as raised:
-        manifest.parse(Row(line))
+        parsing.parse(Row(line))
     assert message in str(raised.value)
     assert len(str(raised.value)) < 300
 
 
 def test_another_field_may_name_the_audio():
-    assert manifest.parse(Row('{"path": "/a.wav"}'), "path").audio == "/a.wav"
+    assert parsing.parse(Row('{"path": "/a.wav"}'), "path").audio == "/a.wav"
 
 
 def test_a_transcript_is_the_row_unchanged_and_the_text():
     line = '{"z": 1, "audio_filepath": "/a", "n": 1e-7, "i": 12345678901234567890, "l": [1, {}]}'
-    record = manifest.transcript(Row(line), {"said": "hello"})
+    record = transcript(Row(line), {"said": "hello"})
     assert list(record.items()) == [*json.loads(line).items(), ("said", "hello")]
 
 
 def test_a_failure_carries_the_row_and_why():
-    record = manifest.failure(Row('{"audio_filepath": "/a", "k": "é"}'), "audio", KeyError("x"), 3)
+    record = failure(Row('{"audio_filepath": "/a", "k": "é"}'), "audio", KeyError("x"), 3)
     assert record == {
         "audio_filepath": "/a",
         "k": "é",
@@ -103,7 +105,7 @@ def test_a_failure_carries_the_row_and_why():
 
 def test_a_failed_line_that_is_no_row_keeps_its_text_and_its_place():
     row = Row("{oops", "gs://b/m.jsonl", 17)
-    record = manifest.failure(row, "manifest", ValueError("no"))
+    record = failure(row, "manifest", ValueError("no"))
     assert record["line"] == "{oops"
     assert (record["manifest"], record["line_number"]) == ("gs://b/m.jsonl", 17)
 
@@ -111,32 +113,32 @@ def test_a_failed_line_that_is_no_row_keeps_its_text_and_its_place():
 def test_a_failed_row_of_a_manifest_says_where_it_stands():
     row = Row('{"audio": "a.wav"}', "gs://b/m.jsonl", 17)
     with pytest.raises(errors.MissingAudioError) as raised:
-        manifest.parse(row)
-    record = manifest.failure(row, "manifest", raised.value)
+        parsing.parse(row)
+    record = failure(row, "manifest", raised.value)
     assert record["audio"] == "a.wav"
     assert record["error"]["message"].startswith("gs://b/m.jsonl:17: the row has no")
 
 
 def test_a_failure_message_is_short_and_on_one_line():
-    record = manifest.failure(Row("{}"), "model", RuntimeError("x\n" * 5000))
+    record = failure(Row("{}"), "model", RuntimeError("x\n" * 5000))
     assert "\n" not in record["error"]["message"]
     assert len(record["error"]["message"]) <= 500
 
 
 def test_a_failure_that_comes_in_again_loses_its_old_error_but_a_users_own_field_stays():
-    failed = manifest.failure(Row('{"audio_filepath": "/a"}'), "audio", ValueError("no"))
-    row = manifest.parse(Row.of(failed)).row
-    assert manifest.transcript(row, {"pred_text": "x"}) == {
+    failed = failure(Row('{"audio_filepath": "/a"}'), "audio", ValueError("no"))
+    row = parsing.parse(Row.of(failed)).row
+    assert transcript(row, {"pred_text": "x"}) == {
         "audio_filepath": "/a",
         "pred_text": "x",
     }
     own = Row.of({"audio_filepath": "/a", "error": "mine"})
-    assert manifest.transcript(own, {"pred_text": "x"})["error"] == "mine"
+    assert transcript(own, {"pred_text": "x"})["error"] == "mine"
 
 
 def test_a_failed_row_keeps_an_error_field_of_its_own_and_gets_it_back_when_it_comes_in_again():
     row = Row('{"audio_filepath": "/a", "error": {"code": 7}, "z": 1}')
-    failed = manifest.failure(row, "audio", ValueError("no"))
+    failed = failure(row, "audio", ValueError("no"))
     assert failed["error"] == {
         "stage": "audio",
         "type": "ValueError",
@@ -144,14 +146,14 @@ def test_a_failed_row_keeps_an_error_field_of_its_own_and_gets_it_back_when_it_c
         "attempts": 1,
         "replaced": {"code": 7},
     }
-    again = manifest.transcript(Row.of(failed), {"pred_text": "x"})
+    again = transcript(Row.of(failed), {"pred_text": "x"})
     assert list(again.items()) == [*json.loads(row.line).items(), ("pred_text", "x")]
-    assert manifest.failure(Row.of(failed), "audio", ValueError("no")) == failed
+    assert failure(Row.of(failed), "audio", ValueError("no")) == failed
 
 
 def test_a_long_message_keeps_its_beginning_and_its_end():
     error = ValueError(f"/{'a' * 5000}: no such file. Correct the path.")
-    message = manifest.failure(Row("{}", "/m.jsonl", 3), "manifest", error)["error"]["message"]
+    message = failure(Row("{}", "/m.jsonl", 3), "manifest", error)["error"]["message"]
     assert message.startswith("/m.jsonl:3: /aaa")
     assert message.endswith("no such file. Correct the path.")
     assert len(message) <= 500
@@ -161,8 +163,8 @@ def test_a_row_that_is_broken_fails_with_its_own_error_and_keeps_what_was_read()
     error = errors.LineTooLongError("too long", '{"audio_filepath": "/a"}')
     row = Row.broken(error, "/m.jsonl", 9)
     with pytest.raises(errors.LineTooLongError, match="too long"):
-        manifest.parse(row)
-    record = manifest.failure(row, "manifest", error)
+        parsing.parse(row)
+    record = failure(row, "manifest", error)
     assert record["line"] == '{"audio_filepath": "/a"}'
     assert (record["manifest"], record["line_number"]) == ("/m.jsonl", 9)
     assert "audio_filepath" not in record
@@ -170,4 +172,4 @@ def test_a_row_that_is_broken_fails_with_its_own_error_and_keeps_what_was_read()
 
 def test_a_row_whose_problem_has_no_class_is_a_bad_record():
     with pytest.raises(errors.BadRecordError, match="the cells"):
-        manifest.parse(Row("", "/t.csv", 2, "the cells"))
+        parsing.parse(Row("", "/t.csv", 2, "the cells"))

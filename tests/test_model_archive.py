@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_asr.models import archive_check as model_archive
+from beam_asr.models import archive_check
 from beam_asr.models import files as model_files
 from beam_asr.models.archive_check import (
     DamagedModelError,
@@ -283,7 +283,7 @@ def test_headers_are_read_to_a_limit(tmp_path):
     (tmp_path / "m.nemo").write_bytes(gzip.compress(long_header(), 1))
     assert "bytes of headers" in refusal(tmp_path / "m.nemo")
     with tarfile.open(tmp_path / "m.nemo", "w:") as tar:
-        for count in range(model_archive.MOST_HEADER_BYTES // tarfile.BLOCKSIZE):
+        for count in range(archive_check.MOST_HEADER_BYTES // tarfile.BLOCKSIZE):
             tar.addfile(tarfile.TarInfo(str(count)))
     assert "bytes of headers" in refusal(tmp_path / "m.nemo")
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from beam_asr import model_errors
-from beam_asr.model_errors import ClipTooLongError, ModelError, NotFiniteError
-from beam_asr.models.devices import gpu_faults as device_faults
-from beam_asr.models.devices import gpu_memory as device_memory
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.nemo.families import base as families
-from beam_asr.models.serving import isolation as containment
+from beam_asr import errors
+from beam_asr.errors import ClipTooLongError, ModelError, NotFiniteError
+from beam_asr.models import engine
+from beam_asr.models.devices import gpu_faults, gpu_memory
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.nemo.families import ctc, generic, multitask, transducer
+from beam_asr.models.serving import isolation
 from tests.conftest import REPOSITORY
 from tests.tiny_models import speechlike
 
@@ -86,7 +86,7 @@ def never():
     ids=str,
 )
 def test_a_device_is_lost_by_errors_that_stay(error):
-    assert device_faults.is_lost(error, never)
+    assert gpu_faults.is_lost(error, never)
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_a_device_is_lost_by_errors_that_stay(error):
     ids=str,
 )
 def test_of_other_errors_of_a_device_it_is_asked(error):
-    assert device_faults.is_lost(error, lambda: False)
-    assert not device_faults.is_lost(error, lambda: True)
+    assert gpu_faults.is_lost(error, lambda: False)
+    assert not gpu_faults.is_lost(error, lambda: True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device that answers")
 def test_a_device_that_is_not_there_does_not_answer():
-    assert device_faults.is_lost(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"))
+    assert gpu_faults.is_lost(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"))
 
 
 EXHAUSTED = [
@@ -127,8 +127,8 @@ EXHAUSTED = [
 
 @pytest.mark.parametrize("error", EXHAUSTED, ids=repr)
 def test_memory_that_is_exhausted_is_no_lost_device(error):
-    assert device_memory.is_exhausted(error)
-    assert not device_faults.is_lost(error, never)
+    assert gpu_memory.is_exhausted(error)
+    assert not gpu_faults.is_lost(error, never)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_memory_that_is_exhausted_is_no_lost_device(error):
     ids=repr,
 )
 def test_other_errors_are_the_clips(error):
-    assert not device_faults.is_lost(error, never)
-    assert not device_memory.is_exhausted(error)
+    assert not gpu_faults.is_lost(error, never)
+    assert not gpu_memory.is_exhausted(error)
 
 
 def test_the_codes_and_words_of_lost_devices_are_those_of_the_installed_cuda():
@@ -154,7 +154,7 @@ def test_the_codes_and_words_of_lost_devices_are_those_of_the_installed_cuda():
         pytest.skip("the CUDA runtime is not installed; its words cannot be compared")
     words = ctypes.CDLL(str(libraries[0])).cudaGetErrorString
     words.restype = ctypes.c_char_p
-    assert {code: words(code).decode() for code in device_faults.STICKY} == device_faults.STICKY
+    assert {code: words(code).decode() for code in gpu_faults.STICKY} == gpu_faults.STICKY
 
 
 class Wordy(Exception):
@@ -184,10 +184,10 @@ class Speechless(Exception):
 )
 def test_a_message_becomes_one_short_line(error):
     name = type(error).__name__
-    small = model_errors.small(error)
+    small = errors.small(error)
     assert isinstance(small, Exception)
     assert type(small).__name__ == name
-    assert 0 < len(str(small)) <= model_errors.MOST_LETTERS
+    assert 0 < len(str(small)) <= errors.MOST_LETTERS
     assert "\n" not in str(small)
     assert "0." not in str(small), "the numbers of a tensor"
     assert all(isinstance(each, str) for each in small.args)
@@ -195,13 +195,13 @@ def test_a_message_becomes_one_short_line(error):
 
 def test_what_is_said_beside_a_tensor_stays():
     message = f"bad states: {torch.zeros(0, 4)} at layer 3"
-    assert str(model_errors.small(ValueError(message))) == "bad states: tensor(...) at layer 3"
+    assert str(errors.small(ValueError(message))) == "bad states: tensor(...) at layer 3"
 
 
 @pytest.mark.parametrize("error", [ValueError("poison"), OSError(5, "no"), KeyError("k")], ids=repr)
 def test_a_short_message_stays_as_it_is(error):
     before = str(error), error.args
-    assert model_errors.small(error) is error
+    assert errors.small(error) is error
     assert (str(error), error.args) == before
 
 
@@ -221,7 +221,7 @@ def test_an_error_that_is_kept_holds_no_tensor_of_its_calls():
     with pytest.raises(ValueError, match="wrapped") as raised:
         wraps()
     assert held[0]() is not None
-    model_errors.release(raised.value)
+    errors.release(raised.value)
     assert held[0]() is None
 
 
@@ -232,15 +232,15 @@ def test_an_error_that_is_kept_holds_no_tensor_of_its_calls():
 def model(request, tiny_model):
     family, decoder = request.param
     if decoder != "other":
-        return recognizer.load(str(tiny_model(family)), "cpu", decoder)
-    through_transcribe = recognizer.load(str(tiny_model(family)), "cpu")
-    through_transcribe._family = families.Other(through_transcribe._model)
+        return engine.load(ModelSpec(str(tiny_model(family)), "cpu", decoder))
+    through_transcribe = engine.load(ModelSpec(str(tiny_model(family)), "cpu"))
+    through_transcribe._family = generic.Other(through_transcribe._model)
     return through_transcribe
 
 
 def heard(model, clips):
     """The text of each clip, or the error that it ends with."""
-    results = [result for result, _ in containment.apply_to_each(model.transcribe, clips)]
+    results = [result for result, _ in isolation.apply_to_each(model.transcribe, clips)]
     return [getattr(result, "text", result) for result in results]
 
 
@@ -294,14 +294,14 @@ def test_padding_may_hold_anything():
     states = torch.ones(2, 4, 6)
     states[0, :, 3:] = torch.nan
     states[1, 2, 5] = -torch.inf
-    told = families.Transducer.finite(None, states, frames(3, 6))
+    told = transducer.Transducer.finite(None, states, frames(3, 6))
     assert told.tolist() == [True, False]
-    assert families.Transducer.finite(None, states, frames(4, 5)).tolist() == [False, True]
+    assert transducer.Transducer.finite(None, states, frames(4, 5)).tolist() == [False, True]
     by_frame = states.permute(0, 2, 1)
     mask = torch.tensor([[1.0] * 3 + [0.0] * 3, [1.0] * 6])
-    assert families.Multitask.finite(None, by_frame, mask).tolist() == [True, False]
-    assert families.Ctc.finite(None, by_frame, frames(3, 6)).tolist() == [True, True]
-    assert families.Ctc.finite(None, by_frame, frames(4, 6)).tolist() == [False, True]
+    assert multitask.Multitask.finite(None, by_frame, mask).tolist() == [True, False]
+    assert ctc.Ctc.finite(None, by_frame, frames(3, 6)).tolist() == [True, True]
+    assert ctc.Ctc.finite(None, by_frame, frames(4, 6)).tolist() == [False, True]
 
 
 def test_of_ctc_a_token_may_be_ruled_out_but_not_all_of_them():
@@ -309,7 +309,7 @@ def test_of_ctc_a_token_may_be_ruled_out_but_not_all_of_them():
     log_probs[0, :, 2] = -torch.inf
     log_probs[1, 3] = -torch.inf
     log_probs[2, 3, 0] = torch.inf
-    assert families.Ctc.finite(None, log_probs, frames(5, 5, 5)).tolist() == [True, False, False]
+    assert ctc.Ctc.finite(None, log_probs, frames(5, 5, 5)).tolist() == [True, False, False]
 
 
 # What ends the process.
@@ -317,9 +317,9 @@ def test_of_ctc_a_token_may_be_ruled_out_but_not_all_of_them():
 HOST = """
     import sys, threading, time
     import numpy as np, torch
-    from beam_asr import emergency_exit
+    from beam_asr import process
     from beam_asr.models.serving import host as model_host
-    from beam_asr.models.nemo import loading as recognizer
+    from beam_asr.models import engine
     from beam_asr.models.nemo.recognizer import Recognition
 
     class Model:
@@ -354,8 +354,8 @@ HOST = """
         return host.submit([np.full(10, name)] * clips, names=names)
 
     saver = Saver()
-    emergency_exit.register(saver)
-    recognizer.load = lambda *_, **__: Model()
+    process.register(saver)
+    engine.load = lambda *_, **__: Model()
     host = model_host.ModelHost(model_host.ModelSpec("any", batch_timeout=4.0))
 """
 
@@ -441,7 +441,7 @@ def test_neither_loading_nor_warming_up_is_a_pass():
             time.sleep(1.0)
             return Model()
 
-        recognizer.load = load
+        engine.load = load
         Model.work = lambda *_: time.sleep(1.0)
         model_host.ModelHost(model_host.ModelSpec("any", batch_timeout=0.1)).warm_up(16)
         print("all done")

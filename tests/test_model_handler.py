@@ -12,7 +12,7 @@ import soundfile
 from apache_beam.ml.inference.base import KeyedModelHandler, PredictionResult, RunInference
 
 from beam_asr import Transcribe
-from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models import engine
 from beam_asr.transforms.run_inference import WINDOW_SECONDS, NemoModelHandler
 from tests.conftest import REPOSITORY, SAMPLE_MODEL, SAMPLES
 
@@ -62,14 +62,14 @@ def results(handler):
         ).with_postprocess_fn(length_of),
     }
     loads = []
-    load = recognizer.load
+    load = engine.load
 
     def counted(*args, **options):
         loads.append(args)
         return load(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch, beam.Pipeline(runner="FnApiRunner") as pipeline:
-        patch.setattr(recognizer, "load", counted)
+        patch.setattr(engine, "load", counted)
         for name, examples in ends.items():
             (
                 pipeline

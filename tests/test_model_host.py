@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from beam_asr.model_errors import ClipTooLongError
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.nemo.recognizer import Recognition
-from beam_asr.models.serving import batcher as backlog
+from beam_asr.errors import ClipTooLongError
+from beam_asr.models import engine
+from beam_asr.models.nemo import loading
+from beam_asr.models.serving import batcher
 from beam_asr.models.serving import host as model_host
-from beam_asr.records.row import Clip, Row
+from beam_asr.records.outcome import Recognition
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
 
 
 class Notes:
@@ -58,7 +60,7 @@ class Notes:
 @pytest.fixture
 def model(monkeypatch):
     notes = Notes()
-    monkeypatch.setattr(recognizer, "load", lambda *_, **__: notes)
+    monkeypatch.setattr(engine, "load", lambda *_, **__: notes)
     return notes
 
 
@@ -75,7 +77,7 @@ def submitted_together(host, model, names, since=0.0):
 
 
 def test_a_batch_is_begun_before_the_one_before_is_fetched(model):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     done = submitted_together(host, model, [1, 2, 3])
     assert [each.result(30).results[0].text for each in done] == ["1", "2", "3"]
     assert model.done == [
@@ -89,7 +91,7 @@ def test_a_batch_is_begun_before_the_one_before_is_fetched(model):
 
 
 def test_a_lone_batch_is_fetched_at_once(model):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     for name in (1, 2):
         assert host.submit(batch(name)).result(30).results[0].text == str(name)
     assert model.done == [("encode", 1), ("decode", 1), ("encode", 2), ("decode", 2)]
@@ -97,7 +99,7 @@ def test_a_lone_batch_is_fetched_at_once(model):
 
 @pytest.mark.parametrize("half", ["encode", "decode"])
 def test_an_error_in_either_half_is_that_batch_alone(model, half):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     model.errors[half, 2] = ValueError("poison")
     done = submitted_together(host, model, [1, 2, 3])
     assert done[0].result(30).results[0].text == "1"
@@ -109,7 +111,7 @@ def test_an_error_in_either_half_is_that_batch_alone(model, half):
 
 @pytest.mark.parametrize("half", ["encode", "decode"])
 def test_out_of_memory_in_either_half_halves_the_budget(model, half):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     model.errors[half, 1] = torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(torch.OutOfMemoryError):
         host.submit(batch(1, clips=6, samples=40)).result(30)
@@ -121,7 +123,7 @@ def test_out_of_memory_in_either_half_halves_the_budget(model, half):
 
 
 def test_clips_below_a_second_count_as_one_when_the_memory_is_exhausted(model):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     model.errors["encode", 1] = torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(torch.OutOfMemoryError):
         host.submit(batch(1, clips=6, samples=1)).result(30)
@@ -129,7 +131,7 @@ def test_clips_below_a_second_count_as_one_when_the_memory_is_exhausted(model):
 
 
 def test_the_seconds_of_batches_that_overlap_are_counted_once(model, monkeypatch):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     clock = iter(range(0, 1000, 10))
     monkeypatch.setattr(model_host.time, "monotonic", lambda: float(next(clock)))
     done = submitted_together(host, model, [1, 2])
@@ -141,7 +143,7 @@ def test_the_seconds_of_batches_that_overlap_are_counted_once(model, monkeypatch
 
 @pytest.mark.usefixtures("model")
 def test_time_without_a_batch_is_idle_only_from_when_it_counts(monkeypatch):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     now = [100.0]
     monkeypatch.setattr(model_host.time, "monotonic", lambda: now[0])
     assert host.submit(batch(1), since=90.0).result(30).idle_seconds == 10.0
@@ -152,7 +154,7 @@ def test_time_without_a_batch_is_idle_only_from_when_it_counts(monkeypatch):
 
 
 def test_what_warming_up_finds_is_told(model):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     assert host.default_batch_seconds == 40.0
     host.warm_up(16)
     assert model.done == [("warm up", 16)]
@@ -161,15 +163,15 @@ def test_what_warming_up_finds_is_told(model):
 
 def test_a_model_that_cannot_be_loaded_leaves_no_thread_behind(monkeypatch):
     def fails(*_, **__):
-        raise recognizer.ModelLoadError("no such model")
+        raise loading.ModelLoadError("no such model")
 
     def threads():
         return [each for each in threading.enumerate() if each.name == "beam-asr-model"]
 
-    monkeypatch.setattr(recognizer, "load", fails)
+    monkeypatch.setattr(engine, "load", fails)
     before = len(threads())
-    with pytest.raises(recognizer.ModelLoadError, match="no such model"):
-        model_host.ModelHost(model_host.ModelSpec("any"))
+    with pytest.raises(loading.ModelLoadError, match="no such model"):
+        model_host.ModelHost(engine.ModelSpec("any"))
     deadline = time.monotonic() + 10
     while len(threads()) > before and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -181,7 +183,7 @@ def test_a_batch_that_is_done_is_not_held():
     import gc
     import weakref
 
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     waveform = np.full(10, 1)
     gone = weakref.ref(waveform)
     assert host.transcribe([waveform])[0].text == "1"
@@ -194,7 +196,7 @@ def test_a_batch_that_is_done_is_not_held():
 
 
 def test_a_clip_that_does_not_fit_alone_is_too_long(model):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     model.errors["encode", 1] = torch.OutOfMemoryError("CUDA out of memory. Tried 20 GiB")
     with pytest.raises(ClipTooLongError) as raised:
         host.submit(batch(1, samples=36_000)).result(30)
@@ -228,8 +230,8 @@ class Cramped(Notes):
 @pytest.mark.parametrize("half", ["encode", "decode"])
 def test_a_clip_is_not_too_long_before_it_had_the_memory_for_itself(monkeypatch, half):
     model = Cramped(half)
-    monkeypatch.setattr(recognizer, "load", lambda *_, **__: model)
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    monkeypatch.setattr(engine, "load", lambda *_, **__: model)
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     done = submitted_together(host, model, [1, 2, 3])
     assert [each.result(30).results[0].text for each in done] == ["1", "2", "3"]
     assert model.tried.count((half, 2)) == 2, "the second time alone"
@@ -238,7 +240,7 @@ def test_a_clip_is_not_too_long_before_it_had_the_memory_for_itself(monkeypatch,
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
 @pytest.mark.parametrize("half", ["encode", "decode"])
 def test_whatever_the_model_raises_no_caller_waits_for_ever(model, half, error):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     model.errors[half, 2] = error
     done = submitted_together(host, model, [1, 2, 3])
     assert done[0].result(30).results[0].text == "1"
@@ -248,7 +250,7 @@ def test_whatever_the_model_raises_no_caller_waits_for_ever(model, half, error):
 
 
 def test_a_failure_says_what_happened_in_one_short_line(model):
-    host = model_host.ModelHost(model_host.ModelSpec("any"))
+    host = model_host.ModelHost(engine.ModelSpec("any"))
     model.errors["encode", 1] = ValueError(f"poison: {torch.zeros(50, 50)}\n" + "x" * 1_000_000)
     with pytest.raises(ValueError, match=r"^poison: tensor\(...\) x+\.\.\.$") as raised:
         host.submit(batch(1)).result(30)
@@ -291,9 +293,9 @@ class Feed:
     """Hands clips of one to thirty seconds, and others, to a model through a backlog."""
 
     def __init__(self, monkeypatch, memory):
-        monkeypatch.setattr(recognizer, "load", lambda *_, **__: memory)
-        self.host = model_host.ModelHost(model_host.ModelSpec("any"))
-        self._backlog = backlog.Backlog(self.host, 128, None)
+        monkeypatch.setattr(engine, "load", lambda *_, **__: memory)
+        self.host = model_host.ModelHost(engine.ModelSpec("any"))
+        self._backlog = batcher.Backlog(self.host, 128, None)
         self._chance = random.Random(0)
         self.failed = []
 

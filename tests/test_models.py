@@ -14,13 +14,13 @@ import pytest
 import soundfile
 
 from beam_asr import ReadManifest, Transcribe, WriteManifest
-from beam_asr.audio import reading as audio
-from beam_asr.cli import main as cli
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.prompts import Prompt
+from beam_asr.audio import reading
+from beam_asr.cli import main
+from beam_asr.models import engine
+from beam_asr.models.engine import ModelSpec
 from beam_asr.models.serving import pool as model_pool
-from beam_asr.models.serving.host import ModelSpec
 from beam_asr.models.serving.pool import ModelPool
+from beam_asr.settings import Prompt
 from tests.conftest import read_records, transcripts_of, write_manifest
 from tests.tiny_models import AED_CANARY, speechlike
 
@@ -51,7 +51,7 @@ def given(models: dict[str, Path]) -> str:
 
 
 def job(manifest: Path, out: Path, *flags: str) -> dict:
-    assert cli.main(["transcribe", f"--input={manifest}", f"--output={out}", *flags]) == 0
+    assert main.main(["transcribe", f"--input={manifest}", f"--output={out}", *flags]) == 0
     return json.loads((out / "summary.json").read_text())
 
 
@@ -306,7 +306,7 @@ def test_each_row_has_its_own_prompt_and_batches_never_mix_them(tiny_model, corp
     (failure,) = read_records(tmp_path / "out", "failures")
     assert (failure["n"], failure["error"]["type"]) == (3, "PromptError")
     assert "tlh" in failure["error"]["message"]
-    model = recognizer.load(str(path), "cpu")
+    model = engine.load(ModelSpec(str(path), "cpu"))
     prompts = [
         Prompt("es", "en"),
         Prompt("fr-FR", "en"),
@@ -314,7 +314,7 @@ def test_each_row_has_its_own_prompt_and_batches_never_mix_them(tiny_model, corp
         Prompt(target_lang="en"),
     ]
     for record in read_records(tmp_path / "out", "transcripts"):
-        clip = audio.read_audio(record["audio_filepath"], sample_rate=RATE)
+        clip = reading.read_audio(record["audio_filepath"], sample_rate=RATE)
         (alone,) = model.transcribe([clip], prompts[record["n"] % 4])
         assert record["pred_text"] == alone.text, record["n"]
 

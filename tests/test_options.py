@@ -2,7 +2,7 @@
 
 import pytest
 
-from beam_asr.cli import main as cli
+from beam_asr.cli import main
 from beam_asr.cli.options import TranscribeOptions, parse_args
 
 LEAST = ["transcribe", "--input=m.jsonl", "--output=out", "--model_name=m.nemo"]
@@ -223,21 +223,21 @@ def test_an_accelerator_is_what_dataflow_takes(spec):
     ],
 )
 def test_a_wrong_value_is_refused_with_status_2_and_named(flags, named, capsys):
-    assert cli.main([*LEAST, *flags]) == 2
+    assert main.main([*LEAST, *flags]) == 2
     assert named in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["--input", "--output", "--model_name"])
 def test_a_missing_flag_is_named(missing, capsys):
-    assert cli.main([arg for arg in LEAST if not arg.startswith(missing)]) == 2
+    assert main.main([arg for arg in LEAST if not arg.startswith(missing)]) == 2
     assert missing in capsys.readouterr().err
 
 
 def test_no_command_is_wrong_usage(capsys):
-    assert cli.main([]) == 2
+    assert main.main([]) == 2
     assert "transcribe" in capsys.readouterr().err
 
 
 def test_help_is_no_failure(capsys):
-    assert cli.main(["transcribe", "--help"]) == 0
+    assert main.main(["transcribe", "--help"]) == 0
     assert "--max_batch_seconds" in capsys.readouterr().out

@@ -12,13 +12,13 @@ import soundfile
 import torch
 
 from beam_asr import Transcribe, WriteManifest
-from beam_asr.audio import clip_reader
-from beam_asr.audio import reading as audio
+from beam_asr.audio import clip_reader, reading
 from beam_asr.audio.clip_reader import ClipReader
-from beam_asr.models.serving import batcher as backlog
+from beam_asr.models import engine
+from beam_asr.models.serving import batcher, pool
 from beam_asr.models.serving import host as model_host
-from beam_asr.models.serving import pool as model_pool
-from beam_asr.records.row import Clip, Row
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
 from tests.conftest import read_records
 from tests.tiny_models import speechlike
@@ -38,10 +38,10 @@ def test_the_next_window_is_read_while_the_model_works_on_one(
     tiny_model, clips, monkeypatch, tmp_path
 ):
     model = tiny_model("ctc_bpe")
-    monkeypatch.setattr(backlog, "FIRST_SECONDS", 2)
-    monkeypatch.setattr(backlog, "MOST_SECONDS", 2)
-    host = model_pool.host(model_host.ModelSpec(str(model), "auto"))
-    forward, read = type(host._model).encode, audio.read_audio
+    monkeypatch.setattr(batcher, "FIRST_SECONDS", 2)
+    monkeypatch.setattr(batcher, "MOST_SECONDS", 2)
+    host = pool.host(engine.ModelSpec(str(model), "auto"))
+    forward, read = type(host._model).encode, reading.read_audio
     reads = [0]
     read_on = threading.Event()
     met = []
@@ -56,7 +56,7 @@ def test_the_next_window_is_read_while_the_model_works_on_one(
         met.append(read_on.wait(30))
         return forward(self, waveforms, *prompt)
 
-    monkeypatch.setattr(audio, "read_audio", counted)
+    monkeypatch.setattr(reading, "read_audio", counted)
     monkeypatch.setattr(type(host._model), "encode", waits)
     rows = [{"audio_filepath": str(path), "duration": 0.9} for path in sorted(clips.iterdir())]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
@@ -74,7 +74,7 @@ class Counter:
     def __init__(self, monkeypatch, seconds: float):
         self.begun = 0
         self.samples = np.ones(int(seconds), np.float32)
-        monkeypatch.setattr(audio, "read_audio", self.read)
+        monkeypatch.setattr(reading, "read_audio", self.read)
 
     def read(self, _, **__):
         self.begun += 1
@@ -129,7 +129,7 @@ def test_a_clip_longer_than_all_that_may_be_ahead_is_read_alone(monkeypatch):
 
 
 def test_the_model_counts_as_waiting_only_for_what_comes_late(tiny_model):
-    host = model_host.ModelHost(model_host.ModelSpec(str(tiny_model("ctc_bpe")), "cpu"))
+    host = model_host.ModelHost(engine.ModelSpec(str(tiny_model("ctc_bpe")), "cpu"))
     clip = speechlike(1.0)
     first, second = host.submit([clip], 0.0), host.submit([clip], 0.0)
     assert first.result().idle_seconds > 0
@@ -150,9 +150,9 @@ def test_what_was_too_much_for_the_memory_is_not_tried_again(
     tiny_model, clips, monkeypatch, tmp_path, out_of_memory
 ):
     model = shutil.copy(tiny_model("ctc_bpe"), tmp_path / "own.nemo")
-    monkeypatch.setattr(backlog, "MOST_SECONDS", 10)
-    monkeypatch.setattr(backlog, "FIRST_SECONDS", 10)
-    host = model_pool.host(model_host.ModelSpec(str(model), "auto"))
+    monkeypatch.setattr(batcher, "MOST_SECONDS", 10)
+    monkeypatch.setattr(batcher, "FIRST_SECONDS", 10)
+    host = pool.host(engine.ModelSpec(str(model), "auto"))
     forward = type(host._model).encode
     sizes = []
 

@@ -17,10 +17,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_asr import ReadManifest, Transcribe, Transcribed, WriteManifest
-from beam_asr.audio import reading as audio
+from beam_asr.audio import reading
+from beam_asr.models import engine
 from beam_asr.models.serving import host as model_host
 from beam_asr.models.serving import pool as model_pool
-from beam_asr.outputs.folder import Statistics
+from beam_asr.records.statistics import Statistics
 from tests.conftest import SAMPLE_MODEL, SAMPLES, read_records, write_manifest
 from tests.tiny_models import speechlike
 
@@ -243,8 +244,8 @@ def test_one_thread_drives_the_model(model, monkeypatch):
     import threading
     from concurrent.futures import ThreadPoolExecutor
 
-    host = model_pool.host(model_host.ModelSpec(str(model), "cpu"))
-    assert host is model_pool.host(model_host.ModelSpec(str(model), "cpu"))
+    host = model_pool.host(engine.ModelSpec(str(model), "cpu"))
+    assert host is model_pool.host(engine.ModelSpec(str(model), "cpu"))
     drivers = []
     forward = type(host._model).encode
 
@@ -270,7 +271,7 @@ def test_the_model_is_warmed_up_for_the_batches_that_it_will_get(clips, model, m
 
 
 def test_a_clip_that_breaks_the_model_costs_no_other(clips, model, monkeypatch, tmp_path):
-    host = model_pool.host(model_host.ModelSpec(str(model), "auto"))
+    host = model_pool.host(engine.ModelSpec(str(model), "auto"))
     forward = type(host._model).encode
     poison = len(soundfile.read(clips / "07.flac")[0])
 
@@ -442,6 +443,6 @@ def test_the_samples_are_what_they_are_said_to_be():
     rows = [json.loads(line) for line in (SAMPLES / "manifest.jsonl").read_text().splitlines()]
     assert len(rows) == 12
     for row in rows:
-        samples = audio.read_audio(str(SAMPLES / row["audio_filepath"]), sample_rate=RATE)
+        samples = reading.read_audio(str(SAMPLES / row["audio_filepath"]), sample_rate=RATE)
         assert len(samples) / RATE == pytest.approx(row["duration"], abs=0.001)
     assert SAMPLE_MODEL.stat().st_size <= 15e6

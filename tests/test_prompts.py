@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.nemo.families import base as families
-from beam_asr.models.prompts import NO_PROMPT, Prompt, PromptError, language_of, of_row
+from beam_asr.models import engine
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.nemo.families import multitask
+from beam_asr.models.prompts import PromptError, language_of, of_row
+from beam_asr.settings import NO_PROMPT, Prompt
 from tests import tiny_models
 from tests.tiny_models import AED_CANARY, AED_WITH_TIMES, RNNT_WITH_PROMPT, SAMPLE_RATE, speechlike
 
@@ -53,11 +55,11 @@ def clips() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def canary(tiny_model) -> recognizer.Recognizer:
-    return recognizer.load(str(tiny_model(AED_CANARY)), "cpu")
+def canary(tiny_model) -> engine.Recognizer:
+    return engine.load(ModelSpec(str(tiny_model(AED_CANARY)), "cpu"))
 
 
-def texts(ours: recognizer.Recognizer, clips: list[np.ndarray], prompt: Prompt) -> list[str]:
+def texts(ours: engine.Recognizer, clips: list[np.ndarray], prompt: Prompt) -> list[str]:
     return [heard.text for heard in ours.decode(ours.encode(clips, prompt))]
 
 
@@ -96,7 +98,7 @@ def test_the_text_is_nemos_of_a_manifest_with_the_same_fields(
 
     path = str(tiny_model(family))
     reference = ASRModel.restore_from(path, map_location="cpu")
-    ours = recognizer.load(path, "cpu")
+    ours = engine.load(ModelSpec(path, "cpu"))
     their_tokens = spy_on_prompts(reference, monkeypatch)
     our_tokens = spy_on_prompts(ours._model, monkeypatch)
     said = []
@@ -122,7 +124,7 @@ def test_the_text_is_nemos_in_the_target_language(family, decoder, tiny_model, c
     reference = ASRModel.restore_from(path, map_location="cpu")
     if decoder:
         reference.change_decoding_strategy(decoder_type=decoder, verbose=False)
-    ours = recognizer.load(path, "cpu", decoder)
+    ours = engine.load(ModelSpec(path, "cpu", decoder))
     assert ours.prompt_fields == {"target_lang"}
     said = {}
     for name, tag in (("en-US", "en_us"), ("de-DE", "de"), ("es-ES", "es-419")):
@@ -147,7 +149,7 @@ def test_the_text_is_nemos_in_the_target_language(family, decoder, tiny_model, c
     ],
 )
 def test_batches_that_overlap_keep_their_prompts(family, first, second, tiny_model, clips):
-    ours = recognizer.load(str(tiny_model(family)), "cpu")
+    ours = engine.load(ModelSpec(str(tiny_model(family)), "cpu"))
     expected = texts(ours, clips, first), texts(ours, clips, second)
     assert expected[0] != expected[1]
     one, other = ours.encode(clips, first), ours.encode(clips, second)
@@ -177,7 +179,7 @@ def test_a_language_that_the_model_does_not_know_is_named(canary, tiny_model):
     for word in ("pnc", "transcribe", "nospeech"):  # tokens too, but of no language
         with pytest.raises(PromptError, match=f"source_lang is '{word}'"):
             canary.check_prompt(Prompt(source_lang=word))
-    hybrid = recognizer.load(str(tiny_model("hybrid_rnnt_ctc_bpe_prompt")), "cpu", "ctc")
+    hybrid = engine.load(ModelSpec(str(tiny_model("hybrid_rnnt_ctc_bpe_prompt")), "cpu", "ctc"))
     with pytest.raises(PromptError, match=r"target_lang is 'fr'.* it knows en-US, de-DE, es-ES"):
         hybrid.check_prompt(Prompt(target_lang="fr"))
 
@@ -193,9 +195,9 @@ def test_to_transcribe_from_one_language_to_another_is_refused(canary):
 
 def test_a_model_takes_what_its_prompt_has(canary, tiny_model, clips):
     assert canary.prompt_fields == set(Prompt._fields)
-    second = recognizer.load(str(tiny_model("aed_multitask")), "cpu")
+    second = engine.load(ModelSpec(str(tiny_model("aed_multitask")), "cpu"))
     assert second.prompt_fields == set(Prompt._fields)
-    without = recognizer.load(str(tiny_model("ctc_bpe")), "cpu")
+    without = engine.load(ModelSpec(str(tiny_model("ctc_bpe")), "cpu"))
     assert without.prompt_fields == set()
     asked = Prompt("tlh", "tlh", "translate", "no")
     without.check_prompt(asked)
@@ -203,7 +205,7 @@ def test_a_model_takes_what_its_prompt_has(canary, tiny_model, clips):
 
 
 def test_a_model_without_a_language_for_all_works_with_one_that_is_named(tiny_model, clips):
-    ours = recognizer.load(str(tiny_model(RNNT_WITH_PROMPT)), "cpu")
+    ours = engine.load(ModelSpec(str(tiny_model(RNNT_WITH_PROMPT)), "cpu"))
     with pytest.raises(PromptError, match=r"target_lang is 'auto'.* it knows en-US, en-GB"):
         ours.check_prompt(NO_PROMPT)
     ours._encode_noise(2.0)  # as it measures what a clip takes
@@ -227,12 +229,12 @@ def test_a_tokenizer_for_all_languages_tells_them_too(tmp_path):
     tokenizer = CanaryBPETokenizer(str(tmp_path / "tokenizer.model"))
     slots = {"source_lang": "<|en|>", "target_lang": None, "pnc": None, "itn": None}
     known = {"en": "en", "bg": "bg"}
-    assert families._languages_of(tokenizer, slots) == (known, known)
+    assert multitask._languages_of(tokenizer, slots) == (known, known)
 
 
 def test_times_of_a_model_that_is_asked_for_them_come_with_a_prompt(tiny_model, clips, monkeypatch):
     path = str(tiny_model(AED_WITH_TIMES))
-    ours = recognizer.load(path, "cpu", times="required", confidence=True)
+    ours = engine.load(ModelSpec(path, "cpu", times="required", confidence=True))
     seen = spy_on_prompts(ours._model, monkeypatch)
     heard = ours.transcribe(clips, Prompt("es", "en", pnc="no"))
     assert any(each.starts for each in heard)
@@ -247,17 +249,17 @@ def test_the_n_best_and_the_aligned_times_come_with_a_prompt(tiny_model, clips, 
     )
     clips = [*clips, speechlike(6.1, seed=5), speechlike(9.0, seed=6)]
     prompt = Prompt("es", "es", pnc="no")
-    plain = texts(recognizer.load(str(path), "cpu"), clips, prompt)
-    aligned = recognizer.load(str(path), "cpu", times="required").transcribe(clips, prompt)
+    plain = texts(engine.load(ModelSpec(str(path), "cpu")), clips, prompt)
+    aligned = engine.load(ModelSpec(str(path), "cpu", times="required")).transcribe(clips, prompt)
     assert [heard.text for heard in aligned] == plain
     assert any(heard.starts for heard in aligned)
-    several = recognizer.load(str(path), "cpu", n_best=3).transcribe(clips, prompt)
+    several = engine.load(ModelSpec(str(path), "cpu", n_best=3)).transcribe(clips, prompt)
     assert max(len(heard.n_best) for heard in several) == 3
 
 
 def test_windows_of_long_audio_have_the_prompt_of_their_clip(tiny_model):
     path = str(tiny_model("hybrid_rnnt_ctc_bpe_prompt"))
-    ours = recognizer.load(path, "cpu", attention="chunked")
+    ours = engine.load(ModelSpec(path, "cpu", attention="chunked"))
     clip = speechlike(33.0, seed=5)
     german, english = (texts(ours, [clip], Prompt(target_lang=tag)) for tag in ("de", "en"))
     assert german != english

@@ -12,11 +12,11 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.cli import main as cli
-from beam_asr.manifest_errors import BadFieldError
+from beam_asr.cli import main
+from beam_asr.errors import BadFieldError
 from beam_asr.outputs.formats import pseudo_labels
 from beam_asr.outputs.formats.pseudo_labels import Label, label, tarred_label
-from beam_asr.records import row as manifest
+from beam_asr.records import record as manifest
 from beam_asr.records.row import Row
 from tests.conftest import SAMPLE_MODEL, SAMPLES, read_records
 
@@ -317,7 +317,7 @@ def test_nemo_reads_what_the_command_makes_of_a_tarred_set(load, tarred, tmp_pat
         f"--keep=audio_filepath != '{apart}'",
         "--formats=nemo",
     ]
-    assert cli.main(["transcribe", *flags]) == 0
+    assert main.main(["transcribe", *flags]) == 0
     assert len(read_records(out, "failures")) == len(read_records(out, "filtered")) == 1
     found = read_records(out, "transcripts")
     manifests = f"{out}/nemo/manifest__OP_0..1_CL_.json"

@@ -8,8 +8,7 @@ import shutil
 
 import pytest
 
-from beam_asr.cli import main as cli
-from beam_asr.cli import options
+from beam_asr.cli import main, options
 from tests.conftest import REPOSITORY, SAMPLES, read_records
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -44,7 +43,7 @@ def test_command_line_examples_run(example, project):
     (command,) = [line[2:] for line in example.splitlines() if line.startswith("$ ")]
     program, *args = shlex.split(command)
     assert program == "beam-asr"
-    assert cli.main(args) == 0
+    assert main.main(args) == 0
     assert (project / "out" / "_SUCCESS").exists()
     assert len(read_records(project / "out", "transcripts")) == 12
 
@@ -65,17 +64,17 @@ def test_every_flag_stands_in_the_table_and_every_flag_of_the_table_exists():
 
 
 def test_every_failure_type_that_the_readme_names_exists_and_is_complete():
-    from beam_asr import audio_errors, manifest_errors
-    from beam_asr.inputs import tar_stream as tarred
-    from beam_asr.storage import allow_list as allowed
+    from beam_asr import errors
+    from beam_asr.inputs import tar_stream
+    from beam_asr.storage import allow_list
 
     rows = re.findall(r"^\| `(?:manifest|audio)` \| (.*) \|$", README, re.M)
     named = set(re.findall(r"`(\w+Error)`", " ".join(rows)))
-    bases = (manifest_errors.ManifestError, audio_errors.AudioError)
+    bases = (errors.ManifestError, errors.AudioError)
     defined = {
         name
-        for module in (manifest_errors, audio_errors, allowed)
+        for module in (errors, allow_list)
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, bases) and value not in bases
     }
-    assert named == defined | {tarred.TarError.__name__}
+    assert named == defined | {tar_stream.TarError.__name__}

@@ -13,9 +13,10 @@ import pytest
 import soundfile
 
 from beam_asr.audio.reading import read_audio
-from beam_asr.models import files as model_files
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.nemo.families import base as families
+from beam_asr.models import engine, files
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.nemo import loading
+from beam_asr.models.nemo.families import generic
 from beam_asr.storage.storage import Storage
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 from tests.tiny_models import FAMILIES, speechlike
@@ -38,7 +39,7 @@ def nemo_texts(model, clips: list[np.ndarray], batch_size: int) -> list[str]:
     return [result.text for result in results]
 
 
-def our_texts(ours: recognizer.Recognizer, clips: list[np.ndarray]) -> list[str]:
+def our_texts(ours: engine.Recognizer, clips: list[np.ndarray]) -> list[str]:
     return [result.text for result in ours.transcribe(clips)]
 
 
@@ -57,7 +58,7 @@ def pair(request, tiny_model):
     reference = ASRModel.restore_from(path, map_location="cpu")
     if decoder:
         reference.change_decoding_strategy(decoder_type=decoder, verbose=False)
-    return recognizer.load(path, "cpu", decoder), reference
+    return engine.load(ModelSpec(path, "cpu", decoder)), reference
 
 
 def test_the_text_is_nemos_for_any_batch_and_order(pair, clips):
@@ -104,7 +105,7 @@ def test_the_sample_model_says_of_the_sample_clips_what_nemo_says():
     reference = ASRModel.restore_from(str(SAMPLE_MODEL), map_location="cpu")
     # Alone: this model subsamples by stacking, of which NeMo's own text depends on the batch.
     expected = nemo_texts(reference, audio, batch_size=1)
-    ours = recognizer.load(str(SAMPLE_MODEL), "cpu")
+    ours = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu"))
     assert our_texts(ours, audio) == expected
     assert our_texts(ours, audio[::-1]) == expected[::-1]
     assert [our_texts(ours, [clip])[0] for clip in audio] == expected
@@ -117,7 +118,7 @@ def test_the_sample_model_hears_each_prompt_the_same_in_any_batch(prompts):
     audio = [soundfile.read(prompts / row["audio_filepath"], dtype="float32")[0] for row in rows]
     reference = ASRModel.restore_from(str(SAMPLE_MODEL), map_location="cpu")
     expected = nemo_texts(reference, audio, batch_size=1)
-    ours = recognizer.load(str(SAMPLE_MODEL), "cpu")
+    ours = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu"))
     for size in (5, 16, 72):
         order = random.Random(size).sample(range(len(audio)), len(audio))
         for start in range(0, len(order), size):
@@ -126,9 +127,9 @@ def test_the_sample_model_hears_each_prompt_the_same_in_any_batch(prompts):
 
 
 def test_a_model_of_no_known_family_goes_through_transcribe(tiny_model, clips, monkeypatch):
-    ours = recognizer.load(str(tiny_model("ctc_bpe")), "cpu")
+    ours = engine.load(ModelSpec(str(tiny_model("ctc_bpe")), "cpu"))
     expected = our_texts(ours, clips)
-    monkeypatch.setattr(ours, "_family", families.Other(ours._model))
+    monkeypatch.setattr(ours, "_family", generic.Other(ours._model))
     assert our_texts(ours, clips) == expected
 
 
@@ -156,7 +157,7 @@ def test_a_decoder_that_takes_clip_by_clip_is_made_to_take_batches(
         slow.change_decoding_strategy(slow.cfg.decoding, verbose=False)
     slow.save_to(str(tmp_path / "slow.nemo"))
     expected = nemo_texts(slow, clips, batch_size=1)
-    ours = recognizer.load(str(tmp_path / "slow.nemo"), "cpu", decoder)
+    ours = engine.load(ModelSpec(str(tmp_path / "slow.nemo"), "cpu", decoder))
     used = ours._model.ctc_decoding if decoder else ours._model.decoding
     assert type(used.decoding).__name__.startswith("GreedyBatched")
     assert our_texts(ours, clips) == expected
@@ -164,7 +165,7 @@ def test_a_decoder_that_takes_clip_by_clip_is_made_to_take_batches(
 
 
 def test_a_model_describes_itself(tiny_model):
-    described = recognizer.load(str(tiny_model("tdt_bpe")), "cpu").describe()
+    described = engine.load(ModelSpec(str(tiny_model("tdt_bpe")), "cpu")).describe()
     assert described["class"] == "EncDecRNNTBPEModel"
     assert described["device"] == "cpu"
     assert described["precision"] == "float32"
@@ -173,8 +174,8 @@ def test_a_model_describes_itself(tiny_model):
 
 
 def test_a_decoder_that_the_model_does_not_have_is_refused(tiny_model):
-    with pytest.raises(recognizer.ModelLoadError, match=r"--decoder=ctc .* EncDecRNNTBPEModel"):
-        recognizer.load(str(tiny_model("tdt_bpe")), "cpu", "ctc")
+    with pytest.raises(loading.ModelLoadError, match=r"--decoder=ctc .* EncDecRNNTBPEModel"):
+        engine.load(ModelSpec(str(tiny_model("tdt_bpe")), "cpu", "ctc"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no tar at all"])
@@ -183,7 +184,7 @@ def test_a_file_that_is_no_model_is_one_clear_error(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(RuntimeError) as raised:
-        recognizer.load(str(path), "cpu")
+        engine.load(ModelSpec(str(path), "cpu"))
     assert "x.nemo" in str(raised.value)
     assert ("Fetch it again" if content is not None else "whole .nemo file") in str(raised.value)
 
@@ -193,13 +194,13 @@ def test_a_hub_name_that_cannot_be_had_is_one_clear_error(name, monkeypatch):
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "2")
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "2")
     with pytest.raises(RuntimeError) as raised:
-        recognizer.load(name, "cpu")
+        engine.load(ModelSpec(name, "cpu"))
     assert f"cannot load the model '{name}'" in str(raised.value)
     assert "HF_TOKEN" in str(raised.value)
 
 
 def test_a_model_elsewhere_is_downloaded_once_a_machine(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setenv(model_files.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(files.CACHE, str(tmp_path / "cache"))
     uri = "memory://models/tiny.nemo"
     storage = Storage()
     storage.write(uri, [tiny_model("ctc_bpe").read_bytes()])
@@ -212,19 +213,19 @@ def test_a_model_elsewhere_is_downloaded_once_a_machine(tiny_model, tmp_path, mo
 
     monkeypatch.setattr(Storage, "open", counted)
     with ThreadPoolExecutor(4) as pool:
-        copies = set(pool.map(lambda _: model_files.local_copy(storage, uri), range(8)))
+        copies = set(pool.map(lambda _: files.local_copy(storage, uri), range(8)))
     assert len(copies) == 1
     assert len(opened) == 1
-    assert recognizer.load(uri, "cpu").describe()["class"] == "EncDecCTCModelBPE"
+    assert engine.load(ModelSpec(uri, "cpu")).describe()["class"] == "EncDecCTCModelBPE"
     assert len(opened) == 1
 
     storage.write(uri, [tiny_model("rnnt_bpe").read_bytes()])
-    assert recognizer.load(uri, "cpu").describe()["class"] == "EncDecRNNTBPEModel"
+    assert engine.load(ModelSpec(uri, "cpu")).describe()["class"] == "EncDecRNNTBPEModel"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_runs_in_bf16(family, tiny_model):
-    rounded = recognizer.load(str(tiny_model(family)), "cpu", precision="bf16")
+    rounded = engine.load(ModelSpec(str(tiny_model(family)), "cpu", precision="bf16"))
     assert rounded.describe()["precision"] == "bfloat16"
     waveforms = [speechlike(0.5 + 0.4 * n, seed=n) for n in range(4)]
     assert len(rounded.transcribe(waveforms)) == 4
@@ -237,7 +238,7 @@ def test_bf16_hears_what_fp32_hears_but_for_a_few_letters(prompts):
     ]
     texts = {}
     for precision in ("auto", "fp32", "bf16"):
-        model = recognizer.load(str(SAMPLE_MODEL), "cpu", precision=precision)
+        model = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu", precision=precision))
         texts[precision] = [heard.text for heard in model.transcribe(waveforms)]
     assert texts["auto"] == texts["fp32"] != texts["bf16"]
     assert jiwer.cer(texts["fp32"], texts["bf16"]) < 0.05

@@ -15,10 +15,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from beam_asr.audio import read_pool
 from beam_asr.audio.clip_reader import ClipReader
 from beam_asr.audio.reading import read_audio
-from beam_asr.audio_errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError
-from beam_asr.records.row import Clip, Row
-from beam_asr.storage import remote_file
-from beam_asr.storage import retry as retrying
+from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
+from beam_asr.storage import remote_file, retry
 from beam_asr.storage.allow_list import AllowedPrefixes, NotAllowedError
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
@@ -49,7 +49,7 @@ def long() -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_server_that_stays_busy_fails_the_row_with_the_number_of_attempts(serv
     server.behave("short.wav", status=503)
     error = read(server.url("short.wav"))
     assert "503" in str(error)
-    assert attempts_of(error) == retrying.ATTEMPTS == server.count("short.wav")
+    assert attempts_of(error) == retry.ATTEMPTS == server.count("short.wav")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_connection_that_is_always_cut_is_not_taken_for_the_end(server):
     server.behave("long.wav", cut=0.5)
     error = read(server.url("long.wav"))
     assert isinstance(error, Exception)
-    assert attempts_of(error) == retrying.ATTEMPTS
+    assert attempts_of(error) == retry.ATTEMPTS
 
 
 def test_a_range_cut_short_by_its_server_is_not_taken_for_the_end(server):

@@ -10,12 +10,13 @@ import sys
 import pytest
 import torch
 
-from beam_asr.models.devices import gpu_memory as device_memory
-from beam_asr.models.devices import gpu_slots as cards
-from beam_asr.models.devices import resources
-from beam_asr.models.devices.resources import ResourceError, Resources
-from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models import engine
+from beam_asr.models.devices import gpu_memory, gpu_slots, resources
+from beam_asr.models.devices.resources import ResourceError
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.nemo import loading
 from beam_asr.models.nemo.decoding import ModelLoadError
+from beam_asr.settings import Resources
 
 GB = 10**9
 L4_BYTES = 23_660 * 10**6  # what CUDA tells of an L4, of 24 GB
@@ -102,7 +103,7 @@ def test_more_cpus_than_there_are_are_refused_before_a_model_is_loaded():
     there = resources.available_cpus()
     said = f"--cpus={there + 1} was asked for, but this worker may run on {there}"
     with pytest.raises(ModelLoadError, match=said):
-        recognizer.load("no-such-model", "cpu", resources=Resources(cpus=there + 1))
+        engine.load(ModelSpec("no-such-model", "cpu", resources=Resources(cpus=there + 1)))
 
 
 # The GPU's memory. There is no GPU here: what torch tells of one, and is told, is stood in for.
@@ -168,16 +169,16 @@ CUDA = torch.device("cuda")
 )
 def test_a_process_takes_its_part_of_the_memory(monkeypatch, copies, part, fraction):
     gpus = Gpus(L4_BYTES).install(monkeypatch)
-    device_memory.take_part(CUDA, copies, part)
+    gpu_memory.take_part(CUDA, copies, part)
     assert gpus.fractions == ({} if fraction is None else {0: pytest.approx(fraction)})
-    assert device_memory.free(CUDA) == pytest.approx((fraction or 1) * L4_BYTES)
+    assert gpu_memory.free(CUDA) == pytest.approx((fraction or 1) * L4_BYTES)
 
 
 def test_the_part_is_of_the_card_that_the_process_took(monkeypatch):
     gpus = Gpus(16 * GB, 80 * GB).install(monkeypatch)
-    device_memory.take_part(torch.device("cuda", 1), 2, 20)
+    gpu_memory.take_part(torch.device("cuda", 1), 2, 20)
     assert gpus.fractions == {1: pytest.approx(20 / 80)}
-    assert device_memory.free(torch.device("cuda", 1)) == pytest.approx(20 * GB)
+    assert gpu_memory.free(torch.device("cuda", 1)) == pytest.approx(20 * GB)
 
 
 @pytest.mark.parametrize(
@@ -193,17 +194,17 @@ def test_memory_that_is_not_there_is_refused_with_its_figures(
 ):
     Gpus(L4_BYTES, taken=taken).install(monkeypatch)
     with pytest.raises(ResourceError, match=said):
-        device_memory.take_part(CUDA, copies, part)
+        gpu_memory.take_part(CUDA, copies, part)
 
 
 def test_what_another_model_of_the_process_has_is_its_own(monkeypatch):
     gpus = Gpus(L4_BYTES, taken=15 * GB, reserved=14 * GB).install(monkeypatch)
-    device_memory.take_part(CUDA, 1, 20)
+    gpu_memory.take_part(CUDA, 1, 20)
     assert gpus.fractions == {0: pytest.approx(20 * GB / L4_BYTES)}
 
 
 def test_on_a_cpu_no_part_is_taken():
-    device_memory.take_part(torch.device("cpu"), 4, None)
+    gpu_memory.take_part(torch.device("cpu"), 4, None)
 
 
 # The card.
@@ -212,34 +213,34 @@ def test_on_a_cpu_no_part_is_taken():
 def test_a_process_has_the_only_card_without_asking_which(monkeypatch):
     Gpus(L4_BYTES).install(monkeypatch)
     for asked in (Resources(), Resources(gpus=1), Resources(gpus=0.5)):
-        assert str(recognizer._choose_device("auto", asked)) == "cuda"
+        assert str(loading._choose_device("auto", asked)) == "cuda"
 
 
 def test_a_process_takes_one_of_several_cards_and_makes_it_its_current_one(monkeypatch):
     gpus = Gpus(L4_BYTES, L4_BYTES).install(monkeypatch)
-    monkeypatch.setattr(cards, "_held", {})
+    monkeypatch.setattr(gpu_slots, "_held", {})
     # Another process has the first.
-    other = cards._bound(cards.visible()[0], 0)
-    assert str(recognizer._choose_device("cuda", Resources(gpus=2))) == "cuda:1"
+    other = gpu_slots._bound(gpu_slots.visible()[0], 0)
+    assert str(loading._choose_device("cuda", Resources(gpus=2))) == "cuda:1"
     assert gpus.current == 1
     other.close()
-    assert str(recognizer._choose_device("cuda", Resources(gpus=2))) == "cuda:1"
+    assert str(loading._choose_device("cuda", Resources(gpus=2))) == "cuda:1"
 
 
 def test_more_cards_than_there_are_are_refused(monkeypatch):
     Gpus(L4_BYTES, L4_BYTES).install(monkeypatch)
     with pytest.raises(ModelLoadError, match=r"--gpus=4 was asked for, but torch sees 2 "):
-        recognizer.load("no-such-model", "cuda", resources=Resources(gpus=4))
+        engine.load(ModelSpec("no-such-model", "cuda", resources=Resources(gpus=4)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("asked", [Resources(gpus=1), Resources(gpu_memory_gb=8)])
 def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(asked):
     with pytest.raises(ModelLoadError, match=f"{asked.asked_gpu} was asked for, but torch sees no"):
-        recognizer.load("no-such-model", "auto", resources=asked)
+        engine.load(ModelSpec("no-such-model", "auto", resources=asked))
 
 
 def test_memory_that_is_not_there_is_an_error_of_the_load(monkeypatch):
     Gpus(L4_BYTES).install(monkeypatch)
     with pytest.raises(ModelLoadError, match=r"--gpu_memory_gb=40 is more than the 23\.66 GB"):
-        recognizer.load("no-such-model", resources=Resources(gpu_memory_gb=40))
+        engine.load(ModelSpec("no-such-model", resources=Resources(gpu_memory_gb=40)))

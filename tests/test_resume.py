@@ -20,13 +20,12 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from hypothesis import strategies as st
 
-from beam_asr import Journal, Row, Transcribe, WriteManifest, emergency_exit
+from beam_asr import Journal, Row, Transcribe, WriteManifest, process
 from beam_asr.audio import clip_reader
-from beam_asr.cli import main as cli
-from beam_asr.models.serving import batcher as backlog
-from beam_asr.records import row as manifest
-from beam_asr.transforms import recognize as transcribe_windows
-from beam_asr.transforms import transcribe as transcribe_module
+from beam_asr.cli import main
+from beam_asr.models.serving import batcher
+from beam_asr.records import parsing
+from beam_asr.transforms import recognize, transcribe
 from tests.conftest import read_records, write_manifest
 from tests.tiny_models import speechlike
 
@@ -49,10 +48,10 @@ def clips(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
     """Windows of four seconds, so that a small corpus has many."""
-    monkeypatch.setattr(transcribe_windows, "WINDOW_SECONDS", 4)
-    monkeypatch.setattr(transcribe_module, "WINDOW_SECONDS", 4)
-    monkeypatch.setattr(backlog, "FIRST_SECONDS", 3)
-    monkeypatch.setattr(backlog, "MOST_SECONDS", 4)
+    monkeypatch.setattr(recognize, "WINDOW_SECONDS", 4)
+    monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 4)
+    monkeypatch.setattr(batcher, "FIRST_SECONDS", 3)
+    monkeypatch.setattr(batcher, "MOST_SECONDS", 4)
     monkeypatch.setattr(clip_reader, "UNKNOWN_SECONDS", 2)
 
 
@@ -71,7 +70,7 @@ def breaking(after: int | None, saved: bool = False) -> Iterator[list[str]]:
     through: list[str] = []
     left = after
     with pytest.MonkeyPatch.context() as patch:
-        take = backlog.Backlog._take
+        take = batcher.Backlog._take
 
         def counted(self, given):
             nonlocal left
@@ -83,14 +82,14 @@ def breaking(after: int | None, saved: bool = False) -> Iterator[list[str]]:
             through.extend(result.clip.audio for result in batch.results)
             return batch
 
-        patch.setattr(backlog.Backlog, "_take", counted)
+        patch.setattr(batcher.Backlog, "_take", counted)
         if not saved:
-            patch.setattr(emergency_exit, "save_all", lambda: None)
+            patch.setattr(process, "save_all", lambda: None)
         yield through
 
 
 def run(*flags: object, expect: int = 0) -> None:
-    assert cli.main(["transcribe", *map(str, flags)]) == expect
+    assert main.main(["transcribe", *map(str, flags)]) == expect
 
 
 def records(out: Path) -> Counter[str]:
@@ -246,12 +245,12 @@ def test_a_pipeline_of_ones_own_is_gone_on_with(clips, tiny_model, tmp_path):
 
 def test_a_bundle_that_is_tried_again_uses_what_its_windows_left(clips, tiny_model, tmp_path):
     rows = [Row(json.dumps(row), id=f"{row['n']}.0") for row in rows_of(clips)]
-    windows = [[manifest.parse(row) for row in rows[n : n + 4]] for n in range(0, CLIPS, 4)]
+    windows = [[parsing.parse(row) for row in rows[n : n + 4]] for n in range(0, CLIPS, 4)]
     journal = Journal(str(tmp_path / "out"))
     step = Transcribe(model_name=str(tiny_model("ctc_bpe")), max_batch_seconds=4, journal=journal)
     outputs = []
     for after in (4, None):
-        bundle = transcribe_windows.TranscribeWindow(step._settings[0])
+        bundle = recognize.TranscribeWindow(step._settings[0])
         bundle.setup()
         bundle.start_bundle()
         with breaking(after) as through:
@@ -418,7 +417,7 @@ def test_whatever_the_rows_and_wherever_it_breaks_each_row_ends_once_and_as_it_w
         given = [f"--num_shards={shards[attempt]}"] if shards[attempt] else []
         given += [f"--compression={compression}"] if compression else []
         with breaking(after, saved):
-            status = cli.main(["transcribe", *flags, *given])
+            status = main.main(["transcribe", *flags, *given])
         assert status in (0, 1)
         if status == 0:
             break

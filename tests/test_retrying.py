@@ -6,6 +6,7 @@ import errno
 import aiohttp
 import pytest
 
+from beam_asr.errors import DeadlineError
 from beam_asr.storage import retry as retrying
 from beam_asr.storage.retry import attempts_of, is_transient, retry
 
@@ -71,7 +72,7 @@ def test_what_may_pass_is_tried_again(error):
         OSError("Forbidden: gs://b/k"),
         ValueError("a defect"),
         aiohttp.InvalidURL("http://"),
-        retrying.DeadlineError(),
+        DeadlineError(),
         not_found_for(WithStatus(status=404)),
         not_found_for(None),
     ],

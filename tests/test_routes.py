@@ -7,21 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.manifest_errors import BadFieldError, UnmappedRowError
-from beam_asr.models import route_files
+from beam_asr.errors import BadFieldError, UnmappedRowError
 from beam_asr.models import routing as routes
-from beam_asr.models.routing import ModelUse
+from beam_asr.models.routing import load
+from beam_asr.settings import ModelUse
 from beam_asr.storage.storage import Storage
 
 
 def of_pairs(*pairs, default=None, **how):
-    return route_files.load(Storage(), list(pairs), {}, default=default, **how)
+    return load(Storage(), list(pairs), {}, default=default, **how)
 
 
 def of_text(tmp_path, text, name="routes.yaml", **how):
     path = tmp_path / name
     path.write_text(text)
-    return route_files.load(Storage(), [str(path)], {}, **how)
+    return load(Storage(), [str(path)], {}, **how)
 
 
 def model_of(routing, **fields):
@@ -116,7 +116,7 @@ def test_models_that_are_the_same_are_one(tmp_path):
 def test_what_the_flags_say_holds_for_all_models_that_do_not_say_otherwise(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("models: {en: a.nemo, fr: {model_name: b.nemo, batch_size: 2}}")
-    routing = route_files.load(Storage(), [str(path)], {"batch_size": 8, "decoder": "ctc"})
+    routing = load(Storage(), [str(path)], {"batch_size": 8, "decoder": "ctc"})
     english, french = (routing.uses[routing.number_of({"lang": each})] for each in ("en", "fr"))
     assert (english.batch_size, french.batch_size) == (8, 2)
     assert english.decoder == french.decoder == "ctc"

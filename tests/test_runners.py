@@ -10,11 +10,10 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 
-from beam_asr.cli import launch as pipeline
-from beam_asr.cli import main as cli
-from beam_asr.cli import runners
+from beam_asr.cli import launch, main, runners
 from beam_asr.cli.options import TranscribeOptions, parse_args
-from beam_asr.models.devices.resources import Resources, available_cpus
+from beam_asr.models.devices.resources import available_cpus
+from beam_asr.settings import Resources
 from tests.conftest import SAMPLE_MODEL, SAMPLES
 
 L4 = "type:nvidia-l4;count:1;install-nvidia-driver"
@@ -212,10 +211,10 @@ def test_other_runners_stream(runner):
 
 
 def test_a_check_gives_beam_what_the_job_runs_with(asked, command):
-    beam_options = pipeline.check(asked)
+    beam_options = launch.check(asked)
     standard = beam_options.view_as(StandardOptions)
     assert (standard.runner, bool(standard.streaming)) == ("FnApiRunner", False)
-    beam_options = pipeline.check(parse_args([*command, "--runner=FlinkRunner", "--watch"]))
+    beam_options = launch.check(parse_args([*command, "--runner=FlinkRunner", "--watch"]))
     assert beam_options.view_as(StandardOptions).streaming
 
 
@@ -223,7 +222,7 @@ def test_a_check_gives_beam_what_the_job_runs_with(asked, command):
 def test_watching_needs_a_runner_that_streams_and_the_refusal_names_some(
     command, flags, capsys, tmp_path
 ):
-    assert cli.main([*command, "--watch=5", *flags]) == 2
+    assert main.main([*command, "--watch=5", *flags]) == 2
     said = capsys.readouterr().err
     for named in ("--watch", "--runner=PrismRunner", "Flink", "Dataflow"):
         assert named in said
@@ -232,23 +231,23 @@ def test_watching_needs_a_runner_that_streams_and_the_refusal_names_some(
 
 @pytest.mark.parametrize("flags", [[], ["--runner=PrismRunner"], ["--runner=FlinkRunner"]])
 def test_only_dataflow_reads_messages(command, flags, capsys):
-    assert cli.main([*with_input(command, PUBSUB), *flags]) == 2
+    assert main.main([*with_input(command, PUBSUB), *flags]) == 2
     said = capsys.readouterr().err
     assert PUBSUB in said
     assert "--runner=DataflowRunner" in said
     in_bucket = [*with_input(command, PUBSUB), "--output=memory://bucket/out"]
-    on_dataflow = pipeline.check(parse_args([*in_bucket, "--runner=DataflowRunner"]))
+    on_dataflow = launch.check(parse_args([*in_bucket, "--runner=DataflowRunner"]))
     assert on_dataflow.view_as(StandardOptions).streaming
 
 
 def test_messages_are_not_watched_for(command, capsys):
     args = [*with_input(command, PUBSUB), "--runner=DataflowRunner", "--watch"]
-    assert cli.main(args) == 2
+    assert main.main(args) == 2
     assert "--watch" in capsys.readouterr().err
 
 
 def test_inputs_that_are_not_there_yet_are_watched_for(command):
-    assert pipeline.check(parse_args([*command, "--watch", "--runner=PrismRunner"]))
+    assert launch.check(parse_args([*command, "--watch", "--runner=PrismRunner"]))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +264,7 @@ def test_what_only_an_input_with_an_end_has_is_refused(command, messages, flags,
         args = [*with_input(command, PUBSUB), "--runner=DataflowRunner"]
     else:
         args = [*command, "--watch=5", "--runner=PrismRunner"]
-    assert cli.main([*args, *flags]) == 2
+    assert main.main([*args, *flags]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -286,24 +285,24 @@ def test_what_only_an_input_with_an_end_has_is_refused(command, messages, flags,
 )
 @pytest.mark.usefixtures("asked")
 def test_what_cannot_be_is_refused_with_status_2_and_named(command, flags, said, capsys, tmp_path):
-    assert cli.main([*command, *flags]) == 2
+    assert main.main([*command, *flags]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_flag_that_only_a_job_server_knows_is_passed_to_one_and_else_refused(command, capsys):
     flag = "--max_bundle_time_mills=1000"
-    pipeline.check(parse_args([*command, "--watch", "--runner=FlinkRunner", flag]))
-    assert cli.main([*command, "--watch", "--runner=PrismRunner", flag]) == 2
+    launch.check(parse_args([*command, "--watch", "--runner=FlinkRunner", flag]))
+    assert main.main([*command, "--watch", "--runner=PrismRunner", flag]) == 2
     assert "unknown flag --max_bundle_time_mills" in capsys.readouterr().err
-    assert cli.main([*command, "--watch", "--runner=FlinkRunner", "--max_paralelism=2"]) == 2
+    assert main.main([*command, "--watch", "--runner=FlinkRunner", "--max_paralelism=2"]) == 2
     assert "did you mean --max_parallelism?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["pubsub://my-project/rows", "pubsub://projects/p/topics/a/b"])
 def test_an_address_of_pubsub_that_is_none_is_refused(command, address, capsys):
     in_bucket = [*with_input(command, address), "--output=memory://bucket/out"]
-    assert cli.main([*in_bucket, "--runner=DataflowRunner"]) == 2
+    assert main.main([*in_bucket, "--runner=DataflowRunner"]) == 2
     said = capsys.readouterr().err
     assert address in said
     assert "pubsub://projects/PROJECT/subscriptions/NAME" in said

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_asr.records.statistics import Score
 from beam_asr.transcripts.normalizers import NORMALIZERS, normalizer
-from beam_asr.transcripts.scoring import Score, duration_bucket, fields, score, summary
+from beam_asr.transcripts.scoring import duration_bucket, fields, score, summary
 
 NONE = normalizer("none")
 

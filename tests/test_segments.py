@@ -8,8 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beam_asr.audio.reading import read_audio
-from beam_asr.audio.segmentation import OVERLAP, Segment, plan, plan_fixed
+from beam_asr.audio.segmentation import OVERLAP, plan, plan_fixed
 from beam_asr.audio.vad import FRAME_SECONDS, RATE, Activity, Detector
+from beam_asr.records.work import Segment
 
 METHODS = ["silero", "energy"]
 STEP = RATE // 100  # 10 ms, by which these tests tell speech from silence in clean prompts

@@ -2,15 +2,15 @@
 
 import pytest
 
-from beam_asr.inputs import nemo_tarred as shards
-from beam_asr.manifest_errors import BadFieldError
+from beam_asr.errors import BadFieldError
+from beam_asr.inputs import nemo_tarred
 from beam_asr.records.row import Row
 
 TARS = {0: "audio_0.tar", 3: "audio_3.tar", 7: "audio_7.tar"}
 
 
 def number(fields: str, manifest: str = "m.jsonl", tars=TARS) -> int:
-    return shards.number_of(Row(f'{{"audio_filepath": "a.wav"{fields}}}', manifest, 1), tars)
+    return nemo_tarred.number_of(Row(f'{{"audio_filepath": "a.wav"{fields}}}', manifest, 1), tars)
 
 
 def test_the_manifests_number_says_which_tar():

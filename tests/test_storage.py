@@ -16,9 +16,10 @@ from datetime import datetime, timezone
 import pytest
 import s3fs
 
-from beam_asr.storage import retry as retrying
-from beam_asr.storage import storage as storages
-from beam_asr.storage.storage import Storage, StorageError, StorageOptionsError
+from beam_asr.errors import StorageError, StorageOptionsError
+from beam_asr.storage import local_files, retry
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import protocol_of
 
 
 def broken_lines():
@@ -151,7 +152,7 @@ def test_an_unknown_storage_is_refused_and_named():
 def test_a_storage_that_cannot_be_reached_at_launch_is_named_without_a_traceback(
     http_server, transcribe, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
     flags = [f"--output={tmp_path / 'out'}", "--model_name=m"]
     for status in (503, 403):
         listed = http_server.behave("m.jsonl", status=status)
@@ -312,7 +313,7 @@ def test_a_file_is_read_as_another_process_left_it(place):
 
 
 def test_reading_is_tried_again(http_server, monkeypatch):
-    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
     http_server.files["a"] = b"content"
     for fault in ({"status": 503}, {"cut": 0.5}):
         http_server.behave("a", **fault, times=2)
@@ -540,7 +541,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_too(tmp_path,
     else:
         Storage().create(target, b"x")
     part, named, folder = done
-    assert storages.PART.fullmatch(os.path.basename(part))
+    assert local_files.PARTIAL_FILE.fullmatch(os.path.basename(part))
     assert (named, folder) == ("replace" if way == "write" else "link", str(tmp_path))
 
 
@@ -549,4 +550,4 @@ def test_storages_travel_to_the_workers():
     assert pickle.loads(pickle.dumps(storage)) == storage
     assert hash(storage) == hash(Storage({"memory": {}}))
     assert json.dumps(storage.options) == '{"memory": {}}'
-    assert storages.protocol_of("zip://a::s3://b/c") == "zip"
+    assert protocol_of("zip://a::s3://b/c") == "zip"

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from beam_asr.inputs.csv_tables import TableError, csv_records, parquet_records, parquet_row_groups
-from beam_asr.manifest_errors import BadRecordError
+from beam_asr.errors import BadRecordError
+from beam_asr.inputs.csv_tables import TableError, csv_records
+from beam_asr.inputs.parquet_tables import parquet_records, parquet_row_groups
 
 
 def records_of(content, delimiter=","):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.outputs import folder as output
+from beam_asr.outputs import shards
 from beam_asr.outputs.formats import table as tabular
 from beam_asr.outputs.formats.table import COLUMNS, parquet, parquet_schema, row_of
 from beam_asr.storage.storage import Storage
@@ -61,7 +61,7 @@ JSON = st.recursive(
 
 
 def file_of(*records: dict, **keys: str) -> bytes:
-    return b"".join(parquet(map(output.encode, records), **keys))
+    return b"".join(parquet(map(shards.encode, records), **keys))
 
 
 def table_of(*records: dict, **keys: str) -> pa.Table:
@@ -170,13 +170,13 @@ def test_row_groups_are_of_a_thousand_rows_or_of_so_many_bytes(monkeypatch):
         return [data.row_group(index).num_rows for index in range(data.num_row_groups)]
 
     assert groups(*[PLAIN] * 2500) == [1000, 1000, 500]
-    monkeypatch.setattr(tabular, "GROUP_BYTES", 3 * len(output.encode(PLAIN)))
+    monkeypatch.setattr(tabular, "GROUP_BYTES", 3 * len(shards.encode(PLAIN)))
     assert groups(*[PLAIN] * 7, {**PLAIN, "pred_text": "long " * 1000}) == [3, 3, 1, 1]
 
 
 def test_a_file_of_many_groups_takes_the_memory_of_few(tmp_path):
     def peak(rows: int) -> int:
-        lines = (output.encode({**PLAIN, "x": f"{number:0200}"}) for number in range(rows))
+        lines = (shards.encode({**PLAIN, "x": f"{number:0200}"}) for number in range(rows))
         tracemalloc.start()
         Storage().write(str(tmp_path / "a.parquet"), parquet(lines))
         _, most = tracemalloc.get_traced_memory()

@@ -16,21 +16,10 @@ import soundfile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.inputs.tar_stream import (
-    Member,
-    MemberWithoutRow,
-    RowsWithoutMember,
-    TarError,
-    member_uri,
-    nemo_members,
-    webdataset_samples,
-)
-from beam_asr.manifest_errors import (
-    BadRecordError,
-    MissingMemberError,
-    NotAnObjectError,
-    NotJsonError,
-)
+from beam_asr.errors import BadRecordError, MissingMemberError, NotAnObjectError, NotJsonError
+from beam_asr.inputs.nemo_tarred import Member, MemberWithoutRow, RowsWithoutMember, nemo_members
+from beam_asr.inputs.tar_stream import TarError
+from beam_asr.inputs.webdataset import member_uri, webdataset_samples
 
 PACK = {"plain": bytes, "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
 FORMATS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_asr.transcripts.token_alignment import align
 from beam_asr.transcripts.words import (
     Sentence,
     Token,
     Word,
-    align,
     by_word,
     monotone,
     needs_space,

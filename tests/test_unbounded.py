@@ -22,15 +22,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_asr import ReadManifest, Transcribe, Transcribed, WriteManifest
-from beam_asr.inputs.discovery import Tar
-from beam_asr.manifest_errors import NotJsonError
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.nemo.recognizer import Recognition
-from beam_asr.outputs import windows
-from beam_asr.outputs.folder import Statistics
-from beam_asr.records.row import Row, parse
+from beam_asr.errors import NotJsonError
+from beam_asr.models import engine
+from beam_asr.outputs.folder import folder_name, inputs_done
+from beam_asr.records.outcome import Recognition
+from beam_asr.records.parsing import parse
+from beam_asr.records.row import Row
+from beam_asr.records.statistics import Statistics
+from beam_asr.records.work import Tar
 from beam_asr.storage.storage import Storage
-from beam_asr.transforms import streaming as unbounded
+from beam_asr.transforms import streaming
 from beam_asr.transforms.bundles import Gather
 from tests.conftest import read_records
 
@@ -42,14 +43,14 @@ SUBSCRIPTION = "pubsub://projects/my-project/subscriptions/rows"
 # Which files are found.
 
 
-def found(find: unbounded._Find, pattern: object) -> list[str]:
+def found(find: streaming._Find, pattern: object) -> list[str]:
     return [each.value for each in find(str(pattern)).outputs]
 
 
 def test_a_look_finds_what_is_there_and_its_time_is_that_of_the_look(tmp_path):
     (tmp_path / "a.jsonl").touch()
     (tmp_path / "b.txt").touch()
-    find = unbounded._Find(Storage(), None)
+    find = streaming._Find(Storage(), None)
     before = Timestamp.now()
     result = find(f"{tmp_path}/*.jsonl")
     assert [each.value for each in result.outputs] == [f"{tmp_path}/a.jsonl"]
@@ -68,7 +69,7 @@ def test_a_look_finds_what_is_there_and_its_time_is_that_of_the_look(tmp_path):
 
 @pytest.mark.parametrize("pattern", ["*.jsonl", "m.jsonl", "folder", "m_{0..3}.jsonl"])
 def test_what_is_not_there_yet_is_looked_for_again(pattern, tmp_path):
-    find = unbounded._Find(Storage(), None)
+    find = streaming._Find(Storage(), None)
     assert found(find, tmp_path / pattern) == []
     (tmp_path / "folder").mkdir()
     for name in ("m.jsonl", "folder/a.wav", "m_0.jsonl", "m_1.jsonl", "m_2.jsonl", "m_3.jsonl"):
@@ -78,7 +79,7 @@ def test_what_is_not_there_yet_is_looked_for_again(pattern, tmp_path):
 
 def test_files_in_a_bucket_are_seen_when_they_appear(gs_bucket):
     files = gs_bucket.filesystem()
-    find = unbounded._Find(Storage(gs_bucket.storage_options), None)
+    find = streaming._Find(Storage(gs_bucket.storage_options), None)
     assert found(find, f"{gs_bucket.uri}/in/*.jsonl") == []
     files.pipe_file(f"{gs_bucket.uri}/in/a.jsonl", b"{}\n")
     assert found(find, f"{gs_bucket.uri}/in/*.jsonl") == [f"{gs_bucket.uri}/in/a.jsonl"]
@@ -100,10 +101,10 @@ def test_with_resume_the_files_of_whole_windows_are_left_out(tmp_path):
         (tmp_path / f"{name}.jsonl").touch()
     window_folder(tmp_path / "out", "one", [tmp_path / "a.jsonl"])
     window_folder(tmp_path / "out", "two", [tmp_path / "b.jsonl"], whole=False)
-    find = unbounded._Find(Storage(), str(tmp_path / "out"))
+    find = streaming._Find(Storage(), str(tmp_path / "out"))
     find = pickle.loads(pickle.dumps(find))  # as it travels to the workers
     assert found(find, tmp_path / "*.jsonl") == [f"{tmp_path}/b.jsonl", f"{tmp_path}/c.jsonl"]
-    assert len(found(unbounded._Find(Storage(), None), tmp_path / "*.jsonl")) == 3
+    assert len(found(streaming._Find(Storage(), None), tmp_path / "*.jsonl")) == 3
 
 
 def test_watched_files_become_an_unbounded_collection_of_rows(tmp_path):
@@ -150,13 +151,13 @@ def test_messages_are_not_mixed_with_other_inputs():
 def test_a_message_is_a_row():
     line = '{"audio_filepath": "gs://b/ü.wav", "n": 1}'
     for message in (line, f"{line}\n", f"{line}\r\n"):
-        assert list(unbounded._row(message.encode(), SUBSCRIPTION)) == [Row(line, SUBSCRIPTION)]
+        assert list(streaming._row(message.encode(), SUBSCRIPTION)) == [Row(line, SUBSCRIPTION)]
     for blank in (b"", b"\n", b"  \r\n"):
-        assert list(unbounded._row(blank, SUBSCRIPTION)) == []
+        assert list(streaming._row(blank, SUBSCRIPTION)) == []
 
 
 def test_a_message_that_is_no_text_is_a_row_that_fails_and_shows_its_bytes():
-    (row,) = unbounded._row(b'{"audio_filepath": "caf\xe9.wav"}', SUBSCRIPTION)
+    (row,) = streaming._row(b'{"audio_filepath": "caf\xe9.wav"}', SUBSCRIPTION)
     assert row.manifest == SUBSCRIPTION
     assert row.line == '{"audio_filepath": "caf\\xe9.wav"}'
     with pytest.raises(NotJsonError, match="not UTF-8"):
@@ -167,22 +168,22 @@ def test_a_message_that_is_no_text_is_a_row_that_fails_and_shows_its_bytes():
 
 
 def test_a_folder_is_named_by_the_start_of_its_window_and_the_run():
-    name = windows.folder_name(1_700_000_000.0, "0123456789abcdef")
+    name = folder_name(1_700_000_000.0, "0123456789abcdef")
     assert name == "20231114T221320Z-01234567"
-    assert windows.folder_name(0.0, "fedcba98") == "19700101T000000Z-fedcba98"
-    later = windows.folder_name(1_700_000_600.0, "0123456789abcdef")
+    assert folder_name(0.0, "fedcba98") == "19700101T000000Z-fedcba98"
+    later = folder_name(1_700_000_600.0, "0123456789abcdef")
     assert later > name, "by name they are in the order of time"
 
 
 def test_inputs_are_done_when_their_windows_are_whole(tmp_path):
-    assert windows.inputs_done(Storage(), str(tmp_path / "none")) == frozenset()
+    assert inputs_done(Storage(), str(tmp_path / "none")) == frozenset()
     window_folder(tmp_path, "one", ["a", "b"])
     window_folder(tmp_path, "two", ["c"], whole=False)
     window_folder(tmp_path, "three", ["b", "d"])
     (tmp_path / "notes.txt").write_text("of the user's")
     (tmp_path / "_journal").mkdir()
     (tmp_path / "_journal" / "lock.json").write_text("{}")
-    assert windows.inputs_done(Storage(), str(tmp_path)) == {"a", "b", "d"}
+    assert inputs_done(Storage(), str(tmp_path)) == {"a", "b", "d"}
 
 
 @pytest.mark.parametrize("summary", [None, "{", "[]", "{}"])
@@ -193,7 +194,7 @@ def test_a_folder_that_does_not_say_its_inputs_has_done_none(tmp_path, summary):
     (damaged / "summary.json").unlink()
     if summary is not None:
         (damaged / "summary.json").write_text(summary)
-    assert windows.inputs_done(Storage(), str(tmp_path)) == {"a"}
+    assert inputs_done(Storage(), str(tmp_path)) == {"a"}
 
 
 # Gathering.
@@ -328,7 +329,7 @@ def test_each_window_has_a_folder_with_its_own_records_summary_and_marker(tmp_pa
         assert summary["audio_hours"] == hours
         assert summary["rtfx_end_to_end"] is None, "a window has no wall time of its own"
         assert summary["options"] == {"x": 1}
-    assert windows.inputs_done(Storage(), str(tmp_path / "out")) == {"a", "b", "c", "d"}
+    assert inputs_done(Storage(), str(tmp_path / "out")) == {"a", "b", "c", "d"}
 
 
 def test_a_second_run_within_a_window_has_folders_of_its_own(tmp_path):
@@ -397,7 +398,7 @@ def test_a_window_with_too_many_failures_is_left_without_its_marker_and_the_othe
     (said,) = [each.getMessage() for each in caplog.records if each.name.startswith("beam_asr")]
     assert str(folders[60.0]) in said
     assert "100 of 100 rows failed" in said
-    assert windows.inputs_done(Storage(), str(tmp_path / "out")) == {"a", "c"}
+    assert inputs_done(Storage(), str(tmp_path / "out")) == {"a", "c"}
 
 
 def test_a_window_that_lost_a_row_is_left_without_its_marker(tmp_path):
@@ -444,7 +445,7 @@ class Loudness:
 @pytest.fixture
 def loudness(monkeypatch, request) -> str:
     """The name of a model that no other test has loaded."""
-    monkeypatch.setattr(recognizer, "load", lambda *_, **__: Loudness())
+    monkeypatch.setattr(engine, "load", lambda *_, **__: Loudness())
     return f"loudness-of-{request.node.name}"
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.audio import vad as voice_activity
+from beam_asr.audio import vad
 from beam_asr.audio.reading import read_audio
 from beam_asr.audio.vad import FRAME_SAMPLES, RATE, Detector
 
@@ -163,8 +163,8 @@ def test_the_level_is_that_of_the_samples_there_are():
 def test_without_the_network_the_level_decides_and_one_warning_says_so(
     monkeypatch, caplog, missing, speech
 ):
-    caplog.set_level(logging.WARNING, logger=voice_activity.__name__)  # others quieten the root
-    voice_activity._load_session.cache_clear()
+    caplog.set_level(logging.WARNING, logger=vad.__name__)  # others quieten the root
+    vad._load_session.cache_clear()
     if missing == "onnxruntime":
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
     else:
@@ -173,7 +173,7 @@ def test_without_the_network_the_level_decides_and_one_warning_says_so(
     try:
         found = [activity(speech), activity(speech)]
     finally:
-        voice_activity._load_session.cache_clear()
+        vad._load_session.cache_clear()
     assert [each.detector for each in found] == ["energy", "energy"]
     np.testing.assert_array_equal(found[0].speech, activity(speech, "energy").speech)
     (warning,) = caplog.records
@@ -203,7 +203,7 @@ def test_neither_torch_nor_beam_is_imported():
 def test_digital_silence_need_not_be_heard(monkeypatch):
     """Hours of it are a small file."""
     heard = []
-    monkeypatch.setattr(voice_activity, "_hear", lambda *_: heard.append(1))
+    monkeypatch.setattr(vad, "_hear", lambda *_: heard.append(1))
     noise = np.random.default_rng(0).standard_normal(40 * RATE).astype(np.float32)
     found = activity(1e-5 * noise + np.float32(0.001))  # with an offset, as of a microphone
     assert found.detector == "silero"

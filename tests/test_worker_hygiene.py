@@ -23,11 +23,10 @@ from apache_beam.transforms.periodicsequence import PeriodicImpulse
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_asr import Transcribe
-from beam_asr.models import files as model_files
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.serving import host as model_host
+from beam_asr.models import engine, files
 from beam_asr.models.serving import pool as model_pool
-from beam_asr.records.row import Clip, Row
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms.recognize import TranscribeWindow
 from tests.conftest import SAMPLE_MODEL, SAMPLES, read_records
@@ -106,12 +105,12 @@ def test_processes_that_start_at_once_download_the_model_once(
         lines = gs_bucket.log.read_text().splitlines()
         return sum("sample.nemo?alt=media" in line for line in lines)
 
-    monkeypatch.setenv(model_files.CACHE, str(tmp_path / "other cache"))
-    model_files.local_copy(Storage(gs_bucket.storage_options), uri)
+    monkeypatch.setenv(files.CACHE, str(tmp_path / "other cache"))
+    files.local_copy(Storage(gs_bucket.storage_options), uri)
     one_download = reads()
     assert one_download > 0
 
-    cache = {model_files.CACHE: str(tmp_path / "cache")}
+    cache = {files.CACHE: str(tmp_path / "cache")}
     counts = [reads()]
     with slowly(gs_bucket.storage_options["gs"]["endpoint_url"]) as address:
         options = {"gs": {**gs_bucket.storage_options["gs"], "endpoint_url": address}}
@@ -133,7 +132,7 @@ def test_a_process_killed_while_it_downloads_leaves_the_model_to_the_one_that_wa
     content = SAMPLE_MODEL.read_bytes()
     http_server.files["m.nemo"] = content
     url = http_server.behave("m.nemo", latency=1)
-    monkeypatch.setenv(model_files.CACHE, str(tmp_path))
+    monkeypatch.setenv(files.CACHE, str(tmp_path))
 
     def download() -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -186,13 +185,13 @@ def test_two_copies_of_the_model_hear_what_one_hears(job):
 @pytest.fixture
 def loads(monkeypatch):
     """The thread of each load of a model in this process, in which none is loaded yet."""
-    load, made = recognizer.load, []
+    load, made = engine.load, []
 
     def noted(*args, **kwargs):
         made.append(threading.get_ident())
         return load(*args, **kwargs)
 
-    monkeypatch.setattr(recognizer, "load", noted)
+    monkeypatch.setattr(engine, "load", noted)
     monkeypatch.setattr(model_pool, "pool", model_pool.ModelPool())
     return made
 
@@ -202,7 +201,7 @@ def test_threads_that_ask_at_once_share_one_load(loads):
 
     def ask(_: int):
         together.wait()
-        return model_pool.host(model_host.ModelSpec(str(SAMPLE_MODEL), "cpu"))
+        return model_pool.host(engine.ModelSpec(str(SAMPLE_MODEL), "cpu"))
 
     with ThreadPoolExecutor(6) as pool:
         hosts = set(pool.map(ask, range(6)))

@@ -19,13 +19,13 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.yaml import main
 
 from beam_asr import Transcribe
-from beam_asr.transforms import beam_yaml as yaml_transforms
+from beam_asr.transforms import beam_yaml
 from beam_asr.transforms.beam_yaml import ReadNeMoManifest, TranscribeNeMo
 from tests.conftest import REPOSITORY, SAMPLE_MODEL, SAMPLES, read_records, transcripts_of
 
 DOCS = (REPOSITORY / "docs/beam.md").read_text(encoding="utf-8")
 RATE = 16_000
-PROVIDERS = Path(yaml_transforms.__file__).parent / "yaml_provider.yaml"
+PROVIDERS = Path(beam_yaml.__file__).parent / "yaml_provider.yaml"
 
 given: list = []  # what a pipeline gave: FnApiRunner runs it in this process
 
@@ -339,7 +339,7 @@ def test_wrong_fields_are_refused(fields, message):
 
 
 def test_every_parameter_is_one_of_transcribe():
-    assert inspect.signature(Transcribe).parameters.keys() >= yaml_transforms.PARAMETERS
+    assert inspect.signature(Transcribe).parameters.keys() >= beam_yaml.PARAMETERS
 
 
 def test_the_docs_show_the_providers_of_the_package():

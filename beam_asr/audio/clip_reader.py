@@ -11,15 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beam_asr.audio import read_pool
-from beam_asr.audio import reading as audio
-from beam_asr.audio.limits import NO_CHECKS, AudioChecks
+from beam_asr.audio import read_pool, reading
 from beam_asr.audio.read_pool import Read, StalledError
 from beam_asr.audio.reading import LONGEST_SECONDS
 from beam_asr.audio.source import shown
-from beam_asr.audio_errors import AudioMemoryError, AudioTimeoutError, TooLongAudioError
-from beam_asr.records.row import Clip
-from beam_asr.records.work import Stretch
+from beam_asr.errors import AudioMemoryError, AudioTimeoutError, TooLongAudioError
+from beam_asr.records.work import Clip, Stretch
+from beam_asr.settings import NO_CHECKS, AudioChecks
 from beam_asr.storage.storage import Storage
 
 AHEAD_SECONDS = 20 * 60  # of audio that is read and not yet taken
@@ -196,7 +194,7 @@ class ClipReader:
         whole = clip.piece is None
         if whole and clip.duration is not None:
             self.checks.check_duration(shown(clip.audio), clip.duration)
-        waveform = audio.read_audio(
+        waveform = reading.read_audio(
             clip.audio,
             sample_rate=sample_rate,
             offset=clip.offset,

@@ -6,15 +6,15 @@ import dataclasses
 import time
 import uuid
 
-from beam_asr.audio import reading as audio
+from beam_asr.audio import reading
 from beam_asr.audio import segmentation as segments
-from beam_asr.audio.limits import NO_CHECKS, REFUSALS, AudioChecks
+from beam_asr.audio.limits import REFUSALS
 from beam_asr.audio.source import shown
 from beam_asr.audio.vad import RATE, Detector
-from beam_asr.audio_errors import AudioError, AudioTimeoutError, SilentAudioError
-from beam_asr.records import row as manifest
-from beam_asr.records.row import Clip
-from beam_asr.records.work import LongRow
+from beam_asr.errors import AudioError, AudioTimeoutError, SilentAudioError
+from beam_asr.records import record as manifest
+from beam_asr.records.work import Clip, LongRow
+from beam_asr.settings import NO_CHECKS, AudioChecks
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 
@@ -59,7 +59,7 @@ class Planner:
         broken = None
         detector = Detector()
         samples, silent = 0, True
-        blocks = audio.stream_audio(
+        blocks = reading.stream_audio(
             clip.audio,
             sample_rate=RATE,
             offset=clip.offset,
@@ -97,7 +97,7 @@ class Planner:
         else:
             planned = segments.plan_fixed(seconds, longest)
         key = clip.row.id or uuid.uuid4().hex
-        can_seek = audio.can_seek(clip.audio, storage=self.storage, content=content)
+        can_seek = reading.can_seek(clip.audio, storage=self.storage, content=content)
         return LongRow(key, clip, tuple(planned), seconds, broken, can_seek)
 
     def time_limit(self, clip: Clip) -> float:
@@ -110,6 +110,6 @@ class Planner:
         if clip.duration is not None:
             return clip.duration
         try:
-            return (audio.probe_duration(clip.audio, storage=self.storage) or 0.0) - clip.offset
+            return (reading.probe_duration(clip.audio, storage=self.storage) or 0.0) - clip.offset
         except Exception:  # of a file that is known to be broken
             return 0.0

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_asr.audio.vad import FRAME_SAMPLES, RATE, Activity
+from beam_asr.records.work import Segment
 
 OVERLAP = 4.0  # s, at most a quarter of the longest segment
 SHORTEST_LIMIT = 1.0  # s
-
 # Silero's own thresholds: speech begins at the one, and lasts while the other is kept.
 _ON, _OFF = 0.5, 0.35
 
@@ -42,21 +42,6 @@ _FULL_PAUSE = _frames(1.0)  # a longer one is no better to cut in
 _DIP = 3  # the frames of a dip
 _DIP_SIDE = _frames(0.5)  # on either side, the level must be higher by
 _DIP_DB = 10.0
-
-
-class Segment(NamedTuple):
-    """What the model gets in one piece.
-
-    Attributes:
-        start: seconds from the beginning of the row's audio.
-        end: likewise.
-        overlaps: it begins before the end of the one before it, since no pause was found there; the
-            two are stitched by their tokens.
-    """
-
-    start: float
-    end: float
-    overlaps: bool = False
 
 
 class _Piece(NamedTuple):

@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO
 
-from beam_asr.audio_errors import (
+from beam_asr.errors import (
     AudioAccessError,
     AudioError,
     AudioNotFoundError,
     AudioTimeoutError,
+    DeadlineError,
     EmptyAudioError,
     NotAudioError,
 )
-from beam_asr.storage.retry import DeadlineError, status_of
-from beam_asr.storage.storage import Storage, is_local, local_path
+from beam_asr.storage.retry import status_of
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import is_local, local_path
 
 WHOLE_BYTES = 2**20  # a remote file no larger is fetched whole
 SHOWN_CHARACTERS = 200  # of a path in a message

@@ -1,10 +1,4 @@
-"""Where somebody speaks in a recording, frame by frame.
-
-    blocks of samples --Detector--> Activity: probability of speech and level of each 32 ms
-
-The detector is Silero VAD (MIT licence), a small recurrent network that onnxruntime runs. Where
-either is not installed, the level alone tells speech from silence, which is far worse in noise.
-"""
+"""Voice activity, frame by frame; quiet clips without speech."""
 
 from __future__ import annotations
 
@@ -19,15 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import soxr
 
 logger = logging.getLogger(__name__)
-
 RATE = 16_000  # Hz
 FRAME_SAMPLES = 512  # what the network takes at this rate
 FRAME_SECONDS = FRAME_SAMPLES / RATE  # 0.032
-
 QUIETEST_DB = -120.0
-
 # The network's input is a frame after the last samples of the one before, its memory an LSTM's;
 # silero_vad/sequence_vad.py of the package has the same numbers.
 _CONTEXT_SAMPLES = 64
@@ -38,7 +30,6 @@ _CHUNK_SAMPLES = _CHUNK_FRAMES * FRAME_SAMPLES
 # before it fill.
 _SECTION_CHUNKS = 8  # two minutes, 9 MB
 _WARM_FRAMES = 128  # 4 s
-
 # The network costs most of what planning does, so where pauses stand out it hears a part of a chunk
 # only: is there speech in it, what is not silent counts as speech.
 _NOTHING_DB = -90.0  # the last bit of 16
@@ -50,12 +41,10 @@ _PROBE_FRAMES = 48  # 1.5 s, around the loudest frame
 _PROBE_WARM_FRAMES = 16
 _PROBE_SPEECH = 0.5
 _PROBE_SPEECH_FRAMES = 10  # a syllable or two
-
 # Below some -50 dBFS the network misses speech, so a chunk that is quieter is made louder. Noise
 # does not become speech by that.
 _LOUD_ENOUGH_DB = -30.0  # of the loudest frame of a chunk
 _MOST_GAIN_DB = 50.0
-
 # Of the detector that goes by the level.
 _BLOCK_FRAMES = 31  # a second
 _FLOOR_BLOCKS = 31  # half a minute, in which somebody who speaks pauses
@@ -291,3 +280,26 @@ def _load_session() -> Any:
             error,
         )
         return None
+
+
+# Full scale is 1. Speech is hardly ever recorded so low; a louder clip goes to the model unheard,
+# since to listen to all clips would cost more than it spares.
+QUIET = 0.008
+LOUD = 0.5  # what a quiet clip is raised to, since a detector knows speech at common levels
+SPEECH = 0.5  # probability
+
+
+def is_silence(waveform: np.ndarray, sample_rate: int) -> bool:
+    """Whether a clip is quiet, and nobody speaks in it.
+
+    Args:
+        waveform: float32 of shape ``(samples,)``.
+        sample_rate: in Hz.
+    """
+    peak = float(np.abs(waveform).max(initial=0.0))
+    if not 0.0 < peak < QUIET:
+        return False
+    raised = waveform * np.float32(LOUD / peak)
+    detector = Detector()
+    detector.add(raised if sample_rate == RATE else soxr.resample(raised, sample_rate, RATE))
+    return not (detector.finish().speech >= SPEECH).any()

@@ -22,13 +22,12 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from beam_asr.models.devices.resources import Resources
+from beam_asr.models.devices.resources import shares_gpu
+from beam_asr.settings import Resources
 
 ONE_PROCESS = "no_use_multiple_sdk_containers"
 MANY_PROCESSES = "use_multiple_sdk_containers"
 WORKER_ACCELERATOR = "worker_accelerator="
-SHARE_GPU = "use_nvidia_mps"
-
 # Of the GPUs that Dataflow has, by its names for them: Compute Engine's page on GPU machine types.
 GPU_MEMORY_GB = {
     "nvidia-tesla-p4": 8,
@@ -42,7 +41,6 @@ GPU_MEMORY_GB = {
     "nvidia-h100-mega-80gb": 80,
     "nvidia-rtx-pro-6000": 96,
 }
-
 # Of the bundles that a process works on at a time. The end of one waits for the model's last
 # results, during which another one keeps the GPU busy. Each may hold an hour of waveforms, some
 # 230 MB, so there are not more.
@@ -125,13 +123,6 @@ def settle(beam_options: PipelineOptions, accelerator: str | None, resources: Re
     if _image(beam_options) and setup.sdk_location == "default":
         # Else Beam looks for an SDK to stage, over the one that the image has.
         setup.sdk_location = "container"
-
-
-def hint(accelerator: str | None, model_copies: int) -> str | None:
-    """The resource hint ``accelerator`` of the model's step, or None for no hint."""
-    if accelerator is None or model_copies == 1:
-        return accelerator
-    return _shared(accelerator)
 
 
 def vcpus(machine_type: str) -> int | None:
@@ -285,8 +276,4 @@ def _machine_type(beam_options: PipelineOptions, accelerator: str | None) -> str
 
 def _share_worker_accelerator(beam_options: PipelineOptions) -> None:
     for given in (_services(beam_options), _experiments(beam_options)):
-        given[:] = [_shared(e) if e.startswith(WORKER_ACCELERATOR) else e for e in given]
-
-
-def _shared(spec: str) -> str:
-    return spec if SHARE_GPU in spec.split(";") else f"{spec};{SHARE_GPU}"
+        given[:] = [shares_gpu(e) if e.startswith(WORKER_ACCELERATOR) else e for e in given]

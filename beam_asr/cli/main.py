@@ -12,7 +12,8 @@ import traceback
 from collections.abc import Sequence
 
 from beam_asr.cli.options import TranscribeOptions, parse_args
-from beam_asr.storage.storage import Storage, join
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import join
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -45,31 +46,30 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         args: its command line, to say how to go on with an unfinished run.
     """
     # Beam: --help need not pay for it
-    from beam_asr import emergency_exit, interruption
-    from beam_asr.cli import launch as pipeline
-    from beam_asr.cli import runners
+    from beam_asr import errors, process
+    from beam_asr.cli import launch, runners
 
     threading.excepthook = _without_lost_connections
     try:
-        if pipeline.is_finished(options):
+        if launch.is_finished(options):
             print(f"{options.output} is finished: nothing to resume")
             print(last_line(Storage(options.storage_options), options.output))
             return DONE
-        beam_options = pipeline.check(options)
+        beam_options = launch.check(options)
         here = runners.ends_with_launcher(beam_options)
 
         def interrupted(signal_name: str) -> str:
             elsewhere = "" if here else " (its runner may go on with the job: end it there)"
             return f"ended by {signal_name}{elsewhere}. {how_to_resume(args)}"
 
-        with interruption.ends_process(interrupted):
-            pipeline.run(options, beam_options)
-    except pipeline.UsageError as error:
+        with process.ends_process(interrupted):
+            launch.run(options, beam_options)
+    except errors.UsageError as error:
         return _wrong_usage(error)
     except KeyboardInterrupt:  # before anything was started
         return FAILED
     except Exception as error:
-        emergency_exit.save_all()
+        process.save_all()
         if not EXPLAINED.search("".join(traceback.format_exception(error))):
             traceback.print_exception(error)
         print(f"beam-asr: the job failed: {cause(error)}", file=sys.stderr)
@@ -114,13 +114,14 @@ def cause(error: BaseException) -> str:
 def last_line(storage: Storage, folder: str) -> str:
     """How a finished run ended: rows, failures and where they are."""
     from beam_asr.outputs import folder as output
+    from beam_asr.outputs import shards
 
     with storage.open(join(folder, output.SUMMARY)) as file:
         summary = json.load(file)
     failed = summary["failed"]
-    where = f" (see {join(folder, output.FAILURES)}-*)" if failed else ""
+    where = f" (see {join(folder, shards.FAILURES)}-*)" if failed else ""
     filtered = summary.get("filtered", 0)  # of an older release
-    apart = f", {filtered} filtered (see {join(folder, output.FILTERED)}-*)" if filtered else ""
+    apart = f", {filtered} filtered (see {join(folder, shards.FILTERED)}-*)" if filtered else ""
     return (
         f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed{where}"
         f"{apart}; "

@@ -11,28 +11,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from beam_asr.outputs.folder import MOST_SHARDS, RECORDS_A_SHARD
-from beam_asr.outputs.formats import registry as exports
-from beam_asr.outputs.formats import shard_files as sharded_formats
-from beam_asr.records import conditions as expressions
+from beam_asr.outputs.formats import registry, shard_files
+from beam_asr.outputs.shards import MOST_SHARDS, RECORDS_A_SHARD
+from beam_asr.records import conditions
+from beam_asr.settings import (
+    ATTENTIONS,
+    AUDIO_CHECKS,
+    COMPRESSIONS,
+    CONFIDENCES,
+    DECODERS,
+    DEVICES,
+    NORMALIZERS,
+    PARTIALS,
+    PNC,
+    PRECISIONS,
+    SEGMENTATIONS,
+    SHORTEST_SEGMENT,
+    TASKS,
+    TIMESTAMPS,
+    UNMAPPED,
+)
 from beam_asr.storage.patterns import split_commas
 
-DEVICES = ("auto", "cuda", "cpu")
-DECODERS = ("rnnt", "ctc")
-PRECISIONS = ("auto", "fp32", "bf16")
-COMPRESSIONS = ("gzip", "zstd")
-SEGMENTATIONS = ("vad", "fixed", "none")
-ATTENTIONS = ("full", "local", "chunked")
-PARTIALS = ("fail", "keep")
-TIMESTAMPS = ("word", "segment", "char")
-CONFIDENCES = ("word", "row")
-UNMAPPED = ("fail", "default")
-FORMATS = (*exports.FORMATS, *sharded_formats.FORMATS)
-TASKS = ("transcribe", "translate")
-PNC = ("yes", "no")
-AUDIO_CHECKS = ("fail", "filter")
-NORMALIZERS = ("none", "basic", "whisper")
-SHORTEST_SEGMENT = 5.0  # seconds, as --max_segment_seconds
+FORMATS = (*registry.FORMATS, *shard_files.FORMATS)
 ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[a-z0-9_:.-]+)*")
 
 
@@ -354,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_formats,
         metavar="FORMAT",
         help="also write, in a folder for each format, a file for each transcript: "
-        f"{', '.join(exports.FORMATS)}; or files of many: parquet, documents (a text each), nemo "
+        f"{', '.join(registry.FORMATS)}; or files of many: parquet, documents (a text each), nemo "
         "(a manifest of pseudo-labels for training); repeatable, and comma-separated",
     )
     add(
@@ -506,8 +507,8 @@ def _segment_seconds(text: str) -> float:
 
 def _expression(text: str) -> str:
     try:
-        return expressions.parse(text).text
-    except expressions.ExpressionError as error:
+        return conditions.parse(text).text
+    except conditions.ExpressionError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

@@ -11,7 +11,8 @@ from apache_beam.options.pipeline_options import (
 )
 
 from beam_asr.cli import dataflow
-from beam_asr.models.devices.resources import Resources, available_cpus
+from beam_asr.models.devices.resources import available_cpus
+from beam_asr.settings import Resources
 
 # The DirectRunner is a switch that first tries to download a runner of Beam's; on one machine this
 # is the one it ends with, and it needs no network.

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from beam_asr.inputs import tar_stream as tarred
-from beam_asr.inputs.discovery import Tar
-from beam_asr.manifest_errors import BadRecordError, ManifestError, MissingMemberError
-from beam_asr.models.routing import Routing
-from beam_asr.outputs.folder import Statistics
+from beam_asr.errors import BadRecordError, ManifestError, MissingMemberError
+from beam_asr.inputs import nemo_tarred, webdataset
 from beam_asr.records import row_ids
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.row import Clip, Row
+from beam_asr.records.row import Row
+from beam_asr.records.statistics import Statistics
+from beam_asr.records.work import Clip, Shard, Tar
 from beam_asr.storage.storage import Storage
 
 DONE = -1  # in place of an index of the clips that are left
-
-
-class Shard(NamedTuple):
-    """A tar of a tarred data set of NeMo's, and the rows whose audio is in it.
-
-    Attributes:
-        tar: path or URI.
-        clips: each with the name of its file in the tar as its audio.
-        done: the names of files that have rows, but need not be read.
-        route: the number of the model of the clips (`routes`).
-    """
-
-    tar: str
-    clips: list[Clip]
-    done: Sequence[str] = ()
-    route: int = 0
 
 
 class Unread(NamedTuple):
@@ -51,7 +34,8 @@ class TarReader:
     Attributes:
         storage: of the tars.
         filepath_key: the field that names the audio.
-        routing: which model takes which sample of a WebDataset.
+        route_of: the number of the model that takes a sample of a WebDataset, by its fields; it
+            raises ManifestError where none does. None has a single model take all.
         unread: the rows that could not be read, so far.
         done: the rows that an earlier run had done, so far.
         statistics: the rows that were found, and the members that have none, so far.
@@ -59,7 +43,7 @@ class TarReader:
 
     storage: Storage
     filepath_key: str
-    routing: Routing | None = None
+    route_of: Callable[[dict[str, Any]], int] | None = None
     unread: list[Unread] = dataclasses.field(default_factory=list)
     done: list[tuple[Row, Outcome]] = dataclasses.field(default_factory=list)
     statistics: Statistics = dataclasses.field(default_factory=Statistics)
@@ -77,12 +61,12 @@ class TarReader:
             with self.storage.open(shard.tar) as file:
                 named = [(clip.audio, index) for index, clip in left.items()]
                 named += [(name, DONE) for name in shard.done]
-                for event in tarred.nemo_members(file, shard.tar, named):
-                    if isinstance(event, tarred.Member):
+                for event in nemo_tarred.nemo_members(file, shard.tar, named):
+                    if isinstance(event, nemo_tarred.Member):
                         for index in filter(DONE.__ne__, event.rows):
                             clip = left.pop(index)._replace(audio=f"{shard.tar}: {event.name}")
                             yield clip, event.content
-                    elif isinstance(event, tarred.MemberWithoutRow):
+                    elif isinstance(event, nemo_tarred.MemberWithoutRow):
                         self.statistics.add_member_without_row(f"{shard.tar}: {event.name}")
                     else:
                         for index in filter(DONE.__ne__, event.rows):
@@ -99,17 +83,17 @@ class TarReader:
         seen: Counter[str] = Counter()
         try:
             with self.storage.open(tar.file) as file:
-                for sample in tarred.webdataset_samples(file, tar.file):
+                for sample in webdataset.webdataset_samples(file, tar.file):
                     # By this name the sample can be read alone, as a failure that comes in again.
                     name = sample.audio_name or sample.key
                     place, problem = f"{tar.file}: {name}", sample.problem
                     try:
-                        uri = tarred.member_uri(tar.file, name)
+                        uri = webdataset.member_uri(tar.file, name)
                     except BadRecordError as error:
                         uri, problem = place, problem or error
                     fields = {self.filepath_key: uri, **sample.fields}
                     try:
-                        if self._route_of(fields) != tar.route:
+                        if self._route(fields) != tar.route:
                             continue
                     except ManifestError as error:
                         if tar.route:  # the first one tells of it
@@ -133,6 +117,6 @@ class TarReader:
             self.statistics.rows_in += 1
             self.unread.append(Unread(Row.of({self.filepath_key: tar.file}), "audio", error))
 
-    def _route_of(self, fields: dict[str, Any]) -> int:
+    def _route(self, fields: dict[str, Any]) -> int:
         """Raises ManifestError if no model takes such a sample."""
-        return self.routing.number_of(fields) if self.routing and self.routing.several else 0
+        return 0 if self.route_of is None else self.route_of(fields)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from beam_asr.storage.storage import Storage, is_local, local_path
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import is_local, local_path
 
 CACHE = "BEAM_ASR_CACHE"
 

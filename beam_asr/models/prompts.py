@@ -7,7 +7,9 @@ What neither says is left to the model.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+from beam_asr.settings import NO_PROMPT, Prompt
 
 TRANSCRIBE, TRANSLATE = "transcribe", "translate"
 # As NeMo's manifests and transcribe() spell them (nemo/collections/common/prompts/canary.py).
@@ -17,10 +19,8 @@ TASKS = dict.fromkeys(("transcribe", "asr"), TRANSCRIBE) | dict.fromkeys(
 PNC = dict.fromkeys(("yes", "pnc", "true", "1"), "yes") | dict.fromkeys(
     ("no", "nopnc", "false", "0"), "no"
 )
-
 MOST_NAMED = 30  # languages, in a message
 MOST_LETTERS = 80  # of a value, in a message
-
 Known = TypeVar("Known", int, str)
 
 
@@ -28,23 +28,6 @@ class PromptError(ValueError):
     """The prompt of a clip is none that the model takes; says which field, and what is allowed."""
 
 
-class Prompt(NamedTuple):
-    """What a model is told of a clip; None is left to the model.
-
-    Attributes:
-        source_lang: the language that is spoken, as a tag: ``en``, ``en-US``, ``es_419``.
-        target_lang: the language of the text, likewise.
-        task: ``transcribe`` or ``translate``.
-        pnc: ``yes`` for punctuation and capitals, or ``no``.
-    """
-
-    source_lang: str | None = None
-    target_lang: str | None = None
-    task: str | None = None
-    pnc: str | None = None
-
-
-NO_PROMPT = Prompt()
 CHOICES = {"task": (TRANSCRIBE, TRANSLATE), "pnc": ("yes", "no")}
 
 

@@ -1,119 +1,27 @@
-"""Which model transcribes a row: by its language, by another field, or by a predicate.
-
-A file of routes is YAML or JSON:
-
-    route_key: lang          # the field, unless --route_key names it
-    unmapped: default        # or fail, unless --unmapped says so
-    default: nvidia/parakeet-tdt-0.6b-v3
-    models:
-      en, en-GB: gs://models/english.nemo
-      es: {model_name: gs://models/spanish.nemo, decoder: ctc, max_duration: 60}
-    rules:                   # looked at before the models, in their order
-      - when: domain == 'telephony' and sample_rate <= 8000
-        model_name: gs://models/telephony.nemo
-"""
+"""Which model takes which row; files and flags of routes."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from beam_asr.audio.limits import AudioChecks
-from beam_asr.cli.options import ATTENTIONS, DECODERS, PNC, PRECISIONS, SHORTEST_SEGMENT, TASKS
-from beam_asr.manifest_errors import BadFieldError, UnmappedRowError
-from beam_asr.models.prompts import Prompt
+import yaml
+
+from beam_asr.errors import BadFieldError, UnmappedRowError
 from beam_asr.records.conditions import Expression, ExpressionError
 from beam_asr.records.conditions import parse as parse_expression
 from beam_asr.records.json_objects import kind
+from beam_asr.settings import (
+    SETTINGS,
+    ModelUse,
+)
+from beam_asr.storage.storage import Storage
 
 TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,8})*")
 MOST_SHOWN = 20  # keys, in a message
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelUse:
-    """A model, and how rows are given to it; ``Transcribe`` says what its arguments mean.
-
-    Raises:
-        ValueError: a value is out of its range.
-    """
-
-    model_name: str
-    decoder: str | None = None
-    precision: str = "auto"
-    attention: str = "full"
-    batch_size: int = 128
-    max_batch_seconds: float | None = None
-    max_segment_seconds: float | None = None
-    channel: int | None = None
-    source_lang: str | None = None
-    target_lang: str | None = None
-    task: str | None = None
-    pnc: str | None = None
-    min_duration: float | None = None
-    max_duration: float | None = None
-    required_sample_rate: int | None = None
-    required_channels: int | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.model_name, str) or not self.model_name.strip():
-            raise ValueError(f"model_name is {self.model_name!r}, not the name of a model")
-        for name, allowed in CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                known = ", ".join(filter(None, allowed))
-                raise ValueError(f"{name} is {value!r}, but must be one of {known}")
-        for name, (numbers, least, above) in RANGES.items():
-            value = getattr(self, name)
-            if value is None and name not in REQUIRED:
-                continue
-            if isinstance(value, bool) or not isinstance(value, numbers):
-                raise ValueError(f"{name} is {value!r}, not a number of its kind")
-            if not (value > least if above else value >= least):
-                bound = "above" if above else "at least"
-                raise ValueError(f"{name} is {value}, but must be {bound} {least:g}")
-        for name in ("source_lang", "target_lang"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and value.strip()):
-                raise ValueError(f"{name} is {value!r}, not a language")
-        if self.min_duration and self.max_duration and self.min_duration > self.max_duration:
-            raise ValueError(
-                f"min_duration={self.min_duration:g} is above max_duration={self.max_duration:g}"
-            )
-
-    @property
-    def prompt(self) -> Prompt:
-        return Prompt(self.source_lang, self.target_lang, self.task, self.pnc)
-
-    @property
-    def checks(self) -> AudioChecks:
-        return AudioChecks(
-            self.min_duration, self.max_duration, self.required_sample_rate, self.required_channels
-        )
-
-
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "decoder": (None, *DECODERS),
-    "precision": PRECISIONS,
-    "attention": ATTENTIONS,
-    "task": (None, *TASKS),
-    "pnc": (None, *PNC),
-}
-# What numbers they are, and the least, which some must be above.
-RANGES: dict[str, tuple[Any, float, bool]] = {
-    "batch_size": (int, 1, False),
-    "max_batch_seconds": ((int, float), 0, True),
-    "max_segment_seconds": ((int, float), SHORTEST_SEGMENT, False),
-    "channel": (int, 0, False),
-    "min_duration": ((int, float), 0, True),
-    "max_duration": ((int, float), 0, True),
-    "required_sample_rate": (int, 1, False),
-    "required_channels": (int, 1, False),
-}
-REQUIRED = ("batch_size",)
-SETTINGS = tuple(field.name for field in dataclasses.fields(ModelUse))
 
 
 class Rule(NamedTuple):
@@ -342,3 +250,73 @@ def _tag(value: str) -> str:
     plain = value.strip().replace("_", "-").lower()
     locale = re.split(r"[.@]", plain, maxsplit=1)[0]
     return locale if TAG.fullmatch(locale) else plain
+
+
+PAIR = re.compile(r"(?P<value>[^=/\\:]+)=(?P<model>.+)")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's booleans: ``no`` is Norwegian."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF")
+)
+
+
+def load(
+    storage: Storage,
+    given: Sequence[str] | Mapping[str, Any],
+    base: Mapping[str, Any],
+    key: str | None = None,
+    unmapped: str | None = None,
+    default: str | None = None,
+) -> Routing:
+    """The routes of a job.
+
+    Args:
+        storage: how the storage of a file is opened.
+        given: pairs ``VALUE=MODEL``, or the path or URI of one file, or what such a file says.
+        base: the settings that all models have in common, where a file does not say otherwise.
+        key: the field that the pairs are about.
+        unmapped: ``fail`` or ``default``.
+        default: the model of rows that no route takes.
+
+    Raises:
+        ValueError: says what of it cannot be, and what is allowed.
+        FileNotFoundError: there is no such file.
+    """
+    if isinstance(given, Mapping):
+        return of_content(given, base, key, unmapped, default)
+    pairs = [PAIR.fullmatch(each) for each in given]
+    if all(pairs):
+        if unmapped == "default" and default is None:
+            raise ValueError("unmapped is default, but no default model is named")
+        others = None if unmapped == "fail" else default
+        named = [(pair["value"].strip(), pair["model"].strip()) for pair in pairs if pair]
+        return of_pairs(named, key or "lang", base, others)
+    if len(given) > 1:
+        raise ValueError(
+            f"{', '.join(given)} are neither all of the form LANG=NAME, nor one file of routes"
+        )
+    (path,) = given
+    try:
+        return of_content(_parsed(storage.read(path)), base, key, unmapped, default)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path!r} is neither of the form LANG=NAME nor a file that is there"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        text = content.decode()
+        return json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"it is neither YAML nor JSON ({error})") from None

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from beam_asr.outputs import folder as output
-from beam_asr.outputs.folder import TooManyFailuresError
+from beam_asr.outputs import failure_limit
+from beam_asr.records.statistics import Statistics
 
 # Rows by which a share is judged, or all rows if they are fewer: a manifest may begin with a folder
 # that is missing, and the share is meant to be of all.
@@ -46,9 +46,9 @@ class FailureWatch:
             self._failed[error["type"]] += 1
             failed = self._failed.total()
             enough = ENOUGH_ROWS if rows is None else min(rows, ENOUGH_ROWS)
-            if not output.too_many(failed, max(self._done, enough), self._max_fraction):
+            if not failure_limit.too_many(failed, max(self._done, enough), self._max_fraction):
                 return
-            kinds = output.kinds(self._failed)
+            kinds = failure_limit.kinds(self._failed)
             raise TooManyFailuresError(
                 f"{failed} of the first {self._done} rows of a worker failed ({kinds}), more than "
                 f"--max_failure_fraction={self._max_fraction:g} allows, so the job ends early. The "
@@ -65,3 +65,41 @@ def watch(run: str, max_fraction: float) -> FailureWatch:
     """The process's watch over a run."""
     with _watches_lock:
         return _watches.setdefault((run, max_fraction), FailureWatch(max_fraction))
+
+
+MANY_FAILURES = 100  # fewer never fail a job, whatever their share
+
+
+class TooManyFailuresError(RuntimeError):
+    """So many rows failed that something is wrong with the job rather than with the rows."""
+
+
+def too_many(failed: int, rows: int, max_failure_fraction: float) -> bool:
+    """Whether so many failures fail a job."""
+    return failed >= MANY_FAILURES and failed > max_failure_fraction * rows
+
+
+def check_invalid(statistics: Statistics, max_failure_fraction: float) -> None:
+    """Raises TooManyFailuresError if too many rows are not right, before any audio is read."""
+    invalid = statistics.rows_invalid
+    if too_many(invalid, statistics.rows_in, max_failure_fraction):
+        raise TooManyFailuresError(
+            f"{invalid} of {statistics.rows_in} rows are not right, more than "
+            f"--max_failure_fraction={max_failure_fraction:g} allows, so no audio was read. One of "
+            f"them: {statistics.example_invalid}"
+        )
+
+
+def kinds(failed_by_type: Counter[str]) -> str:
+    return ", ".join(f"{count} x {kind}" for kind, count in failed_by_type.most_common(3))
+
+
+def check_failures(rows_in: int, failed_by_type: Counter[str], max_failure_fraction: float) -> None:
+    """Raises TooManyFailuresError above the fraction, once enough rows have failed."""
+    failed = sum(failed_by_type.values())
+    if too_many(failed, rows_in, max_failure_fraction):
+        raise TooManyFailuresError(
+            f"{failed} of {rows_in} rows failed ({kinds(failed_by_type)}), more than "
+            f"--max_failure_fraction={max_failure_fraction:g} allows. Read the failures in the "
+            "output folder, mend the cause, or raise the fraction if they are to be expected"
+        )

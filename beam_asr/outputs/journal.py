@@ -20,12 +20,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from beam_asr import emergency_exit
+from beam_asr import process
 from beam_asr.outputs.folder import JOURNAL, LOCK, RUN
 from beam_asr.outputs.folder_lock import FolderLock, FolderTakenError
 from beam_asr.records import row_ids
 from beam_asr.records.outcome import Outcome
-from beam_asr.storage.storage import Storage, join
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import join
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ class JournalWriter:
         self._window_of: dict[str, _Window] = {}
         self._writes: list[concurrent.futures.Future[None]] = []
         self._lock = threading.Lock()
-        emergency_exit.register(self)
+        process.register(self)
 
     def expect(self, row_id: str) -> None:
         """Puts a row into the open window."""

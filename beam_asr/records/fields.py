@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from beam_asr.manifest_errors import ManifestError
-from beam_asr.records import lhotse_cuts as cuts
+from beam_asr.errors import ManifestError
+from beam_asr.records import lhotse_cuts
 
 MADE = frozenset(
     """words segments chars confidence n_best no_speech segments_failed model exports
@@ -22,13 +22,13 @@ def own(record: Mapping[str, Any], pred_text_key: str = "pred_text") -> dict[str
     return {key: value for key, value in record.items() if key not in MADE and key != pred_text_key}
 
 
-def cut_audio(record: Mapping[str, Any], filepath_key: str) -> cuts.CutAudio | None:
+def cut_audio(record: Mapping[str, Any], filepath_key: str) -> lhotse_cuts.CutAudio | None:
     """The audio of a record that is a cut of Lhotse's; None of any other one."""
     fields = dict(record)
-    if fields.get(filepath_key) is not None or not cuts.is_cut(fields):
+    if fields.get(filepath_key) is not None or not lhotse_cuts.is_cut(fields):
         return None
     try:
-        return cuts.audio_of(fields)
+        return lhotse_cuts.audio_of(fields)
     except ManifestError:
         return None
 

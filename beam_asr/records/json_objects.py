@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from beam_asr.manifest_errors import (
+from beam_asr.errors import (
     BadFieldError,
     DuplicateKeyError,
     ManifestError,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import reprlib
 from typing import Any, NamedTuple
 
-from beam_asr.manifest_errors import BadFieldError, BadRecordError
+from beam_asr.errors import BadFieldError, BadRecordError
 
 # The fields that no cut of a type is without.
 REQUIRED = {

@@ -1,13 +1,12 @@
-"""Rows that are too long for the model in one piece, and the segments that they are cut into."""
+"""Units of work: `Clip`, segments of long rows and their groups, tars, members of tars."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from beam_asr.audio.segmentation import Segment
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.row import Clip
+from beam_asr.records.row import Row
 
 STRETCH_SECONDS = 5 * 60.0  # of a recording that is read at a time, and by one worker
 # Of one of which a range is read with all that is before it, as an MP3: so it is read this many
@@ -132,3 +131,92 @@ def stretches(row: LongRow) -> Iterator[Stretch]:
 
 def _part(clip: Clip, start: float, end: float, piece: Piece) -> Clip:
     return clip._replace(offset=clip.offset + start, duration=end - start, piece=piece)
+
+
+class Segment(NamedTuple):
+    """What the model gets in one piece.
+
+    Attributes:
+        start: seconds from the beginning of the row's audio.
+        end: likewise.
+        overlaps: it begins before the end of the one before it, since no pause was found there; the
+            two are stitched by their tokens.
+    """
+
+    start: float
+    end: float
+    overlaps: bool = False
+
+
+class Tar(NamedTuple):
+    """A tar of samples, each an audio file with what is said of it: a WebDataset.
+
+    Attributes:
+        file: path or URI.
+        id: the tar's, with which its samples' begin; empty where none is needed.
+        done: what became of samples in an earlier run, by their ids.
+        route: the number of the model whose samples are read (`routes`).
+    """
+
+    file: str
+    id: str = ""
+    done: Mapping[str, Outcome] = {}
+    route: int = 0
+
+
+class Shard(NamedTuple):
+    """A tar of a tarred data set of NeMo's, and the rows whose audio is in it.
+
+    Attributes:
+        tar: path or URI.
+        clips: each with the name of its file in the tar as its audio.
+        done: the names of files that have rows, but need not be read.
+        route: the number of the model of the clips (`routes`).
+    """
+
+    tar: str
+    clips: list[Clip]
+    done: Sequence[str] = ()
+    route: int = 0
+
+
+class Clip(NamedTuple):
+    """A row that is fit to be transcribed.
+
+    Attributes:
+        row: the row, as it was read.
+        audio: path or URI of the audio, no longer relative to the manifest.
+        offset: seconds from the start of the audio.
+        duration: seconds to read, or None for all that follows.
+        channel: the channel that the row names, from 0; None if it names none.
+        piece: which segment of a long row it is (`long_rows`); None for a whole row.
+        route: the number of the model that takes it (`routes`).
+    """
+
+    row: Row
+    audio: str
+    offset: float
+    duration: float | None
+    channel: int | None = None
+    piece: Piece | None = None
+    route: int = 0
+
+
+class TooLong(NamedTuple):
+    """A row, and the seconds that a segment of it may have."""
+
+    clip: Clip
+    longest: float
+
+
+class InTar(NamedTuple):
+    """A clip in a tar of a data set of NeMo's.
+
+    Attributes:
+        number: of the tar.
+        done: whether it needs not be transcribed; it is here so that its file has a row.
+    """
+
+    number: int
+    clip: Clip
+    done: bool = False

@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import yarl
 
-from beam_asr.audio_errors import AudioError
-from beam_asr.storage import storage
+from beam_asr.errors import AudioError
+from beam_asr.storage import uris
 
 FLAG = "--allowed_audio_prefixes"
 
@@ -228,7 +228,7 @@ def _resolve(location: str) -> tuple[_Place, str]:
     """
     scheme, rest = _split(location)
     if scheme in _LOCAL:
-        path = _real_path(storage.local_path(location))
+        path = _real_path(uris.local_path(location))
         return _Place("file", "", _segments(path[1:])), path
     location = f"{scheme}://{rest}"
     if _CONTROL.search(location):
@@ -240,7 +240,7 @@ def _resolve(location: str) -> tuple[_Place, str]:
         except ValueError as error:
             raise ValueError(f"is not a valid URL ({error})") from None
     _refuse_detours(rest)
-    return _store_place(storage.ALIASES.get(scheme, scheme), rest), location
+    return _store_place(uris.ALIASES.get(scheme, scheme), rest), location
 
 
 def _real_path(path: str) -> str:

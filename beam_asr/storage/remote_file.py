@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from beam_asr.storage.retry import DeadlineError, retry, status_of
+from beam_asr.errors import DeadlineError
+from beam_asr.storage.retry import retry, status_of
 
 Result = TypeVar("Result")
 

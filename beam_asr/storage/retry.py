@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-Result = TypeVar("Result")
+from beam_asr.errors import DeadlineError
 
+Result = TypeVar("Result")
 ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 0.5  # the longest before the second attempt; doubled for each one after it
 LONGEST_WAIT_SECONDS = 20.0
-
 TRANSIENT_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])
 TRANSIENT_ERRNO = frozenset(
     [errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.ESTALE, errno.ETIMEDOUT]
@@ -28,10 +28,6 @@ TRANSIENT_CLASSES = frozenset(
     "TimeoutError".split()  # asyncio's was another than Python's before 3.11
 )
 PERMANENT_CLASSES = frozenset("ClientConnectorCertificateError InvalidURL SSLError".split())
-
-
-class DeadlineError(TimeoutError):
-    """The time that a file may take is over."""
 
 
 def is_transient(error: BaseException) -> bool:

@@ -9,86 +9,39 @@ import io
 import logging
 import os
 import posixpath
-import re
-import shutil
 import tempfile
 import threading
-import time
-import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
+from beam_asr.errors import StorageError, StorageOptionsError
+from beam_asr.storage.local_files import (
+    PARTIAL_FILE,
+    create_local,
+    delete_local_folder,
+    delete_unless_held,
+    write_local,
+)
 from beam_asr.storage.retry import is_transient, retry, status_of
+from beam_asr.storage.uris import is_glob, is_local, join, local_path, protocol_of
 
 if TYPE_CHECKING:
     from beam_asr.storage.allow_list import AllowedPrefixes
 
-Result = TypeVar("Result")
 
-GLOB_CHARACTERS = frozenset("*?[")
-# Names of one storage; options for one of them are options for all.
-ALIASES = {
-    "local": "file",
-    "https": "http",
-    "gcs": "gs",
-    "s3a": "s3",
-    "abfs": "az",
-    "abfss": "az",
-}
+Result = TypeVar("Result")
 EXTRAS = {"s3": "s3", "az": "azure", "hf": "hf"}
 READ_ONLY = frozenset(["http", "data", "github", "git", "reference", "zip", "tar", "libarchive"])
 OF_BUCKETS = frozenset(["gs", "s3", "az"])
 LISTING_THREADS = 32
 BULK_DELETE = 1000  # objects in one request of S3
-PART = re.compile(r".+\.[0-9a-f]{32}\.part")  # what is being written to a disk
-PART_SECONDS = 600.0  # such a file has no writer when it is older, where that cannot be asked
 EXISTS = frozenset([409, 412])
 FINGERPRINT_KEYS = (
     "ETag etag md5Hash LastModified Last-Modified last_modified updated mtime created size".split()
 )
-
-
-class StorageError(ValueError):
-    """A place that no storage here can serve; says why and what to do."""
-
-
-class StorageOptionsError(ValueError):
-    """Storage options that cannot be."""
-
-
-def is_local(uri: str) -> bool:
-    return "::" not in uri and protocol_of(uri) == "file"
-
-
-def protocol_of(uri: str) -> str:
-    """The storage of a path or URI by its first name: ``file``, ``gs``, ``s3``, ``az``, ...
-
-    That of a chain (``zip://a.wav::s3://b/c.zip``) is its first link's.
-    """
-    scheme, found, _ = uri.partition("::")[0].partition("://")
-    if not found:
-        scheme = uri.partition("::")[0] if "::" in uri else "file"
-    return ALIASES.get(scheme.lower(), scheme.lower())
-
-
-def local_path(uri: str) -> str:
-    """The path of a local URI or path."""
-    return os.path.expanduser(uri.partition("://")[2] if "://" in uri else uri)
-
-
-def is_glob(pattern: str) -> bool:
-    if protocol_of(pattern) == "http":  # where ? begins the query
-        return not frozenset("*[").isdisjoint(pattern.partition("?")[0])
-    if is_local(pattern) and os.path.exists(local_path(pattern)):
-        return False
-    return not GLOB_CHARACTERS.isdisjoint(pattern)
-
-
-def join(folder: str, *names: str) -> str:
-    return posixpath.join(folder, *names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,7 +214,7 @@ class Storage:
         On a disk, it is there even after a power cut.
         """
         if is_local(uri):
-            _write_local(local_path(uri), lines)
+            write_local(local_path(uri), lines)
             return
         fs, path = self._file_system(uri)
         # A store's file object puts what it has when its writer fails; so it gets it whole.
@@ -283,7 +236,7 @@ class Storage:
             file that this very call wrote; its content tells.
         """
         if is_local(uri):
-            return _create_local(local_path(uri), content)
+            return create_local(local_path(uri), content)
         fs, path = self._file_system(uri)
         fs.invalidate_cache()
         if retry(lambda: fs.exists(path)):
@@ -349,7 +302,7 @@ class Storage:
     def delete_folder(self, folder: str) -> None:
         """Deletes a folder with all that is below it, if it is there."""
         if is_local(folder):
-            _delete_local_folder(local_path(folder))
+            delete_local_folder(local_path(folder))
             return
         fs, path = self._file_system(folder)
         fs.invalidate_cache()
@@ -372,8 +325,8 @@ class Storage:
         """
         if not is_local(folder):
             return []
-        names = [name for name in self.names_in(folder) if PART.fullmatch(name)]
-        return [name for name in names if _delete_unless_held(join(local_path(folder), name))]
+        names = [name for name in self.names_in(folder) if PARTIAL_FILE.fullmatch(name)]
+        return [name for name in names if delete_unless_held(join(local_path(folder), name))]
 
     def fingerprint(self, uri: str) -> str:
         """What changes when the file does: its tag, time and size, those that its storage has."""
@@ -557,107 +510,3 @@ def _delete_empty_folders(fs: Any, folders: list[str]) -> None:
                 fs.rmdir(folder)
             elif "az" in _protocols(fs) and retry(functools.partial(fs.isdir, folder)):
                 retry(functools.partial(fs.rm_file, folder))
-
-
-def _delete_local_folder(path: str) -> None:
-    def unless_gone(_function: Any, _path: str, raised: Any) -> None:
-        if not isinstance(raised[1], FileNotFoundError):
-            raise raised[1]
-
-    shutil.rmtree(path, onerror=unless_gone)
-
-
-def _write_local(path: str, lines: Iterable[bytes]) -> None:
-    with _part_of(path) as part:
-        part.writelines(lines)
-        _make_durable(part)
-        os.replace(part.name, path)
-        _make_folder_durable(path)
-
-
-def _create_local(path: str, content: bytes) -> bool:
-    with _part_of(path) as part:
-        part.write(content)
-        _make_durable(part)
-        try:
-            os.link(part.name, path)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without links
-            return _create_without_links(path, content)
-        _make_folder_durable(path)
-    return True
-
-
-def _create_without_links(path: str, content: bytes) -> bool:
-    try:
-        file = open(path, "xb")  # noqa: SIM115
-    except FileExistsError:
-        return False
-    with file:
-        file.write(content)
-        _make_durable(file)
-    return True
-
-
-@contextlib.contextmanager
-def _part_of(path: str) -> Iterator[BinaryIO]:
-    """A new file beside a path, held by this process, that is to be moved there or goes."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    part = _held_file(path)
-    try:
-        yield part
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part.name)
-        part.close()
-
-
-def _held_file(path: str) -> BinaryIO:
-    while True:
-        part = open(f"{path}.{uuid.uuid4().hex}.part", "xb")  # noqa: SIM115
-        with contextlib.suppress(OSError):  # a file system without locks
-            _lock(part)
-        if os.path.exists(part.name):
-            return part
-        part.close()  # it was taken for a leftover before it was held
-
-
-def _delete_unless_held(path: str) -> bool:
-    """Deletes a file that `_held_file` made, unless its writer lives or it is another user's."""
-    try:
-        with open(path, "rb+") as part:
-            try:
-                _lock(part, wait=False)
-            except BlockingIOError:
-                return False
-            except OSError:  # a file system without locks
-                if time.time() - os.fstat(part.fileno()).st_mtime < PART_SECONDS:
-                    return False
-            os.unlink(path)
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        return False
-    return True
-
-
-def _lock(file: BinaryIO, wait: bool = True) -> None:
-    """Holds a file until it is closed or the process is dead."""
-    import fcntl  # not on Windows, from where a job may be launched
-
-    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _make_durable(file: BinaryIO) -> None:
-    """Without this, a file that was moved to its name may be empty there after a power cut."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _make_folder_durable(path: str) -> None:
-    """Keeps the name of a new file through a power cut, where folders can be synced."""
-    with contextlib.suppress(OSError):
-        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -1,5 +1,8 @@
 """Which file names say audio: what libsndfile and FFmpeg read, by the usual extensions."""
 
+from __future__ import annotations
+
+import os
 import posixpath
 
 AUDIO_EXTENSIONS = frozenset(
@@ -17,3 +20,47 @@ def extension(uri: str) -> str:
 def is_audio(uri: str) -> bool:
     """Whether a file is audio by its name."""
     return extension(uri) in AUDIO_EXTENSIONS
+
+
+GLOB_CHARACTERS = frozenset("*?[")
+# Names of one storage; options for one of them are options for all.
+ALIASES = {
+    "local": "file",
+    "https": "http",
+    "gcs": "gs",
+    "s3a": "s3",
+    "abfs": "az",
+    "abfss": "az",
+}
+
+
+def is_local(uri: str) -> bool:
+    return "::" not in uri and protocol_of(uri) == "file"
+
+
+def protocol_of(uri: str) -> str:
+    """The storage of a path or URI by its first name: ``file``, ``gs``, ``s3``, ``az``, ...
+
+    That of a chain (``zip://a.wav::s3://b/c.zip``) is its first link's.
+    """
+    scheme, found, _ = uri.partition("::")[0].partition("://")
+    if not found:
+        scheme = uri.partition("::")[0] if "::" in uri else "file"
+    return ALIASES.get(scheme.lower(), scheme.lower())
+
+
+def local_path(uri: str) -> str:
+    """The path of a local URI or path."""
+    return os.path.expanduser(uri.partition("://")[2] if "://" in uri else uri)
+
+
+def is_glob(pattern: str) -> bool:
+    if protocol_of(pattern) == "http":  # where ? begins the query
+        return not frozenset("*[").isdisjoint(pattern.partition("?")[0])
+    if is_local(pattern) and os.path.exists(local_path(pattern)):
+        return False
+    return not GLOB_CHARACTERS.isdisjoint(pattern)
+
+
+def join(folder: str, *names: str) -> str:
+    return posixpath.join(folder, *names)

@@ -9,66 +9,15 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
 from typing import Any
 
-DIGITS = 6  # of a row's rates
+from beam_asr.records.statistics import Score
 
+DIGITS = 6  # of a row's rates
 # Seconds at which buckets begin; the names sort as the durations do.
 EDGES = (0, 5, 10, 20, 40, 120, 600)
 BUCKETS = ("000-005", "005-010", "010-020", "020-040", "040-120", "120-600", "600+")
 UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Score:
-    """How many words and characters of some rows were heard right.
-
-    Scores add up. Without arguments it is that of no row.
-
-    Attributes:
-        rows: how many.
-        words: of the references, normalised.
-        hits: words that are right.
-        substitutions, deletions, insertions: words that are not.
-        characters: of the references, with the spaces between their words.
-        character_substitutions, character_deletions, character_insertions: those that are wrong.
-        seconds: of audio.
-        empty_references: rows whose reference has no word.
-        empty_hypotheses: rows whose hypothesis has no word.
-    """
-
-    rows: int = 0
-    words: int = 0
-    hits: int = 0
-    substitutions: int = 0
-    deletions: int = 0
-    insertions: int = 0
-    characters: int = 0
-    character_substitutions: int = 0
-    character_deletions: int = 0
-    character_insertions: int = 0
-    seconds: float = 0.0
-    empty_references: int = 0
-    empty_hypotheses: int = 0
-
-    def __add__(self, other: Score) -> Score:
-        return Score(*map(sum, zip(astuple(self), astuple(other), strict=True)))
-
-    @property
-    def wer(self) -> float | None:
-        """Wrong words by words of the references; None of no row.
-
-        Where the references have no word at all it is the number of insertions, as jiwer has it.
-        """
-        wrong = self.substitutions + self.deletions + self.insertions
-        return wrong / (self.words or 1) if self.rows else None
-
-    @property
-    def cer(self) -> float | None:
-        """As ``wer``, of characters."""
-        wrong = self.character_substitutions + self.character_deletions + self.character_insertions
-        return wrong / (self.characters or 1) if self.rows else None
 
 
 def score(

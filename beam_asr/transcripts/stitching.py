@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from beam_asr.transcripts import words as token_times
+from beam_asr.transcripts import words
 from beam_asr.transcripts.words import Token
 
 AGREE_SECONDS = 0.4  # between the times at which two parts heard the same word
@@ -99,20 +99,20 @@ def stitch(parts: Sequence[Part]) -> Stitched:
         text = first.text.strip()
         if tokens and first.text[0].isspace():
             text = first.text
-        elif tokens and token_times.needs_space(tokens[-1].text, text):
+        elif tokens and words.needs_space(tokens[-1].text, text):
             text = f" {text}"
         tokens += [first._replace(text=text), *others]
     text = "".join(token.text for token in tokens)
     if any(part.tokens is None and part.text.strip() for part in parts):
         return Stitched(text, None)
     earliest, latest = (parts[0].start, max(part.end for part in parts)) if parts else (0.0, 0.0)
-    return Stitched(text, token_times.monotone(tokens, earliest, latest))
+    return Stitched(text, words.monotone(tokens, earliest, latest))
 
 
 def _units(part: Part) -> list[Unit]:
     text, tokens = part.text.strip(), part.tokens
     if not tokens:
-        tokens = token_times.spread(text, part.start, part.end)
+        tokens = words.spread(text, part.start, part.end)
     return [
         Unit(
             _key("".join(token.text for token in group)),
@@ -120,7 +120,7 @@ def _units(part: Part) -> list[Unit]:
             group[-1].end,
             group,
         )
-        for group in token_times.by_word(tokens)
+        for group in words.by_word(tokens)
     ]
 
 

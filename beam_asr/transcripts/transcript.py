@@ -4,49 +4,23 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from beam_asr.records import row as manifest
+from beam_asr.records.record import transcript
 from beam_asr.records.row import Row
-from beam_asr.transcripts import word_edges as sound_edges
+from beam_asr.settings import Asked
+from beam_asr.transcripts import token_alignment, word_edges
 from beam_asr.transcripts import words as tokens
 from beam_asr.transcripts.words import Token, Word
 
 if TYPE_CHECKING:
-    from beam_asr.models.nemo.recognizer import Recognition
+    from beam_asr.records.outcome import Recognition
+
 
 ORIGIN = "\0manifest"  # no row has such a field that means anything
 DECIMALS = 3  # of a time in seconds, and of a confidence
-
-
-class Asked(NamedTuple):
-    """What a transcript is to hold.
-
-    Attributes:
-        pred_text_key: the field of the text.
-        timestamps: of ``options.TIMESTAMPS``.
-        confidence: of ``options.CONFIDENCES``, or None.
-        n_best: how many texts; 0 for none but the text.
-        models: the names of the models by their numbers (`routes`), for ``model``; empty for none.
-        duration: whether rows that do not say how long they are get their ``duration``.
-        origin: whether records say in ``ORIGIN`` which manifest their row comes from, for a step
-            that takes it out again.
-    """
-
-    pred_text_key: str = "pred_text"
-    timestamps: tuple[str, ...] = ()
-    confidence: str | None = None
-    n_best: int = 0
-    models: tuple[str, ...] = ()
-    duration: bool = False
-    origin: bool = False
-
-    @property
-    def tokens(self) -> bool:
-        """Whether the tokens of a text are needed."""
-        return bool(self.timestamps) or self.confidence is not None
 
 
 def kept(
@@ -68,7 +42,7 @@ def kept(
     if wanted and recognition.pieces is not None:
         timed = recognition.starts is not None and recognition.ends is not None
         none = [0.0] * len(recognition.pieces)
-        found = tokens.align(
+        found = token_alignment.align(
             recognition.text,
             recognition.pieces,
             recognition.starts or none,
@@ -76,7 +50,7 @@ def kept(
             recognition.confidences,
         )
         if timed:
-            found = sound_edges.refine(found, waveform, sample_rate)
+            found = word_edges.refine(found, waveform, sample_rate)
             found = tokens.monotone(found, 0.0, len(waveform) / sample_rate)
         fields["timed"] = timed
         fields["tokens"] = [
@@ -138,7 +112,7 @@ def record(row: Row, recognition: Mapping[str, Any], asked: Asked, route: int) -
     Args:
         route: the number of its model.
     """
-    whole = labelled(manifest.transcript(row, fields(recognition, asked)), row, asked, route)
+    whole = labelled(transcript(row, fields(recognition, asked)), row, asked, route)
     if asked.duration and whole.get("duration") is None:
         whole["duration"] = recognition["seconds"]
     return whole

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beam_asr.transcripts import words as token_times
+from beam_asr.transcripts import words
 from beam_asr.transcripts.words import Token
 
 FRAME_SECONDS = 0.01
@@ -47,7 +47,7 @@ def refine(tokens: Sequence[Token], waveform: np.ndarray, sample_rate: int) -> l
         The tokens with times that lie within the waveform and never go back.
     """
     duration = len(waveform) / sample_rate
-    groups = token_times.by_word(tokens)
+    groups = words.by_word(tokens)
     pause_starts, pause_ends = find_pauses(waveform, sample_rate)
     starts = [group[0].start for group in groups]
     ends = [group[-1].end for group in groups]
@@ -74,7 +74,7 @@ def refine(tokens: Sequence[Token], waveform: np.ndarray, sample_rate: int) -> l
         group[0] = group[0]._replace(start=start)
         group[-1] = group[-1]._replace(end=end)
         moved += group
-    return token_times.monotone(moved, 0.0, duration)
+    return words.monotone(moved, 0.0, duration)
 
 
 def find_pauses(waveform: np.ndarray, sample_rate: int) -> tuple[list[float], list[float]]:

@@ -18,11 +18,11 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.typehints.row_type import RowTypeConstraint
 from apache_beam.typehints.schemas import named_fields_from_element_type
 
-from beam_asr.inputs.discovery import Tar
-from beam_asr.manifest_errors import BadFieldError, ManifestError
-from beam_asr.records import row as manifest
+from beam_asr.errors import BadFieldError, ManifestError
+from beam_asr.records import parsing
+from beam_asr.records.record import Record, failure
 from beam_asr.records.row import Row
-from beam_asr.transforms.prepare_rows import Record
+from beam_asr.records.work import Tar
 from beam_asr.transforms.read_manifest import ReadManifest
 from beam_asr.transforms.transcribe import Transcribe
 from beam_asr.transforms.write_manifest import WriteManifest
@@ -227,12 +227,12 @@ class _ToRow(beam.DoFn):
         try:
             yield self._row(row)
         except ManifestError as error:
-            record = manifest.failure(row, "manifest", error)
+            record = failure(row, "manifest", error)
             yield TaggedOutput("errors", _error(row.line, record["error"]))
 
     def _row(self, row: Row) -> beam.Row:
-        clip = manifest.parse(row, self._filepath_key)
-        fields = manifest.parse_fields(row.line)
+        clip = parsing.parse(row, self._filepath_key)
+        fields = parsing.parse_fields(row.line)
         return beam.Row(
             **{self._filepath_key: clip.audio, "offset": clip.offset, "duration": clip.duration},
             **{name: _read(fields, name, kind) for name, kind in self._fields.items()},

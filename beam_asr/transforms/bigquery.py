@@ -9,7 +9,7 @@ from apache_beam.pvalue import PCollection
 
 from beam_asr.outputs.formats import table as tabular
 from beam_asr.outputs.formats.table import COLUMNS, Column
-from beam_asr.transforms.transcribe import Transcribed
+from beam_asr.transforms.results import Transcribed
 
 TYPES = {"string": "STRING", "double": "FLOAT", "int64": "INTEGER", "bool": "BOOLEAN"}
 

@@ -9,10 +9,11 @@ window of time open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import BoundedWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -61,3 +62,17 @@ class _Gathered:
 
     def windowed(self, window: BoundedWindow) -> WindowedValue:
         return WindowedValue(self.elements, self.timestamp, [window])
+
+
+def placed(outputs: Iterable[Any], window: BoundedWindow, timestamp: Any = None) -> Iterator[Any]:
+    """Outputs of a bundle's end, which belong to no element, in a window.
+
+    Args:
+        timestamp: of an element of the bundle and the window, before which the window has not
+            passed; None is its end.
+    """
+    for output in outputs:
+        tagged = isinstance(output, TaggedOutput)
+        value = output.value if tagged else output
+        placed = WindowedValue(value, timestamp or window.max_timestamp(), [window])
+        yield TaggedOutput(output.tag, placed) if tagged else placed

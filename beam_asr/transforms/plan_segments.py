@@ -15,27 +15,18 @@ from beam_asr.audio import read_pool
 from beam_asr.audio.limits import is_refusal
 from beam_asr.audio.read_pool import Read, StalledError
 from beam_asr.audio.segment_planner import Planner
-from beam_asr.audio.segmentation import Segment
 from beam_asr.audio.source import shown
-from beam_asr.audio_errors import AudioTimeoutError
-from beam_asr.outputs import failure_limit as failure_watch
+from beam_asr.errors import AudioTimeoutError
+from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal, window_name
-from beam_asr.records import row as manifest
-from beam_asr.records import work as long_rows
+from beam_asr.records import record as manifest
+from beam_asr.records import work
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.row import Clip
-from beam_asr.records.work import LongRow, plan_id
+from beam_asr.records.work import Clip, LongRow, Segment, TooLong, plan_id
+from beam_asr.settings import Asked
 from beam_asr.storage.retry import attempts_of
-from beam_asr.transcripts import transcript as transcripts
-from beam_asr.transcripts.transcript import Asked
-from beam_asr.transforms import prepare_rows as rows_to_work
-
-
-class TooLong(NamedTuple):
-    """A row, and the seconds that a segment of it may have."""
-
-    clip: Clip
-    longest: float
+from beam_asr.transcripts import transcript
+from beam_asr.transforms import bundles
 
 
 class _Begun(NamedTuple):
@@ -77,7 +68,7 @@ class PlanSegments(beam.DoFn):
 
     def setup(self) -> None:
         fraction = self._max_failure_fraction
-        self._watch = None if fraction is None else failure_watch.watch(self._run, fraction)
+        self._watch = None if fraction is None else failure_limit.watch(self._run, fraction)
 
     def start_bundle(self) -> None:
         self._begun: deque[_Begun] = deque()
@@ -116,8 +107,8 @@ class PlanSegments(beam.DoFn):
             outputs = [self._failed(clip, row)]
         else:
             planned = TaggedOutput("rows", (row.key, row))
-            outputs = [planned, *long_rows.stretches(row)]
-        yield from rows_to_work.placed(outputs, begun.window, begun.timestamp)
+            outputs = [planned, *work.stretches(row)]
+        yield from bundles.placed(outputs, begun.window, begun.timestamp)
 
     def _failed(self, clip: Clip, error: Exception) -> TaggedOutput:
         if isinstance(error, StalledError):
@@ -132,7 +123,7 @@ class PlanSegments(beam.DoFn):
             filtered = self._filters and is_refusal(record["error"])
             self._watch.add(None if filtered else record["error"], None)
         return TaggedOutput(
-            "failures", transcripts.labelled(record, clip.row, self._asked, clip.route)
+            "failures", transcript.labelled(record, clip.row, self._asked, clip.route)
         )
 
 

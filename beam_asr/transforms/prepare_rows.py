@@ -10,35 +10,21 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import BoundedWindow, GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_asr.inputs import nemo_tarred as shards
-from beam_asr.inputs.discovery import Tar
-from beam_asr.manifest_errors import ManifestError
+from beam_asr.errors import ManifestError
+from beam_asr.inputs import nemo_tarred
 from beam_asr.models.routing import Routing
-from beam_asr.outputs.folder import Statistics
 from beam_asr.outputs.journal import Journal, ResumeError
-from beam_asr.records import row as manifest
-from beam_asr.records import row_ids
+from beam_asr.records import parsing, row_ids
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.row import Clip, Row
-from beam_asr.transcripts import transcript as transcripts
-from beam_asr.transcripts.transcript import Asked
-
-Record = dict[str, Any]
-
-
-class InTar(NamedTuple):
-    """A clip in a tar of a data set of NeMo's.
-
-    Attributes:
-        number: of the tar.
-        done: whether it needs not be transcribed; it is here so that its file has a row.
-    """
-
-    number: int
-    clip: Clip
-    done: bool = False
+from beam_asr.records.record import Record, failure
+from beam_asr.records.row import Row
+from beam_asr.records.statistics import Statistics
+from beam_asr.records.work import Clip, InTar, Tar
+from beam_asr.settings import Asked
+from beam_asr.transcripts import transcript
+from beam_asr.transforms.bundles import placed
+from beam_asr.transforms.results import record_of, resumed
 
 
 class Begun(NamedTuple):
@@ -101,9 +87,9 @@ class Validate(beam.DoFn):
         except ManifestError as error:
             self._statistics.rows_invalid += 1
             self._sum(row_ids.group_of_text(row.line, row.problem))
-            record = manifest.failure(row, "manifest", error)
+            record = failure(row, "manifest", error)
             self._statistics.example_invalid = record["error"]["message"]
-            yield TaggedOutput("failures", transcripts.labelled(record, row, self._asked))
+            yield TaggedOutput("failures", transcript.labelled(record, row, self._asked))
 
     def finish_bundle(self) -> Iterator[Any]:
         for window, statistics in self._of_window.items():
@@ -113,13 +99,13 @@ class Validate(beam.DoFn):
             yield from placed([TaggedOutput("statistics", statistics)], window, at)
 
     def _of_row(self, row: Row) -> Any:
-        clip = manifest.parse(row, self._filepath_key, in_tar=self._tars is not None)
+        clip = parsing.parse(row, self._filepath_key, in_tar=self._tars is not None)
         if self._routing.several:
-            route = self._routing.number_of(manifest.parse_fields(row.line))
+            route = self._routing.number_of(parsing.parse_fields(row.line))
             clip = clip._replace(route=route)
         if self._tars is None:
             return self._work(clip, clip.audio, row)
-        number = shards.number_of(row, self._tars)
+        number = nemo_tarred.number_of(row, self._tars)
         return self._work(InTar(number, clip), f"{self._tars[number]}: {clip.audio}", row)
 
     def _work(self, item: Clip | InTar | Tar, place: str, row: Row | None = None) -> Any:
@@ -128,7 +114,7 @@ class Validate(beam.DoFn):
         if row is None:
             group = row_ids.group_of_text("tar", place)
         else:
-            group = row_ids.group_of(manifest.parse_fields(row.line), place)
+            group = row_ids.group_of(parsing.parse_fields(row.line), place)
         self._sum(group)
         return group, item
 
@@ -198,37 +184,6 @@ def _row_of(fields: Record) -> Row:
 def _audio_file(row: Row, filepath_key: str) -> str:
     """What a row without a manifest was made of."""
     try:
-        return str(manifest.parse_fields(row.line).get(filepath_key, ""))
+        return str(parsing.parse_fields(row.line).get(filepath_key, ""))
     except ManifestError:
         return ""
-
-
-def resumed(outcome: Outcome) -> Statistics:
-    return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
-
-
-def record_of(row: Row, outcome: Outcome, asked: Asked, route: int) -> TaggedOutput:
-    """The terminal record of a row of which something became.
-
-    Args:
-        route: the number of its model.
-    """
-    if outcome.recognition is not None:
-        record = transcripts.record(row, outcome.recognition, asked, route)
-        return TaggedOutput("transcripts", record)
-    failed = {**manifest.parse_fields(row.line), "error": dict(outcome.error or {})}
-    return TaggedOutput("failures", transcripts.labelled(failed, row, asked, route))
-
-
-def placed(outputs: Iterable[Any], window: BoundedWindow, timestamp: Any = None) -> Iterator[Any]:
-    """Outputs of a bundle's end, which belong to no element, in a window.
-
-    Args:
-        timestamp: of an element of the bundle and the window, before which the window has not
-            passed; None is its end.
-    """
-    for output in outputs:
-        tagged = isinstance(output, TaggedOutput)
-        value = output.value if tagged else output
-        placed = WindowedValue(value, timestamp or window.max_timestamp(), [window])
-        yield TaggedOutput(output.tag, placed) if tagged else placed

@@ -8,12 +8,13 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from beam_asr.inputs import discovery as inputs
-from beam_asr.inputs.discovery import Piece, Tar
+from beam_asr.inputs import discovery, readers
+from beam_asr.inputs.readers import Piece
 from beam_asr.records.row import Row
+from beam_asr.records.work import Tar
 from beam_asr.storage import patterns
 from beam_asr.storage.storage import Storage
-from beam_asr.transforms import streaming as unbounded
+from beam_asr.transforms import streaming
 
 
 class ReadManifest(beam.PTransform):
@@ -57,7 +58,7 @@ class ReadManifest(beam.PTransform):
         self._watch = watch
         self._resumed = resumed
         self._messages = [
-            unbounded.ReadPubSub(each) for each in self._patterns if unbounded.is_pubsub(each)
+            streaming.ReadPubSub(each) for each in self._patterns if streaming.is_pubsub(each)
         ]
         if self._messages and len(self._patterns) > 1:
             raise ValueError(f"the input {pattern!r} is more than one topic or subscription")
@@ -71,7 +72,7 @@ class ReadManifest(beam.PTransform):
                 str
             )
         else:
-            files = named | "WatchFiles" >> unbounded.WatchFiles(
+            files = named | "WatchFiles" >> streaming.WatchFiles(
                 self._storage, self._watch, self._resumed
             )
         return (
@@ -87,12 +88,12 @@ class ReadManifest(beam.PTransform):
 
 
 def _files_of(pattern: str, storage: Storage) -> list[str]:
-    return inputs.files_of(storage, pattern)
+    return discovery.files_of(storage, pattern)
 
 
 def _pieces_of(file: str, storage: Storage) -> list[Piece]:
-    return inputs.pieces_of(storage, file)
+    return readers.pieces_of(storage, file)
 
 
 def _rows_of(piece: Piece, storage: Storage, filepath_key: str) -> Iterator[Row | Tar]:
-    return inputs.rows_of(storage, piece, filepath_key)
+    return readers.rows_of(storage, piece, filepath_key)

@@ -11,35 +11,34 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import BoundedWindow
 
-from beam_asr.audio import silence
 from beam_asr.audio.clip_reader import ClipReader, Heard
 from beam_asr.audio.limits import is_refusal
 from beam_asr.audio.reading import LONGEST_SECONDS
 from beam_asr.audio.segment_planner import Planner
-from beam_asr.audio_errors import TooLongAudioError
-from beam_asr.inputs.discovery import Tar
-from beam_asr.inputs.tar_clips import Shard, TarReader
+from beam_asr.audio.vad import is_silence
+from beam_asr.errors import TooLongAudioError
+from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.models import prompts
+from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo.decoding import ModelLoadError
-from beam_asr.models.prompts import NO_PROMPT, Prompt, PromptError
+from beam_asr.models.prompts import PromptError
 from beam_asr.models.routing import Routing
-from beam_asr.models.serving import pool as model_pool
+from beam_asr.models.serving import pool
 from beam_asr.models.serving.batcher import Backlog, Batch
-from beam_asr.models.serving.host import ModelSpec
-from beam_asr.outputs import failure_limit as failure_watch
-from beam_asr.outputs.folder import Statistics
+from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal, JournalWriter, window_name
-from beam_asr.records import row as manifest
+from beam_asr.records import parsing
 from beam_asr.records import work as long_rows
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.row import Clip, Row
-from beam_asr.records.work import Piece, SegmentOutcome, Stretch
+from beam_asr.records.record import failure
+from beam_asr.records.row import Row
+from beam_asr.records.statistics import Statistics
+from beam_asr.records.work import Clip, Piece, SegmentOutcome, Shard, Stretch, Tar, TooLong
+from beam_asr.settings import NO_PROMPT, Asked, Prompt
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
-from beam_asr.transcripts import transcript as transcripts
-from beam_asr.transcripts.transcript import Asked
-from beam_asr.transforms import prepare_rows as rows_to_work
-from beam_asr.transforms.plan_segments import TooLong
+from beam_asr.transcripts import transcript
+from beam_asr.transforms import bundles, results
 from beam_asr.transforms.prepare_rows import Begun
 
 NAMESPACE = "beam_asr"
@@ -100,7 +99,7 @@ class TranscribeWindow(beam.DoFn):
     def setup(self) -> None:
         settings = self._settings
         fraction = settings.max_failure_fraction
-        self._watch = None if fraction is None else failure_watch.watch(settings.run, fraction)
+        self._watch = None if fraction is None else failure_limit.watch(settings.run, fraction)
 
     def start_bundle(self) -> None:
         settings = self._settings
@@ -141,7 +140,7 @@ class TranscribeWindow(beam.DoFn):
     def _lease(self) -> None:
         """Takes the model, which a bundle without work never loads, until the bundle's end."""
         settings = self._settings
-        self._host = host = model_pool.pool.lease(settings.spec)
+        self._host = host = pool.pool.lease(settings.spec)
         self._leased = True
         told = {name for name, value in settings.prompt._asdict().items() if value is not None}
         unknown = told - host.prompt_fields
@@ -157,7 +156,7 @@ class TranscribeWindow(beam.DoFn):
     def _release(self) -> None:
         if self._leased:
             self._leased = False
-            model_pool.pool.release(self._settings.spec)
+            pool.pool.release(self._settings.spec)
 
     def _end_window(self) -> Iterator[Any]:
         """What is left of the bundle's clips of a window of time."""
@@ -165,9 +164,9 @@ class TranscribeWindow(beam.DoFn):
             return
         last = chain.from_iterable(map(self._records, self._backlog.drain()))
         # The sums are complete when the last result has been taken.
-        yield from rows_to_work.placed(last, self._window, self._timestamp)
+        yield from bundles.placed(last, self._window, self._timestamp)
         statistics = TaggedOutput("statistics", self._statistics)
-        yield from rows_to_work.placed([statistics], self._window, self._timestamp)
+        yield from bundles.placed([statistics], self._window, self._timestamp)
         self._statistics = Statistics()
 
     def _clips(self, clips: list[Clip]) -> Iterator[Any]:
@@ -213,7 +212,9 @@ class TranscribeWindow(beam.DoFn):
 
     def _tars(self, items: Iterator[Tar | Shard]) -> Iterator[Any]:
         settings = self._settings
-        tars = TarReader(settings.tar_storage, settings.filepath_key, settings.routing)
+        routing = settings.routing
+        route_of = routing.number_of if routing.several else None
+        tars = TarReader(settings.tar_storage, settings.filepath_key, route_of)
         contents = chain.from_iterable(map(tars.contents, items))
         seconds = 0.0
         for heard in settings.reader.decode(contents, self._host.sample_rate, self._longest):
@@ -291,11 +292,11 @@ class TranscribeWindow(beam.DoFn):
             yield self._ended_as_failure(clip, "audio", waveform, attempts_of(waveform))
             return
         vad = self._settings.planner.segmentation == "vad"
-        if vad and silence.is_silence(waveform, self._host.sample_rate):
+        if vad and is_silence(waveform, self._host.sample_rate):
             length = len(waveform) / self._host.sample_rate
             self._statistics.unheard_seconds += length
             self._statistics.no_speech += clip.piece is None
-            yield self._heard(clip, Outcome(clip.row.id, transcripts.nothing(length)))
+            yield self._heard(clip, Outcome(clip.row.id, transcript.nothing(length)))
             return
         try:
             prompt = self._prompt(clip)
@@ -309,7 +310,7 @@ class TranscribeWindow(beam.DoFn):
         taken = self._host.prompt_fields
         if not taken:
             return NO_PROMPT
-        fields = manifest.parse_fields(clip.row.line)
+        fields = parsing.parse_fields(clip.row.line)
         settings = self._settings
         prompt = prompts.of_row(fields, settings.prompt, settings.routing.lang_key, taken)
         self._host.check_prompt(prompt)
@@ -323,34 +324,34 @@ class TranscribeWindow(beam.DoFn):
                 continue
             wanted = self._settings.asked.tokens or (clip.piece is not None and clip.piece.stitched)
             rate = self._host.sample_rate
-            kept = transcripts.kept(heard, waveform, rate, clip.offset, wanted)
+            kept = transcript.kept(heard, waveform, rate, clip.offset, wanted)
             yield self._heard(clip, Outcome(clip.row.id, kept, seconds=len(waveform) / rate))
 
     def _heard(self, clip: Clip, outcome: Outcome) -> Any:
         self._ended(outcome, clip.piece)
         if clip.piece is not None:
             return _of_segment(clip, outcome)
-        return rows_to_work.record_of(clip.row, outcome, self._settings.asked, clip.route)
+        return results.record_of(clip.row, outcome, self._settings.asked, clip.route)
 
     def _ended_as_failure(self, clip: Clip, stage: str, error: Exception, attempts: int) -> Any:
         if clip.piece is None:
             return self._failed(clip.row, stage, error, attempts)
-        record = manifest.failure(clip.row, stage, error, attempts)
+        record = failure(clip.row, stage, error, attempts)
         outcome = Outcome(clip.row.id, error=record["error"])
         self._ended(outcome, clip.piece)
         return _of_segment(clip, outcome)
 
     def _failed(self, row: Row, stage: str, error: Exception, attempts: int) -> Any:
-        record = manifest.failure(row, stage, error, attempts)
+        record = failure(row, stage, error, attempts)
         self._ended(Outcome(row.id, error=record["error"]))
         settings = self._settings
-        labelled = transcripts.labelled(record, row, settings.asked, settings.route)
+        labelled = transcript.labelled(record, row, settings.asked, settings.route)
         return TaggedOutput("failures", labelled)
 
     def _resumed(self, row: Row, outcome: Outcome) -> Any:
         settings = self._settings
-        self._statistics += rows_to_work.resumed(outcome)
-        return rows_to_work.record_of(row, outcome, settings.asked, settings.route)
+        self._statistics += results.resumed(outcome)
+        return results.record_of(row, outcome, settings.asked, settings.route)
 
     def _ended(self, outcome: Outcome, piece: Piece | None = None) -> None:
         if self._writer is not None and outcome.row_id:
@@ -360,7 +361,7 @@ class TranscribeWindow(beam.DoFn):
             self._watch.add(None if filtered else outcome.error, self._rows)
 
     def _count_models(self) -> None:
-        loads, evictions = self._host.take_loads(), model_pool.pool.take_evictions()
+        loads, evictions = self._host.take_loads(), pool.pool.take_evictions()
         self._model_loads.inc(loads)
         self._model_evictions.inc(evictions)
         self._statistics.model_loads += loads

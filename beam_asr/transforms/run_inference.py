@@ -11,14 +11,15 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
 from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
-from beam_asr.audio_errors import ZeroLengthAudioError
-from beam_asr.cli.options import DECODERS, DEVICES, PRECISIONS
-from beam_asr.manifest_errors import BadFieldError, ManifestError
-from beam_asr.models.serving import pool as model_pool
+from beam_asr.errors import BadFieldError, ManifestError, ZeroLengthAudioError
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.serving import pool
 from beam_asr.models.serving.batcher import Backlog, Batch
-from beam_asr.models.serving.host import ModelHost, ModelSpec
-from beam_asr.records import row as manifest
-from beam_asr.records.row import Clip, Row
+from beam_asr.models.serving.host import ModelHost
+from beam_asr.records import parsing, record
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip
+from beam_asr.settings import DECODERS, DEVICES, PRECISIONS
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 
@@ -116,7 +117,7 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
         Raises:
             ModelLoadError: the model cannot be loaded.
         """
-        host = model_pool.host(self._spec)
+        host = pool.host(self._spec)
         host.warm_up(self._batch_size)
         return host
 
@@ -142,7 +143,7 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
                     )
                 else:
                     row = Row.of(dict(example))._replace(id=str(number))
-                    rows.append(manifest.parse(row, self._filepath_key))
+                    rows.append(parsing.parse(row, self._filepath_key))
             except ManifestError as error:
                 window.fail(row, "manifest", error)
             except ZeroLengthAudioError as error:
@@ -205,7 +206,7 @@ class _Window:
         self._take(self.backlog.add(clip, waveform))
 
     def fail(self, row: Row, stage: str, error: Exception, attempts: int = 1) -> None:
-        self.ended[int(row.id)] = manifest.failure(row, stage, error, attempts)["error"]
+        self.ended[int(row.id)] = record.failure(row, stage, error, attempts)["error"]
 
     def end(self) -> list[str | dict[str, Any]]:
         """What became of the examples, in their order."""

@@ -9,13 +9,13 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from beam_asr.outputs.folder import Statistics
-from beam_asr.records import conditions as expressions
+from beam_asr.records import conditions
+from beam_asr.records.record import Record
+from beam_asr.records.statistics import Score, Statistics
 from beam_asr.transcripts import quality, scoring
 from beam_asr.transcripts.normalizers import normalizer as normalizer_of
-from beam_asr.transcripts.scoring import Score
-from beam_asr.transforms.prepare_rows import Record, placed
-from beam_asr.transforms.transcribe import Transcribed
+from beam_asr.transforms.bundles import placed
+from beam_asr.transforms.results import Transcribed
 
 CORPUS = ("corpus", "")
 NONE = "none"  # of a row without a language, in a summary
@@ -55,7 +55,7 @@ class ScoreTranscripts(beam.PTransform):
         super().__init__()
         normalizer_of(normalizer)
         if keep is not None:
-            expressions.parse(keep)
+            conditions.parse(keep)
         if reference_key == pred_text_key:
             raise ValueError(f"reference_key and pred_text_key are both {pred_text_key!r}")
         self._step = _Score(
@@ -94,7 +94,7 @@ class _Score(beam.DoFn):
 
     def setup(self) -> None:
         self._normalize = normalizer_of(self._normalizer)
-        self._expression = None if self.keep is None else expressions.parse(self.keep)
+        self._expression = None if self.keep is None else conditions.parse(self.keep)
 
     def start_bundle(self) -> None:
         self._of_window: dict[Any, Statistics] = defaultdict(Statistics)

@@ -9,16 +9,16 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from beam_asr.audio.segmentation import Segment
-from beam_asr.outputs import failure_limit as failure_watch
-from beam_asr.outputs.folder import LostRowsError, Statistics
-from beam_asr.records import row as manifest
+from beam_asr.outputs import failure_limit
+from beam_asr.outputs.summary import LostRowsError
+from beam_asr.records import record as manifest
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.work import LongRow, SegmentOutcome
-from beam_asr.transcripts import transcript as transcripts
+from beam_asr.records.statistics import Statistics
+from beam_asr.records.work import LongRow, Segment, SegmentOutcome
+from beam_asr.settings import Asked
+from beam_asr.transcripts import transcript
 from beam_asr.transcripts.stitching import Part, stitch
-from beam_asr.transcripts.transcript import Asked
-from beam_asr.transforms import prepare_rows as rows_to_work
+from beam_asr.transforms import results
 
 
 class SegmentsFailedError(RuntimeError):
@@ -44,7 +44,7 @@ class StitchRows(beam.DoFn):
 
     def setup(self) -> None:
         fraction = self._max_failure_fraction
-        self._watch = None if fraction is None else failure_watch.watch(self._run, fraction)
+        self._watch = None if fraction is None else failure_limit.watch(self._run, fraction)
 
     def process(
         self, keyed: tuple[str, Iterable[LongRow | SegmentOutcome]]
@@ -71,7 +71,7 @@ class StitchRows(beam.DoFn):
             record = manifest.failure(row.clip.row, *_failure(row, ended, failed))
             self._watched(record["error"])
             clip = row.clip
-            labelled = transcripts.labelled(record, clip.row, self._asked, clip.route)
+            labelled = transcript.labelled(record, clip.row, self._asked, clip.route)
             yield TaggedOutput("failures", labelled)
             return
         self._watched(None)
@@ -79,7 +79,7 @@ class StitchRows(beam.DoFn):
         if failed:
             made["segments_failed"] = failed
         outcome = Outcome(row.clip.row.id, made)
-        yield rows_to_work.record_of(row.clip.row, outcome, self._asked, row.clip.route)
+        yield results.record_of(row.clip.row, outcome, self._asked, row.clip.route)
 
     def _watched(self, error: Mapping[str, Any] | None) -> None:
         if self._watch is not None:
@@ -118,8 +118,8 @@ def _failed(row: LongRow, ended: list[SegmentOutcome]) -> list[dict[str, Any]]:
     offset = row.clip.offset
     return [
         {
-            "start": round(offset + start, transcripts.DECIMALS),
-            "end": round(offset + end, transcripts.DECIMALS),
+            "start": round(offset + start, transcript.DECIMALS),
+            "end": round(offset + end, transcript.DECIMALS),
             "error": dict(error),
         }
         for start, end, error in failed
@@ -144,14 +144,14 @@ def _failure(
 def _together(row: LongRow, ended: list[SegmentOutcome]) -> dict[str, Any]:
     """What was heard in a row, as in one clip (`transcripts.kept`)."""
     if not ended:
-        return transcripts.nothing(row.seconds)
+        return transcript.nothing(row.seconds)
     heard = [
         (segment, each.outcome.recognition)
         for segment, each in zip(row.segments, ended, strict=True)
         if each.outcome.recognition is not None
     ]
     stitched = stitch([_part(segment, row.clip.offset, each) for segment, each in heard])
-    seconds = round(row.seconds, transcripts.DECIMALS)
+    seconds = round(row.seconds, transcript.DECIMALS)
     made: dict[str, Any] = {"text": stitched.text, "seconds": seconds}
     if stitched.tokens is not None:
         made["timed"] = all(each.get("timed", True) for _, each in heard)
@@ -167,7 +167,7 @@ def _together(row: LongRow, ended: list[SegmentOutcome]) -> dict[str, Any]:
 
 def _part(segment: Segment, offset: float, recognition: Mapping[str, Any]) -> Part:
     start, end = offset + segment.start, offset + segment.end
-    found = transcripts.tokens_of(recognition)
+    found = transcript.tokens_of(recognition)
     if found is not None and not recognition["timed"]:  # as if they came at an even pace
         pace = (end - start) / max(1, len(found))
         found = [

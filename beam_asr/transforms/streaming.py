@@ -14,9 +14,8 @@ from apache_beam.pvalue import PCollection
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
-from beam_asr.inputs import discovery as inputs
-from beam_asr.inputs import json_lines as lines
-from beam_asr.outputs import windows
+from beam_asr.inputs import discovery, json_lines
+from beam_asr.outputs import folder
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
 
@@ -55,8 +54,8 @@ class _Find(PollFn):
     def __call__(self, pattern: str) -> PollResult:
         now = Timestamp.now()
         try:
-            files = inputs.files_of(self._storage, pattern)
-        except inputs.NoInputError:
+            files = discovery.files_of(self._storage, pattern)
+        except discovery.NoInputError:
             files = []
         done = self._done
         found = [file for file in files if file not in done]
@@ -66,7 +65,7 @@ class _Find(PollFn):
     def _done(self) -> frozenset[str]:
         if self._resumed is None:
             return frozenset()
-        return windows.inputs_done(self._storage, self._resumed)
+        return folder.inputs_done(self._storage, self._resumed)
 
     def default_output_coder(self) -> StrUtf8Coder:
         return StrUtf8Coder()
@@ -111,7 +110,7 @@ def _arrived(row: Row) -> TimestampedValue:
 
 
 def _row(message: bytes, address: str) -> Iterator[Row]:
-    line = lines.decoded(message)
+    line = json_lines.decoded(message)
     if isinstance(line, Exception):
         yield Row.broken(line, address)
     elif line and not line.isspace():

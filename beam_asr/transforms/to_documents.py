@@ -9,7 +9,7 @@ from apache_beam import coders
 from apache_beam.pvalue import PCollection
 
 from beam_asr.outputs.formats.documents import Document, to_document
-from beam_asr.transforms.transcribe import Transcribed
+from beam_asr.transforms.results import Transcribed
 
 # By this a PCollection of documents has a schema: SqlTransform, Select, WriteToParquet, ...
 coders.registry.register_coder(Document, coders.RowCoder)

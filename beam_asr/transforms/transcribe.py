@@ -6,64 +6,46 @@ import dataclasses
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
 
 from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
-from beam_asr.audio.limits import is_refusal
 from beam_asr.audio.segment_planner import Planner
-from beam_asr.cli import dataflow
-from beam_asr.cli.options import (
+from beam_asr.inputs import nemo_tarred
+from beam_asr.models import files
+from beam_asr.models import routing as routes
+from beam_asr.models.devices import resources
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.routing import Routing, load
+from beam_asr.outputs import failure_limit
+from beam_asr.outputs.journal import Journal
+from beam_asr.records.outcome import Outcome
+from beam_asr.records.record import Record
+from beam_asr.records.row import Row
+from beam_asr.records.row_ids import group_of_id
+from beam_asr.records.statistics import Statistics, total
+from beam_asr.records.work import Clip, InTar, Shard, Stretch, Tar, is_part
+from beam_asr.settings import (
     AUDIO_CHECKS,
     CONFIDENCES,
     DEVICES,
     PARTIALS,
     SEGMENTATIONS,
     TIMESTAMPS,
+    Asked,
+    ModelUse,
+    Resources,
 )
-from beam_asr.inputs import nemo_tarred as shards
-from beam_asr.inputs.discovery import Tar
-from beam_asr.inputs.tar_clips import Shard
-from beam_asr.models import files as model_files
-from beam_asr.models import route_files
-from beam_asr.models import routing as routes
-from beam_asr.models.devices import resources
-from beam_asr.models.devices.resources import Resources
-from beam_asr.models.routing import ModelUse, Routing
-from beam_asr.models.serving.host import ModelSpec
-from beam_asr.outputs import folder as output
-from beam_asr.outputs.folder import Statistics
-from beam_asr.outputs.journal import Journal
-from beam_asr.records.outcome import Outcome
-from beam_asr.records.row import Clip, Row
-from beam_asr.records.row_ids import group_of_id
-from beam_asr.records.work import Stretch, is_part
 from beam_asr.storage.allow_list import AllowedPrefixes
 from beam_asr.storage.storage import Storage
-from beam_asr.transcripts.transcript import Asked
 from beam_asr.transforms.bundles import Gather
 from beam_asr.transforms.plan_segments import PlanSegments
-from beam_asr.transforms.prepare_rows import Begun, Identify, InTar, Record, Validate
+from beam_asr.transforms.prepare_rows import Begun, Identify, Validate
 from beam_asr.transforms.recognize import WINDOW_SECONDS, TranscribeWindow, WindowSettings
+from beam_asr.transforms.results import Transcribed, filtered_record
 from beam_asr.transforms.stitch_segments import StitchRows
-
-
-class Transcribed(NamedTuple):
-    """What ``Transcribe`` gives.
-
-    Attributes:
-        transcripts: each transcribed row, unchanged, with the text in its ``pred_text_key``.
-        failures: each other row with its ``error: {stage, type, message, attempts}``.
-        statistics: parts of the sums over the job: the rows in, and one element for each bundle.
-        filtered: rows that were asked to be kept apart, with ``filtered`` saying why.
-    """
-
-    transcripts: PCollection[Record]
-    failures: PCollection[Record]
-    statistics: PCollection[Statistics]
-    filtered: PCollection[Record]
 
 
 class Transcribe(beam.PTransform):
@@ -241,7 +223,7 @@ class Transcribe(beam.PTransform):
         }
         if models is not None:
             given = [models] if isinstance(models, str) else models
-            routing = route_files.load(storage, given, common, route_key, unmapped, model_name)
+            routing = load(storage, given, common, route_key, unmapped, model_name)
         elif model_name is not None:
             routing = routes.single(ModelUse(model_name, **common))
         else:
@@ -253,12 +235,12 @@ class Transcribe(beam.PTransform):
         self._routing = routing
         self._filters = audio_checks == "filter"
         self._filepath_key = filepath_key
-        self._tars = None if tarred_audio is None else shards.tars_of(storage, tarred_audio)
+        self._tars = None if tarred_audio is None else nemo_tarred.tars_of(storage, tarred_audio)
         self._journal = journal
         self._max_failure_fraction = max_failure_fraction
         machine = Resources(gpus, cpus, gpu_memory_gb, model_copies)
         resources.check(machine, device)
-        self._accelerator = dataflow.hint(accelerator, machine.copies)
+        self._accelerator = resources.hint(accelerator, machine.copies)
         # What two runs must have in common for one to go on with the other.
         self._identity = {
             **_identity(routing),
@@ -361,9 +343,9 @@ class Transcribe(beam.PTransform):
         statistics += [each.statistics for each in ended]
         # What the model did must not be done again because a writer failed.
         ended_badly = failures | "AllFailures" >> beam.Flatten().with_output_types(Record)
-        split = ended_badly | "Refused" >> beam.FlatMap(_refused, self._filters).with_outputs(
-            "filtered", main="failures"
-        )
+        split = ended_badly | "Refused" >> beam.FlatMap(
+            filtered_record, self._filters
+        ).with_outputs("filtered", main="failures")
         return Transcribed(
             transcripts
             | "AllTranscripts" >> beam.Flatten().with_output_types(Record)
@@ -459,7 +441,7 @@ class Transcribe(beam.PTransform):
         """What is known when all rows have been read, and that the journal is this run's."""
         return (
             statistics
-            | "SumRows" >> beam.CombineGlobally(output.total)
+            | "SumRows" >> beam.CombineGlobally(total)
             | "Begin"
             >> beam.Map(
                 _begin,
@@ -496,10 +478,10 @@ class Transcribe(beam.PTransform):
 
 def _content(storage: Storage, model_name: str) -> str | None:
     """What tells a model file from others; None where it cannot be seen from here."""
-    if not model_files.is_file_name(model_name):
+    if not files.is_file_name(model_name):
         return None
     try:
-        return model_files.digest(storage, model_name)
+        return files.digest(storage, model_name)
     except FileNotFoundError:
         return None
 
@@ -514,7 +496,7 @@ def _begin(
     rows = {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
     journal.begin({**identity, **rows}, run)
     if max_failure_fraction is not None and not statistics.tars:
-        output.check_invalid(statistics, max_failure_fraction)
+        failure_limit.check_invalid(statistics, max_failure_fraction)
     return Begun(None if statistics.tars else statistics.rows_in)
 
 
@@ -544,17 +526,6 @@ def _shards(by_shard: tuple[int, dict[str, list[Any]]]) -> Iterator[Shard]:
         mine = {id(clip) for clip in clips}
         others = [item.clip.audio for item in items if id(item.clip) not in mine]
         yield Shard(tar, clips, others, route)
-
-
-def _refused(record: Record, filters: bool) -> Iterator[Any]:
-    """A failure, or a filtered row if it is one of refused audio and these are to be filtered."""
-    if not (filters and is_refusal(record.get("error"))):
-        yield record
-        return
-    error = record["error"]
-    why = {"by": "audio", "type": error["type"], "message": error["message"]}
-    rest = {key: value for key, value in record.items() if key != "error"}
-    yield TaggedOutput("filtered", {**rest, "filtered": why})
 
 
 def _by_route(item: Clip | Stretch | Tar | Shard, models: int) -> Iterator[TaggedOutput]:

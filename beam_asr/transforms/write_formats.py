@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from beam_asr.outputs.formats import registry as exports
+from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.file_names import HASH_DIGITS, name_of
 from beam_asr.records.fields import MADE
-from beam_asr.storage.storage import Storage, join
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import join
 from beam_asr.transcripts.transcript import ORIGIN
-from beam_asr.transforms.prepare_rows import placed
+from beam_asr.transforms.bundles import placed
 
 Record = dict[str, Any]
 
@@ -78,7 +79,8 @@ class WriteExports(beam.DoFn):
         own = {key: value for key, value in record.items() if key != ORIGIN}
         name = name_of(own, self._filepath_key, {*MADE, self._pred_text_key})
         paths = {
-            format: join(format, f"{name}.{exports.EXTENSIONS[format]}") for format in self._formats
+            format: join(format, f"{name}.{registry.EXTENSIONS[format]}")
+            for format in self._formats
         }
         writes = [
             _writing().submit(self._write, format, join(folder, path), record)
@@ -100,7 +102,7 @@ class WriteExports(beam.DoFn):
         yield from placed([first.record], first.window, first.timestamp)
 
     def _write(self, format: str, path: str, record: Record) -> None:
-        content = exports.render(format, record, self._filepath_key, self._pred_text_key)
+        content = registry.render(format, record, self._filepath_key, self._pred_text_key)
         self._storage.write(path, [content.encode("utf-8", "replace")])
 
 
@@ -110,7 +112,7 @@ def delete_stale(storage: Storage, folder: str) -> None:
     A folder that holds anything else is somebody's own, and of it only what has a name of ours
     goes.
     """
-    for format, extension in exports.EXTENSIONS.items():
+    for format, extension in registry.EXTENSIONS.items():
         path = join(folder, format)
         names = storage.names_in(path)
         ours = [name for name in names if re.fullmatch(rf".+{HASH}\.{extension}", name)]

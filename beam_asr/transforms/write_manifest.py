@@ -12,17 +12,31 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
+from beam_asr.outputs import failure_limit
 from beam_asr.outputs import folder as output
-from beam_asr.outputs import windows
-from beam_asr.outputs.folder import FAILURES, FILTERED, TRANSCRIPTS, Statistics
-from beam_asr.outputs.formats import pseudo_labels
-from beam_asr.outputs.formats import registry as exports
-from beam_asr.outputs.formats import shard_files as sharded_formats
+from beam_asr.outputs.folder import folder_name
+from beam_asr.outputs.formats import pseudo_labels, registry, shard_files
 from beam_asr.outputs.journal import Journal
-from beam_asr.storage.storage import Storage, join
+from beam_asr.outputs.shards import (
+    EXTENSIONS,
+    FAILURES,
+    FILTERED,
+    TRANSCRIPTS,
+    compressed,
+    delete_stale,
+    encode,
+    shard_count,
+    shard_name,
+    shard_of,
+)
+from beam_asr.outputs.summary import check_complete, encode_readable, summarize
+from beam_asr.records.statistics import Statistics, total
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import join
 from beam_asr.transcripts.transcript import ORIGIN
-from beam_asr.transforms import write_formats as write_exports
-from beam_asr.transforms.transcribe import Record, Transcribed
+from beam_asr.transforms import write_formats
+from beam_asr.transforms.results import Transcribed
+from beam_asr.transforms.transcribe import Record
 from beam_asr.transforms.write_formats import WriteExports
 
 logger = logging.getLogger(__name__)
@@ -81,18 +95,18 @@ class WriteManifest(beam.PTransform):
     ):
         super().__init__()
         asked = tuple(dict.fromkeys(formats))
-        known = (*exports.FORMATS, *sharded_formats.FORMATS)
+        known = (*registry.FORMATS, *shard_files.FORMATS)
         for each in asked:
             if each not in known:
                 raise ValueError(f"formats has {each!r}, which is none of {', '.join(known)}")
-        self._formats = tuple(each for each in asked if each in exports.FORMATS)
-        self._labels = sharded_formats.NEMO in asked
+        self._formats = tuple(each for each in asked if each in registry.FORMATS)
+        self._labels = shard_files.NEMO in asked
         self._tarred = tarred
         if not 0 <= max_failure_fraction <= 1:
             raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
         if num_shards is not None and num_shards < 1:
             raise ValueError(f"num_shards is {num_shards}, but must be at least 1")
-        if compression not in output.EXTENSIONS:
+        if compression not in EXTENSIONS:
             raise ValueError(f"compression is {compression!r}, but must be gzip or zstd")
         self._overwrite = overwrite
         self._max_failure_fraction = max_failure_fraction
@@ -104,7 +118,7 @@ class WriteManifest(beam.PTransform):
             num_shards,
             compression,
             journal,
-            tuple(each for each in asked if each in sharded_formats.FORMATS),
+            tuple(each for each in asked if each in shard_files.FORMATS),
             (filepath_key, pred_text_key, lang_key),
             tarred,
         )
@@ -134,7 +148,7 @@ class WriteManifest(beam.PTransform):
             self._max_failure_fraction,
             self._details,
             statistics=AsSingleton(
-                records.statistics | "SumStatistics" >> beam.CombineGlobally(output.total)
+                records.statistics | "SumStatistics" >> beam.CombineGlobally(total)
             ),
             shards=AsList(written),
         )
@@ -174,8 +188,7 @@ class WriteManifest(beam.PTransform):
             | "WriteShard" >> beam.Map(_write_shard_of_window, target)
         )
         sums = (
-            records.statistics
-            | "SumStatistics" >> beam.CombineGlobally(output.total).without_defaults()
+            records.statistics | "SumStatistics" >> beam.CombineGlobally(total).without_defaults()
         )
         # By their grouping both are whole, once for each window.
         return (
@@ -218,7 +231,7 @@ class _Target(NamedTuple):
     def folder_of(self, window: Any) -> str:
         if not self.run:
             return self.folder
-        return join(self.folder, windows.folder_name(float(window.start), self.run))
+        return join(self.folder, folder_name(float(window.start), self.run))
 
     def of_window(self, window: Any) -> _Target:
         return self._replace(folder=self.folder_of(window))
@@ -231,20 +244,20 @@ class _Target(NamedTuple):
     def write_shard(self, kind: str, shard: int, shards: int, lines: Iterable[bytes]) -> str:
         """Writes a shard, from lines that can be gone through more than once."""
         if kind == LABELS:
-            name = sharded_formats.path(sharded_formats.NEMO, shard, shards)
+            name = shard_files.path(shard_files.NEMO, shard, shards)
             if shards == BY_TAR:
-                name = sharded_formats.path_of_tar(shard)
+                name = shard_files.path_of_tar(shard)
             elif self.tarred:  # what is about no tar has no line
                 return name
             self.storage.write(join(self.folder, name), lines)
             return name
-        name = output.shard_name(kind, shard, shards, self.compression)
-        self.storage.write(join(self.folder, name), output.compressed(lines, self.compression))
-        for format in sharded_formats.OF_SHARDS:
+        name = shard_name(kind, shard, shards, self.compression)
+        self.storage.write(join(self.folder, name), compressed(lines, self.compression))
+        for format in shard_files.OF_SHARDS:
             if kind != TRANSCRIPTS or format not in self.formats:
                 continue
-            path = sharded_formats.path(format, shard, shards)
-            content = sharded_formats.content(format, lines, *self.keys)
+            path = shard_files.path(format, shard, shards)
+            content = shard_files.content(format, lines, *self.keys)
             self.storage.write(join(self.folder, path), content)
         return name
 
@@ -267,7 +280,7 @@ def _line(record: Record, kind: str) -> tuple[str, tuple[str, bytes]]:
     elif kind == FILTERED:
         why = record["filtered"]["by"]
     own = {key: value for key, value in record.items() if key != ORIGIN}
-    return kind, (why, output.encode(own))
+    return kind, (why, encode(own))
 
 
 def _label(
@@ -291,8 +304,8 @@ def _by_shard(
     kind, (why, line) = keyed
     if isinstance(kind, tuple):
         return (*kind, BY_TAR), (why, line)
-    shards = output.shard_count(kind, counts[kind], num_shards)
-    return (kind, output.shard_of(line, shards), shards), (why, line)
+    shards = shard_count(kind, counts[kind], num_shards)
+    return (kind, shard_of(line, shards), shards), (why, line)
 
 
 def _write_shard(
@@ -328,8 +341,8 @@ def _write_shard_of_window(
 def _withdraw(target: _Target) -> _Target:
     target.check()
     output.withdraw(target.storage, target.folder)
-    write_exports.delete_stale(target.storage, target.folder)
-    sharded_formats.delete_stale(target.storage, target.folder)
+    write_formats.delete_stale(target.storage, target.folder)
+    shard_files.delete_stale(target.storage, target.folder)
     return target
 
 
@@ -345,7 +358,7 @@ def _finish(
     storage, folder = target.storage, target.folder
     wall_seconds = time.time() - started
     summary, failed_by_type = _complete(target, wall_seconds, details, statistics, shards)
-    output.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
+    failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
     storage.write(join(folder, output.SUCCESS), [])
     if target.journal is not None:
         target.journal.remove()
@@ -363,8 +376,8 @@ def _finish_window(
     (statistics,), shards = keyed[1]["statistics"], list(keyed[1]["shards"])
     summary, failed_by_type = _complete(target, None, details, statistics, shards)
     try:
-        output.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
-    except output.TooManyFailuresError as error:
+        failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
+    except failure_limit.TooManyFailuresError as error:
         # To raise it would have the runner try this again for ever, and hold the next windows up.
         logger.error("%s is left without %s: %s", target.folder, output.SUCCESS, error)
         return summary
@@ -386,7 +399,7 @@ def _complete(
         sum((each.records for each in shards if each.kind == kind), Counter())
         for kind in (FAILURES, FILTERED)
     )
-    output.check_complete(
+    check_complete(
         statistics.rows_in,
         transcribed,
         sum(failed_by_type.values()),
@@ -394,21 +407,19 @@ def _complete(
     )
     names = {each.name for each in shards if each.kind != LABELS}
     # A reader finds as many files as were asked for, if empty ones.
-    count = output.shard_count(TRANSCRIPTS, transcribed, target.num_shards)
+    count = shard_count(TRANSCRIPTS, transcribed, target.num_shards)
     for shard in range(count):
-        if output.shard_name(TRANSCRIPTS, shard, count, target.compression) not in names:
+        if shard_name(TRANSCRIPTS, shard, count, target.compression) not in names:
             names.add(target.write_shard(TRANSCRIPTS, shard, count, []))
-    output.delete_stale(storage, folder, names)
-    if sharded_formats.NEMO in target.formats:
+    delete_stale(storage, folder, names)
+    if shard_files.NEMO in target.formats:
         labels = [each for each in shards if each.kind == LABELS]
         _complete_labels(target, statistics, {each.name for each in labels})
         left_out: Counter[str] = sum((each.records for each in labels), Counter())
         rows = left_out.pop("", 0)
         details = {**details, "nemo": {"rows": rows, "left_out": dict(sorted(left_out.items()))}}
-    summary = output.summary(
-        statistics, transcribed, failed_by_type, filtered_by, wall_seconds, details
-    )
-    storage.write(join(folder, output.SUMMARY), [output.encode_readable(summary)])
+    summary = summarize(statistics, transcribed, failed_by_type, filtered_by, wall_seconds, details)
+    storage.write(join(folder, output.SUMMARY), [encode_readable(summary)])
     return summary, failed_by_type
 
 
@@ -418,9 +429,9 @@ def _complete_labels(target: _Target, statistics: Statistics, names: set[str]) -
         if not names:
             target.write_shard(LABELS, 0, 1, [])
         return
-    of_tars = {name for name in names if sharded_formats.is_of_tar(name)}
+    of_tars = {name for name in names if shard_files.is_of_tar(name)}
     every = range(len(of_tars) + statistics.tars_without_rows)
-    missing = {sharded_formats.path_of_tar(number) for number in every} - of_tars
+    missing = {shard_files.path_of_tar(number) for number in every} - of_tars
     if len(missing) == statistics.tars_without_rows:  # the tars are numbered from 0
         for name in missing:
             target.storage.write(join(target.folder, name), [])

@@ -41,7 +41,8 @@ from nemo.collections.asr.parts.preprocessing.features import normalize_batch
 from nemo.collections.common.tokenizers.sentencepiece_tokenizer import create_spt_model
 from omegaconf import OmegaConf
 
-from beam_asr.models.nemo import loading as recognizer
+from beam_asr.models import engine
+from beam_asr.models.engine import ModelSpec
 
 SAMPLE_RATE = 16_000
 FRAMES_PER_SECOND = 100
@@ -498,7 +499,7 @@ def main() -> None:
     swap()
     save(model, args.output)
     # Measured as the job hears them: clips of less than a second are padded.
-    job = recognizer.load(str(args.output), "cpu")
+    job = engine.load(ModelSpec(str(args.output), "cpu"))
     clips = [soundfile.read(row["audio_filepath"], dtype="float32")[0] for row in held_out]
     texts = [job.transcribe([clip])[0].text for clip in clips]
     wer = corpus_wer(hypotheses=texts, references=[row["text"] for row in held_out])

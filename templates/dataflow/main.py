@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
-from beam_asr.cli import main as cli
-from beam_asr.cli import options
+from beam_asr.cli import main, options
 
 # The image that this runs in, which the workers are to have too; Dockerfile sets it.
 IMAGE = "BEAM_ASR_IMAGE"
@@ -65,4 +64,4 @@ def transcribe_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(command_line(sys.argv[1:])))
+    sys.exit(main.main(command_line(sys.argv[1:])))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from beam_asr.cli import main as cli
+from beam_asr.cli import main
 from tests.faults.kinds import Fault
 
 
@@ -89,7 +89,7 @@ def _run(lines: list[bytes], folder: Path, flags: Sequence[str]) -> _Output:
     folder.mkdir(parents=True)
     manifest, out = folder / "manifest.jsonl", folder / "out"
     manifest.write_bytes(b"\n".join(lines) + b"\n")
-    status = cli.main(
+    status = main.main(
         ["transcribe", f"--input={manifest}", f"--output={out}", "--max_failure_fraction=1", *flags]
     )
     if status:

@@ -26,17 +26,18 @@ import numpy as np
 import zstandard
 
 from beam_asr.audio.reading import AudioError, read_audio
-from beam_asr.inputs import discovery as inputs
-from beam_asr.inputs import json_lines as lines
-from beam_asr.inputs import tar_stream as tarred
+from beam_asr.errors import ManifestError
+from beam_asr.inputs import json_lines, nemo_tarred, readers, tar_stream, webdataset
+from beam_asr.inputs.compression import DamagedInputError
 from beam_asr.inputs.csv_tables import TableError
-from beam_asr.inputs.discovery import NoInputError, Piece, Tar
-from beam_asr.inputs.json_lines import DamagedInputError
+from beam_asr.inputs.discovery import NoInputError
+from beam_asr.inputs.readers import Piece
 from beam_asr.inputs.tar_clips import TarReader
-from beam_asr.manifest_errors import ManifestError
-from beam_asr.outputs import folder as output
-from beam_asr.records import row as manifest
+from beam_asr.outputs import shards
+from beam_asr.records import parsing
+from beam_asr.records.record import failure, transcript
 from beam_asr.records.row import Row
+from beam_asr.records.work import Tar
 from beam_asr.storage.storage import Storage
 
 HEADER = 4
@@ -93,7 +94,7 @@ def manifest_file(data: bytes) -> Hashable:
         content = COMPRESS[ending](content)
     path = _written(name, content)
     try:
-        rows = [row for piece in inputs.pieces_of(Storage(), path) for row in _rows(piece)]
+        rows = [row for piece in readers.pieces_of(Storage(), path) for row in _rows(piece)]
     except (DamagedInputError, TableError, NoInputError) as error:
         _check_may_fail(name, content, error)
         return _place(error)
@@ -103,7 +104,7 @@ def manifest_file(data: bytes) -> Hashable:
         assert len(rows) == _count_lines(text), "rows are not as many as lines"
     if name == "m.jsonl":
         cut = int.from_bytes(header[2:4], "big") % (len(content) + 1)
-        before = lines.count_lines(Storage(), path, 0, cut) if cut else 0
+        before = json_lines.count_lines(Storage(), path, 0, cut) if cut else 0
         pieces = Piece(path, 0, cut), Piece(path, cut, len(content), before)
         assert [*_rows(pieces[0]), *_rows(pieces[1])] == rows, f"other rows if cut at {cut}"
     return name, frozenset(map(_end_of_row, rows[:100]))
@@ -138,7 +139,7 @@ def tar_file(data: bytes) -> Hashable:
     rows += rows[: header[3] % 2]  # a name twice
     read_size = READ_SIZES[header[1] % len(READ_SIZES)]
     whole, in_parts = (
-        list(tarred.nemo_members(_Pipe(content, size), "t.tar", rows))
+        list(nemo_tarred.nemo_members(_Pipe(content, size), "t.tar", rows))
         for size in (1 << 20, read_size)
     )
     assert repr(whole) == repr(in_parts), f"other members if read by {read_size} bytes"
@@ -178,7 +179,7 @@ def _place(error: BaseException) -> tuple[Hashable, ...]:
 
 
 def _rows(piece: Piece) -> Iterator[Row]:
-    for row in inputs.rows_of(Storage(), piece, "audio_filepath"):
+    for row in readers.rows_of(Storage(), piece, "audio_filepath"):
         assert isinstance(row, Row)
         yield row
 
@@ -209,21 +210,21 @@ def _decompressed(ending: str, content: bytes) -> bytes | None:
 
 
 def _count_lines(text: bytes) -> int:
-    found = text.removeprefix(lines.BYTE_ORDER_MARK).split(b"\n")
+    found = text.removeprefix(json_lines.BYTE_ORDER_MARK).split(b"\n")
     return sum(bool(line.decode("utf-8", "backslashreplace").strip()) for line in found)
 
 
 def _end_of_row(row: Row) -> Hashable:
     try:
-        manifest.parse(row)
+        parsing.parse(row)
     except ManifestError as error:
-        record = _deeper(RUNNER_FRAMES, partial(manifest.failure, row, "manifest", error))
+        record = _deeper(RUNNER_FRAMES, partial(failure, row, "manifest", error))
         place = _place(error)
         assert record["error"]["message"].startswith(f"{row.manifest}:{row.line_number}: ")
     else:
-        record = _deeper(RUNNER_FRAMES, partial(manifest.transcript, row, {"pred_text": "Grüße"}))
+        record = _deeper(RUNNER_FRAMES, partial(transcript, row, {"pred_text": "Grüße"}))
         place = ()
-    line = _deeper(RUNNER_FRAMES, partial(output.encode, record))
+    line = _deeper(RUNNER_FRAMES, partial(shards.encode, record))
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     written = json.loads(line)
@@ -295,12 +296,12 @@ class _Pipe:
 
 
 def _end_of_members(events: list[Any], rows: list[tuple[str, int]]) -> Hashable:
-    last = events[-1] if events and isinstance(events[-1], tarred.RowsWithoutMember) else None
+    last = events[-1] if events and isinstance(events[-1], nemo_tarred.RowsWithoutMember) else None
     given = [row for event in events if hasattr(event, "rows") for row in event.rows]
     assert Counter(given) == Counter(row for _, row in rows), "rows are lost or doubled"
-    assert sum(isinstance(event, tarred.RowsWithoutMember) for event in events) == bool(last)
+    assert sum(isinstance(event, nemo_tarred.RowsWithoutMember) for event in events) == bool(last)
     cause = last and last.cause
-    assert cause is None or type(cause) is tarred.TarError
+    assert cause is None or type(cause) is tar_stream.TarError
     kinds = frozenset(type(event).__name__ for event in events)
     return kinds, cause and _place(cause.__cause__ or cause)
 
@@ -309,19 +310,19 @@ def _end_of_samples(content: bytes) -> Hashable:
     samples, damage = 0, None
     problems = set()
     try:
-        for sample in tarred.webdataset_samples(_Pipe(content, 1 << 20), "t.tar"):
+        for sample in webdataset.webdataset_samples(_Pipe(content, 1 << 20), "t.tar"):
             samples += 1
             assert (sample.content is None) == (sample.problem is not None)
             if sample.problem:
                 assert isinstance(sample.problem, ManifestError)
                 problems.add(_place(sample.problem))
-    except tarred.TarError as error:
+    except tar_stream.TarError as error:
         damage = error
     path = _written("t.tar", content)
     reader = TarReader(Storage(), "audio_filepath")
     clips = list(reader.contents(Tar(path)))
     for row in [clip.row for clip, _ in clips] + [unread.row for unread in reader.unread]:
-        json.loads(output.encode(manifest.failure(row, "audio", ValueError("?"))))
+        json.loads(shards.encode(failure(row, "audio", ValueError("?"))))
     assert len(clips) + len(reader.unread) == samples + bool(damage), "samples are lost or doubled"
     assert reader.statistics.rows_in == samples + bool(damage)
     return frozenset(problems), damage and _place(damage.__cause__ or damage)

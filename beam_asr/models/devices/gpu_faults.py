@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from beam_asr import model_errors
-from beam_asr.models.devices import gpu_memory as device_memory
+from beam_asr import errors
+from beam_asr.models.devices import gpu_memory
 
 # CUDA's errors that stay, by their codes: those of which its documentation says that the process
 # must be ended, and those of a card that is broken or gone.
@@ -47,13 +47,13 @@ def is_lost(error: BaseException, answers: Callable[[], bool] | None = None) -> 
     Args:
         answers: whether the device still works; by default it is tried.
     """
-    return any(_is_lost(each, answers or _answers) for each in model_errors.chain_of(error))
+    return any(_is_lost(each, answers or _answers) for each in errors.chain_of(error))
 
 
 def _is_lost(error: BaseException, answers: Callable[[], bool]) -> bool:
     import torch
 
-    message = model_errors.message_of(error)
+    message = errors.message_of(error)
     if _GONE.search(message):
         return True
     if not isinstance(error, torch.AcceleratorError) and not _OF_THE_DEVICE.search(message):
@@ -62,7 +62,7 @@ def _is_lost(error: BaseException, answers: Callable[[], bool]) -> bool:
         return True
     if any(words in message for words in STICKY.values()):
         return True
-    return not device_memory.is_exhausted(error) and not answers()
+    return not gpu_memory.is_exhausted(error) and not answers()
 
 
 def _answers() -> bool:
@@ -71,5 +71,5 @@ def _answers() -> bool:
     try:
         torch.cuda.synchronize()
     except Exception as error:
-        return device_memory.is_exhausted(error)
+        return gpu_memory.is_exhausted(error)
     return True

@@ -9,11 +9,12 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from beam_asr import model_errors
+from beam_asr import errors
 from beam_asr.models.devices.resources import GIGABYTE, ResourceError
 
 if TYPE_CHECKING:
     import torch
+
 
 # What torch, NVIDIA's libraries, C++ and Linux call it.
 _EXHAUSTED = re.compile(
@@ -23,69 +24,13 @@ _EXHAUSTED = re.compile(
 )
 
 
-class BatchLimit:
-    """How large a batch may be for the memory, learnt from those that were too much for it.
-
-    It is searched between the largest batch that held and the smallest that did not. A limit is
-    no limit for ever: memory may be short for a moment, and then a batch fails, and its halves,
-    down to the smallest. So after many passes in a row that held, it is put to the test by larger
-    batches; the more rarely, the more often it stood. Clips alone are passed whatever the limit,
-    and count for neither side.
-    """
-
-    PATIENCE = 300  # passes
-    DOUBLINGS = 10  # of the limit when it is tested, at the most
-    NEAR = 0.1  # of the limit, which is no longer worth another failure
-
-    def __init__(self) -> None:
-        self._held = 0.0
-        self._failed = math.inf
-        self._in_a_row = 0
-        self._patience = self.PATIENCE
-
-    @property
-    def padded_seconds(self) -> float:
-        if math.isinf(self._failed):
-            return math.inf
-        if self._tested:
-            return self._failed * 2.0 ** min(self._in_a_row // self._patience, self.DOUBLINGS)
-        if self._failed - self._held <= self.NEAR * self._failed:
-            return self._held
-        return (self._held + self._failed) / 2
-
-    def hold(self, clips: int, padded_seconds: float) -> None:
-        """Takes note of a batch that the memory held."""
-        tested, self._in_a_row = self._tested, self._in_a_row + 1
-        if clips == 1:
-            return
-        if padded_seconds < self._failed:
-            self._held = max(self._held, padded_seconds)
-        elif tested:
-            self._held, self._failed = padded_seconds, math.inf
-
-    def fail(self, clips: int, padded_seconds: float) -> None:
-        """Takes note of a batch that was too much for the memory."""
-        if clips == 1:
-            return
-        if self._tested:
-            self._patience *= 2
-        self._in_a_row = 0
-        self._failed = min(self._failed, padded_seconds)
-        if self._held >= self._failed:  # there was more memory then
-            self._held = 0.0
-
-    @property
-    def _tested(self) -> bool:
-        return self._in_a_row >= self._patience
-
-
 def is_exhausted(error: BaseException) -> bool:
     """Whether a batch was too much for the memory of its device, or of its process."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return _EXHAUSTED.search(model_errors.message_of(error)) is not None
+    return _EXHAUSTED.search(errors.message_of(error)) is not None
 
 
 def total(device: str) -> float | None:

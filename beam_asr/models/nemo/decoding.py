@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from beam_asr.cli.options import DECODERS
+from beam_asr.settings import DECODERS
 
 WANTED, REQUIRED = "wanted", "required"
 

@@ -30,50 +30,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from beam_asr.models.nemo.families import base as families
-from beam_asr.models.prompts import NO_PROMPT, Prompt
+from beam_asr.models.nemo.families import ctc, transducer
+from beam_asr.settings import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch
 
     from beam_asr.models.nemo.families.base import Family
 
+
 LOCAL = "rel_pos_local_attn"
 # Frames on either side that a frame attends to: what NeMo's model cards say for long audio.
 LOCAL_FRAMES = 128
-
 LEFT_SECONDS = 10.0
 CHUNK_SECONDS = 10.0
 RIGHT_SECONDS = 5.0
-# Seconds of audio that are taken in one piece. 40 s is what models are trained with, multitask ones
-# above all. The memory of local attention grows by 4 MB a second, and a chunked encoder takes any
-# length; but then a row is no work for several workers.
-LONGEST_SECONDS = {"full": 40.0, "local": 300.0, "chunked": 1200.0}
-LEAST_SECONDS = 10.0  # of a segment
 # Padded seconds of windows in one pass: two of them, as much as a CPU takes best.
 PASS_SECONDS = 50.0
 
 
 class AttentionError(ValueError):
     """A model has no attention that could be changed so; says which model, and what to do."""
-
-
-def segment_seconds(model: Any, attention: str) -> float:
-    """Seconds of the segments that audio is cut into which is too long to be taken in one piece.
-
-    Of a CTC model or a transducer with full attention it is as many frames as the encoder is wide,
-    within 10 and 40 s: attention, which grows with the square of the frames, has made the encoder
-    about a fifth slower there, and twice as slow at three times as many (benchmarks/RESULTS.md),
-    while the text is the same. It follows from the model alone, so that any machine plans alike.
-    """
-    encoder = getattr(model, "encoder", None)
-    width, factor = getattr(encoder, "d_model", None), getattr(encoder, "subsampling_factor", None)
-    if attention != "full" or not isinstance(width, int) or factor is None:
-        return LONGEST_SECONDS[attention]
-    if isinstance(families.family_of(model), families.Multitask):
-        return LONGEST_SECONDS[attention]
-    stride = float(model.cfg.preprocessor.get("window_stride") or 0.01)
-    return min(max(width * stride * int(factor), LEAST_SECONDS), LONGEST_SECONDS[attention])
 
 
 def use_local(model: Any) -> None:
@@ -127,9 +104,9 @@ class Chunked:
     """
 
     def __init__(self, family: Family, model: Any, pass_seconds: float = PASS_SECONDS):
-        if isinstance(family, families.Ctc):
+        if isinstance(family, ctc.Ctc):
             self._time = 1  # the axis of time of what it encodes
-        elif isinstance(family, families.Transducer):
+        elif isinstance(family, transducer.Transducer):
             self._time = 2
         else:
             raise _error(model, "chunked", "it is neither a CTC model nor a transducer")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import time
@@ -11,30 +10,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from beam_asr import model_errors
-from beam_asr.model_errors import ModelError, NotFiniteError
+from beam_asr import errors
+from beam_asr.errors import ModelError, NotFiniteError
 from beam_asr.models.devices import batch_size as batch_budget
-from beam_asr.models.devices import cpu_memory
-from beam_asr.models.devices import gpu_memory as device_memory
+from beam_asr.models.devices import cpu_memory, gpu_memory
 from beam_asr.models.devices.batch_size import Budget, Trial
+from beam_asr.models.engine import SHORTEST_SECONDS
 from beam_asr.models.nemo import hypotheses
 from beam_asr.models.nemo.cuda_graphs import DecodingGraphs
 from beam_asr.models.nemo.decoding import CONFIDENCE, TEXT_ALONE, Extras
-from beam_asr.models.nemo.families import base as families
-from beam_asr.models.nemo.long_context import LONGEST_SECONDS, Chunked, segment_seconds, use_local
-from beam_asr.models.prompts import NO_PROMPT, Prompt
+from beam_asr.models.nemo.families import base, multitask, registry
+from beam_asr.models.nemo.families.transducer import Transducer
+from beam_asr.models.nemo.long_context import Chunked, use_local
+from beam_asr.records.outcome import Recognition
+from beam_asr.settings import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch
 
+
+if TYPE_CHECKING:
+    import torch
+
+
 logger = logging.getLogger(__name__)
-
-# transcribe() pads a shorter clip with zeros on both sides to this many seconds, the odd sample
-# behind, and counts the padding as audio (TranscriptionTensorDataset in
-# nemo/collections/asr/parts/mixins/transcription.py). The same text takes the same input; and it
-# keeps clips of less than a frame, of which NeMo makes nothing or an exception, from the model.
-SHORTEST_SECONDS = 1.0
-
 # On two cores, batches of 20 to 60 padded seconds are the fastest: caches hold them.
 CPU_BATCH_SECONDS = 40.0
 # What a batch costs whatever it holds; too little is the worse guess.
@@ -44,32 +43,6 @@ CPU_OVERHEAD_SECONDS = 2.0
 TRIAL_SECONDS = 30.0
 # Longer clips are decoded without a CUDA graph.
 LONGEST_GRAPH_SECONDS = 120.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Recognition:
-    """What a model heard in one clip. Holds no tensor, so that it can cross a shuffle.
-
-    Attributes:
-        text: the best one.
-        pieces: its tokens as the tokenizer has them ("▁he", "##llo", "a", " "), in order; of a
-            model that tells times of words alone, its words, each with "▁" before it. None if
-            neither times nor confidence were asked for.
-        starts: of the pieces, in seconds from the first sample of the waveform, within it. None if
-            they were not asked for, or the model told none.
-        ends: of the pieces, likewise.
-        confidences: of the pieces, from 0 to 1; None if they were not asked for.
-        score: NeMo's of the text; None if the n best were not asked for.
-        n_best: texts with their scores, best first, all of them different; None likewise.
-    """
-
-    text: str
-    pieces: tuple[str, ...] | None = None
-    starts: tuple[float, ...] | None = None
-    ends: tuple[float, ...] | None = None
-    confidences: tuple[float, ...] | None = None
-    score: float | None = None
-    n_best: tuple[tuple[str, float], ...] | None = None
 
 
 class Encoded(NamedTuple):
@@ -109,15 +82,15 @@ class NemoRecognizer:
         self._name = model_name
         self._device = device
         self._extras = extras
-        self._teller = families.family_of(model, extras)
-        self._family: families.Family = self._teller
+        self._teller = registry.family_of(model, extras)
+        self._family: base.Family = self._teller
         self._chunked: Chunked | None = None
         self._attention = attention
         if attention == "local":
             use_local(model)
         elif attention == "chunked":
             self._family = self._chunked = Chunked(self._teller, model)
-        transducer = isinstance(self._teller, families.Transducer)
+        transducer = isinstance(self._teller, Transducer)
         self._graphs = DecodingGraphs(model if transducer else None)
         self._streams: Any = torch.get_device_module(device)
         self._decoding_stream = self._streams.Stream()
@@ -297,17 +270,17 @@ class NemoRecognizer:
         def attempt(clips: int) -> Trial | None:
             try:
                 self.transcribe([clip] * clips, prompt)  # the first of a shape is slower
-                before, started = device_memory.begin_peak(self._device), time.monotonic()
+                before, started = gpu_memory.begin_peak(self._device), time.monotonic()
                 self.transcribe([clip] * clips, prompt)
             except Exception as error:
-                if not device_memory.is_exhausted(error):
+                if not gpu_memory.is_exhausted(error):
                     raise
-                model_errors.release(error)
-                device_memory.give_back()
+                errors.release(error)
+                gpu_memory.give_back()
                 return None
-            return Trial(time.monotonic() - started, device_memory.peak(self._device) - before)
+            return Trial(time.monotonic() - started, gpu_memory.peak(self._device) - before)
 
-        free = device_memory.free(self._device)
+        free = gpu_memory.free(self._device)
         found = batch_budget.find(attempt, TRIAL_SECONDS, free, batch_size)
         budget = found or Budget(TRIAL_SECONDS, math.inf)  # too little memory: short clips may do
         logger.info("%s: batches of %.0f padded seconds", self._name, budget.batch_seconds)
@@ -349,11 +322,6 @@ class NemoRecognizer:
         return samples + -frames % subsampling.subsampling_factor * hop
 
 
-def seconds_taken(waveform: np.ndarray, sample_rate: int) -> float:
-    """Seconds of a clip as a model takes it, padded if it is short."""
-    return max(len(waveform) / sample_rate, SHORTEST_SECONDS)
-
-
 def _pad_both_sides(waveform: np.ndarray, shortest: int) -> np.ndarray:
     missing = max(0, shortest - len(waveform))
     before = _padding(len(waveform), shortest)
@@ -373,3 +341,28 @@ def _blank(states: torch.Tensor, clips: torch.Tensor) -> None:
 def _noise(seconds: float, rate: int) -> np.ndarray:
     samples = np.random.default_rng(0).standard_normal(round(seconds * rate), np.float32)
     return samples / 10
+
+
+# Seconds of audio that are taken in one piece. 40 s is what models are trained with, multitask ones
+# above all. The memory of local attention grows by 4 MB a second, and a chunked encoder takes any
+# length; but then a row is no work for several workers.
+LONGEST_SECONDS = {"full": 40.0, "local": 300.0, "chunked": 1200.0}
+LEAST_SECONDS = 10.0  # of a segment
+
+
+def segment_seconds(model: Any, attention: str) -> float:
+    """Seconds of the segments that audio is cut into which is too long to be taken in one piece.
+
+    Of a CTC model or a transducer with full attention it is as many frames as the encoder is wide,
+    within 10 and 40 s: attention, which grows with the square of the frames, has made the encoder
+    about a fifth slower there, and twice as slow at three times as many (benchmarks/RESULTS.md),
+    while the text is the same. It follows from the model alone, so that any machine plans alike.
+    """
+    encoder = getattr(model, "encoder", None)
+    width, factor = getattr(encoder, "d_model", None), getattr(encoder, "subsampling_factor", None)
+    if attention != "full" or not isinstance(width, int) or factor is None:
+        return LONGEST_SECONDS[attention]
+    if isinstance(registry.family_of(model), multitask.Multitask):
+        return LONGEST_SECONDS[attention]
+    stride = float(model.cfg.preprocessor.get("window_stride") or 0.01)
+    return min(max(width * stride * int(factor), LEAST_SECONDS), LONGEST_SECONDS[attention])

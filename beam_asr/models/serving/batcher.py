@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beam_asr.model_errors import ModelError
-from beam_asr.models.nemo.recognizer import Recognition, seconds_taken
-from beam_asr.models.prompts import NO_PROMPT, Prompt
-from beam_asr.models.serving import batch_plan as batching
-from beam_asr.models.serving import isolation as containment
+from beam_asr.errors import ModelError
+from beam_asr.models.engine import seconds_taken
+from beam_asr.models.serving import batch_plan, isolation
 from beam_asr.models.serving.host import ModelHost, Pass
-from beam_asr.records.row import Clip
+from beam_asr.records.outcome import Recognition
+from beam_asr.records.work import Clip
+from beam_asr.settings import NO_PROMPT, Prompt
 
 FIRST_SECONDS = 80  # of audio: the model shall not wait for more before it begins
 MOST_SECONDS = 20 * 60  # that wait: 77 MB at 16 kHz
@@ -140,7 +140,7 @@ class Backlog:
         taken = [each.seconds for each in self._waiting]
         latest = self._added - MOST_WAIT * self._most
         overdue = {index for index, each in enumerate(self._waiting) if each.place < latest}
-        plan = batching.plan_cheapest(
+        plan = batch_plan.plan_cheapest(
             taken,
             share,
             self._budget,
@@ -159,7 +159,7 @@ class Backlog:
         clips, waveforms = [each.clip for each in batch], [each.waveform for each in batch]
         names, prompt = [clip.audio for clip in clips], batch[0].prompt
         done = self._host.submit(waveforms, self._began, names, prompt)
-        padded = batching.padded_seconds([each.seconds for each in batch])
+        padded = batch_plan.padded_seconds([each.seconds for each in batch])
         return _Given(clips, waveforms, padded, done, prompt)
 
     def _take(self, given: _Given) -> Batch:
@@ -175,7 +175,7 @@ class Backlog:
             passes.append(done.result())
             return passes[-1].results
 
-        heard = containment.apply_to_each(transcribe, range(len(given.clips)))
+        heard = isolation.apply_to_each(transcribe, range(len(given.clips)))
         seconds = [len(waveform) / self._host.sample_rate for waveform in given.waveforms]
         results = [
             Result(clip, each, attempts, waveform)

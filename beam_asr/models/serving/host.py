@@ -7,63 +7,30 @@ with it, and every call goes to one thread of its own, in which it was also load
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from beam_asr import emergency_exit, model_errors
-from beam_asr.model_errors import ClipTooLongError, ModelError
-from beam_asr.models.devices import gpu_faults as device_faults
-from beam_asr.models.devices import gpu_memory as device_memory
-from beam_asr.models.devices.resources import UNLIMITED, Resources
-from beam_asr.models.nemo import loading as recognizer
-from beam_asr.models.nemo.loading import Recognition, Recognizer
-from beam_asr.models.nemo.recognizer import seconds_taken
-from beam_asr.models.prompts import NO_PROMPT, Prompt
-from beam_asr.models.serving import batch_plan as batching
-from beam_asr.storage.storage import Storage
+from beam_asr import errors, process
+from beam_asr.errors import ClipTooLongError, ModelError
+from beam_asr.models import engine
+from beam_asr.models.devices import gpu_faults, gpu_memory
+from beam_asr.models.devices.batch_size import BatchLimit
+from beam_asr.models.engine import ModelSpec, Recognizer, seconds_taken
+from beam_asr.models.serving import batch_plan
+from beam_asr.models.serving.watchdog import NOTHING_LOST, Watchdog, Work, listed
+from beam_asr.records.outcome import Recognition
+from beam_asr.settings import NO_PROMPT, Prompt
 
 Result = TypeVar("Result")
-
-MOST_NAMES = 4  # of clips, in a message
-NOTHING_LOST = (
-    "No row was turned into a failure for it: the runner tries this work again, elsewhere if it "
-    "can; where it gives up, the same command with --resume goes on"
-)
-
-
-class ModelSpec(NamedTuple):
-    """Which model, and how: what makes two users of a process share one.
-
-    Attributes:
-        batch_timeout: seconds of work after which a forward pass is stuck, and the process ends.
-        resources: what a worker process may use of its machine.
-        attention: of the encoder (`attention`).
-        times: ``required``, ``wanted`` where the model tells them, or None.
-        confidence: whether to estimate it.
-        n_best: how many texts, with their scores; 0 is the text alone.
-    """
-
-    model_name: str
-    device: str = "auto"
-    decoder: str | None = None
-    precision: str = "auto"
-    storage: Storage = Storage()
-    batch_timeout: float = 1800.0
-    resources: Resources = UNLIMITED
-    attention: str = "full"
-    times: str | None = None
-    confidence: bool = False
-    n_best: int = 0
 
 
 class Pass(NamedTuple):
@@ -81,19 +48,6 @@ class Pass(NamedTuple):
 
 
 @dataclasses.dataclass(eq=False)
-class _Work:
-    """The time that the model has worked on a batch; holds none of its audio.
-
-    Attributes:
-        names: of its clips.
-        seconds: in calls that have ended.
-    """
-
-    names: Sequence[str]
-    seconds: float = 0.0
-
-
-@dataclasses.dataclass(eq=False)
 class _Request:
     """A batch to be transcribed.
 
@@ -103,7 +57,7 @@ class _Request:
 
     waveforms: Sequence[np.ndarray]
     since: float
-    work: _Work
+    work: Work
     done: Future[Pass]
     prompt: Prompt = NO_PROMPT
     alone: bool = False
@@ -130,9 +84,9 @@ class ModelHost:
         self._unreported_loads = 0
         self._lock = threading.Lock()
         self._last_ended = 0.0
-        self._limit = device_memory.BatchLimit()
+        self._limit = BatchLimit()
         self._model: Recognizer = self._call(lambda: self._load(spec))
-        self._watchdog = _Watchdog(spec.batch_timeout)
+        self._watchdog = Watchdog(spec.batch_timeout)
         self._unreported_loads = 1
         self._prompts = {NO_PROMPT}  # that the model takes
         self.sample_rate = self._model.sample_rate
@@ -172,7 +126,7 @@ class ModelHost:
             prompt: of all of them, one that ``check_prompt`` takes.
         """
         done: Future[Pass] = Future()
-        self._tasks.put(_Request(waveforms, since, _Work(names), done, prompt))
+        self._tasks.put(_Request(waveforms, since, Work(names), done, prompt))
         return done
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition | ModelError]:
@@ -189,7 +143,7 @@ class ModelHost:
         self._call(end)
         self._watchdog.close()
         gc.collect()  # models are full of cycles
-        device_memory.give_back()
+        gpu_memory.give_back()
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Raises PromptError for one that the model does not take."""
@@ -205,18 +159,7 @@ class ModelHost:
 
     def _load(self, spec: ModelSpec) -> Recognizer:
         try:
-            return recognizer.load(
-                spec.model_name,
-                device=spec.device,
-                decoder=spec.decoder,
-                precision=spec.precision,
-                storage=spec.storage,
-                resources=spec.resources,
-                attention=spec.attention,
-                times=spec.times,
-                confidence=spec.confidence,
-                n_best=spec.n_best,
-            )
+            return engine.load(spec)
         except BaseException:
             self._ended = True  # nobody will have this host
             raise
@@ -249,7 +192,7 @@ class ModelHost:
             while not self._ended:
                 begun = self._step(begun)
         except BaseException as error:  # without this thread, callers would wait for ever
-            emergency_exit.exit_now(
+            process.exit_now(
                 f"the model's thread came to an end by {_worded(error)}. {NOTHING_LOST}"
             )
 
@@ -302,10 +245,10 @@ class ModelHost:
             alone: whether no other batch is with the model.
         """
         self._last_ended = time.monotonic()
-        _end_if_lost(error, f"while it worked on {_listed(request.work.names)}")
-        model_errors.release(error)
-        if device_memory.is_exhausted(error):
-            device_memory.give_back()
+        _end_if_lost(error, f"while it worked on {listed(request.work.names)}")
+        errors.release(error)
+        if gpu_memory.is_exhausted(error):
+            gpu_memory.give_back()
             self._limit.fail(len(request.waveforms), self._padded_seconds(request))
             if len(request.waveforms) == 1:
                 if not alone:  # then it may fit
@@ -314,100 +257,29 @@ class ModelHost:
                     return
                 error = self._too_long(request.waveforms[0], error)
         # What is no Exception, such as SystemExit, is no failure of a clip: it ends the caller.
-        request.done.set_exception(
-            model_errors.small(error) if isinstance(error, Exception) else error
-        )
+        request.done.set_exception(errors.small(error) if isinstance(error, Exception) else error)
 
     def _too_long(self, waveform: np.ndarray, cause: BaseException) -> ClipTooLongError:
         device = self.description.get("device", "cpu")
         rounded = self.description.get("precision") == "bfloat16"
         seconds = len(waveform) / self.sample_rate
         on_gpu = device.startswith("cuda")
-        return ClipTooLongError.of(
-            seconds, device_memory.total(device), cause, on_gpu and not rounded
-        )
+        return ClipTooLongError.of(seconds, gpu_memory.total(device), cause, on_gpu and not rounded)
 
     def _padded_seconds(self, request: _Request) -> float:
-        return batching.padded_seconds(
+        return batch_plan.padded_seconds(
             [seconds_taken(waveform, self.sample_rate) for waveform in request.waveforms]
-        )
-
-
-class _Watchdog:
-    """Ends the process when the model has worked on a batch for too long.
-
-    Its thread sleeps until then, or until the model begins with something else.
-    """
-
-    def __init__(self, seconds: float):
-        self._seconds = seconds
-        self._begun = threading.Condition()
-        self._works: tuple[_Work, _Work | None] | None = None
-        self._closed = False
-        threading.Thread(target=self._watch, name="beam-asr-watchdog", daemon=True).start()
-
-    @contextlib.contextmanager
-    def watching(self, work: _Work, beside: _Work | None) -> Iterator[None]:
-        """Counts the time within as work on a batch.
-
-        Args:
-            beside: the other batch that the model has begun with, which may be the one that it is
-                stuck at.
-        """
-        started = time.perf_counter()
-        with self._begun:
-            self._works = (work, beside)
-            self._begun.notify()
-        try:
-            yield
-        finally:
-            with self._begun:
-                self._works = None
-            work.seconds += time.perf_counter() - started
-
-    def close(self) -> None:
-        """Ends the thread."""
-        with self._begun:
-            self._closed = True
-            self._begun.notify()
-
-    def _watch(self) -> None:
-        with self._begun:
-            while not self._closed:
-                works = self._works
-                if works is None:
-                    self._begun.wait()
-                    continue
-                left = min(self._seconds - works[0].seconds, threading.TIMEOUT_MAX)
-                if not self._begun.wait(max(0.0, left)) and self._works is works:
-                    break
-            else:
-                return
-        work, beside = works
-        others = f" (it has also begun with {_listed(beside.names)})" if beside else ""
-        emergency_exit.exit_now(
-            f"a forward pass has worked for more than the {self._seconds:g} s that "
-            f"--batch_timeout allows, on {_listed(work.names)}{others}. {NOTHING_LOST}. If the "
-            "device is slow and not stuck, raise --batch_timeout or lower --max_batch_seconds"
         )
 
 
 def _end_if_lost(error: BaseException, when: str) -> None:
     """Ends the process if an error says that the device will do no more work for it."""
-    if device_faults.is_lost(error):
-        emergency_exit.exit_now(
+    if gpu_faults.is_lost(error):
+        process.exit_now(
             f"the model's device is lost, {when}: {_worded(error)}. {NOTHING_LOST}. If it happens "
             "again on this machine, see `dmesg` and `nvidia-smi -q` for errors of its card"
         )
 
 
 def _worded(error: BaseException) -> str:
-    return f"{type(error).__name__}: {model_errors.message_of(error)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    if not names:
-        return "a batch"
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f"{type(error).__name__}: {errors.message_of(error)}"

@@ -13,10 +13,10 @@ import threading
 import time
 from collections.abc import Iterator
 
-from beam_asr.models import files as model_files
-from beam_asr.models.devices import cpu_memory
-from beam_asr.models.devices import gpu_memory as device_memory
-from beam_asr.models.serving.host import ModelHost, ModelSpec
+from beam_asr.models import files
+from beam_asr.models.devices import cpu_memory, gpu_memory
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.serving.host import ModelHost
 
 # Of the memory that can be had, as much may be taken by one more model; the rest is for batches.
 MODEL_SHARE = 0.5
@@ -136,8 +136,8 @@ class ModelPool:
         """What a model will take: what it took before, or by its file, or as the largest here."""
         if spec in self._known_bytes:
             return self._known_bytes[spec]
-        if model_files.is_file_name(spec.model_name):
-            path = model_files.local_copy(spec.storage, spec.model_name)
+        if files.is_file_name(spec.model_name):
+            path = files.local_copy(spec.storage, spec.model_name)
             return FILE_GROWTH * os.path.getsize(path)
         return max(self._known_bytes.values(), default=0.0)
 
@@ -147,13 +147,13 @@ def free_bytes(device: str) -> float:
     if device.startswith("cuda"):
         import torch
 
-        return device_memory.free(torch.device(device))
+        return gpu_memory.free(torch.device(device))
     return cpu_memory.available()
 
 
 def _is_exhausted(error: BaseException | None) -> bool:
     while error is not None:
-        if device_memory.is_exhausted(error):
+        if gpu_memory.is_exhausted(error):
             return True
         error = error.__cause__
     return False

@@ -5,9 +5,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Optional
 
-from beam_asr.outputs import folder as output
-from beam_asr.records import fields as record_fields
-from beam_asr.records import row_ids
+from beam_asr.outputs import shards
+from beam_asr.records import fields, row_ids
 from beam_asr.records.fields import as_json, as_unicode, is_float, is_text
 
 
@@ -58,9 +57,9 @@ def to_document(
     def taken(key: str, fits: Callable[[Any], bool]) -> Any:
         return left.pop(key) if fits(left.get(key)) else None
 
-    own = record_fields.own(record, pred_text_key)
+    own = fields.own(record, pred_text_key)
     text = _shown(taken(pred_text_key, is_text), record.get(pred_text_key))
-    cut = record_fields.cut_audio(record, filepath_key)
+    cut = fields.cut_audio(record, filepath_key)
     source = cut.audio if cut else taken(filepath_key, is_text)
     source = _shown(source, record.get(filepath_key))
     duration = taken("duration", is_float)
@@ -86,7 +85,7 @@ def to_line(
     ``metadata`` is text here too, so that readers which infer a schema find one and the same.
     """
     document = to_document(record, filepath_key, pred_text_key, lang_key)
-    return output.encode(document._asdict())
+    return shards.encode(document._asdict())
 
 
 def _shown(value: str | None, otherwise: Any) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from beam_asr.records import lhotse_cuts as cuts
+from beam_asr.records import lhotse_cuts
 from beam_asr.records.fields import MADE
 from beam_asr.records.row import URI_SCHEME
 
@@ -41,8 +41,8 @@ class Audio(NamedTuple):
 
 def audio_of(record: Mapping[str, Any], filepath_key: str) -> Audio:
     """The audio of a record, which may be a cut of Lhotse's."""
-    if record.get(filepath_key) is None and cuts.is_cut(dict(record)):
-        return Audio(*cuts.audio_of(dict(record)))
+    if record.get(filepath_key) is None and lhotse_cuts.is_cut(dict(record)):
+        return Audio(*lhotse_cuts.audio_of(dict(record)))
     channel = record.get("channel")
     return Audio(
         str(record.get(filepath_key) or ""),

@@ -11,11 +11,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from beam_asr.outputs import folder as output
+from beam_asr.outputs import shards
 from beam_asr.records import fields as record_fields
-from beam_asr.records import row as manifest
+from beam_asr.records import parsing
 from beam_asr.records.fields import is_float, is_integer, is_text
-from beam_asr.storage import patterns, storage
+from beam_asr.storage import patterns, uris
 
 # Why a row is left out.
 NO_TEXT = "no_text"
@@ -86,7 +86,7 @@ def label(
     else:
         fields = {key: value for key, value in fields.items() if key not in RATES}
         fields["offset"] = fields["offset"] or 0.0
-    return Label(output.encode(fields))
+    return Label(shards.encode(fields))
 
 
 def tarred_label(
@@ -120,9 +120,9 @@ def tarred_label(
     if problem := _problem(record, fields):
         kept = {"audio_filepath", "offset", "duration"}
         fields = {key: value for key, value in fields.items() if key in kept and value is not None}
-        line = output.encode({**fields, "text": "", "shard_id": shard, SKIP: True})
+        line = shards.encode({**fields, "text": "", "shard_id": shard, SKIP: True})
         return Label(line, problem, shard)
-    return Label(output.encode({**fields, "shard_id": shard}), shard=shard)
+    return Label(shards.encode({**fields, "shard_id": shard}), shard=shard)
 
 
 def _fields(record: Mapping[str, Any], filepath_key: str, pred_text_key: str) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _problem(record: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
 
 def _located(audio: str, manifest_path: str) -> str:
     """Where audio is, whatever the folder of the manifest that is written."""
-    found = manifest.resolve(audio, manifest_path)
-    if not storage.is_local(found):
+    found = parsing.resolve(audio, manifest_path)
+    if not uris.is_local(found):
         return found
-    return os.path.abspath(storage.local_path(found))
+    return os.path.abspath(uris.local_path(found))

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from beam_asr.outputs.formats import documents
-from beam_asr.outputs.formats import table as tabular
-from beam_asr.storage.storage import Storage, join
+from beam_asr.outputs.formats import documents, table
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import join
 
 PARQUET, DOCUMENTS, NEMO = "parquet", "documents", "nemo"
 FORMATS = (PARQUET, DOCUMENTS, NEMO)  # each has a folder of its name
@@ -51,7 +51,7 @@ def content(
         lines: of its transcripts.
     """
     if format == PARQUET:
-        yield from tabular.parquet(lines, filepath_key, pred_text_key)
+        yield from table.parquet(lines, filepath_key, pred_text_key)
         return
     for line in lines:
         record: Mapping[str, Any] = json.loads(line)

@@ -1,9 +1,4 @@
-"""Ends the process at once where it cannot go on, with what was done left in order.
-
-A GPU that is lost, a forward pass that is stuck and a signal have this in common: threads cannot be
-waited for, and no exception must turn rows into failures. So the process ends without unwinding,
-after some seconds for those who have something to save.
-"""
+"""How this process ends: on a signal, or at once when the device is lost."""
 
 from __future__ import annotations
 
@@ -11,14 +6,15 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 logger = logging.getLogger(__name__)
-
 SECONDS_TO_SAVE = 8.0
 STATUS = 1
 
@@ -76,3 +72,47 @@ def _save(saver: Saver) -> None:
         saver.save()
     except Exception as error:  # the others are to be saved all the same
         logger.error("could not save what was done: %s: %s", type(error).__name__, error)
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def ends_process(message: Callable[[str], str]) -> Iterator[None]:
+    """Within it, SIGINT and SIGTERM save what is done and end the process; a second one ends it at
+    once. In a thread other than the main one it changes nothing.
+
+    Args:
+        message: gives what to say, for the name of the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    noted, written = socket.socketpair()
+    written.setblocking(False)
+    received = 0
+
+    def handle(*_: Any) -> None:
+        nonlocal received
+        received += 1
+        if received > 1:
+            os._exit(STATUS)
+
+    def wait() -> None:
+        number = noted.recv(1)
+        if number and number[0] in SIGNALS:
+            exit_now(message(signal.Signals(number[0]).name))
+
+    before = {each: signal.signal(each, handle) for each in SIGNALS}
+    fd_before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=wait, name="beam-asr-signals", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(fd_before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        written.close()
+        watcher.join()
+        noted.close()

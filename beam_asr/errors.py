@@ -1,4 +1,4 @@
-"""Why a clip that was read cannot be transcribed, and how the errors of models are kept small."""
+"""Every error that a user can meet, as one tree."""
 
 from __future__ import annotations
 
@@ -7,12 +7,139 @@ import re
 import traceback
 from collections.abc import Iterator
 
-logger = logging.getLogger(__name__)
 
+class AudioError(ValueError):
+    """A clip cannot be read; the message names the file, what is wrong, and what to do."""
+
+
+class AudioNotFoundError(AudioError, FileNotFoundError):
+    """There is no file at this path."""
+
+
+class AudioAccessError(AudioError, PermissionError):
+    """The storage system knows the file but refuses to hand it out."""
+
+
+class AudioTimeoutError(AudioError, TimeoutError):
+    """The file could not be read within the time that a file may take."""
+
+
+class AudioMemoryError(AudioError, MemoryError):
+    """The worker had no memory for the clip, nor when it read it again."""
+
+
+class EmptyAudioError(AudioError):
+    """The file has zero bytes."""
+
+
+class NotAudioError(AudioError):
+    """Nothing recognises the content as audio."""
+
+
+class WrongExtensionError(NotAudioError):
+    """The name says audio; the content is another kind of file, which the message names."""
+
+
+class CorruptAudioError(AudioError):
+    """The content is audio, but its header is impossible or its samples cannot be decoded."""
+
+
+class TruncatedAudioError(CorruptAudioError):
+    """The header, or the manifest row, promises more samples than the file holds."""
+
+
+class ZeroLengthAudioError(AudioError):
+    """The header is valid and no samples follow it."""
+
+
+class TooLongAudioError(AudioError):
+    """The clip holds more audio than one waveform may."""
+
+
+class SilentAudioError(AudioError):
+    """Every sample is exactly zero: digital silence, which no microphone gives."""
+
+
+class OffsetBeyondEndError(AudioError, IndexError):
+    """The offset is at or after the end of the file."""
+
+
+class ChannelError(AudioError, IndexError):
+    """The file lacks the chosen channel."""
+
+
+class BelowMinDurationError(AudioError):
+    """The audio is shorter than was asked for."""
+
+
+class AboveMaxDurationError(AudioError):
+    """The audio is longer than was asked for."""
+
+
+class SampleRateError(AudioError):
+    """The file has another sample rate than was asked for."""
+
+
+class ChannelCountError(AudioError):
+    """The file has more or fewer channels than was asked for."""
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be; nothing has been started."""
+
+
+class ManifestError(ValueError):
+    """A line that cannot become a row; each subclass is one cause.
+
+    Attributes:
+        line: what was read and is to be shown of it, where that is no row's line.
+    """
+
+    def __init__(self, message: str, line: str = ""):
+        super().__init__(message)
+        self.line = line
+
+
+class LineTooLongError(ManifestError):
+    """The line, or the record of a table, is longer than any row."""
+
+
+class NotJsonError(ManifestError):
+    """The line is not JSON in UTF-8, or nests deeper than any row."""
+
+
+class NotAnObjectError(ManifestError):
+    """The line is JSON, but not an object."""
+
+
+class DuplicateKeyError(ManifestError):
+    """An object in the line has a key more than once, so that not all of it could be kept."""
+
+
+class MissingAudioError(ManifestError):
+    """The row does not name its audio."""
+
+
+class BadFieldError(ManifestError):
+    """A field that the job reads has a value it cannot have, or any field one that is not kept."""
+
+
+class BadRecordError(ManifestError):
+    """A record of a table, or a cut, that its own format does not allow or the job cannot read."""
+
+
+class MissingMemberError(ManifestError):
+    """A row of a tarred data set whose audio is in no tar."""
+
+
+class UnmappedRowError(ManifestError):
+    """No model takes the row, and there is none for all others."""
+
+
+logger = logging.getLogger(__name__)
 MOST_LETTERS = 500  # of a message
 # What is looked at of a message; some hold a whole tensor, or a whole program.
 _MOST_READ = 10_000
-
 _ARRAY = re.compile(r"\b(tensor|array)\((?:[^()]|\([^()]*\))*(?:\)|$)")
 
 
@@ -115,3 +242,15 @@ def _says(error: Exception, message: str) -> bool:
         )
     except Exception:
         return False
+
+
+class DeadlineError(TimeoutError):
+    """The time that a file may take is over."""
+
+
+class StorageError(ValueError):
+    """A place that no storage here can serve; says why and what to do."""
+
+
+class StorageOptionsError(ValueError):
+    """Storage options that cannot be."""

@@ -1,0 +1,252 @@
+"""The decoder by FFmpeg, through PyAV."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from itertools import chain
+
+import av
+import av.codec.codec
+import av.container.core
+import av.error
+import numpy as np
+
+from beam_asr.audio.decoder import OVERRUN_S, PREROLL_S
+from beam_asr.audio.signatures import foreign_error, zero_length_error
+from beam_asr.audio.source import Source
+from beam_asr.errors import (
+    CorruptAudioError,
+)
+
+# Damaged clips are reported as errors with the file's name; FFmpeg's own lines lack it.
+av.logging.set_level(None)
+_MANY_PLANES = 8  # from which PyAV looks for the end of their list beyond it
+# The containers that recordings come in. Among the rest are playlists, which name other files,
+# scripts that make sound without end, subtitles, and formats that no recorder has written in years.
+_FFMPEG_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2 matroska,webm asf avi flv mpegts mpeg ogg rm dv mxf nut nsv wtv "
+    "wav w64 aiff au caf flac mp3 aac loas ac3 eac3 dts dtshd truehd mlp amr amrnb amrwb ape wv "
+    "tta tak mpc mpc8 shn dsf iff oma voc aa act dss qcp sbc codec2 g722 g729 g723_1 gsm xwma "
+    "ircam nistsphere sox"
+)
+# Those with an index, or whose blocks have times by which a place is found.
+_FFMPEG_SEEKABLE = frozenset("mov matroska asf avi mpegts ogg wav w64 aiff caf flac".split())
+
+
+def _audio_decoders() -> Iterator[str]:
+    for name in sorted(av.codecs_available):
+        with suppress(av.codec.codec.UnknownCodecError):  # some only encode
+            if av.Codec(name, "r").type == "audio":
+                yield name
+
+
+_FFMPEG_OPTIONS = {
+    "protocol_whitelist": "none",
+    "format_whitelist": _FFMPEG_FORMATS.replace(" ", ","),
+    # Else a picture or a video would be decoded too, to see what it is.
+    "codec_whitelist": ",".join(_audio_decoders()),
+    "max_streams": "64",
+}
+# FFmpeg makes tables as long as a header claims, up to 2 GB each. Twelve hours of AAC need 52 MB.
+_FFMPEG_LARGEST_BYTES = 2**26
+ctypes.CDLL(av.container.core.__file__).av_max_alloc(ctypes.c_size_t(_FFMPEG_LARGEST_BYTES))
+
+
+class _TableGuard:
+    """A source for FFmpeg that fails once the tables of an MP4 state impossibly many samples.
+
+    FFmpeg keeps 36 bytes for each sample that an MP4 states, and boxes of 20 bytes can state
+    millions: `stsz` where all samples have one size, `trun` where it tells nothing about any of
+    them (ISO/IEC 14496-12, 8.7.3.2 and 8.8.8). A sample has a byte at least. Boxes are looked for
+    in all that FFmpeg reads, since it takes them wherever they stand; that samples look like more
+    than one of them is as good as impossible.
+    """
+
+    _MOST_OF_A_BOX = 2**21  # beyond this the table of a track is above _FFMPEG_LARGEST_BYTES
+    _MOST = 2 * _MOST_OF_A_BOX
+    _FIELDS_BYTES = 16
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._end = 0
+        self._tail = b""
+        self._samples = 0
+
+    def read(self, size: int) -> bytes:
+        start = self._source.tell()
+        data = self._source.read(size)
+        if start != self._end:
+            self._tail = b""
+        if start < self._end:
+            self._samples = 0
+        self._check(self._tail + data)
+        self._end = start + len(data)
+        self._tail = (self._tail + data)[1 - self._FIELDS_BYTES :]
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._source.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._source.tell()
+
+    def _check(self, seen: bytes) -> None:
+        for tag in (b"stsz", b"trun"):
+            position = seen.find(tag)
+            while 0 <= position <= len(seen) - self._FIELDS_BYTES:
+                first, second, third = struct.unpack_from(">III", seen, position + 4)
+                if tag == b"stsz" and second:
+                    self._add(third)
+                elif tag == b"trun" and not first & 0xF00:
+                    self._add(second)
+                position = seen.find(tag, position + 4)
+
+    def _add(self, samples: int) -> None:
+        self._samples += min(samples, self._MOST_OF_A_BOX)
+        if self._samples > max(self._MOST, self._source.size):
+            raise CorruptAudioError(
+                f"{self._source.shown}: its tables state more samples than its "
+                f"{self._source.size} bytes can hold. Copy the file again from its origin."
+            )
+
+
+class FFmpegDecoder:
+    """What FFmpeg reads: M4A, MP4, WebM, AMR, WMA, raw AAC, G.722, video containers, ..."""
+
+    length_slack_s = OVERRUN_S  # containers count the codec's padding in or out
+    can_seek: bool
+
+    def __init__(self, source: Source, container_format: str | None) -> None:
+        self._shown = source.shown
+        self._packer: av.AudioResampler | None = None
+        self._container = av.open(
+            _TableGuard(source),
+            mode="r",
+            format=container_format,
+            metadata_errors="ignore",
+            options=_FFMPEG_OPTIONS,
+        )
+        try:
+            self._open_stream(source)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _open_stream(self, source: Source) -> None:
+        streams = self._container.streams
+        # None is best where a header is impossible; then the first one tells why.
+        stream = streams.best("audio") or next(iter(streams.audio), None)
+        kind = self._container.format.long_name
+        if stream is None and streams.video:
+            raise foreign_error(source, f"a video without an audio stream ({kind})")
+        if stream is None:
+            raise foreign_error(source, f"a file without an audio stream ({kind})")
+        if stream.codec_context is None:
+            raise CorruptAudioError(
+                f"{source.shown}: no decoder knows the codec of this {kind} file. "
+                "Convert it, for example to FLAC."
+            )
+        self._stream = stream
+        first = next(self._decoded(), None)
+        if first is None:
+            raise zero_length_error(source)
+        # A header states half the rate of HE-AAC; its frames tell the truth.
+        self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
+        self.stated_frames = self._stated_frames()
+        kinds = self._container.format.name.split(",")
+        self.can_seek = not _FFMPEG_SEEKABLE.isdisjoint(kinds)
+
+    def _stated_frames(self) -> int | None:
+        """Elsewhere FFmpeg guesses a duration from the bit rate, which promises nothing."""
+        container, stream = self._container, self._stream
+        if "mp4" in container.format.name and stream.duration:
+            return round(stream.duration * stream.time_base * self.rate)
+        alone = len(container.streams) == 1  # Matroska states the longest stream's duration only
+        if "matroska" in container.format.name and container.duration and alone:
+            return round(container.duration / av.time_base * self.rate)
+        return None
+
+    def _decoded(self) -> Iterator[av.AudioFrame]:
+        try:
+            yield from self._container.decode(self._stream)
+        except IndexError as error:  # of a stream that PyAV did not see at the start
+            raise CorruptAudioError(
+                f"{self._shown}: another stream begins in the middle. Extract its audio."
+            ) from error
+
+    def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
+        frames, position = self._frames_before(start)
+        end = None if count is None else start + count
+        for frame in frames:
+            block = self._to_block(frame)
+            from_, to = max(0, start - position), None if end is None else end - position
+            position += len(block)
+            if len(block := block[from_:to]):
+                yield block
+            if end is not None and position >= end:
+                return
+
+    def _frames_before(self, start: int) -> tuple[Iterator[av.AudioFrame], int]:
+        """Decoded frames from at or before sample `start` on, and where the first one lies."""
+        lead = start - round(PREROLL_S * self.rate)
+        if lead <= 0 or self._first.pts is None:
+            return chain([self._first], self._decoded()), 0
+        tick = Fraction(self._stream.time_base) * self.rate  # in samples
+        try:
+            self._seek(self._first.pts + math.floor(lead / tick))
+            frames = self._decoded()
+            frame = next(frames, None)
+            if frame is not None and frame.pts is not None:
+                position = max(0, round((frame.pts - self._first.pts) * tick))
+                if position <= start:
+                    return chain([frame], frames), position
+        except (av.error.FFmpegError, OverflowError):
+            pass  # no index, or one that points nowhere: below is slow and sure
+        self._seek(self._first.pts)
+        return self._decoded(), 0
+
+    def _seek(self, pts: int) -> None:
+        self._container.seek(pts, stream=self._stream, backward=True)
+
+    def _to_block(self, frame: av.AudioFrame) -> np.ndarray:
+        """float32 (frames, channels), full scale ±1, from any of FFmpeg's sample formats."""
+        if (frame.sample_rate, frame.layout.nb_channels) != (self.rate, self.channels):
+            raise CorruptAudioError(
+                f"{self._shown}: changes from {self.channels} channels at {self.rate} Hz to "
+                f"{frame.layout.nb_channels} at {frame.sample_rate} Hz. Split or convert it."
+            )
+        if frame.format.is_planar and self.channels >= _MANY_PLANES:
+            frame = self._packed(frame)
+        try:
+            data = frame.to_ndarray()
+        except ValueError as error:
+            raise CorruptAudioError(
+                f"{self._shown}: holds samples that are not supported ({frame.format.name}). "
+                "Convert it, for example to FLAC."
+            ) from error
+        data = data.T if frame.format.is_planar else data.reshape(-1, self.channels)
+        if data.dtype.kind == "f":
+            return data.astype(np.float32)
+        zero = 128 if data.dtype == np.uint8 else 0
+        return (data.astype(np.float32) - zero) / 2.0 ** (8 * data.dtype.itemsize - 1)
+
+    def _packed(self, frame: av.AudioFrame) -> av.AudioFrame:
+        """The same samples in one plane."""
+        if self._packer is None:
+            self._packer = av.AudioResampler(format="flt", layout=frame.layout, rate=self.rate)
+        (packed,) = self._packer.resample(frame)
+        return packed
+
+    def exhausted(self) -> bool:
+        try:
+            return not any(packet.size for packet in self._container.demux(self._stream))
+        except (av.error.FFmpegError, IndexError):
+            return False
+
+    def close(self) -> None:
+        self._container.close()

@@ -1,0 +1,99 @@
+"""The decoder by libsndfile, which is exact on every seek."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import soundfile
+
+from beam_asr.audio.decoder import BLOCK_SAMPLES, OVERRUN_S, PREROLL_S
+from beam_asr.audio.signatures import MPEG_AUDIO, OGG_PAGE_FRAMES
+from beam_asr.audio.source import Source
+from beam_asr.errors import (
+    CorruptAudioError,
+)
+
+_UNKNOWN_LENGTH = 2**62  # libsndfile gives 2**63 - 1 frames where a header does not say
+_REST_BYTES, _REST_FRAMES = 8192, 4  # looked through for frames after the last; more than padding
+
+
+class _QuietSoundFile(soundfile.SoundFile):
+    """A SoundFile that does not seek by itself.
+
+    soundfile seeks after each read to where it already is, which makes decoders of MP3 start
+    afresh, in the middle of their bit reservoir, at each block. It asks this first.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class SndfileDecoder:
+    """What libsndfile reads: WAV, AIFF, AU, FLAC, Ogg Vorbis and Opus, MP3, SPHERE, CAF, ..."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        if source.descriptor is None:
+            self._file = _QuietSoundFile(source)
+        else:
+            self._file = _QuietSoundFile(source.descriptor, closefd=False)
+        self.rate: int = self._file.samplerate
+        self.channels: int = self._file.channels
+        frames = self._file.frames
+        self.stated_frames: int | None = None if frames > _UNKNOWN_LENGTH else frames
+        # An MP3's frame count may include encoder padding; to be exact to the sample, all frames
+        # before a place are read.
+        self.can_seek = self._file.format != "MP3"
+        self.length_slack_s = 0.0 if self.can_seek else OVERRUN_S
+
+    def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
+        end = _UNKNOWN_LENGTH if self.stated_frames is None else self.stated_frames
+        left = end - start if count is None else min(count, end - start)
+        if start and left > 0 and not self._go_to(start, end):
+            return
+        while left > 0:
+            size = min(left, max(1, BLOCK_SAMPLES // self.channels))
+            block = self._file.read(size, dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            left -= len(block)
+            start += len(block)
+            yield block
+        if self._file.format == "MP3" and start >= end:
+            self._check_rest(end)
+
+    def _go_to(self, start: int, end: int) -> bool:
+        """Goes to a frame before the end; says whether there is one."""
+        if self._file.format != "OGG":
+            self._file.seek(start)
+            return True
+        # Of an Ogg whose decoder could not be set up, a seek would crash where a read is empty.
+        if not len(self._file.read(1)):
+            return False
+        # A seek into the last page may end elsewhere, and so may one that is not from the start.
+        self._file.seek(0)
+        sought = max(0, min(start - round(PREROLL_S * self.rate), end - OGG_PAGE_FRAMES))
+        self._file.seek(sought)
+        while sought < start and (dropped := len(self._file.read(min(start - sought, 2**16)))):
+            sought += dropped
+        return sought == start
+
+    def _check_rest(self, end: int) -> None:
+        """Raises if an MP3 goes on where libsndfile takes it to end.
+
+        The length is its first frame's word, or is reckoned from the bit rate of that.
+        """
+        rest = self._source.read_on(_REST_BYTES)
+        if max(map(rest.count, MPEG_AUDIO)) >= _REST_FRAMES:
+            raise CorruptAudioError(
+                f"{self._source.shown}: goes on after the {end / self.rate:.2f} s "
+                "that it states, as where files were joined, or no header was written for a "
+                "variable bit rate. Convert it, for example to FLAC."
+            )
+
+    def exhausted(self) -> bool:
+        return self._source.exhausted
+
+    def close(self) -> None:
+        self._file.close()

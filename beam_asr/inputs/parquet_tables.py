@@ -1,0 +1,165 @@
+"""Parquet files to records, by row groups."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any, BinaryIO
+
+from beam_asr.errors import BadRecordError
+from beam_asr.inputs.csv_tables import TableError, check_columns
+
+BATCH_ROWS = 1024
+BATCH_BYTES = 2**24
+BUFFER_BYTES = 2**22  # for each column
+SMALL_FILE_BYTES = 2**23  # fetched column by column
+
+
+def parquet_row_groups(file: BinaryIO, name: str) -> int:
+    """How many row groups a Parquet file has.
+
+    Raises:
+        TableError: it is not Parquet, or damaged.
+    """
+    with _reading_parquet(name):
+        return _parquet_file(file).num_row_groups
+
+
+def parquet_records(
+    file: BinaryIO, row_groups: Sequence[int], name: str
+) -> Iterator[tuple[int, dict[str, Any] | BadRecordError]]:
+    """The records of some row groups of a Parquet file, by some `BATCH_BYTES` at a time.
+
+    What JSON has no form for is converted, however deep it is nested: dates and times to ISO 8601,
+    lengths of time to seconds, decimals to numbers or, where a float has too few digits, to text,
+    NaN to null, infinities to text, maps to objects, UUIDs to text.
+
+    Args:
+        row_groups: their indices, from 0.
+        name: the file's, for messages.
+
+    Yields:
+        The record's place in the whole file, from 1, and its fields or what is wrong with it: a
+        cell that holds bytes or has no value in Python.
+
+    Raises:
+        TableError: the file is not Parquet, or damaged, or its columns' names are.
+    """
+    with _reading_parquet(name):
+        table = _parquet_file(file)
+        groups = [table.metadata.row_group(index) for index in range(table.num_row_groups)]
+        rows_before = [0, *itertools.accumulate(group.num_rows for group in groups)]
+        if rows_before[-1] != table.metadata.num_rows:
+            raise _unreadable(name, "its row groups are not all of its rows")
+        columns = table.schema_arrow.names
+        check_columns(columns, name)
+        for index in row_groups:
+            number = rows_before[index]
+            rows = BATCH_BYTES * groups[index].num_rows // (groups[index].total_byte_size or 1)
+            rows = max(1, min(rows, BATCH_ROWS))
+            for batch in table.iter_batches(rows, row_groups=[index], use_threads=False):
+                for values in zip(*(_values(column) for column in batch.columns)):
+                    number += 1
+                    yield number, _plain_record(columns, values)
+            if number != rows_before[index + 1]:
+                raise _unreadable(name, f"row group {index} lacks rows")
+
+
+@contextmanager
+def _reading_parquet(name: str) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (
+        pyarrow.ArrowInvalid,
+        pyarrow.ArrowNotImplementedError,
+        UnicodeDecodeError,  # of a column's name
+        OSError,
+    ) as error:
+        # Errors of the storage come through pyarrow as they are, with a type of their own.
+        if isinstance(error, OSError) and type(error) is not OSError:
+            raise
+        raise _unreadable(name, " ".join(str(error).split())) from error
+
+
+def _unreadable(name: str, reason: str) -> TableError:
+    return TableError(
+        f"the table {name!r} cannot be read as Parquet ({reason}); if it is Parquet, copy it again "
+        "from its origin"
+    )
+
+
+def _parquet_file(file: BinaryIO) -> Any:
+    from pyarrow import parquet
+
+    # Otherwise a whole row group's columns are fetched at once. With a buffer, a page is believed
+    # what it says of its size; so only files that can hold such columns are read with one.
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    buffer = BUFFER_BYTES if size > SMALL_FILE_BYTES else 0
+    return parquet.ParquetFile(file, buffer_size=buffer, pre_buffer=False)
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of an Arrow array; for one that Python cannot hold, the error instead."""
+    try:
+        return column.to_pylist(maps_as_pydicts="strict")
+    except Exception:
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py(maps_as_pydicts="strict")
+    except Exception as error:
+        return error
+
+
+def _plain_record(columns: Sequence[str], values: Sequence[Any]) -> dict[str, Any] | BadRecordError:
+    fields = {}
+    for column, value in zip(columns, values):
+        try:
+            fields[column] = _plain(value)
+        except BadRecordError as error:
+            return BadRecordError(f"the column {column!r} {error}")
+        except RecursionError:
+            return BadRecordError(f"the column {column!r} holds lists in lists, too deep for a row")
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it.
+
+    Raises:
+        BadRecordError: the rest of a sentence whose subject is the column.
+    """
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None  # pandas writes missing numbers so
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Decimal):
+        return float(value) if Decimal(repr(float(value))) == value else str(value)
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        raise BadRecordError(
+            "holds bytes, and this job reads audio by its path; write the audio to files and give "
+            "their paths, or, if it is text, make it a column of strings"
+        )
+    if isinstance(value, Exception):
+        raise BadRecordError(f"holds a value that cannot be read ({value})")
+    return str(value)

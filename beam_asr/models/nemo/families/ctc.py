@@ -1,0 +1,101 @@
+"""CTC models, and the CTC half of a hybrid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from beam_asr.models.nemo import decoding as decoding_config
+from beam_asr.models.nemo import hypotheses
+from beam_asr.models.nemo.decoding import TEXT_ALONE, Extras
+from beam_asr.models.nemo.families.base import Prompted, all_finite_within
+from beam_asr.models.nemo.families.transducer import Transducer
+from beam_asr.models.nemo.hypotheses import Pieces, Tokens
+from beam_asr.settings import NO_PROMPT, Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Ctc(Prompted):
+    """CTC models."""
+
+    def __init__(self, model: Any, extras: Extras = TEXT_ALONE, decoding: Any = None):
+        self._model = model
+        self._decoding = model.decoding if decoding is None else decoding
+        self._extras = extras
+        strategy = self._decoding.cfg.strategy
+        self._framewise = strategy in decoding_config.GREEDY
+        self.tells_times = extras.times is not None and strategy in decoding_config.CTC_WITH_FRAMES
+        self._has_frames = self.tells_times or extras.confidence
+        self._frame_seconds = hypotheses.frame_seconds(model) if self.tells_times else 0.0
+        self._pieces = Pieces(self._decoding.decode_ids_to_tokens)
+
+    def encode(
+        self,
+        signal: torch.Tensor,
+        lengths: torch.Tensor,
+        prompt: Prompt = NO_PROMPT,  # noqa: ARG002
+    ) -> tuple[torch.Tensor, ...]:
+        log_probs, frames, _ = self._model(input_signal=signal, input_signal_length=lengths)
+        return log_probs, frames
+
+    def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
+        log_probs, frames = encoded
+        # A token that is ruled out is infinitely improbable; that all of them are makes no sense.
+        return all_finite_within(log_probs.amax(dim=2).isfinite(), frames)
+
+    def decode(self, *encoded: torch.Tensor) -> list[Any]:
+        log_probs, frames = encoded
+        results: list[Any] = self._decoding.ctc_decoder_predictions_tensor(
+            log_probs, decoder_lengths=frames, return_hypotheses=not self._framewise
+        )
+        best = [hypotheses.best(each) for each in results]
+        if self._extras.confidence:
+            for each, row in zip(
+                best, hypotheses.frame_confidences(log_probs, frames), strict=True
+            ):
+                each.frame_confidence = row
+        if self._has_frames and not self._framewise:
+            labels = log_probs.argmax(dim=2).cpu().numpy()
+            for each, row, own in zip(best, labels, frames.tolist(), strict=True):
+                each.alignments = row[:own]
+        return results
+
+    def tokens(self, hypothesis: Any) -> Tokens:
+        best = hypotheses.best(hypothesis)
+        if not (self._framewise or self._has_frames):
+            return Tokens(self._pieces.of(map(int, best.y_sequence)))
+        blank = self._decoding.blank_id
+        return hypotheses.of_ctc(
+            best, blank, self._frame_seconds, self._pieces, collapsed=not self._framewise
+        )
+
+    def score(self, hypothesis: Any) -> float:
+        return float(hypothesis.score)
+
+
+class CtcOfHybrid(Ctc):
+    """The CTC decoder of hybrid models."""
+
+    def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
+        super().__init__(model, extras, model.ctc_decoding)
+        self._transducer = Transducer(model)
+        self.prompt_fields = self._transducer.prompt_fields
+        self._languages = self._transducer._languages
+
+    def encode(
+        self, signal: torch.Tensor, lengths: torch.Tensor, prompt: Prompt = NO_PROMPT
+    ) -> tuple[torch.Tensor, ...]:
+        encoded, frames = self._transducer.encode(signal, lengths, prompt)
+        return self._model.ctc_decoder(encoder_output=encoded), frames
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        self._transducer.check_prompt(prompt)
+
+
+def ctc_family_of(model: Any, extras: Extras = TEXT_ALONE) -> Ctc:
+    """The family of a model whose decoder in use is a CTC decoder."""
+    from nemo.collections.asr import models
+
+    hybrid = isinstance(model, models.EncDecRNNTModel)
+    return CtcOfHybrid(model, extras) if hybrid else Ctc(model, extras)

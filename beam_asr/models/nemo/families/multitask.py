@@ -1,0 +1,211 @@
+"""Canary models: prompts, languages, and times by an aligner."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from beam_asr.models import prompts
+from beam_asr.models.nemo import decoding as decoding_config
+from beam_asr.models.nemo import hypotheses
+from beam_asr.models.nemo.decoding import TEXT_ALONE, Extras
+from beam_asr.models.nemo.families.base import Prompted, all_finite
+from beam_asr.models.nemo.families.ctc import ctc_family_of
+from beam_asr.models.nemo.hypotheses import Pieces, Tokens
+from beam_asr.models.prompts import PromptError
+from beam_asr.settings import NO_PROMPT, Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+
+MULTITASK_SLOTS = {"source_lang": "en", "target_lang": "en", "task": "asr", "pnc": "yes"}
+LANGUAGES = ("source_lang", "target_lang")
+# How tokens of languages look, as <|en|>, <|es-419|>; <|unklang|> is for one that is not known.
+LANGUAGE_TOKEN = re.compile(r"<\|(unklang|[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*)\|>")
+# What a prompt asks for times with, and the first of them.
+ASKED_TIMES, FIRST_TIME = "<|timestamp|>", "<|0|>"
+
+
+class Multitask(Prompted):
+    """Attention encoder-decoders with a prompt, as Canary.
+
+    A prompt of the second Canary has no slot for the task: it transcribes if the two languages are
+    the same, and translates if they are not.
+
+    The times of words are those of the CTC model that comes with it, if one does, by NeMo's forced
+    alignment of the text. Else the model is asked for them by its prompt: the text may be another
+    one then. Both only if times are required.
+    """
+
+    def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
+        self._model = model
+        self._extras = extras
+        required = extras.times == decoding_config.REQUIRED
+        self._aligner = _Aligner.of(model) if required else None
+        asks = required and self._aligner is None
+        self._asks = asks and _can_ask_for_times(model)
+        self.tells_times = self._aligner is not None or self._asks
+        self._frame_seconds = hypotheses.frame_seconds(model) if self._asks else 0.0
+        self._pieces = Pieces(model.tokenizer.ids_to_tokens)
+        slots: dict[str, Any] = {}
+        for turn in model.prompt.get_default_dialog_slots():
+            slots |= turn["slots"]
+        task = {"task"} if slots.keys() >= set(LANGUAGES) else set()
+        self.prompt_fields = frozenset(Prompt._fields) & (slots.keys() | task)
+        self._sources: dict[str, str]
+        self._languages: dict[str, str]
+        self._sources, self._languages = _languages_of(model.tokenizer, slots)
+
+    def encode(
+        self, signal: torch.Tensor, lengths: torch.Tensor, prompt: Prompt = NO_PROMPT
+    ) -> tuple[torch.Tensor, ...]:
+        tokens = self._model.prompt.encode_dialog(turns=self._turns(prompt))["context_ids"]
+        if signal.device.type != "cpu":
+            tokens = tokens.pin_memory()  # or the copy would wait for all that the device does
+        asked = tokens.to(signal.device, non_blocking=True).repeat(len(signal), 1)
+        _, _, states, mask = self._model(input_signal=signal, input_signal_length=lengths)
+        if self._aligner is None:
+            return states, mask, asked
+        return states, mask, asked, *self._aligner.encode(signal, lengths)
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        prompts.check_choices(prompt)
+        for turn in self._turns(prompt):
+            source, target = (turn["slots"].get(field) for field in LANGUAGES)
+            if prompt.task == prompts.TRANSCRIBE and source != target:
+                raise PromptError(
+                    f"task is transcribe, but from source_lang {source} to target_lang {target} it "
+                    "would be a translation: leave task out, or make it translate"
+                )
+
+    def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
+        states, mask = encoded[:2]
+        return (all_finite(states, dim=2) | ~mask.bool()).all(dim=1)
+
+    def decode(self, *encoded: torch.Tensor) -> list[Any]:
+        states, mask, asked, *for_aligner = encoded
+        results: list[Any] = self._model.decoding.decode_predictions_tensor(
+            encoder_hidden_states=states,
+            encoder_input_mask=mask,
+            decoder_input_ids=asked,
+            return_hypotheses=self._extras.confidence,
+        )
+        if self._extras.n_best:  # NeMo's beam search does not sort what it gives
+            results = [sorted(each, key=lambda one: -self.score(one)) for each in results]
+        for clip in results if self._asks else ():
+            for each in clip if isinstance(clip, list) else [clip]:
+                each.text, words = hypotheses.words_between_frames(each.text, self._frame_seconds)
+                each.timestamp = {"word": words}
+        if self._aligner is not None:
+            self._aligner.align([hypotheses.best(each) for each in results], *for_aligner)
+        return results
+
+    def tokens(self, hypothesis: Any) -> Tokens:
+        return hypotheses.of_multitask(hypotheses.best(hypothesis), self._pieces)
+
+    def score(self, hypothesis: Any) -> float:
+        return float(hypothesis.score)
+
+    def _turns(self, prompt: Prompt) -> list[dict[str, Any]]:
+        """What is asked for, else the model's own defaults, and for want of them English ASR."""
+        asked = {field: value for field, value in prompt._asdict().items() if value is not None}
+        if self._asks:
+            asked["timestamp"] = ASKED_TIMES
+        turns = []
+        for turn in self._model.prompt.get_default_dialog_slots():
+            slots = {
+                slot: MULTITASK_SLOTS.get(slot, "") if value is None else str(value)
+                for slot, value in turn["slots"].items()
+            }
+            slots |= {slot: value for slot, value in asked.items() if slot in slots}
+            # As plain words: encode_dialog() takes slots for encoded already if none is one.
+            for field, known in zip(LANGUAGES, (self._sources, self._languages), strict=True):
+                if field in slots:
+                    slots[field] = prompts.language_of(slots[field], known, field)
+            if "task" in slots and "task" not in asked and asked.keys() & set(LANGUAGES):
+                same = slots["source_lang"] == slots["target_lang"]
+                slots["task"] = prompts.TRANSCRIBE if same else prompts.TRANSLATE
+            turns.append({**turn, "slots": slots})
+        return turns
+
+
+class _Aligner:
+    """NeMo's forced alignment, with the CTC model that comes with a multitask model."""
+
+    def __init__(self, ctc_model: Any, device: torch.device):
+        self._model = ctc_model.to(device).eval()
+        for name, value in (("dither", 0.0), ("pad_to", 0)):
+            setattr(self._model.preprocessor.featurizer, name, value)
+        self._family = ctc_family_of(self._model)
+
+    @classmethod
+    def of(cls, model: Any) -> _Aligner | None:
+        """None if none comes with it."""
+        ctc_model = getattr(model, "timestamps_asr_model", None)
+        if ctc_model is None:
+            return None
+        if hasattr(ctc_model, "cur_decoder"):
+            ctc_model.change_decoding_strategy(decoder_type="ctc", verbose=False)
+        if not decoding_config.is_ctc(ctc_model):
+            return None
+        return cls(ctc_model, next(model.parameters()).device)
+
+    def encode(self, signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self._family.encode(signal, lengths)
+
+    def align(self, best: list[Any], log_probs: torch.Tensor, frames: torch.Tensor) -> None:
+        """Sets the ``timestamp`` of hypotheses, as ``EncDecMultiTaskModel.transcribe`` does."""
+        from nemo.collections.asr.parts.utils import timestamp_utils
+        from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
+
+        own = frames.tolist()
+        timestamp_utils.get_forced_aligned_timestamps_with_external_model(
+            audio=[
+                Hypothesis(score=0.0, y_sequence=row[:count].float().cpu())
+                for row, count in zip(log_probs, own, strict=True)
+            ],
+            external_ctc_model=self._model,
+            main_model_predictions=best,
+            batch_size=len(best),
+            timestamp_type="word",
+            has_hypotheses=True,
+            verbose=False,
+        )
+
+
+def _languages_of(
+    tokenizer: Any, slots: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The source and the target languages of a multitask model, by themselves.
+
+    A source language is one that there is a token for. So is a target language; but if languages
+    have tokenizers of their own, it must be one that has, as in NeMo for a manifest. Canary-flash
+    has tokens for languages that it was never taught. The model's own defaults are in both.
+
+    Args:
+        tokenizer: one for each language and one of tokens for prompts, or one for all.
+        slots: of the model's prompt, with its own defaults. <|pnc|> and <|itn|> fill slots of these
+            names, and are no languages.
+    """
+    tokens = getattr(tokenizer, "special_tokens", None) or tokenizer.vocab
+    own = [prompts.bare(str(slots.get(field))) for field in LANGUAGES]
+    tagged = [token[2:-2] for token in tokens if LANGUAGE_TOKEN.fullmatch(token)]
+    sources = [name for name in tagged if name not in slots]
+    sources += [name for name in own if name not in sources and f"<|{name}|>" in tokens]
+    written = getattr(tokenizer, "langs", sources)
+    # That of "en" may be called "en-US" (_map_canary1_to_canary2_lang in canary_tokenizer.py).
+    targets = [
+        name
+        for name in sources
+        if name in own or any(f"{each}-".startswith(f"{name}-") for each in written)
+    ]
+    return {name: name for name in sources}, {name: name for name in targets}
+
+
+def _can_ask_for_times(model: Any) -> bool:
+    """Whether a multitask model has a prompt that asks for times, and tokens that tell them."""
+    slots = model.prompt.get_default_dialog_slots()[0]["slots"]
+    known = getattr(model.tokenizer, "special_tokens", {})
+    return "timestamp" in slots and ASKED_TIMES in known and FIRST_TIME in known

@@ -1,0 +1,75 @@
+"""TextGrid, as Praat reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from beam_asr.outputs.formats import captions
+from beam_asr.outputs.formats.timed_transcript import TimedTranscript, sentences
+
+OPENING = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
+
+
+def textgrid(transcript: TimedTranscript) -> str:
+    """Tiers ``words`` and ``segments``, the sentences, from 0 to the end of the row's audio.
+
+    What no word or sentence covers is an interval without text. Praat knows neither empty nor
+    overlapping intervals, so one of no length lasts a millisecond.
+    """
+    words = transcript.words
+    spans = captions.apart([(word.start, word.end) for word in words])
+    tiers = {
+        "words": [(*span, word.text) for span, word in zip(spans, words, strict=True)],
+        "segments": list(sentences(words)),
+    }
+    audio = transcript.audio
+    known = 0.0 if audio.duration is None else audio.offset + audio.duration
+    ends = [end for intervals in tiers.values() for _, end, _ in intervals[-1:]]
+    last = max(round(1000 * known), *ends, 1) if ends else max(round(1000 * known), 1)
+    head = (
+        f"xmin = 0 \nxmax = {last / 1000:.3f} \ntiers? <exists> \nsize = {len(tiers)} \nitem []: \n"
+    )
+    return (
+        OPENING
+        + head
+        + "".join(
+            _tier(number, name, _without_gaps(intervals, last), last)
+            for number, (name, intervals) in enumerate(tiers.items(), 1)
+        )
+    )
+
+
+def _tier(number: int, name: str, intervals: Sequence[tuple[int, int, str]], last: int) -> str:
+    lines = [
+        f"    item [{number}]:",
+        '        class = "IntervalTier" ',
+        f'        name = "{name}" ',
+        "        xmin = 0 ",
+        f"        xmax = {last / 1000:.3f} ",
+        f"        intervals: size = {len(intervals)} ",
+    ]
+    for place, (start, end, text) in enumerate(intervals, 1):
+        quoted = text.replace('"', '""')
+        lines += [
+            f"        intervals [{place}]:",
+            f"            xmin = {start / 1000:.3f} ",
+            f"            xmax = {end / 1000:.3f} ",
+            f'            text = "{quoted}" ',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _without_gaps(
+    intervals: Iterable[tuple[int, int, str]], last: int
+) -> list[tuple[int, int, str]]:
+    """Intervals, in milliseconds, with empty ones where there is none from 0 to the last."""
+    whole: list[tuple[int, int, str]] = []
+    covered = 0
+    for start, end, text in intervals:
+        if start > covered:
+            whole.append((covered, start, ""))
+        whole.append((start, end, text))
+        covered = end
+    if covered < last:
+        whole.append((covered, last, ""))
+    return whole

@@ -1,0 +1,71 @@
+"""Names, numbers and encoding of shards."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import join
+
+TRANSCRIPTS = "transcripts"
+FAILURES = "failures"
+FILTERED = "filtered"
+SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES}|{FILTERED})-\d{{5}}-of-\d{{5}}\.jsonl(\.gz|\.zst)?")
+EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression
+RECORDS_A_SHARD = 50_000
+MOST_SHARDS = 99_999  # that five digits can number
+
+
+def shard_name(kind: str, shard: int, shards: int, compression: str | None = None) -> str:
+    return f"{kind}-{shard:05d}-of-{shards:05d}{EXTENSIONS[compression]}"
+
+
+def shard_count(kind: str, records: int, num_shards: int | None = None) -> int:
+    """How many shards the records of a kind make; ``num_shards`` are those of transcripts."""
+    if kind == TRANSCRIPTS and num_shards is not None:
+        return num_shards
+    return max(1, -(-records // RECORDS_A_SHARD))
+
+
+def shard_of(line: bytes, shards: int) -> int:
+    """Where a record goes: the same in every try, whatever the order of records."""
+    return zlib.crc32(line) % shards
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    """A record as a line of JSON, with text as it is written in its language."""
+    try:
+        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
+        return json.dumps(record).encode() + b"\n"
+
+
+def compressed(lines: Iterable[bytes], compression: str | None) -> Iterator[bytes]:
+    """The content of a shard, bit for bit the same in every try.
+
+    Args:
+        compression: ``gzip``, ``zstd`` or None.
+    """
+    if compression is None:
+        yield from lines
+        return
+    compressor: Any
+    if compression == "gzip":
+        compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)  # a gzip member, without a time
+    else:
+        import zstandard
+
+        compressor = zstandard.ZstdCompressor().compressobj()
+    yield from filter(None, map(compressor.compress, lines))
+    yield compressor.flush()
+
+
+def delete_stale(storage: Storage, folder: str, written: Iterable[str]) -> None:
+    """Deletes shards of an earlier run that the present one has not written again."""
+    for name in set(storage.names_in(folder)) - set(written):
+        if SHARD.fullmatch(name):
+            storage.delete(join(folder, name))

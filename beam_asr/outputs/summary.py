@@ -1,0 +1,104 @@
+"""`summary.json`; no row lost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from beam_asr.records.statistics import Score, Statistics
+from beam_asr.transcripts import scoring
+
+
+class LostRowsError(RuntimeError):
+    """The records that came out are not as many as the rows that went in."""
+
+
+def encode_readable(record: dict[str, Any]) -> bytes:
+    """A record over several lines, for a file that people read."""
+    return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
+
+
+def check_complete(rows_in: int, transcribed: int, failed: int, filtered: int = 0) -> None:
+    """Raises LostRowsError unless every row has ended as exactly one record."""
+    if rows_in != transcribed + failed + filtered:
+        apart = f", {filtered} filtered rows" if filtered else ""
+        raise LostRowsError(
+            f"{rows_in} rows went in, but {transcribed} transcripts{apart} and {failed} failures "
+            f"came out: {abs(rows_in - transcribed - failed - filtered)} rows are lost or doubled. "
+            "This is a defect of the job; the output has no _SUCCESS and must not be used"
+        )
+
+
+def summarize(
+    statistics: Statistics,
+    transcribed: int,
+    failed_by_type: Counter[str],
+    filtered_by: Counter[str],
+    wall_seconds: float | None,
+    details: dict[str, Any],
+) -> dict[str, Any]:
+    """What ``summary.json`` says of a run.
+
+    RTFx is seconds of audio a second of wall time: ``rtfx_end_to_end`` over the whole job,
+    ``rtfx_model`` over the forward passes and their decoding alone, summed over workers. What an
+    earlier run had done counts among the hours and the rows, and in nothing else. Silence that the
+    model was spared counts among the hours, and end to end.
+    """
+    seconds = statistics.audio_seconds
+    all_seconds = seconds + statistics.unheard_seconds
+    return {
+        "rows_in": statistics.rows_in,
+        "transcribed": transcribed,
+        "resumed": statistics.resumed_rows,
+        "failed": sum(failed_by_type.values()),
+        "failed_by_type": dict(sorted(failed_by_type.items())),
+        "filtered": sum(filtered_by.values()),
+        "filtered_by": dict(sorted(filtered_by.items())),
+        "audio_hours": round((all_seconds + statistics.resumed_seconds) / 3600, 6),
+        "wall_seconds": None if wall_seconds is None else round(wall_seconds, 3),
+        "rtfx_end_to_end": _ratio(all_seconds, wall_seconds),
+        "rtfx_model": _ratio(seconds, statistics.model_seconds),
+        "model_seconds": round(statistics.model_seconds, 3),
+        "model_wait_seconds": round(statistics.wait_seconds, 3),
+        "model_wait_share": _ratio(
+            statistics.wait_seconds, statistics.wait_seconds + statistics.model_seconds
+        ),
+        "batches": statistics.batches,
+        "padding_efficiency": _ratio(seconds, statistics.padded_seconds),
+        "long_rows": statistics.long_rows,
+        "segments": statistics.segments,
+        "segments_failed": statistics.segments_failed,
+        "no_speech": statistics.no_speech,
+        "unheard_hours": round(statistics.unheard_seconds / 3600, 6),
+        "models": [dict(model) for model in sorted(statistics.models)],
+        "model_loads": statistics.model_loads,
+        "model_evictions": statistics.model_evictions,
+        "members_without_row": statistics.members_without_row,
+        "examples_without_row": list(statistics.examples_without_row),
+        "tars_without_rows": statistics.tars_without_rows,
+        **({"scores": _scores(statistics)} if statistics.scored_by else {}),
+        **({"inputs": sorted(statistics.inputs)} if statistics.inputs else {}),
+        **details,
+    }
+
+
+def _scores(statistics: Statistics) -> dict[str, Any]:
+    """The sums of scores by what they are sums of."""
+    ((reference_key, normalizer),) = statistics.scored_by
+    made: dict[str, Any] = {
+        "reference_key": reference_key,
+        "normalizer": normalizer,
+        "without_reference": statistics.without_reference,
+        "corpus": scoring.summary(Score()),
+    }
+    for (of, value), score in sorted(statistics.scores.items()):
+        if value:
+            made.setdefault(of, {})[value] = scoring.summary(score)
+        else:
+            made[of] = scoring.summary(score)
+    return made
+
+
+def _ratio(value: float, over: float | None) -> float | None:
+    return round(value / over, 4) if over else None

@@ -1,0 +1,117 @@
+"""A row's fields, checked; its `Clip`, with the path resolved."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import reprlib
+from typing import Any
+
+from beam_asr import errors
+from beam_asr.errors import BadFieldError, MissingAudioError
+from beam_asr.records import lhotse_cuts
+from beam_asr.records.json_objects import kind, parse_object
+from beam_asr.records.row import URI_SCHEME, Row
+from beam_asr.records.work import Clip
+
+OUR_ERROR_KEYS = {"stage", "type", "message", "attempts"}
+REPLACED = "replaced"  # a fifth, for a field that the row itself calls "error"
+
+
+def parse_fields(line: str) -> dict[str, Any]:
+    """The fields of a line, in their order.
+
+    A failure record that comes in again, as a row, loses the ``error`` of the earlier run, and gets
+    back its own if it had one.
+
+    Raises:
+        ManifestError: it holds none; as ``parse_object``.
+    """
+    fields = parse_object(line, "the line")
+    error = fields.get("error")
+    if isinstance(error, dict) and error.keys() - {REPLACED} == OUR_ERROR_KEYS:
+        if REPLACED in error:
+            fields["error"] = error[REPLACED]
+        else:
+            del fields["error"]
+    return fields
+
+
+def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) -> Clip:
+    """Checks a row's line and resolves its audio. A row may be a cut of Lhotse's.
+
+    Args:
+        in_tar: the audio is named as it is in a tar, so there is nothing to resolve.
+
+    Raises:
+        ManifestError: with what is wrong and what is allowed.
+    """
+    if row.problem:
+        raise getattr(errors, row.problem_type)(row.problem, row.line)
+    fields = parse_fields(row.line)
+    if fields.get(filepath_key) is None and lhotse_cuts.is_cut(fields):
+        clip, in_tar = Clip(row, *lhotse_cuts.audio_of(fields)), False
+    else:
+        clip = _clip(row, fields, filepath_key)
+    if "\0" in clip.audio:
+        raise BadFieldError(f"the audio's path is {kind(clip.audio)}, and no path holds a NUL")
+    return clip if in_tar else clip._replace(audio=resolve(clip.audio, row.manifest))
+
+
+def resolve(audio: str, manifest: str) -> str:
+    """The audio's path or URI, taken relative to its manifest's folder as NeMo does.
+
+    NeMo looks in the working folder as well; so do we, second, for manifests on a local disk.
+    """
+    if URI_SCHEME.match(audio) or "::" in audio:
+        return audio
+    if os.path.isabs(audio) or audio.startswith("~"):
+        return os.path.expanduser(audio)
+    if not manifest:
+        return audio
+    if URI_SCHEME.match(manifest):
+        # zip://lists/a.jsonl::gs://b/c.zip and https://host/lists/a.jsonl?token
+        first, chained, rest = manifest.partition("::")
+        scheme, path = first.split("://", 1)
+        if scheme.lower() in ("http", "https"):
+            path = path.partition("?")[0]
+        beside = _without_dots(posixpath.join(posixpath.dirname(path), audio))
+        return f"{scheme}://{beside}{chained}{rest}"
+    beside = os.path.normpath(os.path.join(os.path.dirname(manifest), audio))
+    if not os.path.exists(beside) and os.path.exists(audio):
+        return os.path.abspath(audio)
+    return beside
+
+
+def _clip(row: Row, fields: dict[str, Any], filepath_key: str) -> Clip:
+    """The clip of a row of NeMo's, its audio as it is written there."""
+    audio = fields.get(filepath_key)
+    if audio is None:
+        raise MissingAudioError(
+            f"the row has no {filepath_key!r}; name its field with --filepath_key if it is another"
+        )
+    if not isinstance(audio, str) or not audio.strip():
+        raise BadFieldError(f"{filepath_key!r} is {kind(audio)}, not the path or URI of a file")
+    offset = _seconds(fields, "offset")
+    duration = _seconds(fields, "duration")
+    if duration is not None and duration == 0:
+        raise BadFieldError("'duration' is 0; leave it out to read to the end of the file")
+    return Clip(row, audio, offset or 0.0, duration)
+
+
+def _without_dots(path: str) -> str:
+    """A path without ``.`` and ``..``; else as it is, since a key may hold ``//``."""
+    plain = {".", ".."}.isdisjoint(path.split("/"))
+    return path if plain else posixpath.normpath(path)
+
+
+def _seconds(fields: dict[str, Any], key: str) -> float | None:
+    value = fields.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BadFieldError(f"{key!r} is {kind(value)}, not a number of seconds")
+    if not 0 <= value <= lhotse_cuts.MOST_SECONDS:  # NaN fails too
+        shown = reprlib.repr(value)
+        raise BadFieldError(f"{key!r} is {shown}; seconds are not negative and below a billion")
+    return float(value)

@@ -1,0 +1,119 @@
+"""Durable local writes: partial file, fsync, rename, exclusive creation, locks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+PARTIAL_FILE = re.compile(r".+\.[0-9a-f]{32}\.part")  # what is being written to a disk
+PART_SECONDS = 600.0  # such a file has no writer when it is older, where that cannot be asked
+
+
+def delete_local_folder(path: str) -> None:
+    def unless_gone(_function: Any, _path: str, raised: Any) -> None:
+        if not isinstance(raised[1], FileNotFoundError):
+            raise raised[1]
+
+    shutil.rmtree(path, onerror=unless_gone)
+
+
+def write_local(path: str, lines: Iterable[bytes]) -> None:
+    with _part_of(path) as part:
+        part.writelines(lines)
+        _make_durable(part)
+        os.replace(part.name, path)
+        _make_folder_durable(path)
+
+
+def create_local(path: str, content: bytes) -> bool:
+    with _part_of(path) as part:
+        part.write(content)
+        _make_durable(part)
+        try:
+            os.link(part.name, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            return _create_without_links(path, content)
+        _make_folder_durable(path)
+    return True
+
+
+def _create_without_links(path: str, content: bytes) -> bool:
+    try:
+        file = open(path, "xb")  # noqa: SIM115
+    except FileExistsError:
+        return False
+    with file:
+        file.write(content)
+        _make_durable(file)
+    return True
+
+
+@contextlib.contextmanager
+def _part_of(path: str) -> Iterator[BinaryIO]:
+    """A new file beside a path, held by this process, that is to be moved there or goes."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    part = _held_file(path)
+    try:
+        yield part
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part.name)
+        part.close()
+
+
+def _held_file(path: str) -> BinaryIO:
+    while True:
+        part = open(f"{path}.{uuid.uuid4().hex}.part", "xb")  # noqa: SIM115
+        with contextlib.suppress(OSError):  # a file system without locks
+            _lock(part)
+        if os.path.exists(part.name):
+            return part
+        part.close()  # it was taken for a leftover before it was held
+
+
+def delete_unless_held(path: str) -> bool:
+    """Deletes a file that `_held_file` made, unless its writer lives or it is another user's."""
+    try:
+        with open(path, "rb+") as part:
+            try:
+                _lock(part, wait=False)
+            except BlockingIOError:
+                return False
+            except OSError:  # a file system without locks
+                if time.time() - os.fstat(part.fileno()).st_mtime < PART_SECONDS:
+                    return False
+            os.unlink(path)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        return False
+    return True
+
+
+def _lock(file: BinaryIO, wait: bool = True) -> None:
+    """Holds a file until it is closed or the process is dead."""
+    import fcntl  # not on Windows, from where a job may be launched
+
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _make_durable(file: BinaryIO) -> None:
+    """Without this, a file that was moved to its name may be empty there after a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _make_folder_durable(path: str) -> None:
+    """Keeps the name of a new file through a power cut, where folders can be synced."""
+    with contextlib.suppress(OSError):
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
