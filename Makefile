@@ -18,6 +18,7 @@ check: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy beam_asr
+	$(BIN)/lint-imports
 
 # What the tests run Flink with, which they otherwise fetch themselves.
 flink: .venv/installed-test
