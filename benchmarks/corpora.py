@@ -27,7 +27,7 @@ class Clip(NamedTuple):
 
 def manifest(name: str, limit: int | None = None) -> Path:
     """The manifest of a corpus, made if it is not there; of its first `limit` clips."""
-    subprocess.run([ROOT / "tests" / "fetch_prompts.sh", PROMPTS], check=True)
+    subprocess.run([ROOT / "tests" / "support" / "fetch_prompts.sh", PROMPTS], check=True)
     whole = MADE / f"{name}.jsonl"
     if not whole.exists():
         MADE.mkdir(parents=True, exist_ok=True)

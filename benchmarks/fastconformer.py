@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import corpora
-from tests import tiny_models
+from tests.support import tiny_models
 
 FEATURES, WIDTH, VOCABULARY = 80, 512, 1024
 # Of the frames of the synthetic sounds that it is calibrated on; of speech it makes less blank.

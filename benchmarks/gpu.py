@@ -195,7 +195,7 @@ def write_audio(folder: str, seconds: float, unique_minutes: int) -> dict[str, f
 
 
 def _minute(seed: int) -> Any:
-    from tests import tiny_models
+    from tests.support import tiny_models
 
     return tiny_models.speechlike(60.0, seed)
 
@@ -243,7 +243,7 @@ def build(kind: str, path: str, small: bool) -> dict[str, float]:
     import torch
     from omegaconf import open_dict
 
-    from tests import tiny_models
+    from tests.support import tiny_models
 
     started, shape = time.monotonic(), SMALL if small else PARAKEET
     features, more = shape["features"], {"ff_expansion_factor": 4, "use_bias": False}
@@ -277,7 +277,7 @@ def _made_up_text() -> str:
 
 def _ctc(cfg: dict, shape: dict) -> tuple[Any, Any, Callable[[], int]]:
     """The model, the biases of its tokens, and how many of those it finds in some audio."""
-    from tests import tiny_models
+    from tests.support import tiny_models
 
     cfg["decoder"] = tiny_models._ctc_decoder([]) | {"feat_in": shape["encoder"]["d_model"]}
     cfg["decoding"] = tiny_models._ctc_decoding()
@@ -295,7 +295,7 @@ def _ctc(cfg: dict, shape: dict) -> tuple[Any, Any, Callable[[], int]]:
 
 def _tdt(cfg: dict, shape: dict) -> tuple[Any, Any, Callable[[], int]]:
     """As ``_ctc``."""
-    from tests import tiny_models
+    from tests.support import tiny_models
 
     durations, width = tiny_models._DURATIONS, shape["prediction"]["pred_hidden"]
     cfg |= tiny_models._transducer(durations)
@@ -319,7 +319,7 @@ def _tdt(cfg: dict, shape: dict) -> tuple[Any, Any, Callable[[], int]]:
 
 def _set_rate(bias: Any, blank: int, tokens: Callable[[], int]) -> float:
     """Finds the blank's bias by which there are as many tokens a second as in speech."""
-    from tests import tiny_models
+    from tests.support import tiny_models
 
     seconds = float(tiny_models._batch()[1].sum()) / RATE
     start, step = float(bias[blank]), 20.0

@@ -13,7 +13,7 @@ cost      one recording beside as many hours of short clips, on one worker and o
           above those of a job over two clips, and the most memory that the processes held
 lengths   what segments of what length take: the speed of the model's job, and its error rate
 
-The prompts are those of `tests/fetch_prompts.sh`; each is transcribed by itself as a clip.
+The prompts are those of `tests/support/fetch_prompts.sh`; each is transcribed by itself as a clip.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from beam_asr.records.row import Row
 from beam_asr.records.work import Clip, Segment
 from beam_asr.storage.storage import Storage
 from benchmarks import machine
-from tests import long_recordings
-from tests.conftest import REPOSITORY, SAMPLE_MODEL, read_records, write_manifest
-from tests.long_recordings import Place
+from tests.support import long_recordings
+from tests.support.job_files import REPOSITORY, SAMPLE_MODEL, read_records, write_manifest
+from tests.support.long_recordings import Place
 
 PROMPTS = REPOSITORY / ".cache" / "prompts"
 PAUSES = {"with pauses": (0.3, 1.0), "without": None}
@@ -236,7 +236,9 @@ def main() -> None:
     parser.add_argument("what", choices=("quality", "cost", "lengths"))
     parser.add_argument("--minutes", default="1,10,60")
     args = parser.parse_args()
-    subprocess.run(["bash", str(REPOSITORY / "tests/fetch_prompts.sh"), str(PROMPTS)], check=True)
+    subprocess.run(
+        ["bash", str(REPOSITORY / "tests/support/fetch_prompts.sh"), str(PROMPTS)], check=True
+    )
     print(machine.describe("torch", "nemo_toolkit", "apache-beam", "onnxruntime"), "\n")
     minutes = [float(each) for each in args.minutes.split(",")]
     if args.what == "quality":

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from tests.conftest import REPOSITORY
-from tests.tiny_models import build
+from tests.support.job_files import REPOSITORY
+from tests.support.tiny_models import build
 
 TINY = {"fr": "rnnt_bpe", "it": "tdt_bpe", "ru": "hybrid_rnnt_ctc_bpe"}
 
@@ -55,7 +55,7 @@ def main() -> None:
         rows = {}
         for lang in models:
             sounds = REPOSITORY / ".cache" / f"sounds-{lang}"
-            script = REPOSITORY / "tests/fetch_sounds.sh"
+            script = REPOSITORY / "tests/support/fetch_sounds.sh"
             subprocess.run(
                 ["bash", str(script), lang, str(sounds)], check=True, capture_output=True
             )

@@ -25,7 +25,9 @@ RUNS = 3
 
 def main() -> None:
     model = sys.argv[1] if len(sys.argv) > 1 else str(REPOSITORY / "samples/model.nemo")
-    subprocess.run(["bash", str(REPOSITORY / "tests/fetch_prompts.sh"), str(PROMPTS)], check=True)
+    subprocess.run(
+        ["bash", str(REPOSITORY / "tests/support/fetch_prompts.sh"), str(PROMPTS)], check=True
+    )
     rows = [json.loads(line) for line in (PROMPTS / "all.jsonl").read_text().splitlines()]
     random.Random(0).shuffle(rows)
     with tempfile.TemporaryDirectory() as name, server(PROMPTS) as url:

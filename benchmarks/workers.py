@@ -6,7 +6,7 @@
 torch has one thread in each process, so one worker computes on one core and two workers on two.
 
     cold        the command as a user gives it, which imports NeMo and loads the model
-    imported    the same, in processes that begin with NeMo imported (`tests.fork_server`)
+    imported    the same, in processes that begin with NeMo imported (`tests.support.fork_server`)
     work        imported, less the same job over two clips: less the model's load and what any job
                 costs
 
@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import corpora, machine
 from benchmarks.speed import MODELS
-from tests.fork_server import ForkServer
+from tests.support.fork_server import ForkServer
 
 CORPUS = "long-tailed"
 WORKERS = {

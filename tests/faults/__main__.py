@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.faults import kinds
 from tests.faults.injection import inject
-from tests.servers import FaultyHttpServer
+from tests.support.servers import FaultyHttpServer
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from tests.servers import FaultyHttpServer
+from tests.support.servers import FaultyHttpServer
 
 RATE = 16_000
 

@@ -7,10 +7,10 @@ import json
 import pytest
 import soundfile
 
-from tests.conftest import read_records, write_manifest
 from tests.faults.kinds import RATE
 from tests.faults.model_faults import MARKED
-from tests.tiny_models import speechlike
+from tests.support.job_files import read_records, write_manifest
+from tests.support.tiny_models import speechlike
 
 CLIPS = 60
 

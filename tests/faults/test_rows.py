@@ -6,7 +6,7 @@ import soundfile
 
 from tests.faults import kinds
 from tests.faults.injection import inject
-from tests.tiny_models import speechlike
+from tests.support.tiny_models import speechlike
 
 
 def test_each_fault_fails_its_row_by_its_own_class_and_no_other(tiny_model, http_server, tmp_path):

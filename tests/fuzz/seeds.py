@@ -17,8 +17,8 @@ import pyarrow.parquet
 import soundfile
 import zstandard
 
-from tests.ffmpeg import mux_audio
 from tests.fuzz.targets import AUDIO_NAMES, HEADER, MANIFEST_NAMES
+from tests.support.ffmpeg import mux_audio
 
 RATE = 16_000
 SECONDS = 0.1

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.fork_server import ForkServer, Run
 from tests.runners import flink, workers
+from tests.support.fork_server import ForkServer, Run
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulators import CACHE, free_port
+from tests.support.emulators import CACHE, free_port
 
 FLINK_VERSION = "1.19"
 LIBRARIES = "apache-flink-libraries==1.19.0"  # the release that the runner was built with

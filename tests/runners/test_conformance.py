@@ -15,9 +15,9 @@ import pytest
 import soundfile
 
 from beam_asr.transcripts.normalizers import normalizer
-from tests.conftest import REPOSITORY, SAMPLES, read_records, write_manifest
 from tests.faults.model_faults import MARKED
-from tests.tiny_models import speechlike
+from tests.support.job_files import REPOSITORY, SAMPLES, read_records, write_manifest
+from tests.support.tiny_models import speechlike
 
 RATE = 16_000
 CLIPS = 40

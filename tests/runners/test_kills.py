@@ -12,9 +12,9 @@ from collections import Counter
 import pytest
 import soundfile
 
-from tests.conftest import journaled, read_records, write_manifest
 from tests.runners import flink
-from tests.tiny_models import speechlike
+from tests.support.job_files import journaled, read_records, write_manifest
+from tests.support.tiny_models import speechlike
 
 RATE = 16_000
 CLIPS = 300

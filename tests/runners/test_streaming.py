@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from tests.conftest import read_records, write_manifest
-from tests.tiny_models import speechlike
+from tests.support.job_files import read_records, write_manifest
+from tests.support.tiny_models import speechlike
 
 RATE = 16_000
 LONGEST_SECONDS = 120

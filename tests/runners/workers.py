@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulators import free_port, installed
+from tests.support.emulators import free_port, installed
 
 PRISM = "github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0"
 BOOT = "github.com/apache/beam/sdks/v2/python/container@v2.77.0"

@@ -1,0 +1,123 @@
+"""The wheel and the sdist hold all they need, and the locks and lists agree."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+from tests.support.job_files import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of the project without what is no part of the package."""
+    source = tmp_path_factory.mktemp("source") / "project"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=REPOSITORY, check=True, capture_output=True, text=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in listed:
+        if not name.startswith(("samples/", "tests/")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, source / name)
+    return source
+
+
+@pytest.fixture(scope="module")
+def built(source, tmp_path_factory):
+    """A folder with the sdist, and the wheel made from that sdist."""
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return out
+
+
+def test_the_wheel_holds_every_module_and_the_command(built):
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (points,) = [name for name in names if name.endswith("entry_points.txt")]
+        assert "beam-asr = beam_asr.cli.main:main" in archive.read(points).decode()
+        (metadata,) = [name for name in names if name.endswith("METADATA")]
+        text = archive.read(metadata).decode()
+    modules = {
+        str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "beam_asr").rglob("*.py")
+    }
+    assert {name for name in names if not name.startswith("beam_asr-")} == {
+        *modules,
+        "beam_asr/py.typed",
+        "beam_asr/transforms/yaml_provider.yaml",
+    }
+    assert "Name: beam-asr" in text
+    assert re.search(r"Requires-Dist: nemo.toolkit\[asr\]==3\.0", text)
+    assert "Requires-Dist: apache-beam[gcp]==2.77" in text
+    extras = re.findall(r'^Requires-Dist: ([\w-]+).*; extra == "(s3|azure|hf)"', text, re.M)
+    assert extras == [("s3fs", "s3"), ("adlfs", "azure"), ("huggingface_hub", "hf")]
+
+
+def test_the_sdist_builds_without_the_repository(built):
+    # The wheel was made from it; it must also hold what a user needs to install the lock.
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"setup.py", "README.md", "LICENSE"} <= names
+    assert {path.name for path in REPOSITORY.glob("requirements*")} <= names
+
+
+def test_beam_builds_the_package_from_the_setup_file(source, tmp_path, monkeypatch):
+    from apache_beam.runners.portability.stager import Stager
+
+    monkeypatch.chdir(source)
+    package = Stager._build_setup_package(str(source / "setup.py"), str(tmp_path))
+    with tarfile.open(package) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"beam_asr/transforms/transcribe.py", "requirements.in"} <= names
+
+
+def pinned(name: str) -> dict[str, set[str]]:
+    """The versions of each package; a lock may have several, for different Pythons."""
+    found: dict[str, set[str]] = {}
+    for line in (REPOSITORY / name).read_text().splitlines():
+        if match := re.match(r"([A-Za-z0-9_.\-]+)(?:\[[^\]]*\])?==(\S+)", line):
+            found.setdefault(match[1].lower().replace("_", "-"), set()).add(match[2])
+    return found
+
+
+def test_the_lock_pins_every_direct_dependency():
+    for list_, lock in (
+        ("requirements.in", "requirements.txt"),
+        ("requirements-storage.in", "requirements-storage.txt"),
+        ("requirements-test.in", "requirements-test.txt"),
+    ):
+        lines = (REPOSITORY / list_).read_text().splitlines()
+        direct = [re.match(r"[A-Za-z0-9_\-]+", line) for line in lines if line[:1] not in "#-"]
+        wanted = {match[0].lower().replace("_", "-") for match in direct if match}
+        locked = set(pinned(lock)) | set(pinned("requirements.txt"))
+        assert wanted <= locked
+
+
+def test_the_locks_install_on_top_of_each_other():
+    known: dict[str, set[str]] = {}
+    for lock in ("requirements.txt", "requirements-storage.txt", "requirements-test.txt"):
+        for name, versions in pinned(lock).items():
+            assert versions <= known.setdefault(name, versions), (lock, name)
+
+
+def test_every_third_party_import_is_a_direct_dependency():
+    imports = set()
+    for path in (REPOSITORY / "beam_asr").rglob("*.py"):
+        imports |= set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M))
+    third_party = imports - set(sys.stdlib_module_names) - {"beam_asr"}
+    packages = {"apache_beam": "apache-beam", "nemo": "nemo-toolkit", "yaml": "pyyaml"}
+    packages |= {"whisper_normalizer": "whisper-normalizer", "google": "apache-beam"}
+    lines = (REPOSITORY / "requirements.in").read_text().lower().replace("_", "-")
+    for name in third_party:
+        assert re.search(rf"^{packages.get(name, name)}\b", lines, re.M), name

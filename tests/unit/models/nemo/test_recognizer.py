@@ -1,0 +1,244 @@
+"""Our way of driving NeMo against NeMo's own ``transcribe()``, to the letter, on a CPU in fp32."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+
+from beam_asr.audio.reading import read_audio
+from beam_asr.models import engine, files
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.nemo import loading
+from beam_asr.models.nemo.families import generic
+from beam_asr.storage.storage import Storage
+from tests.support.job_files import SAMPLE_MODEL, SAMPLES
+from tests.support.tiny_models import FAMILIES, speechlike
+
+RATE = 16_000
+# transcribe() pads what is shorter than a second, and NeMo alone takes no frame of some of these.
+SHORT = [1, 2, 100, 159, 160, 161, 319, 320, 321, 1000, 2559, 2560, 5000, 15_999, 16_000, 16_001]
+
+HEADS = [(family, None) for family in FAMILIES] + [
+    (family, "ctc") for family in FAMILIES if family.startswith("hybrid")
+]
+
+
+def nemo_texts(model, clips: list[np.ndarray], batch_size: int) -> list[str]:
+    """What NeMo's transcribe() says, asked as its users ask it."""
+    kwargs = {}
+    if type(model).__name__ == "EncDecMultiTaskModel":
+        kwargs = {"source_lang": "en", "target_lang": "en"}
+    results = model.transcribe(clips, batch_size=batch_size, verbose=False, **kwargs)
+    return [result.text for result in results]
+
+
+def our_texts(ours: engine.Recognizer, clips: list[np.ndarray]) -> list[str]:
+    return [result.text for result in ours.transcribe(clips)]
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[np.ndarray]:
+    return [speechlike(0.6 + 0.45 * index, seed=index) for index in range(12)]
+
+
+@pytest.fixture(scope="module", params=HEADS, ids=lambda head: "-".join(filter(None, head)))
+def pair(request, tiny_model):
+    """A model through us, and the same one for NeMo's transcribe() alone."""
+    from nemo.collections.asr.models import ASRModel
+
+    family, decoder = request.param
+    path = str(tiny_model(family))
+    reference = ASRModel.restore_from(path, map_location="cpu")
+    if decoder:
+        reference.change_decoding_strategy(decoder_type=decoder, verbose=False)
+    return engine.load(ModelSpec(path, "cpu", decoder)), reference
+
+
+def test_the_text_is_nemos_for_any_batch_and_order(pair, clips):
+    ours, reference = pair
+    expected = nemo_texts(reference, clips, batch_size=4)
+    assert len(set(expected)) >= len(clips) - 3, "the model says too little to tell texts apart"
+    assert our_texts(ours, clips) == expected
+    assert [our_texts(ours, [clip])[0] for clip in clips] == expected
+    order = random.Random(0).sample(range(len(clips)), len(clips))
+    for start in range(0, len(order), 5):
+        chosen = order[start : start + 5]
+        assert our_texts(ours, [clips[i] for i in chosen]) == [expected[i] for i in chosen]
+
+
+def test_too_short_clips_are_padded_as_nemo_pads_them(pair, clips):
+    ours, reference = pair
+    short = [clips[5][:count] for count in SHORT]
+    expected = nemo_texts(reference, short, batch_size=1)
+    assert [our_texts(ours, [clip])[0] for clip in short] == expected
+    mixed = [clip for both in zip(short, clips * 2, strict=False) for clip in both]
+    assert our_texts(ours, mixed)[::2] == expected
+
+
+def test_a_transcribe_call_by_others_in_between_changes_nothing(pair, clips):
+    ours, _ = pair
+    before = our_texts(ours, clips[:4])
+    nemo_texts(ours._model, clips[:2], batch_size=2)  # leaves parts of the model in train mode
+    assert any(module.training for module in ours._model.modules())
+    assert our_texts(ours, clips[:4]) == before
+
+
+def test_results_hold_no_tensors(pair, clips):
+    ours, _ = pair
+    (result,) = ours.transcribe(clips[:1])
+    assert type(result.text) is str
+    assert ours.transcribe([]) == []
+
+
+def test_the_sample_model_says_of_the_sample_clips_what_nemo_says():
+    from nemo.collections.asr.models import ASRModel
+
+    rows = [json.loads(line) for line in (SAMPLES / "manifest.jsonl").read_text().splitlines()]
+    audio = [soundfile.read(SAMPLES / row["audio_filepath"], dtype="float32")[0] for row in rows]
+    reference = ASRModel.restore_from(str(SAMPLE_MODEL), map_location="cpu")
+    # Alone: this model subsamples by stacking, of which NeMo's own text depends on the batch.
+    expected = nemo_texts(reference, audio, batch_size=1)
+    ours = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu"))
+    assert our_texts(ours, audio) == expected
+    assert our_texts(ours, audio[::-1]) == expected[::-1]
+    assert [our_texts(ours, [clip])[0] for clip in audio] == expected
+
+
+def test_the_sample_model_hears_each_prompt_the_same_in_any_batch(prompts):
+    from nemo.collections.asr.models import ASRModel
+
+    rows = [json.loads(line) for line in (prompts / "held_out.jsonl").read_text().splitlines()]
+    audio = [soundfile.read(prompts / row["audio_filepath"], dtype="float32")[0] for row in rows]
+    reference = ASRModel.restore_from(str(SAMPLE_MODEL), map_location="cpu")
+    expected = nemo_texts(reference, audio, batch_size=1)
+    ours = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu"))
+    for size in (5, 16, 72):
+        order = random.Random(size).sample(range(len(audio)), len(audio))
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            assert our_texts(ours, [audio[i] for i in chosen]) == [expected[i] for i in chosen]
+
+
+def test_a_model_of_no_known_family_goes_through_transcribe(tiny_model, clips, monkeypatch):
+    ours = engine.load(ModelSpec(str(tiny_model("ctc_bpe")), "cpu"))
+    expected = our_texts(ours, clips)
+    monkeypatch.setattr(ours, "_family", generic.Other(ours._model))
+    assert our_texts(ours, clips) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "decoder"),
+    [
+        ("ctc_bpe", None),
+        ("rnnt_bpe", None),
+        ("tdt_bpe", None),
+        ("hybrid_tdt_ctc_bpe", None),
+        ("hybrid_tdt_ctc_bpe", "ctc"),
+    ],
+)
+def test_a_decoder_that_takes_clip_by_clip_is_made_to_take_batches(
+    tiny_model, clips, tmp_path, family, decoder
+):
+    from nemo.collections.asr.models import ASRModel
+
+    slow = ASRModel.restore_from(str(tiny_model(family)), map_location="cpu")
+    slow.cfg.decoding.strategy = "greedy"
+    if "aux_ctc" in slow.cfg:
+        slow.cfg.aux_ctc.decoding.strategy = "greedy"
+        slow.change_decoding_strategy(slow.cfg.aux_ctc.decoding, "ctc", verbose=False)
+    if not decoder:
+        slow.change_decoding_strategy(slow.cfg.decoding, verbose=False)
+    slow.save_to(str(tmp_path / "slow.nemo"))
+    expected = nemo_texts(slow, clips, batch_size=1)
+    ours = engine.load(ModelSpec(str(tmp_path / "slow.nemo"), "cpu", decoder))
+    used = ours._model.ctc_decoding if decoder else ours._model.decoding
+    assert type(used.decoding).__name__.startswith("GreedyBatched")
+    assert our_texts(ours, clips) == expected
+    assert any(expected)
+
+
+def test_a_model_describes_itself(tiny_model):
+    described = engine.load(ModelSpec(str(tiny_model("tdt_bpe")), "cpu")).describe()
+    assert described["class"] == "EncDecRNNTBPEModel"
+    assert described["device"] == "cpu"
+    assert described["precision"] == "float32"
+    assert described["model"].endswith("tdt_bpe.nemo")
+    assert described["nemo"].startswith("3.")
+
+
+def test_a_decoder_that_the_model_does_not_have_is_refused(tiny_model):
+    with pytest.raises(loading.ModelLoadError, match=r"--decoder=ctc .* EncDecRNNTBPEModel"):
+        engine.load(ModelSpec(str(tiny_model("tdt_bpe")), "cpu", "ctc"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no tar at all"])
+def test_a_file_that_is_no_model_is_one_clear_error(tmp_path, content):
+    path = tmp_path / "x.nemo"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RuntimeError) as raised:
+        engine.load(ModelSpec(str(path), "cpu"))
+    assert "x.nemo" in str(raised.value)
+    assert ("Fetch it again" if content is not None else "whole .nemo file") in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["nvidia/no-such-model-beam-asr", "no_such_ngc_model"])
+def test_a_hub_name_that_cannot_be_had_is_one_clear_error(name, monkeypatch):
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "2")
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "2")
+    with pytest.raises(RuntimeError) as raised:
+        engine.load(ModelSpec(name, "cpu"))
+    assert f"cannot load the model '{name}'" in str(raised.value)
+    assert "HF_TOKEN" in str(raised.value)
+
+
+def test_a_model_elsewhere_is_downloaded_once_a_machine(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv(files.CACHE, str(tmp_path / "cache"))
+    uri = "memory://models/tiny.nemo"
+    storage = Storage()
+    storage.write(uri, [tiny_model("ctc_bpe").read_bytes()])
+    opened = []
+    open_file = Storage.open
+
+    def counted(self, uri):
+        opened.append(threading.get_ident())
+        return open_file(self, uri)
+
+    monkeypatch.setattr(Storage, "open", counted)
+    with ThreadPoolExecutor(4) as pool:
+        copies = set(pool.map(lambda _: files.local_copy(storage, uri), range(8)))
+    assert len(copies) == 1
+    assert len(opened) == 1
+    assert engine.load(ModelSpec(uri, "cpu")).describe()["class"] == "EncDecCTCModelBPE"
+    assert len(opened) == 1
+
+    storage.write(uri, [tiny_model("rnnt_bpe").read_bytes()])
+    assert engine.load(ModelSpec(uri, "cpu")).describe()["class"] == "EncDecRNNTBPEModel"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_runs_in_bf16(family, tiny_model):
+    rounded = engine.load(ModelSpec(str(tiny_model(family)), "cpu", precision="bf16"))
+    assert rounded.describe()["precision"] == "bfloat16"
+    waveforms = [speechlike(0.5 + 0.4 * n, seed=n) for n in range(4)]
+    assert len(rounded.transcribe(waveforms)) == 4
+
+
+def test_bf16_hears_what_fp32_hears_but_for_a_few_letters(prompts):
+    rows = [json.loads(line) for line in (prompts / "held_out.jsonl").read_text().splitlines()]
+    waveforms = [
+        read_audio(str(prompts / row["audio_filepath"]), sample_rate=16_000) for row in rows[:40]
+    ]
+    texts = {}
+    for precision in ("auto", "fp32", "bf16"):
+        model = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu", precision=precision))
+        texts[precision] = [heard.text for heard in model.transcribe(waveforms)]
+    assert texts["auto"] == texts["fp32"] != texts["bf16"]
+    assert jiwer.cer(texts["fp32"], texts["bf16"]) < 0.05
