@@ -15,7 +15,11 @@ from beam_asr.cli import main
 from tests.support.fork_server import ForkServer
 from tests.support.job_files import REPOSITORY
 
-pytest_plugins = ["tests.support.emulators", "tests.support.servers"]
+pytest_plugins = [
+    "tests.support.audio_files",
+    "tests.support.emulators",
+    "tests.support.servers",
+]
 
 # By default an example may take 200 ms, which on a busy machine says nothing of the code.
 hypothesis.settings.register_profile("any machine", deadline=None)

@@ -11,8 +11,8 @@ from pathlib import Path
 import jiwer
 import pytest
 
-from tests.job.test_several_models import fresh, job
 from tests.support.job_files import REPOSITORY, read_records, transcripts_of, write_manifest
+from tests.support.several_models import fresh, job
 
 CLIPS = 30  # of a language
 SPANISH = REPOSITORY / "samples" / "es"

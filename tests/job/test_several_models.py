@@ -15,13 +15,13 @@ import soundfile
 
 from beam_asr import ReadManifest, Transcribe, WriteManifest
 from beam_asr.audio import reading
-from beam_asr.cli import main
 from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.serving import pool as model_pool
 from beam_asr.models.serving.pool import ModelPool
 from beam_asr.settings import Prompt
 from tests.support.job_files import read_records, transcripts_of, write_manifest
+from tests.support.several_models import fresh, job
 from tests.support.tiny_models import AED_CANARY, speechlike
 
 RATE = 16_000
@@ -50,22 +50,10 @@ def given(models: dict[str, Path]) -> str:
     return ",".join(f"{lang}={path}" for lang, path in models.items())
 
 
-def job(manifest: Path, out: Path, *flags: str) -> dict:
-    assert main.main(["transcribe", f"--input={manifest}", f"--output={out}", *flags]) == 0
-    return json.loads((out / "summary.json").read_text())
-
-
 def alone(rows: list[dict], model: Path, tmp_path: Path) -> dict[int, str]:
     manifest = write_manifest(tmp_path / "alone.jsonl", rows)
     found = transcripts_of(manifest, model, tmp_path / f"alone-{model.stem}")
     return {record["n"]: record["pred_text"] for record in found}
-
-
-def fresh(monkeypatch) -> ModelPool:
-    """A process that has no model yet."""
-    pool = ModelPool()
-    monkeypatch.setattr("beam_asr.models.serving.pool.pool", pool)
-    return pool
 
 
 def test_each_row_is_transcribed_by_its_own_model(models, corpus, tmp_path, monkeypatch):

@@ -47,8 +47,8 @@ from beam_asr.errors import (
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
+from tests.support.audio_files import CountingFileSystem, chirp, encode, tone
 from tests.support.job_files import REPOSITORY
-from tests.unit.audio.test_reading import CountingFileSystem, chirp, counting, encode, tone  # noqa: F401
 
 RATE = 16_000
 HOUR = 3600 * RATE  # in samples

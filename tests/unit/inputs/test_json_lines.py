@@ -1,25 +1,16 @@
-"""Lines of text files: whatever the ends, the marks and the compression, none is lost."""
+"""Lines of text files: whatever the ends and the marks, none is lost."""
 
-import bz2
-import gzip
+from __future__ import annotations
+
 import itertools
-import lzma
 
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_asr.errors import NotJsonError
-from beam_asr.inputs import compression, json_lines
+from beam_asr.inputs import json_lines
 from beam_asr.storage.storage import Storage
-
-COMPRESSORS = {
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,  # as the zstd command does
-}
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -41,70 +32,6 @@ def test_a_byte_that_is_no_utf8_spoils_only_its_line(tmp_path):
         assert "0xff" in str(error)
         assert "save it as UTF-8" in str(error)
     assert last == '{"b": 1}'
-
-
-@pytest.mark.parametrize("ending", COMPRESSORS)
-def test_compressed_lines_are_read_over_all_parts_of_the_file(tmp_path, ending):
-    path = tmp_path / f"m.jsonl{ending}"
-    compress = COMPRESSORS[ending]
-    path.write_bytes(compress(b"one\n" * 50_000) + compress(b"two\nthree"))
-    assert list(json_lines.lines_in(Storage(), str(path))) == ["one"] * 50_000 + ["two", "three"]
-
-
-@pytest.mark.parametrize("ending", COMPRESSORS)
-@pytest.mark.parametrize("damage", ["cut short", "spoilt"])
-def test_compressed_lines_that_are_not_whole_are_an_error_and_not_an_end(tmp_path, ending, damage):
-    path = tmp_path / f"m.jsonl{ending}"
-    content = bytearray(COMPRESSORS[ending](b"".join(b"%d\n" % n for n in range(200_000))))
-    if damage == "spoilt":
-        content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
-    else:
-        del content[-20:]
-    path.write_bytes(content)
-    with pytest.raises(compression.DamagedInputError, match=f"m.jsonl{ending}"):
-        list(json_lines.lines_in(Storage(), str(path)))
-
-
-def test_an_empty_compressed_file_has_no_lines(tmp_path):
-    for ending, compress in COMPRESSORS.items():
-        path = tmp_path / f"m.jsonl{ending}"
-        path.write_bytes(compress(b""))
-        assert list(json_lines.lines_in(Storage(), str(path))) == []
-
-
-@pytest.mark.parametrize("ending", COMPRESSORS)
-@pytest.mark.parametrize("after", [b"garbage", b"\0\0\0\0garbage", "a second part, spoilt"])
-def test_what_follows_compressed_lines_and_is_none_is_an_error_and_not_an_end(
-    tmp_path, ending, after
-):
-    compress = COMPRESSORS[ending]
-    if after == "a second part, spoilt":
-        second = compress(b"two\n")
-        after = b"?" + second[1:]
-    path = tmp_path / f"m.jsonl{ending}"
-    path.write_bytes(compress(b"one\n") + after)
-    with pytest.raises(compression.DamagedInputError, match=f"m.jsonl{ending}"):
-        list(json_lines.lines_in(Storage(), str(path)))
-
-
-@pytest.mark.parametrize("ending", [".gz", ".xz"])
-@pytest.mark.parametrize("size", [4, 200_000])
-def test_zeros_may_pad_the_parts_of_compressed_lines(tmp_path, ending, size):
-    compress = COMPRESSORS[ending]
-    path = tmp_path / f"m.jsonl{ending}"
-    path.write_bytes(compress(b"one\n") + bytes(size) + compress(b"two\n") + bytes(size))
-    assert list(json_lines.lines_in(Storage(), str(path))) == ["one", "two"]
-
-
-def test_compressed_lines_that_ask_for_gigabytes_of_memory_are_refused(tmp_path):
-    content = bytearray(lzma.compress(b"one\n", lzma.FORMAT_ALONE))
-    path = tmp_path / "m.jsonl.xz"
-    path.write_bytes(content)
-    assert list(json_lines.lines_in(Storage(), str(path))) == ["one"]
-    content[1:5] = b"\xff" * 4  # the size of the dictionary
-    path.write_bytes(content)
-    with pytest.raises(compression.DamagedInputError, match="Memory usage limit"):
-        list(json_lines.lines_in(Storage(), str(path)))
 
 
 texts = st.lists(st.sampled_from([b"a", b"\n", b"\r\n", b"\xef\xbb\xbf", b"row", b"\n\n", b"\r"]))

@@ -1,10 +1,32 @@
-"""Which tar a row's audio is in."""
+"""NeMo's tarred form: which tar a row's audio is in, and which member."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import re
+import tarfile
 
 import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from beam_asr.errors import BadFieldError
+from beam_asr.errors import BadFieldError, MissingMemberError
 from beam_asr.inputs import nemo_tarred
+from beam_asr.inputs.nemo_tarred import Member, MemberWithoutRow, RowsWithoutMember, nemo_members
 from beam_asr.records.row import Row
+from tests.support.tars import (
+    FORMATS,
+    PACK,
+    Pipe,
+    events,
+    flac,
+    rows_in,
+    samples,
+    special,
+    tar_of,
+)
 
 TARS = {0: "audio_0.tar", 3: "audio_3.tar", 7: "audio_7.tar"}
 
@@ -47,3 +69,141 @@ def test_in_a_single_tar_is_everything():
 def test_a_row_whose_tar_cannot_be_told_fails_with_why(fields, manifest, message):
     with pytest.raises(BadFieldError, match=message):
         number(fields, manifest)
+
+
+@pytest.mark.parametrize("packing", PACK)
+def test_each_member_comes_with_its_rows_in_the_order_of_the_tar(packing):
+    tar = tar_of(("b.flac", flac(2)), ("readme", b"?"), ("a.flac", flac(1)))
+    file = Pipe(PACK[packing](tar))
+    rows = [("a.flac", 1), ("b-sub2.flac", {"offset": 1.0}), ("c.flac", 3), ("b-sub1.flac", 4)]
+    b, readme, a, rest = nemo_members(file, "T.tar", rows)
+    assert (b.name, b.rows, a.name, a.rows) == ("b.flac", [{"offset": 1.0}, 4], "a.flac", [1])
+    assert [soundfile.info(io.BytesIO(m.content)).duration for m in (b, a)] == [2, 1]
+    assert readme == MemberWithoutRow("readme")
+    assert rest == RowsWithoutMember([3], None)
+
+
+def test_a_tar_that_answers_every_row_ends_without_more():
+    assert events(tar_of(("x.wav", b"1")), "x.wav") == [Member("x.wav", b"1", ["x.wav"])]
+    assert events(tar_of()) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "members", "expected"),
+    [
+        (["./x.wav"], ["x.wav"], {"x.wav": ["./x.wav"]}),
+        (["x.wav"], ["./x.wav"], {"./x.wav": ["x.wav"]}),
+        (["d/x-sub12.wav"], ["d/x.wav"], {"d/x.wav": ["d/x-sub12.wav"]}),
+        (["x-sub1"], ["x"], {"x": ["x-sub1"]}),
+        (["x-sub1-sub2.wav"], ["x.wav", "x-sub1.wav"], {"x-sub1.wav": ["x-sub1-sub2.wav"]}),
+        (["x-sub.wav", "x-sub1a.wav"], ["x.wav"], {}),
+        (["x.wav"], ["x-sub1.wav", "X.wav", "x.flac"], {}),
+        # Names whose only difference is a folder, which only one of them has.
+        (["/data/d/x.wav"], ["x.flac"], {"x.flac": ["/data/d/x.wav"]}),
+        (["/data/x-sub1.wav"], ["x.wav"], {"x.wav": ["/data/x-sub1.wav"]}),
+        (["/data/x-sub1.wav"], ["x-sub1.wav"], {"x-sub1.wav": ["/data/x-sub1.wav"]}),
+        (["x.wav"], ["d/x.wav", "e/x.wav"], {"d/x.wav": ["x.wav"]}),
+        (["d/x.wav"], ["e/x.wav"], {}),
+        (["x.wav"], ["x.flac"], {}),
+        (["d/x.wav"], ["./x.wav"], {"./x.wav": ["d/x.wav"]}),
+        # One that has the name comes before one that has the file id, and ids can be ambiguous.
+        (["d/x.wav", "x.wav"], ["x.wav", "d/x.wav"], {"x.wav": ["x.wav"], "d/x.wav": ["d/x.wav"]}),
+        (["d/x.wav", "x.wav"], ["x.wav", "x.wav"], {"x.wav": ["x.wav"]}),
+        (["d/x.wav", "e/x.wav"], ["x.wav"], {}),
+        (["d/x-sub1.wav", "d/x.wav"], ["x.wav"], {"x.wav": ["d/x-sub1.wav", "d/x.wav"]}),
+        # What comes first in the tar.
+        (["x-sub1.wav"], ["x.wav", "x-sub1.wav"], {"x.wav": ["x-sub1.wav"]}),
+        (["x-sub1.wav"], ["x-sub1.wav", "x.wav"], {"x-sub1.wav": ["x-sub1.wav"]}),
+        (["ü/日本.wav"], ["ü/日本.wav"], {"ü/日本.wav": ["ü/日本.wav"]}),
+        (
+            ["l" * 300 + "-sub1.wav"],
+            ["l" * 300 + ".wav"],
+            {"l" * 300 + ".wav": ["l" * 300 + "-sub1.wav"]},
+        ),
+    ],
+)
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_row_is_about_the_first_member_of_its_name(rows, members, expected, fmt):
+    found = events(tar_of(*((name, b"") for name in members), fmt=fmt), *rows)
+    assert {event.name: event.rows for event in found if isinstance(event, Member)} == expected
+    assert sorted(rows_in(found)) == sorted(rows)
+
+
+def test_the_first_of_two_members_with_one_name_has_the_rows():
+    first, second = events(tar_of(("x.wav", b"1"), ("x.wav", b"2")), "x.wav", "x.wav")
+    assert first == Member("x.wav", b"1", ["x.wav", "x.wav"])
+    assert second == MemberWithoutRow("x.wav")
+
+
+def test_links_and_devices_are_never_read():
+    evil = "../../etc/passwd"
+    kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)
+    tar = tar_of(*(special(evil, kind, "/etc/passwd") for kind in kinds), ("x.wav", b"1"))
+    *skipped, x, rest = events(tar, evil, "x.wav")
+    assert skipped == [MemberWithoutRow(evil)] * len(kinds)
+    assert (x.content, rest) == (b"1", RowsWithoutMember([evil], None))
+
+
+def test_a_sparse_file_is_not_blown_up_to_what_it_claims():
+    sparse = special("x.wav", tarfile.REGTYPE)
+    sparse.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(64 << 20)}
+    tar = tar_of(sparse, ("x.txt", b"t"))
+    found = events(tar, "x.wav")
+    names = [MemberWithoutRow("x.wav"), MemberWithoutRow("x.txt")]
+    assert found == [*names, RowsWithoutMember(["x.wav"], None)]
+    assert isinstance(samples(tar)[0][0].problem, MissingMemberError)
+
+
+def test_a_directory_is_no_member():
+    tar = tar_of(special("./", tarfile.DIRTYPE), special("d.wav", tarfile.DIRTYPE))
+    assert events(tar, "d.wav") == [RowsWithoutMember(["d.wav"], None)]
+
+
+def test_a_name_that_is_not_utf_8_is_still_text():
+    tar = tar_of(("caf\udce9.wav", b""), fmt=tarfile.GNU_FORMAT)
+    assert events(tar) == [MemberWithoutRow("caf\\udce9.wav")]
+    assert events(tar, "caf\udce9.wav")[0].name.encode() == b"caf\\udce9.wav"
+
+
+STEMS = st.sampled_from(["x", "x-sub1", "x-sub2", "y", "é", "l" * 120, "x.y"])
+
+
+FOLDERS = st.sampled_from(["", "", "./", "d/", "./d/", "/abs/"])
+
+
+NAMES = st.builds(lambda d, s, e: d + s + e, FOLDERS, STEMS, st.sampled_from([".wav", ".flac", ""]))
+
+
+KINDS = [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+
+
+FILES = st.tuples(NAMES, st.binary(max_size=600))
+
+
+MEMBERS = st.lists(st.one_of(FILES, FILES, st.builds(special, NAMES, st.sampled_from(KINDS))))
+
+
+def is_directory(member):
+    return isinstance(member, tarfile.TarInfo) and member.isdir()
+
+
+@given(MEMBERS, st.lists(NAMES), st.sampled_from(FORMATS))
+@settings(max_examples=300, deadline=None)
+def test_every_row_and_every_member_comes_out_once(members, names, fmt):
+    rows = list(enumerate(names))
+    found = list(
+        nemo_members(
+            Pipe(tar_of(*members, fmt=fmt)), "T.tar", [(name, (i, name)) for i, name in rows]
+        )
+    )
+    assert sorted(rows_in(found)) == rows
+    listed = [m[0] if isinstance(m, tuple) else m.name for m in members if not is_directory(m)]
+    assert [e.name for e in found if not isinstance(e, RowsWithoutMember)] == listed
+    files = [m for m in members if isinstance(m, tuple)]
+    for event in found:
+        if isinstance(event, Member):
+            assert (event.name, event.content) in files
+            assert event.rows == sorted(event.rows)
+            assert len({re.sub(r"-sub\d", "", posixpath.basename(n)) for _, n in event.rows}) == 1
+    left = found[-1].rows if found and isinstance(found[-1], RowsWithoutMember) else []
+    assert not {n.removeprefix("./") for _, n in left} & {n.removeprefix("./") for n, _ in files}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from beam_asr.outputs.formats.table import COLUMNS, row_of
 from beam_asr.transforms.bigquery import WriteTranscriptsToBigQuery, table_row, table_schema
-from tests.unit.outputs.formats.test_table import FULL, JSON, PLAIN
+from tests.support.result_records import FULL, JSON, PLAIN
 
 
 def by_avro(row: dict) -> dict:

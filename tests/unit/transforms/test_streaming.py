@@ -1,13 +1,10 @@
-"""Inputs without an end: what is found and gathered, and a folder for each window of time."""
+"""Inputs without an end: what is found, and the rows of each window."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import pickle
 import tarfile
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import apache_beam as beam
@@ -15,32 +12,24 @@ import numpy as np
 import pytest
 import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.testing.util import assert_that, equal_to
-from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
-from hypothesis import given
-from hypothesis import strategies as st
 
-from beam_asr import ReadManifest, Transcribe, Transcribed, WriteManifest
+from beam_asr import ReadManifest, Transcribe, WriteManifest
 from beam_asr.errors import NotJsonError
 from beam_asr.models import engine
-from beam_asr.outputs.folder import folder_name, inputs_done
 from beam_asr.records.outcome import Recognition
 from beam_asr.records.parsing import parse
 from beam_asr.records.row import Row
-from beam_asr.records.statistics import Statistics
 from beam_asr.records.work import Tar
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
-from beam_asr.transforms.bundles import Gather
 from tests.support.job_files import read_records
+from tests.support.windows import SIZE, at_times, summary_of, window_folder, window_folders
 
 RATE = 1000
-SIZE = 60.0  # seconds of a window
+
+
 SUBSCRIPTION = "pubsub://projects/my-project/subscriptions/rows"
-
-
-# Which files are found.
 
 
 def found(find: streaming._Find, pattern: object) -> list[str]:
@@ -87,15 +76,6 @@ def test_files_in_a_bucket_are_seen_when_they_appear(gs_bucket):
     assert len(found(find, f"{gs_bucket.uri}/in/*.jsonl")) == 2
 
 
-def window_folder(out: Path, name: str, inputs: Iterable[object], whole: bool = True) -> Path:
-    folder = out / name
-    folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps({"inputs": [str(each) for each in inputs]}))
-    if whole:
-        (folder / "_SUCCESS").touch()
-    return folder
-
-
 def test_with_resume_the_files_of_whole_windows_are_left_out(tmp_path):
     for name in "abc":
         (tmp_path / f"{name}.jsonl").touch()
@@ -112,9 +92,6 @@ def test_watched_files_become_an_unbounded_collection_of_rows(tmp_path):
     rows = pipeline | ReadManifest(f"{tmp_path}/*.jsonl", watch=5)
     assert not rows.is_bounded
     assert (pipeline | "Once" >> ReadManifest(f"{tmp_path}/*.jsonl")).is_bounded
-
-
-# Messages.
 
 
 @pytest.mark.parametrize("kind", ["subscriptions", "topics"])
@@ -162,263 +139,6 @@ def test_a_message_that_is_no_text_is_a_row_that_fails_and_shows_its_bytes():
     assert row.line == '{"audio_filepath": "caf\\xe9.wav"}'
     with pytest.raises(NotJsonError, match="not UTF-8"):
         parse(row)
-
-
-# Windows' folders.
-
-
-def test_a_folder_is_named_by_the_start_of_its_window_and_the_run():
-    name = folder_name(1_700_000_000.0, "0123456789abcdef")
-    assert name == "20231114T221320Z-01234567"
-    assert folder_name(0.0, "fedcba98") == "19700101T000000Z-fedcba98"
-    later = folder_name(1_700_000_600.0, "0123456789abcdef")
-    assert later > name, "by name they are in the order of time"
-
-
-def test_inputs_are_done_when_their_windows_are_whole(tmp_path):
-    assert inputs_done(Storage(), str(tmp_path / "none")) == frozenset()
-    window_folder(tmp_path, "one", ["a", "b"])
-    window_folder(tmp_path, "two", ["c"], whole=False)
-    window_folder(tmp_path, "three", ["b", "d"])
-    (tmp_path / "notes.txt").write_text("of the user's")
-    (tmp_path / "_journal").mkdir()
-    (tmp_path / "_journal" / "lock.json").write_text("{}")
-    assert inputs_done(Storage(), str(tmp_path)) == {"a", "b", "d"}
-
-
-@pytest.mark.parametrize("summary", [None, "{", "[]", "{}"])
-def test_a_folder_that_does_not_say_its_inputs_has_done_none(tmp_path, summary):
-    """As one that is damaged, or of a job whose input had an end."""
-    window_folder(tmp_path, "one", ["a"])
-    damaged = window_folder(tmp_path, "two", ["b"])
-    (damaged / "summary.json").unlink()
-    if summary is not None:
-        (damaged / "summary.json").write_text(summary)
-    assert inputs_done(Storage(), str(tmp_path)) == {"a"}
-
-
-# Gathering.
-
-
-def gathered(elements, most: int):
-    """What a bundle of (seconds, time) gives: lists with their time and window."""
-    gather = Gather(lambda element: element[0], most)
-    gather.start_bundle()
-    windowing = FixedWindows(SIZE)
-    lists = []
-    for element in elements:
-        (window,) = windowing.assign(windowing.AssignContext(element[1]))
-        lists += gather.process(element, window, Timestamp(element[1]))
-    return [*lists, *gather.finish_bundle()]
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 20), st.integers(0, 300)), max_size=60), st.integers(1, 40)
-)
-def test_nothing_is_lost_and_each_list_is_of_one_window_and_no_longer_than_it_may(elements, most):
-    elements = [(*element, number) for number, element in enumerate(elements)]
-    lists = gathered(elements, most)
-    assert Counter(e for each in lists for e in each.value) == Counter(elements)
-    for each in lists:
-        (window,) = each.windows
-        assert each.value
-        assert all(window.start <= Timestamp(time) < window.end for _, time, _ in each.value)
-        assert each.timestamp == Timestamp(each.value[0][1]), "that of the first holds the window"
-        assert len(each.value) == 1 or sum(seconds for seconds, _, _ in each.value) <= most
-        order = [number for _, _, number in each.value]
-        assert order == sorted(order)
-
-
-@given(st.lists(st.integers(1, 20), max_size=60), st.integers(1, 40))
-def test_lists_are_as_full_as_their_order_lets_them_be(sizes, most):
-    lists = [each.value for each in gathered([(size, 0) for size in sizes], most)]
-    for one, following in itertools.pairwise(lists):
-        assert sum(seconds for seconds, _ in one) + following[0][0] > most
-
-
-def test_lists_reach_the_next_step_in_their_windows():
-    elements = [(5, (1, "a")), (65, (1, "b")), (6, (1, "c")), (7, (1, "d")), (66, (1, "e"))]
-
-    def placed(each, window=beam.DoFn.WindowParam, timestamp=beam.DoFn.TimestampParam):
-        return float(window.start), float(timestamp), [name for _, name in each]
-
-    with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        lists = (
-            pipeline
-            | beam.Create([elements], reshuffle=False)  # in one bundle
-            | beam.FlatMap(lambda each: [TimestampedValue(value, at) for at, value in each])
-            | beam.WindowInto(FixedWindows(SIZE))
-            | beam.ParDo(Gather(lambda element: element[0], 2))
-            | beam.Map(placed)
-        )
-        expected = [(0.0, 5.0, ["a", "c"]), (0.0, 7.0, ["d"]), (60.0, 65.0, ["b", "e"])]
-        assert_that(lists, equal_to(expected))
-
-
-# A folder for each window.
-
-
-def at_times(pipeline, label: str, values: list[tuple[float, object]], size: float = SIZE):
-    return (
-        pipeline
-        | label >> beam.Create(values)
-        | f"{label}Time" >> beam.Map(lambda each: TimestampedValue(each[1], each[0]))
-        | f"{label}Window" >> beam.WindowInto(FixedWindows(size))
-    )
-
-
-def failed(number: int) -> dict:
-    error = {"stage": "audio", "type": "EmptyAudioError", "message": "m", "attempts": 1}
-    return {"n": number, "error": error}
-
-
-def window_folders(out: Path) -> dict[float, Path]:
-    """The folders by the starts of their windows, which are minutes of the first hour of 1970."""
-    return {
-        60.0 * int(path.name.partition("-")[0][11:13]): path
-        for path in sorted(out.iterdir())
-        if path.is_dir()
-    }
-
-
-def summary_of(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text())
-
-
-def write(out: Path, transcripts, failures, statistics, **how) -> None:
-    with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        Transcribed(
-            at_times(pipeline, "Transcripts", transcripts),
-            at_times(pipeline, "Failures", failures),
-            at_times(pipeline, "Statistics", statistics),
-            at_times(pipeline, "Filtered", []),
-        ) | WriteManifest(str(out), **how)
-
-
-def test_each_window_has_a_folder_with_its_own_records_summary_and_marker(tmp_path):
-    write(
-        tmp_path / "out",
-        transcripts=[(1, {"n": 1}), (59, {"n": 2}), (60, {"n": 3}), (200, {"n": 4})],
-        failures=[(2, failed(5)), (61, failed(6))],
-        statistics=[
-            (1, Statistics(rows_in=2, audio_seconds=7200, inputs=frozenset(["a"]))),
-            (3, Statistics(rows_in=1, audio_seconds=3600, inputs=frozenset(["b", "a"]))),
-            (61, Statistics(rows_in=2, inputs=frozenset(["c"]))),
-            (201, Statistics(rows_in=1, inputs=frozenset(["d"]))),
-        ],
-        details={"options": {"x": 1}},
-    )
-    folders = window_folders(tmp_path / "out")
-    assert list(folders) == [0.0, 60.0, 180.0]
-    assert len({path.name.partition("-")[2] for path in folders.values()}) == 1, "all of one run"
-    assert not (tmp_path / "out" / "_SUCCESS").exists()
-    for start, transcribed, failures, inputs, hours in (
-        (0.0, {1, 2}, {5}, ["a", "b"], 3.0),
-        (60.0, {3}, {6}, ["c"], 0.0),
-        (180.0, {4}, set(), ["d"], 0.0),
-    ):
-        folder = folders[start]
-        assert {each["n"] for each in read_records(folder, "transcripts")} == transcribed
-        assert {each["n"] for each in read_records(folder, "failures")} == failures
-        assert (folder / "_SUCCESS").exists()
-        summary = summary_of(folder)
-        assert summary["rows_in"] == len(transcribed) + len(failures)
-        assert summary["transcribed"] == len(transcribed)
-        assert summary["failed_by_type"] == ({"EmptyAudioError": len(failures)} if failures else {})
-        assert summary["inputs"] == inputs
-        assert summary["audio_hours"] == hours
-        assert summary["rtfx_end_to_end"] is None, "a window has no wall time of its own"
-        assert summary["options"] == {"x": 1}
-    assert inputs_done(Storage(), str(tmp_path / "out")) == {"a", "b", "c", "d"}
-
-
-def test_a_second_run_within_a_window_has_folders_of_its_own(tmp_path):
-    for number in (1, 2):
-        row = [(1, {"n": number})]
-        write(tmp_path / "out", row, [], [(1, Statistics(rows_in=1))])
-    folders = sorted((tmp_path / "out").iterdir())
-    assert len(folders) == 2
-    assert all((folder / "_SUCCESS").exists() for folder in folders)
-    found_there = [each["n"] for folder in folders for each in read_records(folder, "transcripts")]
-    assert sorted(found_there) == [1, 2]
-
-
-def test_windows_shorter_than_a_second_lose_nothing(tmp_path):
-    rows = [(time, {"time": time}) for time in (1.0, 1.25, 1.5, 2.0)]
-    with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        at_times(pipeline, "Rows", rows, 0.25) | WriteManifest(str(tmp_path / "out"))
-    folders = [path for path in (tmp_path / "out").iterdir() if (path / "_SUCCESS").exists()]
-    there = [each["time"] for folder in folders for each in read_records(folder, "transcripts")]
-    assert sorted(there) == [1.0, 1.25, 1.5, 2.0]
-
-
-def test_a_window_has_as_many_shards_as_were_asked_for_empty_ones_too(tmp_path):
-    many = [(1, {"n": number}) for number in range(50)]
-    write(
-        tmp_path / "out",
-        [*many, (61, {"n": 50})],
-        [(121, failed(51))],
-        [
-            (1, Statistics(rows_in=50)),
-            (61, Statistics(rows_in=1)),
-            (121, Statistics(rows_in=1)),
-        ],
-        num_shards=3,
-        compression="gzip",
-    )
-    for start, transcribed in ((0.0, 50), (60.0, 1), (120.0, 0)):
-        folder = window_folders(tmp_path / "out")[start]
-        shards = sorted(path.name for path in folder.glob("transcripts-*"))
-        assert shards == [f"transcripts-{shard:05d}-of-00003.jsonl.gz" for shard in range(3)]
-        assert len(read_records(folder, "transcripts")) == transcribed
-        assert (folder / "_SUCCESS").exists()
-
-
-def test_a_window_with_too_many_failures_is_left_without_its_marker_and_the_others_are_whole(
-    tmp_path, caplog
-):
-    write(
-        tmp_path / "out",
-        transcripts=[(1, {"n": 1}), (130, {"n": 2})],
-        failures=[
-            *((61, failed(number)) for number in range(100)),
-            *((131, failed(number)) for number in range(99)),  # fewer never are too many
-        ],
-        statistics=[
-            (1, Statistics(rows_in=1, inputs=frozenset(["a"]))),
-            (61, Statistics(rows_in=100, inputs=frozenset(["b"]))),
-            (130, Statistics(rows_in=100, inputs=frozenset(["c"]))),
-        ],
-    )
-    folders = window_folders(tmp_path / "out")
-    whole = {start: (folder / "_SUCCESS").exists() for start, folder in folders.items()}
-    assert whole == {0.0: True, 60.0: False, 120.0: True}
-    assert summary_of(folders[60.0])["failed"] == 100
-    assert len(read_records(folders[60.0], "failures")) == 100
-    (said,) = [each.getMessage() for each in caplog.records if each.name.startswith("beam_asr")]
-    assert str(folders[60.0]) in said
-    assert "100 of 100 rows failed" in said
-    assert inputs_done(Storage(), str(tmp_path / "out")) == {"a", "c"}
-
-
-def test_a_window_that_lost_a_row_is_left_without_its_marker(tmp_path):
-    with pytest.raises(Exception, match="2 rows went in, but 1 transcripts and 0 failures"):
-        write(tmp_path / "out", [(61, {"n": 1})], [], [(61, Statistics(rows_in=2))])
-    assert not list(tmp_path.glob("out/*/_SUCCESS"))
-
-
-def test_any_records_in_windows_can_be_written(tmp_path):
-    with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        records = at_times(pipeline, "Records", [(1, {"n": 1}), (2, {"n": 2}), (62, {"n": 3})])
-        records | WriteManifest(str(tmp_path / "out"))
-    counts = {
-        start: summary_of(folder)["rows_in"]
-        for start, folder in window_folders(tmp_path / "out").items()
-    }
-    assert counts == {0.0: 2, 60.0: 1}
-
-
-# The model's step over rows of several windows.
 
 
 class Loudness:

@@ -18,62 +18,7 @@ from beam_asr.models.serving import host as model_host
 from beam_asr.records.outcome import Recognition
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
-
-
-class Notes:
-    """A recognizer that notes what it is asked to do; its waveforms hold their own name."""
-
-    sample_rate = 10
-    default_batch_seconds = longest_seconds = segment_seconds = 40.0
-    weight_bytes, prompt_fields = 0, frozenset()
-    batch_overhead_seconds = 2.0
-
-    def __init__(self):
-        self.done = []
-        self.go_on = threading.Event()
-        self.go_on.set()
-        self.errors = {}
-
-    def warm_up(self, batch_size):
-        self.done.append(("warm up", batch_size))
-        self.default_batch_seconds = 7.0
-
-    def encode(self, waveforms, _prompt):
-        self.go_on.wait(30)
-        name = waveforms[0][0]
-        self._do("encode", name)
-        return [name] * len(waveforms)
-
-    def decode(self, encoded):
-        self._do("decode", encoded[0])
-        return [Recognition(str(name)) for name in encoded]
-
-    def describe(self):
-        return {"model": "notes"}
-
-    def _do(self, what, name):
-        self.done.append((what, name))
-        if (what, name) in self.errors:
-            raise self.errors[what, name]
-
-
-@pytest.fixture
-def model(monkeypatch):
-    notes = Notes()
-    monkeypatch.setattr(engine, "load", lambda *_, **__: notes)
-    return notes
-
-
-def batch(name, clips=1, samples=10):
-    return [np.full(samples, name)] * clips
-
-
-def submitted_together(host, model, names, since=0.0):
-    """So that each waits while the one before is begun."""
-    model.go_on.clear()
-    done = [host.submit(batch(name), since) for name in names]
-    model.go_on.set()
-    return done
+from tests.support.noting_model import Notes, batch, submitted_together
 
 
 def test_a_batch_is_begun_before_the_one_before_is_fetched(model):
@@ -128,29 +73,6 @@ def test_clips_below_a_second_count_as_one_when_the_memory_is_exhausted(model):
     with pytest.raises(torch.OutOfMemoryError):
         host.submit(batch(1, clips=6, samples=1)).result(30)
     assert host.most_batch_seconds == 6 * 1.0 / 2
-
-
-def test_the_seconds_of_batches_that_overlap_are_counted_once(model, monkeypatch):
-    host = model_host.ModelHost(engine.ModelSpec("any"))
-    clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(model_host.time, "monotonic", lambda: float(next(clock)))
-    done = submitted_together(host, model, [1, 2])
-    first, second = (each.result(30) for each in done)
-    # 1 begins at 0, 2 at 10; 1 ends at 20, 2 at 30.
-    assert (first.seconds, second.seconds) == (20.0, 10.0)
-    assert second.idle_seconds == 0
-
-
-@pytest.mark.usefixtures("model")
-def test_time_without_a_batch_is_idle_only_from_when_it_counts(monkeypatch):
-    host = model_host.ModelHost(engine.ModelSpec("any"))
-    now = [100.0]
-    monkeypatch.setattr(model_host.time, "monotonic", lambda: now[0])
-    assert host.submit(batch(1), since=90.0).result(30).idle_seconds == 10.0
-    now[0] = 130.0
-    assert host.submit(batch(2), since=90.0).result(30).idle_seconds == 30.0
-    now[0] = 170.0
-    assert host.submit(batch(3)).result(30).idle_seconds == 0
 
 
 def test_what_warming_up_finds_is_told(model):
@@ -257,8 +179,6 @@ def test_a_failure_says_what_happened_in_one_short_line(model):
     assert len(str(raised.value)) <= 500
 
 
-# How the budget is found.
-
 RATE = 10
 
 
@@ -311,8 +231,8 @@ class Feed:
         self._take(self._backlog.drain())
 
     def _take(self, batches):
-        for batch in batches:
-            self.failed += [each.heard for each in batch.results if not hasattr(each.heard, "text")]
+        for done in batches:
+            self.failed += [each.heard for each in done.results if not hasattr(each.heard, "text")]
 
 
 @pytest.mark.parametrize("holds", [330.0, 100.0, 45.0])

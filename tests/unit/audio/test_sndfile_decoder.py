@@ -1,0 +1,196 @@
+"""What libsndfile reads: formats, ranges and damage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from beam_asr.audio import reading
+from beam_asr.audio import source as audio_source
+from beam_asr.audio.reading import can_seek, probe_duration, read_audio
+from tests.support.audio_files import (
+    RATE,
+    check_error,
+    chirp,
+    damage,
+    lag_and_error,
+    read,
+    wav_bytes,
+)
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype", "tolerance"),
+    [
+        ("WAV", "PCM_U8", 1 / 127),
+        ("WAV", "PCM_16", 1 / 2**15),
+        ("WAV", "PCM_24", 1 / 2**22),
+        ("WAV", "PCM_32", 1e-7),
+        ("WAV", "FLOAT", 0),
+        ("WAV", "DOUBLE", 0),
+        ("WAV", "ULAW", 0.02),
+        ("WAV", "ALAW", 0.02),
+        ("WAVEX", "PCM_16", 1 / 2**15),
+        ("RF64", "PCM_16", 1 / 2**15),
+        ("AIFF", "PCM_16", 1 / 2**15),
+        ("AIFF", "PCM_24", 1 / 2**22),
+        ("AU", "PCM_16", 1 / 2**15),
+        ("NIST", "PCM_16", 1 / 2**15),
+        ("FLAC", "PCM_16", 1 / 2**15),
+        ("FLAC", "PCM_24", 1 / 2**22),
+    ],
+)
+def test_lossless_formats_give_the_samples_that_were_written(
+    tmp_path, container, subtype, tolerance
+):
+    path = tmp_path / "clip"
+    soundfile.write(path, chirp(), RATE, format=container, subtype=subtype)
+
+    samples = read(path)
+
+    assert samples.dtype == np.float32
+    assert samples.shape == chirp().shape
+    np.testing.assert_allclose(samples, chirp(), rtol=0, atol=tolerance)
+    assert probe_duration(str(path)) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
+)
+def test_lossy_formats_of_libsndfile_come_close_and_in_time(tmp_path, container, subtype):
+    path = tmp_path / "clip"
+    soundfile.write(path, chirp(), RATE, format=container, subtype=subtype)
+
+    samples = read(path)
+
+    lag, error = lag_and_error(samples, chirp())
+    assert abs(lag) <= 1
+    assert error < 0.1
+    assert len(samples) == len(chirp())
+
+
+@pytest.mark.parametrize("tail", [b"TAG" + bytes(125), bytes(100_000)])
+def test_an_mp3_with_a_tag_or_padding_at_its_end_is_read(tmp_path, tail):
+    soundfile.write(tmp_path / "clip.mp3", chirp(), RATE)
+    content = (tmp_path / "clip.mp3").read_bytes()
+    (tmp_path / "tail.mp3").write_bytes(content + tail)
+
+    np.testing.assert_array_equal(read(tmp_path / "tail.mp3"), read(tmp_path / "clip.mp3"))
+
+
+def test_a_flac_written_to_a_pipe_is_read_to_its_end(tmp_path):
+    path = tmp_path / "pipe.flac"
+    soundfile.write(path, chirp(20), RATE)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # STREAMINFO's 36 bits of total samples: 0 is "unknown"
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+
+    np.testing.assert_allclose(read(path), chirp(20), atol=1 / 2**15)
+    assert probe_duration(str(path)) is None
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "MP3", "OGG"])
+@pytest.mark.parametrize(
+    ("offset", "duration"),
+    [(0, 0.5), (0.33333, 1.23456), (1 / RATE, 1 / RATE), (2.5, None), (17.9, 1.0), (18.7, 1.5)],
+)
+def test_a_range_equals_the_slice_of_the_whole(tmp_path, container, offset, duration):
+    path = tmp_path / "clip"
+    soundfile.write(path, chirp(20), RATE, format=container)  # several blocks
+
+    whole, part = read(path), read(path, offset=offset, duration=duration)
+
+    start = round(offset * RATE)
+    stop = len(whole) if duration is None else start + round(duration * RATE)
+    assert len(part) == min(stop, len(whole)) - start
+    np.testing.assert_allclose(
+        part, whole[start:stop], atol=0 if container in ("WAV", "FLAC") else 1e-6
+    )
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("seconds", [3, 4, 5, 30, 40])
+def test_a_range_near_an_end_of_an_ogg_equals_the_slice(tmp_path, subtype, seconds):
+    soundfile.write(tmp_path / "clip.ogg", chirp(seconds), RATE, subtype=subtype)
+    whole = read(tmp_path / "clip.ogg")
+
+    for offset in (0.3, 0.7, seconds / 3, seconds - 1.0, seconds - 0.1):
+        part = read(tmp_path / "clip.ogg", offset=offset, duration=0.1)
+        start = round(offset * RATE)
+        np.testing.assert_allclose(part, whole[start : start + len(part)], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"rate": 0},
+        {"rate": 1},
+        {"rate": 2_000_000},
+        {"rate": 4_000_000_000},
+        {"channels": 0},
+        {"channels": 5_000},
+        {"channels": 65_535},
+        {"bits": 0},
+        {"code": 0x55},
+        {"code": 0x9999},
+    ],
+)
+def test_impossible_headers(tmp_path, header):
+    (tmp_path / "clip.wav").write_bytes(wav_bytes(**header))
+    check_error(tmp_path / "clip.wav", reading.CorruptAudioError)
+
+
+@pytest.mark.parametrize("length", [5, 20, 40])
+def test_a_header_that_breaks_off(tmp_path, length):
+    (tmp_path / "clip.wav").write_bytes(wav_bytes()[:length])
+    check_error(tmp_path / "clip.wav", reading.CorruptAudioError)
+
+
+def test_a_flac_damaged_in_the_middle(tmp_path):
+    soundfile.write(tmp_path / "clip.flac", chirp(12), RATE)
+    (tmp_path / "clip.flac").write_bytes(damage((tmp_path / "clip.flac").read_bytes()))
+    check_error(tmp_path / "clip.flac", reading.CorruptAudioError)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+def test_bytes_in_memory_are_read_the_same_without_files_in_memory(tmp_path, monkeypatch, name):
+    samples = np.sin(np.arange(48_000) * 0.05).astype(np.float32) / 2
+    soundfile.write(tmp_path / name, samples, 16_000)
+    content = (tmp_path / name).read_bytes()
+    from_disk = read_audio(str(tmp_path / name), sample_rate=16_000)
+    by_descriptor = read_audio(name, sample_rate=16_000, content=content)
+
+    def refused(_):
+        raise PermissionError("a sandbox")
+
+    monkeypatch.setattr(audio_source.os, "memfd_create", refused)
+    by_callback = read_audio(name, sample_rate=16_000, content=content)
+    assert len(from_disk) >= 48_000
+    assert np.array_equal(from_disk, by_descriptor)
+    assert np.array_equal(from_disk, by_callback)
+
+
+def test_a_disk_that_fails_is_no_truncated_file(tmp_path, monkeypatch):
+    """libsndfile takes a failed read for the end; the disk's error is the better reason."""
+    soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 48_000), 16_000)
+    whole = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(reading.TruncatedAudioError):
+        read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)
+
+    def fails(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(audio_source.os, "pread", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)
+
+
+@pytest.mark.parametrize(("extension", "expected"), [("flac", True), ("ogg", True), ("mp3", False)])
+def test_a_range_of_an_mp3_is_known_to_take_all_that_is_before_it(tmp_path, extension, expected):
+    path = tmp_path / f"a.{extension}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 32_000), 16_000)
+    assert can_seek(str(path)) is expected
+    assert can_seek("elsewhere", content=path.read_bytes()) is expected
