@@ -70,7 +70,7 @@ TASKS = ("transcribe", "translate")
 PNC = ("yes", "no")
 AUDIO_CHECKS = ("fail", "filter")
 NORMALIZERS = ("none", "basic", "whisper")
-SHORTEST_SEGMENT = 5.0  # seconds, as --max_segment_seconds
+MIN_SEGMENT_SECONDS = 5.0  # seconds, as --max_segment_seconds
 # How far 1/n may be from a fraction that stands for it, as 0.33 for a third.
 FRACTION_ERROR = 0.05
 
@@ -175,7 +175,7 @@ NO_PROMPT = Prompt()
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelUse:
+class ModelRoute:
     """A model, and how rows are given to it; ``Transcribe`` says what its arguments mean.
 
     Raises:
@@ -247,7 +247,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 RANGES: dict[str, tuple[Any, float, bool]] = {
     "batch_size": (int, 1, False),
     "max_batch_seconds": ((int, float), 0, True),
-    "max_segment_seconds": ((int, float), SHORTEST_SEGMENT, False),
+    "max_segment_seconds": ((int, float), MIN_SEGMENT_SECONDS, False),
     "channel": (int, 0, False),
     "min_duration": ((int, float), 0, True),
     "max_duration": ((int, float), 0, True),
@@ -255,10 +255,10 @@ RANGES: dict[str, tuple[Any, float, bool]] = {
     "required_channels": (int, 1, False),
 }
 REQUIRED = ("batch_size",)
-SETTINGS = tuple(field.name for field in dataclasses.fields(ModelUse))
+SETTINGS = tuple(field.name for field in dataclasses.fields(ModelRoute))
 
 
-class Asked(NamedTuple):
+class TranscriptFields(NamedTuple):
     """What a transcript is to hold.
 
     Attributes:

@@ -95,7 +95,7 @@ class Floor:
         from beam_asr.models.serving import batch_plan
 
         rate = self._model.sample_rate
-        seconds = [engine.seconds_taken(each, rate) for each in self._waveforms]
+        seconds = [engine.padded_clip_seconds(each, rate) for each in self._waveforms]
         self._texts = [""] * len(seconds)
         overhead = self._model.batch_overhead_seconds
         for batch in batch_plan.plan_batches(seconds, self._budget, BATCH_SIZE, overhead):

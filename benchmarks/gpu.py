@@ -370,7 +370,7 @@ def _hear(host: Any, waveforms: Sequence[Any]) -> list[str]:
 
     flags = parse_args(["transcribe", "--input=-", "--output=-", "--model_name=-"])  # defaults
     host.warm_up(flags.batch_size)
-    taken = [engine.seconds_taken(waveform, RATE) for waveform in waveforms]
+    taken = [engine.padded_clip_seconds(waveform, RATE) for waveform in waveforms]
     budget, overhead = host.default_batch_seconds, host.batch_overhead_seconds
     plan = batch_plan.plan_batches(taken, budget, flags.batch_size, overhead)
     given = [host.submit([waveforms[clip] for clip in batch]) for batch in plan]

@@ -45,7 +45,7 @@ from beam_asr.audio.signatures import (
     zero_length_error,
 )
 from beam_asr.audio.sndfile_decoder import SndfileDecoder
-from beam_asr.audio.source import Source, open_bytes, open_content, shown
+from beam_asr.audio.source import Source, for_message, open_bytes, open_content
 from beam_asr.errors import (
     AudioAccessError,
     AudioError,
@@ -68,7 +68,6 @@ from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
 __all__ = [
-    "LONGEST_SECONDS",
     "AudioAccessError",
     "AudioError",
     "AudioMemoryError",
@@ -89,9 +88,9 @@ __all__ = [
     "read_audio",
     "stream_audio",
 ]
-LONGEST_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
+MAX_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
 _HEADER_BYTES = 2**16  # fetched first of a file of which a range is read
-_LOUDEST = 2.0**32  # full scale is 1; some write 32-bit integers as floats
+_MAX_AMPLITUDE = 2.0**32  # full scale is 1; some write 32-bit integers as floats
 
 
 def read_audio(
@@ -104,7 +103,7 @@ def read_audio(
     storage: Storage | None = None,
     deadline: float | None = None,
     content: bytes | None = None,
-    most_seconds: float = LONGEST_SECONDS,
+    max_seconds: float = MAX_SECONDS,
     silence_allowed: bool = False,
     checks: AudioChecks | None = None,
 ) -> np.ndarray:
@@ -126,7 +125,7 @@ def read_audio(
       storage: how storages are opened, and which may be.
       deadline: time of `time.monotonic()` after which reading fails.
       content: the file's bytes, if they are here already; `path` then only names it.
-      most_seconds: the most audio to read; a clip or range that holds more is refused as soon as
+      max_seconds: the most audio to read; a clip or range that holds more is refused as soon as
         that is known, from its header or while it is decoded.
       silence_allowed: whether all samples may be exactly zero.
       checks: what the file's own rate and channels must be.
@@ -149,12 +148,12 @@ def read_audio(
         storage=storage,
         deadline=deadline,
         content=content,
-        most_seconds=most_seconds,
+        max_seconds=max_seconds,
         checks=checks,
     ):
         heard = heard or bool(block.any())
         samples.add(block)
-    name, count = shown(path), len(samples.array)
+    name, count = for_message(path), len(samples.array)
     if not count:
         raise ZeroLengthAudioError(
             f"{name}: its samples from {offset:.2f} s on make none at {sample_rate} Hz. Drop the "
@@ -179,7 +178,7 @@ def stream_audio(
     storage: Storage | None = None,
     deadline: float | None = None,
     content: bytes | None = None,
-    most_seconds: float = math.inf,
+    max_seconds: float = math.inf,
     checks: AudioChecks | None = None,
 ) -> Iterator[np.ndarray]:
     """As `read_audio`, block by block: only a block is held. Silence is not refused.
@@ -205,7 +204,7 @@ def stream_audio(
             )
         start = _to_frames(offset, decoder.rate)
         count = None if duration is None else _to_frames(duration, decoder.rate)
-        most = math.inf if math.isinf(most_seconds) else math.floor(most_seconds * decoder.rate)
+        most = math.inf if math.isinf(max_seconds) else math.floor(max_seconds * decoder.rate)
         yield from _stream_range(source, decoder, start, count, channel, sample_rate, most)
 
 
@@ -266,7 +265,7 @@ def _stream_range(
         for block in decoder.blocks(start, count):
             source.check_time()
             mono = _mixed(block, channel)
-            if not -_LOUDEST <= mono.min() <= mono.max() <= _LOUDEST:  # nor is NaN
+            if not -_MAX_AMPLITUDE <= mono.min() <= mono.max() <= _MAX_AMPLITUDE:  # nor is NaN
                 raise CorruptAudioError(
                     f"{source.shown}: holds NaN, infinite or absurdly large samples, between "
                     f"{(start + frames) / decoder.rate:.2f} s and "
@@ -374,10 +373,10 @@ def _check_length(
 
 
 def _too_long(source: Source, decoder: Decoder, frames: int, most: float) -> TooLongAudioError:
-    seconds, most_seconds = frames / decoder.rate, most / decoder.rate
+    seconds, max_seconds = frames / decoder.rate, most / decoder.rate
     return TooLongAudioError(
         f"{source.shown}: holds at least {seconds:.0f} s ({seconds / 3600:.1f} h) of audio to "
-        f"read, and one clip may hold {most_seconds:.0f} s ({most_seconds / 3600:.1f} h) at most. "
+        f"read, and one clip may hold {max_seconds:.0f} s ({max_seconds / 3600:.1f} h) at most. "
         "Leave --segmentation=none out, or choose parts of it by offset and duration."
     )
 

@@ -84,7 +84,9 @@ def address(result: Any, beam_options: PipelineOptions) -> str | None:
     )
 
 
-def settle(beam_options: PipelineOptions, accelerator: str | None, resources: Resources) -> None:
+def apply_dataflow_defaults(
+    beam_options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
     """Completes Beam's options for Dataflow; those of other runners stay as they are.
 
     Args:

@@ -107,7 +107,7 @@ def build(
     )
     routes = routing(Storage(options.storage_options), options)
     lang_key = "lang" if routes is None else routes.lang_key
-    if scores(options):
+    if needs_scoring(options):
         records |= "ScoreTranscripts" >> ScoreTranscripts(
             options.reference_key,
             options.normalizer,
@@ -138,14 +138,14 @@ def build(
     )
 
 
-def scores(options: TranscribeOptions) -> bool:
+def needs_scoring(options: TranscribeOptions) -> bool:
     """Whether transcripts are scored or filtered."""
     return options.quality or (options.reference_key or options.keep) is not None
 
 
 def _needs_duration(options: TranscribeOptions) -> bool:
     """Whether something asked for needs to know how long each row's audio is."""
-    return scores(options) or not set(shard_files.FORMATS).isdisjoint(options.formats or ())
+    return needs_scoring(options) or not set(shard_files.FORMATS).isdisjoint(options.formats or ())
 
 
 def is_unbounded(options: TranscribeOptions) -> bool:

@@ -23,7 +23,7 @@ from beam_asr.outputs import folder as output
 from beam_asr.outputs.folder_lock import FolderBusyError, FolderLock
 from beam_asr.outputs.journal import Journal, lock_in
 from beam_asr.settings import Resources
-from beam_asr.storage.allow_list import AllowedPrefixes
+from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local
 from beam_asr.transforms import streaming
@@ -48,7 +48,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
             beam_options.view_as(StandardOptions).streaming = True
         machine = Resources(options.gpus, options.cpus, options.gpu_memory_gb, options.model_copies)
         resources.check(machine, options.device)
-        runners.settle(beam_options, options.accelerator, machine)
+        runners.apply_runner_defaults(beam_options, options.accelerator, machine)
         if runners.name(beam_options) == "dataflow":
             _check_in_reach(options)
         storage = Storage(options.storage_options)
@@ -63,9 +63,9 @@ def check(options: TranscribeOptions) -> PipelineOptions:
             else:  # there may be nothing yet
                 storage.check(pattern)
         if options.tarred_audio is not None:
-            nemo_tarred.tars_of(storage, options.tarred_audio)
+            nemo_tarred.find_tars(storage, options.tarred_audio)
         if options.allowed_audio_prefixes is not None:
-            AllowedPrefixes.of(options.allowed_audio_prefixes)
+            AllowList.of(options.allowed_audio_prefixes)
         routes = routing(storage, options)
         names = [options.model_name or ""] if routes is None else routes.names
         for name in names:
@@ -123,7 +123,7 @@ def is_finished(options: TranscribeOptions) -> bool:
 def _clear(storage: Storage, folder: str) -> None:
     """Removes the journal that a run has left which was killed at its very end."""
     journal = Journal(folder, storage)
-    if storage.names_in(journal.folder):
+    if storage.list_names(journal.folder):
         with contextlib.suppress(FolderBusyError):  # of a run that is about to replace the results
             FolderLock.take(storage, lock_in(folder))
             journal.remove()
@@ -139,14 +139,14 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
     storage = Storage(options.storage_options)
     with _as_usage_errors():
         lock = FolderLock.take(storage, lock_in(options.output))
-    releaser = _Releaser(lock)
+    releaser = LockReleaser(lock)
     process.register(releaser)
     try:
         with _as_usage_errors():
             # This looks at the folder again, in which a job may have ended before the lock.
             pipeline = beam.Pipeline(options=beam_options)
             build(pipeline, options, lock, not runners.ends_with_launcher(beam_options))
-        with lock.kept_alive(lambda error: process.exit_now(str(error))):
+        with lock.heartbeat_thread(lambda error: process.exit_now(str(error))):
             result = pipeline.run()
             if address := dataflow.address(result, beam_options):
                 print(f"beam-asr: the job is at {address}", file=sys.stderr)
@@ -154,13 +154,13 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
                 result.wait_until_finish()
         if not runners.waits(beam_options) and not is_unbounded(options):
             releaser.lock = None  # the workers keep it; in a stream, each run has its own folders
-            lock.leave(FIRST_SIGN_SECONDS)
+            lock.hand_over(FIRST_SIGN_SECONDS)
     finally:
         releaser.save()
 
 
 @dataclasses.dataclass(eq=False)
-class _Releaser:
+class LockReleaser:
     lock: FolderLock | None
 
     def save(self) -> None:

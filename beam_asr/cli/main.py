@@ -62,7 +62,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
             elsewhere = "" if here else " (its runner may go on with the job: end it there)"
             return f"ended by {signal_name}{elsewhere}. {how_to_resume(args)}"
 
-        with process.ends_process(interrupted):
+        with process.exit_on_signals(interrupted):
             launch.run(options, beam_options)
     except errors.UsageError as error:
         return _wrong_usage(error)

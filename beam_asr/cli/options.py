@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_asr.outputs.formats import registry, shard_files
-from beam_asr.outputs.shards import MOST_SHARDS, RECORDS_A_SHARD
+from beam_asr.outputs.shards import MAX_SHARDS, RECORDS_A_SHARD
 from beam_asr.records import conditions
 from beam_asr.settings import (
     ATTENTIONS,
@@ -21,12 +21,12 @@ from beam_asr.settings import (
     CONFIDENCES,
     DECODERS,
     DEVICES,
+    MIN_SEGMENT_SECONDS,
     NORMALIZERS,
     PARTIALS,
     PNC,
     PRECISIONS,
     SEGMENTATIONS,
-    SHORTEST_SEGMENT,
     TASKS,
     TIMESTAMPS,
     UNMAPPED,
@@ -500,8 +500,10 @@ def _formats(text: str) -> list[str]:
 
 
 def _segment_seconds(text: str) -> float:
-    if not SHORTEST_SEGMENT <= _number(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of {SHORTEST_SEGMENT:g} or more")
+    if not MIN_SEGMENT_SECONDS <= _number(text) < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a number of {MIN_SEGMENT_SECONDS:g} or more"
+        )
     return _number(text)
 
 
@@ -562,10 +564,8 @@ def _count(text: str) -> int:
 
 def _shards(text: str) -> int:
     count = _count(text)
-    if count > MOST_SHARDS:
-        raise argparse.ArgumentTypeError(
-            f"{text} is more than {MOST_SHARDS}, the most there can be"
-        )
+    if count > MAX_SHARDS:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_SHARDS}, the most there can be")
     return count
 
 

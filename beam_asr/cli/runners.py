@@ -55,7 +55,9 @@ def waits(options: PipelineOptions) -> bool:
     return dataflow.launcher_waits(options)
 
 
-def settle(options: PipelineOptions, accelerator: str | None, resources: Resources) -> None:
+def apply_runner_defaults(
+    options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
     """Completes Beam's options for the runner.
 
     Args:
@@ -66,7 +68,7 @@ def settle(options: PipelineOptions, accelerator: str | None, resources: Resourc
     Raises:
         ValueError: the options do not go together.
     """
-    dataflow.settle(options, accelerator, resources)
+    dataflow.apply_dataflow_defaults(options, accelerator, resources)
     streaming = options.view_as(StandardOptions).streaming
     if is_local(options):
         if streaming:
@@ -75,9 +77,9 @@ def settle(options: PipelineOptions, accelerator: str | None, resources: Resourc
                 "DirectRunner does not: --runner=PrismRunner on one machine, Flink, or Dataflow"
             )
         options.view_as(StandardOptions).runner = LOCAL
-        _settle_local(options.view_as(DirectOptions), resources)
+        _apply_local_defaults(options.view_as(DirectOptions), resources)
     elif name(options) == "flink":
-        _settle_flink(options, resources)
+        _apply_flink_defaults(options, resources)
     elif name(options) != "dataflow" and resources.processes > 1:
         raise ValueError(
             f"{resources.asked_processes} needs a runner that starts so many processes: the "
@@ -85,7 +87,7 @@ def settle(options: PipelineOptions, accelerator: str | None, resources: Resourc
         )
 
 
-def _settle_local(direct: DirectOptions, resources: Resources) -> None:
+def _apply_local_defaults(direct: DirectOptions, resources: Resources) -> None:
     if resources.processes > 1:
         if direct.direct_running_mode not in ("in_memory", "multi_processing"):
             raise ValueError(
@@ -105,7 +107,7 @@ def _settle_local(direct: DirectOptions, resources: Resources) -> None:
         )
 
 
-def _settle_flink(options: PipelineOptions, resources: Resources) -> None:
+def _apply_flink_defaults(options: PipelineOptions, resources: Resources) -> None:
     portable = options.view_as(PortableOptions)
     if resources.asked_processes:
         _check_same(resources, "--sdk_worker_parallelism", int(portable.sdk_worker_parallelism))

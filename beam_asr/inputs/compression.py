@@ -27,7 +27,7 @@ def is_compressed(file: str) -> bool:
 
 
 @contextmanager
-def opened(storage: Storage, file: str) -> Iterator[BinaryIO]:
+def open_decompressed(storage: Storage, file: str) -> Iterator[BinaryIO]:
     """A file's content; of a compressed one (gzip, bzip2, xz, Zstandard), by its extension.
 
     Raises:

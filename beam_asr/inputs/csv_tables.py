@@ -15,7 +15,7 @@ from beam_asr.inputs import json_lines
 from beam_asr.inputs.json_lines import BYTE_ORDER_MARK, SHOWN_CHARACTERS
 
 NUMBER_COLUMNS = ("duration", "offset")  # which NeMo's format has as numbers
-LONGEST_CELL = 2**24  # characters; the csv module's own limit is 2**17
+MAX_CELL = 2**24  # characters; the csv module's own limit is 2**17
 SHOWN_COLUMNS = 10
 
 
@@ -44,7 +44,7 @@ def csv_records(
         TableError: with the first record, if no header names each column, and once.
     """
     # The limit is the whole process's; raised and never lowered, it disturbs no other thread.
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     source = _RecordLines(file)
     records = _cells(source, csv.reader(source, delimiter=delimiter, strict=True))
     _, header = next(records, (0, []))
@@ -70,7 +70,7 @@ def csv_records(
 def too_long(text: str) -> LineTooLongError:
     """Why the record of a table with this text, or longer, cannot become a row."""
     return LineTooLongError(
-        f"the record is longer than {json_lines.LONGEST_LINE_BYTES} bytes, which no row is; end "
+        f"the record is longer than {json_lines.MAX_LINE_BYTES} bytes, which no row is; end "
         "the quotes of its cells, and name audio in it by a path",
         text[:SHOWN_CHARACTERS],
     )
@@ -128,15 +128,15 @@ class _RecordLines:
 
     def __next__(self) -> str:
         """Raises `LineTooLongError` in the midst of a record of more than the longest line."""
-        line = self._file.readline(json_lines.LONGEST_LINE_BYTES + 1)
+        line = self._file.readline(json_lines.MAX_LINE_BYTES + 1)
         if not line:
             raise StopIteration
         text = line if self.number else line.removeprefix(BYTE_ORDER_MARK)
         self._record.append(text.decode("utf-8", "backslashreplace"))
         self._bytes += len(line)
         self.number += 1
-        if self._bytes > json_lines.LONGEST_LINE_BYTES:
-            if len(line) > json_lines.LONGEST_LINE_BYTES and not line.endswith(b"\n"):
+        if self._bytes > json_lines.MAX_LINE_BYTES:
+            if len(line) > json_lines.MAX_LINE_BYTES and not line.endswith(b"\n"):
                 json_lines.skip_line(self._file)
             raise too_long(self.text)
         return self._record[-1]

@@ -16,7 +16,7 @@ def is_tar(file: str) -> bool:
     return kind_of(file) in (".tar", ".tgz")
 
 
-def files_of(storage: Storage, pattern: str) -> list[str]:
+def find_files(storage: Storage, pattern: str) -> list[str]:
     """The files that an input stands for: of a path, a glob, a folder, or several in braces.
 
     A folder stands for the audio files and the tars below it.
@@ -29,7 +29,7 @@ def files_of(storage: Storage, pattern: str) -> list[str]:
     names = patterns.expand(pattern)
     if len(names) > 1 and not any(is_glob(name) for name in names):
         found = names
-        missing = [name for name, there in zip(names, storage.which_exist(names)) if not there]
+        missing = [name for name, there in zip(names, storage.exist_many(names)) if not there]
         if missing:
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise NoInputError(
@@ -37,12 +37,14 @@ def files_of(storage: Storage, pattern: str) -> list[str]:
                 f"are missing: {shown}"
             )
         return found
-    return [file for name in names for file in _files_of_one(storage, name)]
+    return [file for name in names for file in _find_files_of_one(storage, name)]
 
 
 def check(storage: Storage, pattern: str) -> None:
-    """Raises as ``files_of`` does, but looks no further than to the first file of a folder or of a
-    glob of audio, which may be of millions."""
+    """Raises as ``find_files`` does.
+
+    Looks no further than the first file of a folder or of a glob of audio, which may hold millions.
+    """
     for name in patterns.expand(pattern):
         storage.check(name)
         if is_glob(name) and is_audio(name):
@@ -51,11 +53,11 @@ def check(storage: Storage, pattern: str) -> None:
             if storage.find_first(name, lambda file: is_audio(file) or is_tar(file)) is None:
                 raise _empty_folder(name)
         else:
-            files_of(storage, pattern)
+            find_files(storage, pattern)
             return
 
 
-def _files_of_one(storage: Storage, name: str) -> list[str]:
+def _find_files_of_one(storage: Storage, name: str) -> list[str]:
     if storage.is_folder(name):
         found = [file for file in storage.find(name) if is_audio(file) or is_tar(file)]
         if not found:

@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from beam_asr.errors import LineTooLongError, ManifestError, NotJsonError
-from beam_asr.inputs.compression import SKIPPED_BYTES, opened
+from beam_asr.inputs.compression import SKIPPED_BYTES, open_decompressed
 from beam_asr.storage.storage import Storage
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COUNTED_BYTES = 2**20
-LONGEST_LINE_BYTES = 2**24  # with its end; most rows have some hundred
+MAX_LINE_BYTES = 2**24  # with its end; most rows have some hundred
 SHOWN_CHARACTERS = 1000  # of a longer one
 
 
-def lines_in(
+def read_lines(
     storage: Storage, file: str, start: int = 0, end: int | None = None
 ) -> Iterator[str | ManifestError]:
     """The lines that begin in a range of bytes, without their ends.
 
-    A byte order mark at the start is dropped. No more than `LONGEST_LINE_BYTES` of a line are held
+    A byte order mark at the start is dropped. No more than `MAX_LINE_BYTES` of a line are held
     at a time, whatever its length.
 
     Args:
@@ -33,20 +33,20 @@ def lines_in(
     Raises:
         DamagedInputError: the compressed data are not whole.
     """
-    with opened(storage, file) as content:
+    with open_decompressed(storage, file) as content:
         position = start
         if start:
             content.seek(start - 1)
             most = None if end is None else end - start + 1
             position += skip_line(content, most) - 1  # the end of the line before
         while end is None or position < end:
-            line = content.readline(LONGEST_LINE_BYTES + 1)
+            line = content.readline(MAX_LINE_BYTES + 1)
             if not line:
                 return
             text = line.removeprefix(BYTE_ORDER_MARK) if position == 0 else line
             position += len(line)
-            if len(line) <= LONGEST_LINE_BYTES:
-                yield decoded(text)
+            if len(line) <= MAX_LINE_BYTES:
+                yield decode_line(text)
                 continue
             if not line.endswith(b"\n"):
                 position += skip_line(content, None if end is None else end - position)
@@ -75,7 +75,7 @@ def count_lines(storage: Storage, file: str, start: int, end: int) -> int:
     return count
 
 
-def decoded(line: bytes) -> str | NotJsonError:
+def decode_line(line: bytes) -> str | NotJsonError:
     """A line as text without its end, or what is wrong with it."""
     try:
         return line.decode().rstrip("\r\n")
@@ -87,7 +87,7 @@ def decoded(line: bytes) -> str | NotJsonError:
 def _too_long(line: bytes) -> LineTooLongError:
     beginning = line[: 4 * SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
     return LineTooLongError(
-        f"the line is longer than {LONGEST_LINE_BYTES} bytes, which no row is; a row is a line "
+        f"the line is longer than {MAX_LINE_BYTES} bytes, which no row is; a row is a line "
         "that ends with LF, and names its audio by a path",
         beginning[:SHOWN_CHARACTERS],
     )

@@ -10,16 +10,16 @@ from beam_asr.errors import BadFieldError, ManifestError
 from beam_asr.inputs import compression, csv_tables, json_lines, parquet_tables
 from beam_asr.inputs.discovery import is_tar, kind_of
 from beam_asr.records.row import Row
-from beam_asr.records.work import Tar
+from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_audio
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-PIECE_BYTES = 2**24  # of lines: some hundred thousand rows
-PIECE_ROW_GROUPS = 4
+RANGE_BYTES = 2**24  # of lines: some hundred thousand rows
+RANGE_ROW_GROUPS = 4
 
 
-class Piece(NamedTuple):
+class FileRange(NamedTuple):
     """What one worker reads of an input: the whole of a file, or a range of it.
 
     Attributes:
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
     lines_before: int = 0
 
 
-def pieces_of(storage: Storage, file: str) -> list[Piece]:
+def split_file(storage: Storage, file: str) -> list[FileRange]:
     """The pieces of a file that can be read at the same time, each by another worker.
 
     A long file of lines is read for it once, from start to end, so that rows know their lines.
@@ -46,23 +46,25 @@ def pieces_of(storage: Storage, file: str) -> list[Piece]:
         or compression.is_compressed(file)
         or kind_of(file) in DELIMITERS
     ):
-        return [Piece(file)]
+        return [FileRange(file)]
     if kind_of(file) == ".parquet":
         with storage.open(file) as content:
             groups = parquet_tables.parquet_row_groups(content, file)
-        bounds = [*range(0, groups, PIECE_ROW_GROUPS), groups]
-        return [Piece(file, start, end) for start, end in itertools.pairwise(bounds)]
+        bounds = [*range(0, groups, RANGE_ROW_GROUPS), groups]
+        return [FileRange(file, start, end) for start, end in itertools.pairwise(bounds)]
     size = storage.size(file)
-    if size is None or size <= PIECE_BYTES:
-        return [Piece(file)]
+    if size is None or size <= RANGE_BYTES:
+        return [FileRange(file)]
     pieces, before = [], 0
-    for start, end in itertools.pairwise([*range(0, size, PIECE_BYTES), size]):
-        pieces.append(Piece(file, start, end, before))
+    for start, end in itertools.pairwise([*range(0, size, RANGE_BYTES), size]):
+        pieces.append(FileRange(file, start, end, before))
         before += json_lines.count_lines(storage, file, start, end)
     return pieces
 
 
-def rows_of(storage: Storage, piece: Piece, filepath_key: str) -> Iterator[Row | Tar]:
+def read_rows(
+    storage: Storage, piece: FileRange, filepath_key: str
+) -> Iterator[Row | WebDatasetTar]:
     """The rows of a piece: one for each line that is not blank, or record; for audio, itself.
 
     A tar, whose rows are read with its audio, gives itself.
@@ -75,16 +77,16 @@ def rows_of(storage: Storage, piece: Piece, filepath_key: str) -> Iterator[Row |
     if is_audio(file):
         yield Row.of({filepath_key: file})
     elif is_tar(file):
-        yield Tar(file)
+        yield WebDatasetTar(file)
     elif kind in DELIMITERS:
-        with compression.opened(storage, file) as content:
+        with compression.open_decompressed(storage, file) as content:
             yield from _rows(csv_tables.csv_records(content, DELIMITERS[kind], file), file)
     elif kind == ".parquet":
         with storage.open(file) as content:
             groups = range(piece.start, piece.end or 0)
             yield from _rows(parquet_tables.parquet_records(content, groups, file), file)
     else:
-        found = json_lines.lines_in(storage, file, piece.start, piece.end)
+        found = json_lines.read_lines(storage, file, piece.start, piece.end)
         for number, line in enumerate(found, piece.lines_before + 1):
             if isinstance(line, ManifestError):
                 yield Row.broken(line, file, number)
@@ -103,6 +105,6 @@ def _row(record: dict | ManifestError, file: str, number: int) -> Row:
         row = Row.of(record, file, number)
     except BadFieldError as error:
         return Row.broken(error, file, number)
-    if len(row.line) > json_lines.LONGEST_LINE_BYTES:
+    if len(row.line) > json_lines.MAX_LINE_BYTES:
         return Row.broken(csv_tables.too_long(row.line), file, number)
     return row

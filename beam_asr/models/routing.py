@@ -14,14 +14,11 @@ from beam_asr.errors import BadFieldError, UnmappedRowError
 from beam_asr.records.conditions import Expression, ExpressionError
 from beam_asr.records.conditions import parse as parse_expression
 from beam_asr.records.json_objects import kind
-from beam_asr.settings import (
-    SETTINGS,
-    ModelUse,
-)
+from beam_asr.settings import SETTINGS, ModelRoute
 from beam_asr.storage.storage import Storage
 
 TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,8})*")
-MOST_SHOWN = 20  # keys, in a message
+MAX_SHOWN = 20  # keys, in a message
 
 
 class Rule(NamedTuple):
@@ -40,25 +37,25 @@ class Routing:
     """The models of a job, and which of them takes a row.
 
     Attributes:
-        uses: the models, each once.
+        routes: the models, each once.
         key: the field that ``by_value`` is about.
         by_value: the number of the model for a value of the field, as ``_tag`` has it.
         rules: looked at first, in their order.
         default: the number of the model of all other rows; None lets them fail.
     """
 
-    uses: tuple[ModelUse, ...]
+    routes: tuple[ModelRoute, ...]
     key: str = "lang"
     by_value: Mapping[str, int] = dataclasses.field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     default: int | None = 0
 
     @property
-    def several(self) -> bool:
+    def is_multi_model(self) -> bool:
         """Whether rows are routed at all."""
         return bool(self.by_value or self.rules)
 
-    def number_of(self, fields: Mapping[str, Any]) -> int:
+    def route_index(self, fields: Mapping[str, Any]) -> int:
         """The number of the model that takes a row.
 
         Raises:
@@ -66,7 +63,7 @@ class Routing:
             BadFieldError: the field by which it is chosen is no text.
         """
         for rule in self.rules:
-            if rule.when.holds(fields):
+            if rule.when.matches(fields):
                 return rule.use
         value = fields.get(self.key)
         if self.by_value and value is not None:
@@ -84,7 +81,7 @@ class Routing:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the models, by their numbers."""
-        return tuple(use.model_name for use in self.uses)
+        return tuple(use.model_name for use in self.routes)
 
     @property
     def lang_key(self) -> str:
@@ -108,14 +105,14 @@ class Routing:
 
     def _unmapped(self, value: Any) -> str:
         known = sorted(self.by_value)
-        shown = ", ".join(known[:MOST_SHOWN]) + (", ..." if len(known) > MOST_SHOWN else "")
+        shown = ", ".join(known[:MAX_SHOWN]) + (", ..." if len(known) > MAX_SHOWN else "")
         what = f"no model takes {self.key!r} {value!r}" if value is not None else ""
         what = what or f"the row has no {self.key!r}, which chooses the model"
         models = f"; there are models for {shown}" if known else ""
         return f"{what}{models}. Add it to --models, or give --model_name for all other rows"
 
 
-def single(use: ModelUse) -> Routing:
+def single(use: ModelRoute) -> Routing:
     """One model for all rows."""
     return Routing((use,))
 
@@ -190,7 +187,7 @@ def of_content(
 class _Builder:
     def __init__(self, base: Mapping[str, Any]):
         self._base = base
-        self._uses: dict[ModelUse, int] = {}
+        self._routes: dict[ModelRoute, int] = {}
         self.by_value: dict[str, int] = {}
         self.rules: list[Rule] = []
 
@@ -211,14 +208,14 @@ class _Builder:
 
     def routing(self, key: str, default: Mapping[str, Any] | None) -> Routing:
         number = None if default is None else self._number(default, "default")
-        return Routing(tuple(self._uses), key, self.by_value, tuple(self.rules), number)
+        return Routing(tuple(self._routes), key, self.by_value, tuple(self.rules), number)
 
     def _number(self, settings: Mapping[str, Any], where: str) -> int:
         try:
-            use = ModelUse(**{**self._base, **settings})
+            use = ModelRoute(**{**self._base, **settings})
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        return self._uses.setdefault(use, len(self._uses))
+        return self._routes.setdefault(use, len(self._routes))
 
 
 def _settings(given: Any, where: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from beam_asr.errors import BadFieldError, ManifestError
 from beam_asr.records import parsing
 from beam_asr.records.record import Record, failure
 from beam_asr.records.row import Row
-from beam_asr.records.work import Tar
+from beam_asr.records.work import WebDatasetTar
 from beam_asr.transforms.read_manifest import ReadManifest
 from beam_asr.transforms.transcribe import Transcribe
 from beam_asr.transforms.write_manifest import WriteManifest
@@ -221,8 +221,8 @@ class _ToRow(beam.DoFn):
         self._filepath_key = filepath_key
         self._fields = fields
 
-    def process(self, row: Row | Tar) -> Iterator[Any]:
-        if isinstance(row, Tar):
+    def process(self, row: Row | WebDatasetTar) -> Iterator[Any]:
+        if isinstance(row, WebDatasetTar):
             raise ValueError(f"{row.file}: a tar is read by Transcribe in Python, but not in YAML")
         try:
             yield self._row(row)

@@ -26,7 +26,7 @@ from beam_asr.records.record import Record
 from beam_asr.records.row import Row
 from beam_asr.records.row_ids import group_of_id
 from beam_asr.records.statistics import Statistics, total
-from beam_asr.records.work import Clip, InTar, Shard, Stretch, Tar, is_part
+from beam_asr.records.work import Clip, NemoTar, SegmentGroup, TarredClip, WebDatasetTar, is_part
 from beam_asr.settings import (
     AUDIO_CHECKS,
     CONFIDENCES,
@@ -34,16 +34,16 @@ from beam_asr.settings import (
     PARTIALS,
     SEGMENTATIONS,
     TIMESTAMPS,
-    Asked,
-    ModelUse,
+    ModelRoute,
     Resources,
+    TranscriptFields,
 )
-from beam_asr.storage.allow_list import AllowedPrefixes
+from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
-from beam_asr.transforms.bundles import Gather
+from beam_asr.transforms.bundles import BatchWithinBundle
 from beam_asr.transforms.plan_segments import PlanSegments
-from beam_asr.transforms.prepare_rows import Begun, Identify, Validate
-from beam_asr.transforms.recognize import WINDOW_SECONDS, TranscribeWindow, WindowSettings
+from beam_asr.transforms.prepare_rows import AssignRowIds, CheckRows, JobStart
+from beam_asr.transforms.recognize import CHUNK_SECONDS, RecognizeChunk, RecognizeSettings
 from beam_asr.transforms.results import Transcribed, filtered_record
 from beam_asr.transforms.stitch_segments import StitchRows
 
@@ -203,7 +203,7 @@ class Transcribe(beam.PTransform):
         prefixes = allowed_audio_prefixes
         guarded = storage
         if prefixes is not None:
-            guarded = Storage(storage.options, AllowedPrefixes.of(prefixes))
+            guarded = Storage(storage.options, AllowList.of(prefixes))
         common: dict[str, Any] = {
             "decoder": decoder,
             "precision": precision,
@@ -225,22 +225,22 @@ class Transcribe(beam.PTransform):
             given = [models] if isinstance(models, str) else models
             routing = load(storage, given, common, route_key, unmapped, model_name)
         elif model_name is not None:
-            routing = routes.single(ModelUse(model_name, **common))
+            routing = routes.single(ModelRoute(model_name, **common))
         else:
             raise ValueError("neither model_name nor models is given")
-        names = routing.names if routing.several else ()
-        asked = Asked(
+        names = routing.names if routing.is_multi_model else ()
+        asked = TranscriptFields(
             pred_text_key, timestamps, confidence, n_best, names, give_duration, give_origin
         )
         self._routing = routing
         self._filters = audio_checks == "filter"
         self._filepath_key = filepath_key
-        self._tars = None if tarred_audio is None else nemo_tarred.tars_of(storage, tarred_audio)
+        self._tars = None if tarred_audio is None else nemo_tarred.find_tars(storage, tarred_audio)
         self._journal = journal
         self._max_failure_fraction = max_failure_fraction
         machine = Resources(gpus, cpus, gpu_memory_gb, model_copies)
         resources.check(machine, device)
-        self._accelerator = resources.hint(accelerator, machine.copies)
+        self._accelerator = resources.accelerator_hint(accelerator, machine.copies)
         # What two runs must have in common for one to go on with the other.
         self._identity = {
             **_identity(routing),
@@ -253,13 +253,13 @@ class Transcribe(beam.PTransform):
             "n_best": n_best,
         }
         if journal is not None:
-            contents = [_content(storage, use.model_name) for use in routing.uses]
-            self._identity["model_content"] = contents if routing.several else contents[0]
+            contents = [_content(storage, use.model_name) for use in routing.routes]
+            self._identity["model_content"] = contents if routing.is_multi_model else contents[0]
             journal.check(self._identity)
         times = "required" if timestamps else None if segmentation == "none" else "wanted"
         run = uuid.uuid4().hex
         self._settings = [
-            WindowSettings(
+            RecognizeSettings(
                 ModelSpec(
                     use.model_name,
                     device,
@@ -296,13 +296,13 @@ class Transcribe(beam.PTransform):
                 journal,
                 run,
             )
-            for route, use in enumerate(routing.uses)
+            for route, use in enumerate(routing.routes)
         ]
 
-    def expand(self, rows: PCollection[Row | Record | Tar]) -> Transcribed:
+    def expand(self, rows: PCollection[Row | Record | WebDatasetTar]) -> Transcribed:
         journaled = self._journal is not None
         checked = rows | "Validate" >> beam.ParDo(
-            Validate(
+            CheckRows(
                 self._filepath_key,
                 self._tars,
                 journaled,
@@ -316,7 +316,7 @@ class Transcribe(beam.PTransform):
         if self._journal is not None:
             begun["begun"] = AsSingleton(self._begin(checked.statistics))
             identified = self._grouped(work, self._journal) | "Identify" >> beam.ParDo(
-                Identify(self._journal, self._settings[0].asked), **begun
+                AssignRowIds(self._journal, self._settings[0].asked), **begun
             ).with_outputs("transcripts", "failures", "statistics", main="work")
             work = identified.work
             transcripts.append(identified.transcripts)
@@ -324,7 +324,7 @@ class Transcribe(beam.PTransform):
             statistics.append(identified.statistics)
         if self._tars is not None:
             work = self._by_shard(work, self._tars)
-        if not self._routing.several and (self._tars is not None or not journaled):
+        if not self._routing.is_multi_model and (self._tars is not None or not journaled):
             work |= "SpreadWork" >> beam.Reshuffle()
         heard = self._heard("", work, begun)
         ended = list(heard)
@@ -361,7 +361,7 @@ class Transcribe(beam.PTransform):
         Each model has steps of its own, so that a worker which takes a bundle of theirs needs one
         model for it; a runner that does step after step never swaps them.
         """
-        if not self._routing.several:
+        if not self._routing.is_multi_model:
             named = [("", work)]
         else:
             tags = [str(route) for route in range(len(self._settings))]
@@ -372,7 +372,7 @@ class Transcribe(beam.PTransform):
         steps = []
         for settings, (name, part) in zip(self._settings, named, strict=True):
             windows = self._in_windows(f"Windows{of}{name}", part)
-            model = beam.ParDo(TranscribeWindow(settings), **begun)
+            model = beam.ParDo(RecognizeChunk(settings), **begun)
             if self._accelerator is not None:
                 model = model.with_resource_hints(accelerator=self._accelerator)
             steps.append(
@@ -431,13 +431,13 @@ class Transcribe(beam.PTransform):
         # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
         if work.is_bounded:
             return work | name >> beam.BatchElements(
-                min_batch_size=WINDOW_SECONDS,
-                max_batch_size=WINDOW_SECONDS,
-                element_size_fn=_window_seconds,
+                min_batch_size=CHUNK_SECONDS,
+                max_batch_size=CHUNK_SECONDS,
+                element_size_fn=_chunk_seconds,
             )
-        return work | name >> beam.ParDo(Gather(_window_seconds, WINDOW_SECONDS))
+        return work | name >> beam.ParDo(BatchWithinBundle(_chunk_seconds, CHUNK_SECONDS))
 
-    def _begin(self, statistics: PCollection[Statistics]) -> PCollection[Begun]:
+    def _begin(self, statistics: PCollection[Statistics]) -> PCollection[JobStart]:
         """What is known when all rows have been read, and that the journal is this run's."""
         return (
             statistics
@@ -492,12 +492,12 @@ def _begin(
     identity: Mapping[str, Any],
     run: str,
     max_failure_fraction: float | None,
-) -> Begun:
+) -> JobStart:
     rows = {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
     journal.begin({**identity, **rows}, run)
     if max_failure_fraction is not None and not statistics.tars:
         failure_limit.check_invalid(statistics, max_failure_fraction)
-    return Begun(None if statistics.tars else statistics.rows_in)
+    return JobStart(None if statistics.tars else statistics.rows_in)
 
 
 def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
@@ -508,14 +508,14 @@ def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
             yield group_of_id(outcome.row_id), outcome
 
 
-def _split(item: Clip | InTar | Tar) -> Iterator[Any]:
-    if isinstance(item, InTar):
+def _split(item: Clip | TarredClip | WebDatasetTar) -> Iterator[Any]:
+    if isinstance(item, TarredClip):
         yield beam.pvalue.TaggedOutput("in_tars", (item.number, item))
     else:
         yield item
 
 
-def _shards(by_shard: tuple[int, dict[str, list[Any]]]) -> Iterator[Shard]:
+def _shards(by_shard: tuple[int, dict[str, list[Any]]]) -> Iterator[NemoTar]:
     """A tar, for each model that its clips are for; one without clips is counted by the first."""
     (tar,), items = by_shard[1]["tars"], list(by_shard[1]["clips"])
     left: dict[int, list[Clip]] = defaultdict(list)
@@ -525,25 +525,27 @@ def _shards(by_shard: tuple[int, dict[str, list[Any]]]) -> Iterator[Shard]:
     for route, clips in left.items() or [(0, [])]:
         mine = {id(clip) for clip in clips}
         others = [item.clip.audio for item in items if id(item.clip) not in mine]
-        yield Shard(tar, clips, others, route)
+        yield NemoTar(tar, clips, others, route)
 
 
-def _by_route(item: Clip | Stretch | Tar | Shard, models: int) -> Iterator[TaggedOutput]:
+def _by_route(
+    item: Clip | SegmentGroup | WebDatasetTar | NemoTar, models: int
+) -> Iterator[TaggedOutput]:
     """An item to its model; a tar of which nobody has looked into the rows to each."""
-    if isinstance(item, Tar):
+    if isinstance(item, WebDatasetTar):
         for route in range(models):
             yield TaggedOutput(str(route), item._replace(route=route))
         return
-    route = item.clip.route if isinstance(item, Stretch) else item.route
+    route = item.clip.route if isinstance(item, SegmentGroup) else item.route
     yield TaggedOutput(str(route), item)
 
 
 def _identity(routing: Routing) -> dict[str, Any]:
     """What two runs must have in common of their models."""
-    uses = [dataclasses.asdict(use) for use in routing.uses]
+    uses = [dataclasses.asdict(use) for use in routing.routes]
     for use in uses:  # what changes no text
         del use["batch_size"], use["max_batch_seconds"]
-    if not routing.several:
+    if not routing.is_multi_model:
         return uses[0]
     return {
         "models": uses,
@@ -554,12 +556,12 @@ def _identity(routing: Routing) -> dict[str, Any]:
     }
 
 
-def _window_seconds(item: Clip | Stretch | Tar | Shard) -> int:
+def _chunk_seconds(item: Clip | SegmentGroup | WebDatasetTar | NemoTar) -> int:
     """An item's size in a window; none is above the window's, which BatchElements cannot take."""
-    if isinstance(item, Stretch):
+    if isinstance(item, SegmentGroup):
         seconds = item.seconds
     elif isinstance(item, Clip):
         seconds = UNKNOWN_SECONDS if item.duration is None else item.duration
     else:
-        return WINDOW_SECONDS - 1
-    return min(max(1, round(seconds)), WINDOW_SECONDS - 1)
+        return CHUNK_SECONDS - 1
+    return min(max(1, round(seconds)), CHUNK_SECONDS - 1)

@@ -28,7 +28,7 @@ from beam_asr.outputs import shards
 from beam_asr.records import parsing
 from beam_asr.records import row as manifest
 from beam_asr.records.record import failure, transcript
-from beam_asr.records.work import Tar
+from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 from tests.fuzz.mutations import repair_ogg_pages
 from tests.support.ffmpeg import mux_audio
@@ -91,8 +91,8 @@ def encoded(container, codec, seconds=0.1, rate=RATE, layout="mono"):
 
 def rows_of(path):
     storage = Storage()
-    pieces = readers.pieces_of(storage, str(path))
-    return [row for piece in pieces for row in readers.rows_of(storage, piece, "audio_filepath")]
+    pieces = readers.split_file(storage, str(path))
+    return [row for piece in pieces for row in readers.read_rows(storage, piece, "audio_filepath")]
 
 
 # Audio
@@ -259,7 +259,9 @@ def test_a_sample_whose_name_has_no_uri_does_not_cost_those_that_follow(tmp_path
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
     reader = TarReader(Storage(), "audio_filepath")
-    assert [clip.audio for clip, _ in reader.contents(Tar(str(path)))] == [f"{path}: c.wav"]
+    assert [clip.audio for clip, _ in reader.contents(WebDatasetTar(str(path)))] == [
+        f"{path}: c.wav"
+    ]
     assert len(reader.unread) == 1
     assert reader.statistics.rows_in == 2
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.audio import reading
-from beam_asr.audio import source as audio_source
+from beam_asr.audio import reading, source
 from beam_asr.audio.reading import can_seek, probe_duration, read_audio
 from tests.support.audio_files import (
     RATE,
@@ -165,7 +164,7 @@ def test_bytes_in_memory_are_read_the_same_without_files_in_memory(tmp_path, mon
     def refused(_):
         raise PermissionError("a sandbox")
 
-    monkeypatch.setattr(audio_source.os, "memfd_create", refused)
+    monkeypatch.setattr(source.os, "memfd_create", refused)
     by_callback = read_audio(name, sample_rate=16_000, content=content)
     assert len(from_disk) >= 48_000
     assert np.array_equal(from_disk, by_descriptor)
@@ -183,7 +182,7 @@ def test_a_disk_that_fails_is_no_truncated_file(tmp_path, monkeypatch):
     def fails(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(audio_source.os, "pread", fails)
+    monkeypatch.setattr(source.os, "pread", fails)
     with pytest.raises(OSError, match="Input/output error"):
         read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)
 

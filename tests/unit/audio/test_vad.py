@@ -203,7 +203,7 @@ def test_neither_torch_nor_beam_is_imported():
 def test_digital_silence_need_not_be_heard(monkeypatch):
     """Hours of it are a small file."""
     heard = []
-    monkeypatch.setattr(vad, "_hear", lambda *_: heard.append(1))
+    monkeypatch.setattr(vad, "_run_network", lambda *_: heard.append(1))
     noise = np.random.default_rng(0).standard_normal(40 * RATE).astype(np.float32)
     found = activity(1e-5 * noise + np.float32(0.001))  # with an offset, as of a microphone
     assert found.detector == "silero"

@@ -46,7 +46,7 @@ ACCELERATOR_HINT = "beam:resources:accelerator:v1"
 
 def settled(*flags: str, accelerator: str | None = None, **asked) -> PipelineOptions:
     beam_options = PipelineOptions(["--runner=DataflowRunner", *flags])
-    dataflow.settle(beam_options, accelerator, Resources(**asked))
+    dataflow.apply_dataflow_defaults(beam_options, accelerator, Resources(**asked))
     return beam_options
 
 
@@ -73,7 +73,7 @@ def test_dataflow_is_known_in_every_spelling_that_beam_takes(runner):
 def test_other_runners_options_stay_as_they_are(runner):
     beam_options = PipelineOptions([f"--runner={runner}", f"--sdk_container_image={IMAGE}"])
     before = beam_options.get_all_options()
-    dataflow.settle(beam_options, None, Resources())
+    dataflow.apply_dataflow_defaults(beam_options, None, Resources())
     assert not dataflow.is_dataflow(beam_options)
     assert beam_options.get_all_options() == before
 
@@ -103,10 +103,10 @@ def test_copies_of_the_model_share_the_gpu_in_processes_of_their_own():
     assert experiments(beam_options) == ["use_multiple_sdk_containers"]
     services = beam_options.view_as(GoogleCloudOptions).dataflow_service_options
     assert services == [f"worker_accelerator={L4};use_nvidia_mps"]
-    assert resources.hint(L4, 8) == f"{L4};use_nvidia_mps"
-    assert resources.hint(f"{L4};use_nvidia_mps", 8) == f"{L4};use_nvidia_mps"
-    assert resources.hint(L4, 1) == L4
-    assert resources.hint(None, 8) is None
+    assert resources.accelerator_hint(L4, 8) == f"{L4};use_nvidia_mps"
+    assert resources.accelerator_hint(f"{L4};use_nvidia_mps", 8) == f"{L4};use_nvidia_mps"
+    assert resources.accelerator_hint(L4, 1) == L4
+    assert resources.accelerator_hint(None, 8) is None
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_gpu_or_a_machine_that_is_not_known_is_left_to_the_worker():
 
 def test_only_dataflow_gives_an_accelerator():
     with pytest.raises(ValueError, match="the runner is FlinkRunner"):
-        dataflow.settle(PipelineOptions(["--runner=FlinkRunner"]), L4, Resources())
+        dataflow.apply_dataflow_defaults(PipelineOptions(["--runner=FlinkRunner"]), L4, Resources())
 
 
 @pytest.mark.parametrize(
@@ -706,7 +706,7 @@ def test_run_starts_a_job_with_a_gpu(
     parsed = options.parse_args(main.command_line(flags))
     assert parsed.input == inputs.split(",")
     beam_options = PipelineOptions(parsed.beam_args)
-    dataflow.settle(beam_options, parsed.accelerator, resources_of(parsed))
+    dataflow.apply_dataflow_defaults(beam_options, parsed.accelerator, resources_of(parsed))
     services = beam_options.view_as(GoogleCloudOptions).dataflow_service_options or []
     if right_fitting:
         assert f"type:{kind};count:1;machine_type:{machine};" in parsed.accelerator
@@ -740,7 +740,7 @@ def test_the_command_line_of_the_docs_is_accepted():
     _, *args = shlex.split(example.replace("\\\n", " "))
     asked = options.parse_args(args)
     beam_options = PipelineOptions(asked.beam_args)
-    dataflow.settle(beam_options, asked.accelerator, resources_of(asked))
+    dataflow.apply_dataflow_defaults(beam_options, asked.accelerator, resources_of(asked))
     assert not dataflow.launcher_waits(beam_options)
     assert set(beam_options.get_all_options(drop_default=True)) >= {
         arg.lstrip("-").partition("=")[0] for arg in asked.beam_args

@@ -26,7 +26,7 @@ CLUSTER = ["--runner=FlinkRunner", "--flink_master=m:8081"]
 def settled(*flags: str, streaming: bool = False, **asked) -> PipelineOptions:
     beam_options = PipelineOptions(list(flags))
     beam_options.view_as(StandardOptions).streaming = streaming
-    runners.settle(beam_options, None, Resources(**asked))
+    runners.apply_runner_defaults(beam_options, None, Resources(**asked))
     return beam_options
 
 

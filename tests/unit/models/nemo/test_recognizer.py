@@ -125,7 +125,7 @@ def test_the_sample_model_hears_each_prompt_the_same_in_any_batch(prompts):
 def test_a_model_of_no_known_family_goes_through_transcribe(tiny_model, clips, monkeypatch):
     ours = engine.load(ModelSpec(str(tiny_model("ctc_bpe")), "cpu"))
     expected = our_texts(ours, clips)
-    monkeypatch.setattr(ours, "_family", generic.Other(ours._model))
+    monkeypatch.setattr(ours, "_family", generic.GenericFamily(ours._model))
     assert our_texts(ours, clips) == expected
 
 
