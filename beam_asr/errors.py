@@ -84,6 +84,10 @@ class ChannelCountError(AudioError):
     """The file has more or fewer channels than was asked for."""
 
 
+class SetupError(ValueError):
+    """What a job was asked for cannot be; nothing has been transcribed."""
+
+
 class UsageError(ValueError):
     """The command line asks for something that cannot be; nothing has been started."""
 
