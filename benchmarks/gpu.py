@@ -354,10 +354,10 @@ def _nemo(model: str) -> Any:
 
 @functools.cache
 def _waveforms(manifest: str) -> list[Any]:
-    from beam_asr.audio import reading
+    from beam_asr.audio.reading import AudioRequest, read_audio
     from benchmarks import corpora
 
-    read = functools.partial(reading.read_audio, sample_rate=RATE)
+    read = functools.partial(read_audio, request=AudioRequest(sample_rate=RATE))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(read, [clip.path for clip in corpora.clips(Path(manifest))]))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from beam_asr.audio import read_pool, reading
 from beam_asr.audio.read_pool import Read, StalledError
-from beam_asr.audio.reading import MAX_SECONDS
+from beam_asr.audio.reading import MAX_SECONDS, AudioRequest
 from beam_asr.audio.source import for_message
 from beam_asr.errors import AudioMemoryError, AudioTimeoutError, TooLongAudioError
 from beam_asr.records.work import Clip, SegmentGroup
@@ -196,16 +196,18 @@ class ClipReader:
             self.checks.check_duration(for_message(clip.audio), clip.duration)
         waveform = reading.read_audio(
             clip.audio,
-            sample_rate=sample_rate,
-            offset=clip.offset,
-            duration=clip.duration,
-            channel=self.channel if clip.channel is None else clip.channel,
+            AudioRequest(
+                sample_rate=sample_rate,
+                offset=clip.offset,
+                duration=clip.duration,
+                channel=self.channel if clip.channel is None else clip.channel,
+                max_seconds=longest if clip.duration is None else MAX_SECONDS,
+                silence_allowed=not whole,
+                checks=self.checks,
+            ),
             storage=self.storage,
             deadline=time.monotonic() + self._time_limit(clip, longest),
             content=content,
-            max_seconds=longest if clip.duration is None else MAX_SECONDS,
-            silence_allowed=not whole,  # of a longer recording
-            checks=self.checks,
         )
         if whole:
             self.checks.check_duration(for_message(clip.audio), len(waveform) / sample_rate)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import uuid
 
 from beam_asr.audio import reading
 from beam_asr.audio import segmentation as segments
 from beam_asr.audio.limits import REFUSALS
+from beam_asr.audio.reading import AudioRequest
 from beam_asr.audio.source import for_message
 from beam_asr.audio.vad import RATE, Detector
 from beam_asr.errors import AudioError, AudioTimeoutError, SilentAudioError
@@ -61,14 +63,17 @@ class Planner:
         samples, silent = 0, True
         blocks = reading.stream_audio(
             clip.audio,
-            sample_rate=RATE,
-            offset=clip.offset,
-            duration=clip.duration,
-            channel=self.channel if clip.channel is None else clip.channel,
+            AudioRequest(
+                sample_rate=RATE,
+                max_seconds=math.inf,
+                offset=clip.offset,
+                duration=clip.duration,
+                channel=self.channel if clip.channel is None else clip.channel,
+                checks=self.checks,
+            ),
             storage=self.storage,
             deadline=time.monotonic() + self.time_limit(clip),
             content=content,
-            checks=self.checks,
         )
         try:
             for block in blocks:
