@@ -35,6 +35,7 @@ from beam_asr.audio.decoder import (
     decoding_reason,
 )
 from beam_asr.audio.ffmpeg_decoder import FFmpegDecoder
+from beam_asr.audio.limits import check_file
 from beam_asr.audio.signatures import (
     AUDIO_SIGNATURES,
     MPEG_AUDIO,
@@ -63,7 +64,7 @@ from beam_asr.errors import (
     WrongExtensionError,
     ZeroLengthAudioError,
 )
-from beam_asr.settings import AudioChecks
+from beam_asr.settings import AudioLimits
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
@@ -105,7 +106,7 @@ def read_audio(
     content: bytes | None = None,
     max_seconds: float = MAX_SECONDS,
     silence_allowed: bool = False,
-    checks: AudioChecks | None = None,
+    limits: AudioLimits | None = None,
 ) -> np.ndarray:
     """Reads a clip, or a range of it, as mono samples.
 
@@ -128,7 +129,7 @@ def read_audio(
       max_seconds: the most audio to read; a clip or range that holds more is refused as soon as
         that is known, from its header or while it is decoded.
       silence_allowed: whether all samples may be exactly zero.
-      checks: what the file's own rate and channels must be.
+      limits: what the file's own rate and channels must be.
 
     Returns:
       float32 array of shape (samples,), full scale ±1; not clipped, so float files may exceed it.
@@ -149,7 +150,7 @@ def read_audio(
         deadline=deadline,
         content=content,
         max_seconds=max_seconds,
-        checks=checks,
+        limits=limits,
     ):
         heard = heard or bool(block.any())
         samples.add(block)
@@ -179,7 +180,7 @@ def stream_audio(
     deadline: float | None = None,
     content: bytes | None = None,
     max_seconds: float = math.inf,
-    checks: AudioChecks | None = None,
+    limits: AudioLimits | None = None,
 ) -> Iterator[np.ndarray]:
     """As `read_audio`, block by block: only a block is held. Silence is not refused.
 
@@ -195,8 +196,8 @@ def stream_audio(
     else:
         opened = open_bytes(path, storage, deadline, _HEADER_BYTES if offset else None)
     with opened as source, _open_decoder(source) as decoder:
-        if checks is not None:
-            checks.check_file(source.shown, decoder.rate, decoder.channels)
+        if limits is not None:
+            check_file(limits, source.shown, decoder.rate, decoder.channels)
         if channel is not None and not 0 <= channel < decoder.channels:
             raise ChannelError(
                 f"{source.shown}: has no channel {channel}; it has {decoder.channels}, counted "
