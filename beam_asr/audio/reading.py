@@ -36,6 +36,7 @@ from beam_asr.audio.decoder import (
     decoding_reason,
 )
 from beam_asr.audio.ffmpeg_decoder import FFmpegDecoder
+from beam_asr.audio.limits import check_file
 from beam_asr.audio.signatures import (
     AUDIO_SIGNATURES,
     MPEG_AUDIO,
@@ -58,7 +59,7 @@ from beam_asr.errors import (
     TruncatedAudioError,
     ZeroLengthAudioError,
 )
-from beam_asr.settings import AudioChecks
+from beam_asr.settings import AudioLimits
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
@@ -79,7 +80,7 @@ class AudioRequest:
         max_seconds: the most audio to read; a clip or range that holds more is refused as soon as
             that is known, from its header or while it is decoded.
         silence_allowed: whether all samples may be exactly zero.
-        checks: what the file's own rate and channels must be.
+        limits: what the file's own rate and channels must be.
 
     Raises:
         ValueError: sample_rate, offset or duration is out of its range.
@@ -91,7 +92,7 @@ class AudioRequest:
     channel: int | None = None
     max_seconds: float = MAX_SECONDS
     silence_allowed: bool = False
-    checks: AudioChecks | None = None
+    limits: AudioLimits | None = None
 
     def __post_init__(self) -> None:
         if self.sample_rate <= 0:
@@ -174,8 +175,8 @@ def stream_audio(
     else:
         opened = open_bytes(path, storage, deadline, _HEADER_BYTES if request.offset else None)
     with opened as source, _open_decoder(source) as decoder:
-        if request.checks is not None:
-            request.checks.check_file(source.shown, decoder.rate, decoder.channels)
+        if request.limits is not None:
+            check_file(request.limits, source.shown, decoder.rate, decoder.channels)
         if request.channel is not None and not 0 <= request.channel < decoder.channels:
             raise ChannelError(
                 f"{source.shown}: has no channel {request.channel}; it has {decoder.channels}, "
