@@ -12,9 +12,10 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
 from beam_asr import process
-from beam_asr.cli import dataflow, runners
+from beam_asr.cli import runners
 from beam_asr.cli.job import build, is_unbounded, routing
 from beam_asr.cli.options import TranscribeOptions
+from beam_asr.cli.runners import RunnerProfile
 from beam_asr.errors import UsageError
 from beam_asr.inputs import discovery, nemo_tarred
 from beam_asr.models import files
@@ -44,14 +45,15 @@ def check(options: TranscribeOptions) -> PipelineOptions:
     """
     beam_options = _beam_options(options.beam_args)
     with _as_usage_errors():
+        runner = runners.profile_of(beam_options)
         if is_unbounded(options):
-            _check_unbounded(options, runners.name(beam_options))
+            _check_unbounded(options, runner)
             beam_options.view_as(StandardOptions).streaming = True
         machine = options.resources
         resources.check(machine, options.model.device)
         runners.apply_runner_defaults(beam_options, machine.accelerator, machine)
-        if runners.name(beam_options) == "dataflow":
-            _check_in_reach(options)
+        if not runner.shares_disk:
+            _check_in_reach(options, runners.name(beam_options).capitalize())
         storage = Storage(options.reading.storage_options)
         # Windows that are there stay, each in its own folder.
         outputs = options.outputs
@@ -73,14 +75,14 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         for name in names:
             if files.is_file_name(name):
                 storage.check(name)
-                if is_local(name) and runners.is_local(beam_options):
+                if is_local(name) and runner.is_local:
                     files.local_copy(storage, name)
     return beam_options
 
 
-def _check_unbounded(options: TranscribeOptions, runner: str) -> None:
+def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
     messages = [each for each in options.inputs.input if streaming.is_pubsub(each)]
-    if messages and runner != "dataflow":
+    if messages and not runner.reads_pubsub:
         raise ValueError(
             f"the input {messages[0]!r} is read by Dataflow alone, as Beam's other runners have no "
             "source for Pub/Sub: give --runner=DataflowRunner, or files and --watch"
@@ -97,7 +99,7 @@ def _check_unbounded(options: TranscribeOptions, runner: str) -> None:
             raise ValueError(f"{flag} is not for an input without an end: {why}")
 
 
-def _check_in_reach(options: TranscribeOptions) -> None:
+def _check_in_reach(options: TranscribeOptions, runner: str) -> None:
     named = [
         ("--output", options.outputs.output),
         *(("--input", each) for each in options.inputs.input),
@@ -105,7 +107,7 @@ def _check_in_reach(options: TranscribeOptions) -> None:
     for flag, path in named:
         if is_local(path):
             raise ValueError(
-                f"{flag}={path} is of this machine's disk, which Dataflow's workers do not have: "
+                f"{flag}={path} is of this machine's disk, which {runner}'s workers do not have: "
                 "name a place in a bucket, as gs://bucket/folder"
             )
 
@@ -143,6 +145,7 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
         Exception: whatever failed the job.
     """
     storage = Storage(options.reading.storage_options)
+    runner = runners.profile_of(beam_options)
     with _as_usage_errors():
         lock = FolderLock.take(storage, lock_in(options.outputs.output))
     releaser = LockReleaser(lock)
@@ -151,14 +154,14 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
         with _as_usage_errors():
             # This looks at the folder again, in which a job may have ended before the lock.
             pipeline = beam.Pipeline(options=beam_options)
-            build(pipeline, options, lock, not runners.ends_with_launcher(beam_options))
+            build(pipeline, options, lock, not runner.ends_with_launcher(beam_options))
         with lock.heartbeat_thread(lambda error: process.exit_now(str(error))):
             result = pipeline.run()
-            if address := dataflow.address(result, beam_options):
+            if address := runner.address(result, beam_options):
                 print(f"beam-asr: the job is at {address}", file=sys.stderr)
-            if runners.waits(beam_options):
+            if runner.waits(beam_options):
                 result.wait_until_finish()
-        if not runners.waits(beam_options) and not is_unbounded(options):
+        if not runner.waits(beam_options) and not is_unbounded(options):
             releaser.lock = None  # the workers keep it; in a stream, each run has its own folders
             lock.hand_over(FIRST_SIGN_SECONDS)
     finally:
@@ -185,7 +188,7 @@ def _beam_options(args: list[str]) -> PipelineOptions:
         flag = arg.partition("=")[0]
         if flag.startswith("--") and flag not in known:
             ours = [each.flag for each in all_settings(GROUPS)]
-            own = runners.has_own_flags(options)
+            own = runners.profile_of(options).has_own_flags
             close = difflib.get_close_matches(flag, [*ours, *known], 1, cutoff=0.9 if own else 0.6)
             if own and not close:
                 continue

@@ -24,7 +24,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from beam_asr.cli import dataflow, options
+from beam_asr.cli import dataflow, options, runners
 from beam_asr.models.devices import resources
 from beam_asr.setting_fields import all_settings
 from beam_asr.settings import GROUPS, Resources
@@ -62,15 +62,17 @@ def experiments(beam_options: PipelineOptions) -> list[str]:
     ],
 )  # fmt: skip
 def test_dataflow_is_known_in_every_spelling_that_beam_takes(runner):
-    assert dataflow.is_dataflow(PipelineOptions([f"--runner={runner}"]))
+    assert runners.name(PipelineOptions([f"--runner={runner}"])) == "dataflow"
 
 
-@pytest.mark.parametrize("runner", ["FnApiRunner", "FlinkRunner", "PortableRunner"])
+@pytest.mark.parametrize(
+    "runner", [["FnApiRunner"], ["FlinkRunner", "--flink_master=m:8081"], ["PortableRunner"]]
+)
 def test_other_runners_options_stay_as_they_are(runner):
-    beam_options = PipelineOptions([f"--runner={runner}", f"--sdk_container_image={IMAGE}"])
+    name, *flags = runner
+    beam_options = PipelineOptions([f"--runner={name}", f"--sdk_container_image={IMAGE}", *flags])
     before = beam_options.get_all_options()
-    dataflow.apply_dataflow_defaults(beam_options, None, Resources())
-    assert not dataflow.is_dataflow(beam_options)
+    runners.apply_runner_defaults(beam_options, None, Resources())
     assert beam_options.get_all_options() == before
 
 
@@ -198,7 +200,7 @@ def test_a_gpu_or_a_machine_that_is_not_known_is_left_to_the_worker():
 
 def test_only_dataflow_gives_an_accelerator():
     with pytest.raises(ValueError, match="the runner is FlinkRunner"):
-        dataflow.apply_dataflow_defaults(PipelineOptions(["--runner=FlinkRunner"]), L4, Resources())
+        runners.apply_runner_defaults(PipelineOptions(["--runner=FlinkRunner"]), L4, Resources())
 
 
 @pytest.mark.parametrize(
