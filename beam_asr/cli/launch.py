@@ -15,12 +15,12 @@ from beam_asr import process
 from beam_asr.cli import dataflow, runners
 from beam_asr.cli.job import build, is_unbounded, routing
 from beam_asr.cli.options import TranscribeOptions
-from beam_asr.errors import UsageError
+from beam_asr.errors import FolderBusyError, UsageError
 from beam_asr.inputs import discovery, nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources
 from beam_asr.outputs import folder as output
-from beam_asr.outputs.folder_lock import FolderBusyError, FolderLock
+from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.outputs.journal import Journal, lock_in
 from beam_asr.settings import Resources
 from beam_asr.storage.allow_list import AllowList

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from beam_asr.errors import ExpressionError
 from beam_asr.outputs.formats import registry, shard_files
 from beam_asr.outputs.shards import MAX_SHARDS, RECORDS_A_SHARD
 from beam_asr.records import conditions
@@ -510,7 +511,7 @@ def _segment_seconds(text: str) -> float:
 def _expression(text: str) -> str:
     try:
         return conditions.parse(text).text
-    except conditions.ExpressionError as error:
+    except ExpressionError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from beam_asr.errors import NoInputError
 from beam_asr.inputs import compression
 from beam_asr.storage import patterns
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension, is_audio, is_glob
-
-
-class NoInputError(FileNotFoundError):
-    """An input stands for no file."""
 
 
 def is_tar(file: str) -> bool:

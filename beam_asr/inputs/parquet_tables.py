@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, BinaryIO
 
-from beam_asr.errors import BadRecordError
-from beam_asr.inputs.csv_tables import TableError, check_columns
+from beam_asr.errors import BadRecordError, TableError
+from beam_asr.inputs.csv_tables import check_columns
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 2**24

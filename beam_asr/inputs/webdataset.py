@@ -9,8 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from beam_asr.errors import BadRecordError, ManifestError, MissingMemberError, NotJsonError
-from beam_asr.inputs.tar_stream import TarError, TarStream, has_content, printable
+from beam_asr.errors import (
+    BadRecordError,
+    ManifestError,
+    MissingMemberError,
+    NotJsonError,
+    TarError,
+)
+from beam_asr.inputs.tar_stream import TarStream, has_content, printable
 from beam_asr.records.json_objects import parse_object
 from beam_asr.storage.uris import AUDIO_EXTENSIONS
 

@@ -25,6 +25,8 @@ from typing import IO, Any, BinaryIO, cast
 
 import yaml  # with which OmegaConf, and by it NeMo, reads too
 
+from beam_asr.errors import DamagedModelError, ModelFileError, ModelTooLargeError, UnsafeModelError
+
 # A multitask model may hold a second model, for its timestamps, with a prefix to these names.
 CONFIG = "model_config.yaml"
 WEIGHTS = "model_weights.ckpt"
@@ -62,30 +64,6 @@ _PART = re.compile(
 # They fetch what they are told to: code from Hugging Face (trust_remote_code), other models.
 _FETCHING = re.compile(r".*\.(AutoTokenizer|\w*Diarizer)")
 _REFERENCE = re.compile(r"\$\{[\w.]+\}")
-
-
-class ModelFileError(ValueError):
-    """A ``.nemo`` file that cannot be used; says which, why, and what to do."""
-
-    remedy = ""
-
-
-class DamagedModelError(ModelFileError):
-    """A ``.nemo`` file is not whole, or is something else."""
-
-    remedy = "Fetch it again, and compare its size or checksum with those of its source"
-
-
-class UnsafeModelError(ModelFileError):
-    """A ``.nemo`` file would do more than give a model."""
-
-    remedy = "Get the model from a place that you trust, as NeMo's save_to() packs it"
-
-
-class ModelTooLargeError(ModelFileError):
-    """A ``.nemo`` file needs more space than there is to unpack it."""
-
-    remedy = "Make room, or set TMPDIR to a folder with more"
 
 
 def check_archive(path: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from beam_asr.errors import BadFieldError, UnmappedRowError
-from beam_asr.records.conditions import Expression, ExpressionError
+from beam_asr.errors import BadFieldError, ExpressionError, UnmappedRowError
+from beam_asr.records.conditions import Expression
 from beam_asr.records.conditions import parse as parse_expression
 from beam_asr.records.json_objects import kind
 from beam_asr.settings import SETTINGS, ModelRoute

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from beam_asr.errors import TooManyFailuresError
 from beam_asr.outputs import failure_limit
 from beam_asr.records.statistics import Statistics
 
@@ -68,10 +69,6 @@ def watch(run: str, max_fraction: float) -> FailureWatch:
 
 
 MANY_FAILURES = 100  # fewer never fail a job, whatever their share
-
-
-class TooManyFailuresError(RuntimeError):
-    """So many rows failed that something is wrong with the job rather than with the rows."""
 
 
 def too_many(failed: int, rows: int, max_failure_fraction: float) -> bool:

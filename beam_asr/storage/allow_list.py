@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import yarl
 
-from beam_asr.errors import AudioError
+from beam_asr.errors import NotAllowedError
 from beam_asr.storage import uris
 
 FLAG = "--allowed_audio_prefixes"
@@ -31,10 +31,6 @@ _HTTP = ("http", "https")
 _STORES = ("gs", "s3", "az")  # any character may be part of a key there
 # These only read what they wrap. A path in a cache's link would replace the path that it wraps.
 _LAYER = re.compile(r"(?:zip|tar)://.*|(?:simplecache|filecache|blockcache)(?:://)?", re.DOTALL)
-
-
-class NotAllowedError(AudioError, PermissionError):
-    """The manifest points to what `--allowed_audio_prefixes` does not name."""
 
 
 class RequestNotAllowedError(NotAllowedError, aiohttp.ClientError):

@@ -11,10 +11,10 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import BoundedWindow, GlobalWindow
 
-from beam_asr.errors import ManifestError
+from beam_asr.errors import ManifestError, ResumeError
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models.routing import Routing
-from beam_asr.outputs.journal import Journal, ResumeError
+from beam_asr.outputs.journal import Journal
 from beam_asr.records import parsing, row_ids
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Record, failure

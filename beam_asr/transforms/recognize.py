@@ -16,12 +16,10 @@ from beam_asr.audio.limits import is_refusal
 from beam_asr.audio.reading import MAX_SECONDS
 from beam_asr.audio.segment_planner import Planner
 from beam_asr.audio.vad import is_silence
-from beam_asr.errors import TooLongAudioError
+from beam_asr.errors import ModelLoadError, PromptError, TooLongAudioError
 from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.models import prompts
 from beam_asr.models.engine import ModelSpec
-from beam_asr.models.nemo.decoding import ModelLoadError
-from beam_asr.models.prompts import PromptError
 from beam_asr.models.routing import Routing
 from beam_asr.models.serving import pool
 from beam_asr.models.serving.batcher import Batch, Batcher

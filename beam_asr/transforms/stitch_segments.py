@@ -9,8 +9,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
+from beam_asr.errors import LostRowsError, SegmentsFailedError
 from beam_asr.outputs import failure_limit
-from beam_asr.outputs.summary import LostRowsError
 from beam_asr.records import record as manifest
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.statistics import Statistics
@@ -19,10 +19,6 @@ from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import transcript
 from beam_asr.transcripts.stitching import SegmentText, stitch
 from beam_asr.transforms import results
-
-
-class SegmentsFailedError(RuntimeError):
-    """Some of a row's segments could not be transcribed."""
 
 
 class StitchRows(beam.DoFn):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
+from beam_asr.errors import TooManyFailuresError
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs import folder as output
 from beam_asr.outputs.folder import folder_name
@@ -377,7 +378,7 @@ def _finish_window(
     summary, failed_by_type = _complete(target, None, details, statistics, shards)
     try:
         failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
-    except failure_limit.TooManyFailuresError as error:
+    except TooManyFailuresError as error:
         # To raise it would have the runner try this again for ever, and hold the next windows up.
         logger.error("%s is left without %s: %s", target.folder, output.SUCCESS, error)
         return summary

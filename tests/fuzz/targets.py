@@ -26,11 +26,8 @@ import numpy as np
 import zstandard
 
 from beam_asr.audio.reading import AudioError, read_audio
-from beam_asr.errors import ManifestError
-from beam_asr.inputs import json_lines, nemo_tarred, readers, tar_stream, webdataset
-from beam_asr.inputs.compression import DamagedInputError
-from beam_asr.inputs.csv_tables import TableError
-from beam_asr.inputs.discovery import NoInputError
+from beam_asr.errors import DamagedInputError, ManifestError, NoInputError, TableError, TarError
+from beam_asr.inputs import json_lines, nemo_tarred, readers, webdataset
 from beam_asr.inputs.readers import FileRange
 from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.outputs import shards
@@ -301,7 +298,7 @@ def _end_of_members(events: list[Any], rows: list[tuple[str, int]]) -> Hashable:
     assert Counter(given) == Counter(row for _, row in rows), "rows are lost or doubled"
     assert sum(isinstance(event, nemo_tarred.RowsWithoutMember) for event in events) == bool(last)
     cause = last and last.cause
-    assert cause is None or type(cause) is tar_stream.TarError
+    assert cause is None or type(cause) is TarError
     kinds = frozenset(type(event).__name__ for event in events)
     return kinds, cause and _place(cause.__cause__ or cause)
 
@@ -316,7 +313,7 @@ def _end_of_samples(content: bytes) -> Hashable:
             if sample.problem:
                 assert isinstance(sample.problem, ManifestError)
                 problems.add(_place(sample.problem))
-    except tar_stream.TarError as error:
+    except TarError as error:
         damage = error
     path = _written("t.tar", content)
     reader = TarReader(Storage(), "audio_filepath")

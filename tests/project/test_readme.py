@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from beam_asr.cli import main, options
+from beam_asr.errors import TarError
 from tests.support.job_files import REPOSITORY, SAMPLES, read_records
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -65,7 +66,6 @@ def test_every_flag_stands_in_the_table_and_every_flag_of_the_table_exists():
 
 def test_every_failure_type_that_the_readme_names_exists_and_is_complete():
     from beam_asr import errors
-    from beam_asr.inputs import tar_stream
     from beam_asr.storage import allow_list
 
     rows = re.findall(r"^\| `(?:manifest|audio)` \| (.*) \|$", README, re.M)
@@ -77,4 +77,4 @@ def test_every_failure_type_that_the_readme_names_exists_and_is_complete():
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, bases) and value not in bases
     }
-    assert named == defined | {tar_stream.TarError.__name__}
+    assert named == defined | {TarError.__name__}

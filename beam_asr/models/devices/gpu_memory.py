@@ -10,7 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from beam_asr import errors
-from beam_asr.models.devices.resources import GIGABYTE, ResourceError
+from beam_asr.errors import ResourceError
+from beam_asr.models.devices.resources import GIGABYTE
 
 if TYPE_CHECKING:
     import torch

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import os
 
+from beam_asr.errors import ResourceError
 from beam_asr.settings import Resources
 
 GIGABYTE = 1e9  # as cards are sold: of 16 GB, CUDA tells some 15.8
-
-
-class ResourceError(RuntimeError):
-    """A worker has less than what was asked for; the message says of what, and what to do."""
 
 
 def check(resources: Resources, device: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from beam_asr.errors import ModelLoadError
 from beam_asr.settings import DECODERS
 
 WANTED, REQUIRED = "wanted", "required"
@@ -27,10 +28,6 @@ GREEDY = ("greedy", "greedy_batch")
 # Those whose hypotheses say of which frame each token is.
 CTC_WITH_FRAMES = (*GREEDY, "beam_batch")
 TRANSDUCER_WITH_FRAMES = (*GREEDY, "malsd_batch", "maes_batch")
-
-
-class ModelLoadError(RuntimeError):
-    """A model cannot be loaded; says which, why, and what to do."""
 
 
 class DecodingRequest(NamedTuple):

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from beam_asr.errors import AttentionError
 from beam_asr.models.nemo.families import ctc, transducer
 from beam_asr.settings import NO_PROMPT, Prompt
 
@@ -47,10 +48,6 @@ CHUNK_SECONDS = 10.0
 RIGHT_SECONDS = 5.0
 # Padded seconds of windows in one pass: two of them, as much as a CPU takes best.
 PASS_SECONDS = 50.0
-
-
-class AttentionError(ValueError):
-    """A model has no attention that could be changed so; says which model, and what to do."""
 
 
 def use_local(model: Any) -> None:

@@ -15,11 +15,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from beam_asr.audio import read_pool
 from beam_asr.audio.clip_reader import ClipReader
 from beam_asr.audio.reading import read_audio
-from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError
+from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError, NotAllowedError
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.storage import remote_file, retry
-from beam_asr.storage.allow_list import AllowList, NotAllowedError
+from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 from tests.support import servers

@@ -25,9 +25,14 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from beam_asr.audio.reading import AudioError, read_audio
-from beam_asr.errors import BadRecordError, LineTooLongError, ManifestError, StorageError
+from beam_asr.errors import (
+    BadRecordError,
+    LineTooLongError,
+    ManifestError,
+    StorageError,
+    TableError,
+)
 from beam_asr.inputs import compression, json_lines, readers
-from beam_asr.inputs.csv_tables import TableError
 from beam_asr.inputs.readers import FileRange
 from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.outputs import shards

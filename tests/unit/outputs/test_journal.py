@@ -9,9 +9,10 @@ import logging
 import pytest
 
 from beam_asr import process
+from beam_asr.errors import FolderTakenError, ResumeError
 from beam_asr.outputs import journal
-from beam_asr.outputs.folder_lock import FolderLock, FolderTakenError
-from beam_asr.outputs.journal import Journal, JournalWriter, ResumeError, chunk_name
+from beam_asr.outputs.folder_lock import FolderLock
+from beam_asr.outputs.journal import Journal, JournalWriter, chunk_name
 from beam_asr.records import row_ids
 from beam_asr.records.outcome import Outcome
 from beam_asr.storage.storage import Storage

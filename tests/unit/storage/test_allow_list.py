@@ -16,8 +16,8 @@ import yarl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.errors import AudioError
-from beam_asr.storage.allow_list import AllowList, NotAllowedError, RequestNotAllowedError
+from beam_asr.errors import AudioError, NotAllowedError
+from beam_asr.storage.allow_list import AllowList, RequestNotAllowedError
 
 FLAG = "--allowed_audio_prefixes"
 

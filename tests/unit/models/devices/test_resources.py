@@ -10,12 +10,11 @@ import sys
 import pytest
 import torch
 
+from beam_asr.errors import ModelLoadError, ResourceError
 from beam_asr.models import engine
 from beam_asr.models.devices import gpu_memory, gpu_slots, resources
-from beam_asr.models.devices.resources import ResourceError
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo import loading
-from beam_asr.models.nemo.decoding import ModelLoadError
 from beam_asr.settings import Resources
 
 GB = 10**9

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from beam_asr.errors import ModelLoadError
 from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo import hypotheses
-from beam_asr.models.nemo.decoding import CONFIDENCE, ModelLoadError
+from beam_asr.models.nemo.decoding import CONFIDENCE
 from beam_asr.models.nemo.families import multitask
 from beam_asr.records.outcome import Recognition
 from tests.support import tiny_models

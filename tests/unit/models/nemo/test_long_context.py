@@ -11,11 +11,12 @@ import pytest
 import soundfile
 import torch
 
+from beam_asr.errors import AttentionError
 from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo import loading, long_context
 from beam_asr.models.nemo.families import base, generic, registry, transducer
-from beam_asr.models.nemo.long_context import AttentionError, Chunked
+from beam_asr.models.nemo.long_context import Chunked
 from tests.support import tiny_models
 from tests.support.job_files import SAMPLE_MODEL
 from tests.support.tiny_models import speechlike

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from beam_asr.errors import ClipTooLongError
+from beam_asr.errors import ClipTooLongError, ModelLoadError
 from beam_asr.models import engine
-from beam_asr.models.nemo import loading
 from beam_asr.models.serving import batcher
 from beam_asr.models.serving import host as model_host
 from beam_asr.records.outcome import Recognition
@@ -85,14 +84,14 @@ def test_what_warming_up_finds_is_told(model):
 
 def test_a_model_that_cannot_be_loaded_leaves_no_thread_behind(monkeypatch):
     def fails(*_, **__):
-        raise loading.ModelLoadError("no such model")
+        raise ModelLoadError("no such model")
 
     def threads():
         return [each for each in threading.enumerate() if each.name == "beam-asr-model"]
 
     monkeypatch.setattr(engine, "load", fails)
     before = len(threads())
-    with pytest.raises(loading.ModelLoadError, match="no such model"):
+    with pytest.raises(ModelLoadError, match="no such model"):
         model_host.ModelHost(engine.ModelSpec("any"))
     deadline = time.monotonic() + 10
     while len(threads()) > before and time.monotonic() < deadline:
