@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m beam_asr transcribe
 
-.PHONY: demo test check flink conformance lock clean
+.PHONY: demo test check docs flink conformance lock clean
 
 demo: .venv/installed
 	$(RUN) --input=samples/manifest.jsonl --output=out/demo --overwrite \
@@ -19,6 +19,10 @@ check: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy beam_asr
 	$(BIN)/lint-imports
+
+# Writes the table of failures in README.md.
+docs: .venv/installed-test
+	WRITE_TABLE=1 $(BIN)/python -m pytest -q tests/project/test_readme.py -k table_of_failures
 
 # What the tests run Flink with, which they otherwise fetch themselves.
 flink: .venv/installed-test

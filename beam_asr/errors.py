@@ -48,7 +48,8 @@ class BeamAsrError(Exception):
     """The root of all errors of this package.
 
     Attributes:
-        stage: of the job, as the failure record of a row names it; empty if it fails no single row.
+        stage: of the job, as the failure record of a row names it, unless it was caught at another
+            one; empty if it fails no single row.
         is_refusal: whether audio was refused by the job's checks, so that its row can be taken for
             filtered, and not for failed.
         explained: whether the message alone tells a user what to do, so that a traceback is noise.
@@ -150,11 +151,11 @@ class ManifestError(InputError):
 
 
 class LineTooLongError(ManifestError):
-    """The line, or the record of a table, is longer than any row."""
+    """The line, or the record of a table, is above 16 MiB; ``line`` is its beginning."""
 
 
 class NotJsonError(ManifestError):
-    """The line is not JSON in UTF-8, or nests deeper than any row."""
+    """The line is not JSON in UTF-8, or nests more than 100 deep."""
 
 
 class NotAnObjectError(ManifestError):
@@ -178,7 +179,7 @@ class BadRecordError(ManifestError):
 
 
 class MissingMemberError(ManifestError):
-    """A row of a tarred data set whose audio is in no tar."""
+    """A sample without audio, or a row (then of the stage ``audio``) whose audio is in no tar."""
 
 
 class UnmappedRowError(ManifestError):
@@ -201,6 +202,27 @@ class AudioAccessError(AudioError, PermissionError):
 
 class AudioTimeoutError(AudioError, TimeoutError):
     """The file could not be read within the time that a file may take."""
+
+    @classmethod
+    def stalled(cls, name: str, seconds: float | None) -> AudioTimeoutError:
+        """The error of a read that does not come back.
+
+        Args:
+            seconds: that it might take; None for the reading of a whole recording.
+        """
+        limit = "to its end" if seconds is None else f"within {seconds:g} s"
+        return cls(
+            f"{name}: could not be read {limit}, and its storage does not answer. Mend the "
+            "storage, or raise `audio_timeout`."
+        )
+
+    @classmethod
+    def too_slow(cls, name: str, reason: str) -> AudioTimeoutError:
+        """The error of a read that came back after the time limit."""
+        return cls(
+            f"{name}: could not be read within the time limit ({reason}). Its storage stalls, or "
+            "`audio_timeout` is too short for a file of its size."
+        )
 
 
 class AudioMemoryError(AudioError, MemoryError):
@@ -232,11 +254,37 @@ class ZeroLengthAudioError(AudioError):
 
 
 class TooLongAudioError(AudioError):
-    """The clip holds more audio than one waveform may."""
+    """The clip is longer than one waveform may be: 12 hours, with `segmentation=none`."""
+
+    @classmethod
+    def of_file(cls, name: str, seconds: float, limit: float) -> TooLongAudioError:
+        """The error of a file that holds more than a clip may; both in seconds."""
+        return cls(
+            f"{name}: holds at least {seconds:.0f} s ({seconds / 3600:.1f} h) of audio to read, "
+            f"and one clip may hold {limit:.0f} s ({limit / 3600:.1f} h) at most. Leave "
+            "`segmentation=none` out, or choose parts of it by offset and duration."
+        )
+
+    @classmethod
+    def of_row(cls, name: str, seconds: float, limit: float) -> TooLongAudioError:
+        """The error of a row that says that it is longer than what is read at once."""
+        return cls(
+            f"{name}: its row of {seconds:g} s is longer than the {limit:g} s that are read in one "
+            "piece."
+        )
 
 
 class SilentAudioError(AudioError):
     """Every sample is exactly zero: digital silence, which no microphone gives."""
+
+    @classmethod
+    def of(cls, name: str, amount: str, offset: float) -> SilentAudioError:
+        """The error of an amount of audio, such as ``3 s``, from an offset in seconds on."""
+        return cls(
+            f"{name}: all {amount} from {offset:.2f} s on are exactly zero. No microphone gives "
+            "that: the recording failed, or the channels cancel each other. Drop the row, or "
+            "choose a channel."
+        )
 
 
 class OffsetBeyondEndError(AudioError, IndexError):
@@ -284,12 +332,14 @@ class ModelError(BeamAsrError, RuntimeError):
 class NotFiniteError(ModelError):
     """What the model computed of the clip holds NaN or infinity."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "what the model computed of this clip holds NaN or infinity, so that a text would mean "
-            "nothing. Listen to the audio; if many clips fail so, the model or its precision is to "
-            "blame: try `precision=fp32`"
-        )
+    MESSAGE = (
+        "what the model computed of this clip holds NaN or infinity, so that a text would mean "
+        "nothing. Listen to the audio; if many clips fail so, the model or its precision is to "
+        "blame: try `precision=fp32`"
+    )
+
+    def __init__(self, message: str = MESSAGE) -> None:
+        super().__init__(message)
 
 
 class ClipTooLongError(ModelError):
@@ -506,13 +556,17 @@ def release_frames(error: BaseException) -> None:
     Where they failed goes with it, but to the log, for those who debug.
     """
     logger.debug("A forward pass failed", exc_info=error)
-    for each in causes(error):
+    for each in causes(error, contexts=True):
         traceback.clear_frames(each.__traceback__)
         each.__traceback__ = None
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that led to it."""
+def causes(error: BaseException | None, *, contexts: bool = False) -> Iterator[BaseException]:
+    """Yields an error and those that caused it.
+
+    Args:
+        contexts: whether those count too that were being handled when it was raised.
+    """
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:
@@ -520,7 +574,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         if each is not None and id(each) not in seen:
             seen.add(id(each))
             yield each
-            left += [each.__context__, each.__cause__]
+            left += [each.__context__ if contexts else None, each.__cause__]
 
 
 def _says(error: Exception, message: str) -> bool:

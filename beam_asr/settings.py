@@ -10,6 +10,7 @@ from beam_asr.errors import (
     BelowMinDurationError,
     ChannelCountError,
     SampleRateError,
+    SetupError,
 )
 
 
@@ -33,24 +34,24 @@ class AudioChecks(NamedTuple):
         if self.sample_rate is not None and sample_rate != self.sample_rate:
             raise SampleRateError(
                 f"{name}: its sample rate is {sample_rate} Hz, and "
-                f"--required_sample_rate={self.sample_rate} refuses all others."
+                f"`required_sample_rate={self.sample_rate}` refuses all others."
             )
         if self.channels is not None and channels != self.channels:
             raise ChannelCountError(
                 f"{name}: has {channels} {'channel' if channels == 1 else 'channels'}, and "
-                f"--required_channels={self.channels} refuses all others."
+                f"`required_channels={self.channels}` refuses all others."
             )
 
     def check_duration(self, name: str, seconds: float) -> None:
         """Raises BelowMinDurationError or AboveMaxDurationError."""
         if self.min_duration is not None and seconds < self.min_duration:
             raise BelowMinDurationError(
-                f"{name}: has {seconds:.3f} s, and --min_duration={self.min_duration:g} refuses "
+                f"{name}: has {seconds:.3f} s, and `min_duration={self.min_duration:g}` refuses "
                 "less."
             )
         if self.max_duration is not None and seconds > self.max_duration:
             raise AboveMaxDurationError(
-                f"{name}: has {seconds:.3f} s, and --max_duration={self.max_duration:g} refuses "
+                f"{name}: has {seconds:.3f} s, and `max_duration={self.max_duration:g}` refuses "
                 "more."
             )
 
@@ -70,7 +71,7 @@ TASKS = ("transcribe", "translate")
 PNC = ("yes", "no")
 AUDIO_CHECKS = ("fail", "filter")
 NORMALIZERS = ("none", "basic", "whisper")
-MIN_SEGMENT_SECONDS = 5.0  # seconds, as --max_segment_seconds
+MIN_SEGMENT_SECONDS = 5.0  # seconds, as `max_segment_seconds`
 # How far 1/n may be from a fraction that stands for it, as 0.33 for a third.
 FRACTION_ERROR = 0.05
 
@@ -87,7 +88,7 @@ class Resources:
         model_copies: processes that share a GPU.
 
     Raises:
-        ValueError: one is out of its range, or two say different things.
+        SetupError: one is out of its range, or two say different things.
     """
 
     gpus: float | None = None
@@ -98,17 +99,17 @@ class Resources:
     def __post_init__(self) -> None:
         gpus = self.gpus
         if gpus is not None and not (_is_whole(gpus) if gpus >= 1 else _is_part(gpus)):
-            raise ValueError(
+            raise SetupError(
                 f"gpus is {gpus:g}, but must be a whole number, or a fraction such as 0.5 or 0.25"
             )
         if self.cpus is not None and self.cpus < 1:
-            raise ValueError(f"cpus is {self.cpus}, but must be at least 1")
+            raise SetupError(f"cpus is {self.cpus}, but must be at least 1")
         if self.gpu_memory_gb is not None and not self.gpu_memory_gb > 0:
-            raise ValueError(f"gpu_memory_gb is {self.gpu_memory_gb:g}, but must be above 0")
+            raise SetupError(f"gpu_memory_gb is {self.gpu_memory_gb:g}, but must be above 0")
         if self.model_copies < 1:
-            raise ValueError(f"model_copies is {self.model_copies}, but must be at least 1")
+            raise SetupError(f"model_copies is {self.model_copies}, but must be at least 1")
         if self.model_copies not in (1, self.copies):
-            raise ValueError(
+            raise SetupError(
                 f"gpus={gpus:g} has {self.copies} processes share a GPU, and "
                 f"model_copies={self.model_copies} has {self.model_copies}: leave one of them out"
             )
@@ -132,16 +133,16 @@ class Resources:
 
     @property
     def asked_processes(self) -> str:
-        """The flags that say how many processes there are; empty if none does."""
-        gpus = [] if self.gpus is None else [f"--gpus={self.gpus:g}"]
-        copies = [f"--model_copies={self.model_copies}"] if self.model_copies > 1 else []
+        """The settings that say how many processes there are; empty if none does."""
+        gpus = [] if self.gpus is None else [f"`gpus={self.gpus:g}`"]
+        copies = [f"`model_copies={self.model_copies}`"] if self.model_copies > 1 else []
         return " ".join(gpus + copies)
 
     @property
     def asked_gpu(self) -> str:
-        """The flags that mean nothing without a GPU; empty if none is given."""
-        given = {"--gpus": self.gpus, "--gpu_memory_gb": self.gpu_memory_gb}
-        return " ".join(f"{flag}={value:g}" for flag, value in given.items() if value is not None)
+        """The settings that mean nothing without a GPU; empty if none is given."""
+        given = {"gpus": self.gpus, "gpu_memory_gb": self.gpu_memory_gb}
+        return " ".join(f"`{name}={value:g}`" for name, value in given.items() if value is not None)
 
 
 UNLIMITED = Resources()
@@ -179,7 +180,7 @@ class ModelRoute:
     """A model, and how rows are given to it; ``Transcribe`` says what its arguments mean.
 
     Raises:
-        ValueError: a value is out of its range.
+        SetupError: a value is out of its range.
     """
 
     model_name: str
@@ -201,27 +202,27 @@ class ModelRoute:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model_name, str) or not self.model_name.strip():
-            raise ValueError(f"model_name is {self.model_name!r}, not the name of a model")
+            raise SetupError(f"model_name is {self.model_name!r}, not the name of a model")
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
                 known = ", ".join(filter(None, allowed))
-                raise ValueError(f"{name} is {value!r}, but must be one of {known}")
+                raise SetupError(f"{name} is {value!r}, but must be one of {known}")
         for name, (numbers, least, above) in RANGES.items():
             value = getattr(self, name)
             if value is None and name not in REQUIRED:
                 continue
             if isinstance(value, bool) or not isinstance(value, numbers):
-                raise ValueError(f"{name} is {value!r}, not a number of its kind")
+                raise SetupError(f"{name} is {value!r}, not a number of its kind")
             if not (value > least if above else value >= least):
                 bound = "above" if above else "at least"
-                raise ValueError(f"{name} is {value}, but must be {bound} {least:g}")
+                raise SetupError(f"{name} is {value}, but must be {bound} {least:g}")
         for name in ("source_lang", "target_lang"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value.strip()):
-                raise ValueError(f"{name} is {value!r}, not a language")
+                raise SetupError(f"{name} is {value!r}, not a language")
         if self.min_duration and self.max_duration and self.min_duration > self.max_duration:
-            raise ValueError(
+            raise SetupError(
                 f"min_duration={self.min_duration:g} is above max_duration={self.max_duration:g}"
             )
 

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from beam_asr.errors import (
-    AboveMaxDurationError,
-    BelowMinDurationError,
-    ChannelCountError,
-    SampleRateError,
-)
+from beam_asr import errors
 
 # A job can take what they refuse for filtered, and not for failed.
-REFUSALS = (BelowMinDurationError, AboveMaxDurationError, SampleRateError, ChannelCountError)
-REFUSAL_TYPES = frozenset(each.__name__ for each in REFUSALS)
+REFUSAL_TYPES = frozenset(each.__name__ for each in errors.tree() if each.is_refusal)
 
 
 def is_refusal(error: Mapping[str, Any] | None) -> bool:

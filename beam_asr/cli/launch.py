@@ -6,16 +6,19 @@ import contextlib
 import dataclasses
 import difflib
 import sys
+import traceback
 from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
 from beam_asr import process
+from beam_asr import storage as storages
 from beam_asr.cli import dataflow, runners
 from beam_asr.cli.job import build, is_unbounded, routing
+from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
-from beam_asr.errors import FolderBusyError, UsageError
+from beam_asr.errors import FolderBusyError, SetupError, StorageError, UsageError
 from beam_asr.inputs import discovery, nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources
@@ -28,6 +31,7 @@ from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local
 from beam_asr.transforms import streaming
 
+STORAGES = storages.__name__  # the room through which all storages are reached
 # A job whose launcher has left may wait for machines, and for their image and model.
 FIRST_SIGN_SECONDS = 2 * 3600.0
 
@@ -79,26 +83,26 @@ def check(options: TranscribeOptions) -> PipelineOptions:
 def _check_unbounded(options: TranscribeOptions, runner: str) -> None:
     messages = [each for each in options.input if streaming.is_pubsub(each)]
     if messages and runner != "dataflow":
-        raise ValueError(
+        raise SetupError(
             f"the input {messages[0]!r} is read by Dataflow alone, as Beam's other runners have no "
             "source for Pub/Sub: give --runner=DataflowRunner, or files and --watch"
         )
     if messages and options.watch is not None:
-        raise ValueError("--watch looks for files, and Pub/Sub brings its messages by itself")
+        raise SetupError("--watch looks for files, and Pub/Sub brings its messages by itself")
     for flag, given, why in (
         ("--tarred_audio", options.tarred_audio, "the tars of a data set are known at its start"),
         ("--overwrite", options.overwrite, "each window is written into a folder of its own"),
         ("--no_retry_failures", not options.retry_failures, "no row is done again"),
     ):
         if given:
-            raise ValueError(f"{flag} is not for an input without an end: {why}")
+            raise SetupError(f"{flag} is not for an input without an end: {why}")
 
 
 def _check_in_reach(options: TranscribeOptions) -> None:
     named = [("--output", options.output), *(("--input", each) for each in options.input)]
     for flag, path in named:
         if is_local(path):
-            raise ValueError(
+            raise SetupError(
                 f"{flag}={path} is of this machine's disk, which Dataflow's workers do not have: "
                 "name a place in a bucket, as gs://bucket/folder"
             )
@@ -144,7 +148,7 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
     try:
         with _as_usage_errors():
             # This looks at the folder again, in which a job may have ended before the lock.
-            pipeline = beam.Pipeline(options=beam_options)
+            pipeline = _pipeline(beam_options)
             build(pipeline, options, lock, not runners.ends_with_launcher(beam_options))
         with lock.heartbeat_thread(lambda error: process.exit_now(str(error))):
             result = pipeline.run()
@@ -166,6 +170,13 @@ class LockReleaser:
     def save(self) -> None:
         if self.lock is not None:
             self.lock.release()
+
+
+def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
+    try:
+        return beam.Pipeline(options=beam_options)
+    except ValueError as error:  # Beam's own checks of its flags
+        raise UsageError(str(error)) from error
 
 
 def _beam_options(args: list[str]) -> PipelineOptions:
@@ -201,13 +212,24 @@ def _known_flags(group: type[PipelineOptions]) -> set[str]:
 
 @contextlib.contextmanager
 def _as_usage_errors() -> Iterator[None]:
-    """What a look at the places that the command line names raises, as UsageError."""
+    """What a look at the places that the command line names raises, as UsageError.
+
+    A defect of the job stays what it is, so that its traceback is seen.
+    """
     try:
         yield
-    except (FileNotFoundError, ValueError, FolderBusyError) as error:
-        raise UsageError(str(error)) from error
-    except Exception as error:  # of a storage: each has its own
+    except (SetupError, StorageError, FileNotFoundError) as error:
+        raise UsageError(as_flags(str(error))) from error
+    except Exception as error:
+        if not _is_of_storage(error):
+            raise
         raise UsageError(
             "a storage that the command line names cannot be reached: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether a storage raised it: each has classes of its own, and raises built-in ones too."""
+    modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, OSError) or any(name.startswith(f"{STORAGES}.") for name in modules)

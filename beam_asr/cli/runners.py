@@ -11,6 +11,8 @@ from apache_beam.options.pipeline_options import (
 )
 
 from beam_asr.cli import dataflow
+from beam_asr.cli.messages import as_flags
+from beam_asr.errors import SetupError
 from beam_asr.models.devices.resources import available_cpus
 from beam_asr.settings import Resources
 
@@ -66,13 +68,13 @@ def apply_runner_defaults(
         resources: what a worker may use of its machine.
 
     Raises:
-        ValueError: the options do not go together.
+        SetupError: the options do not go together.
     """
     dataflow.apply_dataflow_defaults(options, accelerator, resources)
     streaming = options.view_as(StandardOptions).streaming
     if is_local(options):
         if streaming:
-            raise ValueError(
+            raise SetupError(
                 "an input without an end (--watch, Pub/Sub) needs a runner that streams, as the "
                 "DirectRunner does not: --runner=PrismRunner on one machine, Flink, or Dataflow"
             )
@@ -81,17 +83,17 @@ def apply_runner_defaults(
     elif name(options) == "flink":
         _apply_flink_defaults(options, resources)
     elif name(options) != "dataflow" and resources.processes > 1:
-        raise ValueError(
-            f"{resources.asked_processes} needs a runner that starts so many processes: the "
-            "DirectRunner, Flink or Dataflow"
+        raise SetupError(
+            f"{as_flags(resources.asked_processes)} needs a runner that starts so many processes: "
+            "the DirectRunner, Flink or Dataflow"
         )
 
 
 def _apply_local_defaults(direct: DirectOptions, resources: Resources) -> None:
     if resources.processes > 1:
         if direct.direct_running_mode not in ("in_memory", "multi_processing"):
-            raise ValueError(
-                f"{resources.asked_processes} needs processes, and --direct_running_mode="
+            raise SetupError(
+                f"{as_flags(resources.asked_processes)} needs processes, and --direct_running_mode="
                 f"{direct.direct_running_mode} has none: leave one of them out"
             )
         direct.direct_running_mode = "multi_processing"
@@ -101,7 +103,7 @@ def _apply_local_defaults(direct: DirectOptions, resources: Resources) -> None:
         direct.direct_num_workers = resources.processes
     processes = (direct.direct_num_workers or available_cpus()) if in_processes else 1
     if resources.cpus is not None and resources.cpus * processes > available_cpus():
-        raise ValueError(
+        raise SetupError(
             f"--cpus={resources.cpus} for {_counted(processes)} is more than the "
             f"{available_cpus()} of this machine: give fewer"
         )
@@ -124,9 +126,9 @@ def _check_flink_uses(options: PipelineOptions, resources: Resources) -> None:
     Beam's DefaultJobBundleFactory gives the processes of a task manager to the parts of its steps
     in turn, so a step needs as many parts there as there are processes.
     """
-    asked, processes = resources.asked_processes, resources.processes
+    asked, processes = as_flags(resources.asked_processes), resources.processes
     if ends_with_launcher(options):
-        raise ValueError(
+        raise SetupError(
             f"{asked} needs processes, and the workers here (LOOPBACK) are threads of this one: "
             "name a cluster by --flink_master, or leave Flink out, since --runner=DirectRunner "
             "starts them on this machine"
@@ -134,7 +136,7 @@ def _check_flink_uses(options: PipelineOptions, resources: Resources) -> None:
     parallelism = options.view_as(FlinkRunnerOptions).parallelism
     if parallelism < processes:
         given = f"--parallelism={parallelism}" if parallelism > 0 else "--parallelism is not given"
-        raise ValueError(
+        raise SetupError(
             f"{asked} starts {processes} processes for each task manager, and some of them would "
             f"have no work: {given}, so give {processes} times the number of task managers, each "
             f"of which needs {processes} slots (taskmanager.numberOfTaskSlots)"
@@ -144,9 +146,9 @@ def _check_flink_uses(options: PipelineOptions, resources: Resources) -> None:
 def _check_same(resources: Resources, flag: str, given: int) -> None:
     if given not in (1, resources.processes):
         processes = f" ({resources.processes} processes)" if resources.gpus is not None else ""
-        raise ValueError(
-            f"{resources.asked_processes}{processes} and {flag}={given} differ, and both say how "
-            "many processes there are: leave one of them out"
+        raise SetupError(
+            f"{as_flags(resources.asked_processes)}{processes} and {flag}={given} differ, and both "
+            "say how many processes there are: leave one of them out"
         )
 
 

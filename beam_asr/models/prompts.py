@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-from beam_asr.errors import PromptError
+from beam_asr.errors import PromptError, for_message
 from beam_asr.settings import NO_PROMPT, Prompt
 
 TRANSCRIBE, TRANSLATE = "transcribe", "translate"
@@ -141,8 +141,7 @@ def _plain(tag: str) -> str:
 
 
 def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= MAX_CHARACTERS else f"{shown[: MAX_CHARACTERS - 3]}..."
+    return for_message(repr(value), MAX_CHARACTERS)
 
 
 def _listed(names: Collection[str]) -> str:

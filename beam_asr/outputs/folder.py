@@ -43,12 +43,12 @@ def check_may_write(
     if not resume:
         raise OutputExistsError(
             f"the output folder {folder!r} is not empty ({shown}): choose another one, or "
-            "--overwrite to replace its results, or --resume to go on with an unfinished run"
+            "`overwrite` to replace its results, or `resume` to go on with an unfinished run"
         )
     if JOURNAL not in there:
         raise OutputExistsError(
             f"the output folder {folder!r} holds no unfinished run to go on with, but is not empty "
-            f"({shown}): choose another one, or --overwrite to replace its results"
+            f"({shown}): choose another one, or `overwrite` to replace its results"
         )
 
 

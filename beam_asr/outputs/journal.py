@@ -133,7 +133,7 @@ class Journal:
         except ValueError:
             raise ResumeError(
                 f"{join(self.folder, RUN)} is damaged, so what was done cannot be gone on with; "
-                "begin anew with --overwrite"
+                "begin anew with `overwrite`"
             ) from None
 
 
@@ -304,5 +304,5 @@ def _compare(output: str, there: Mapping[str, Any], identity: Mapping[str, Any])
         raise ResumeError(
             f"the run in {output!r} cannot be gone on with, since this one is not the same: "
             f"{'; '.join(differing)}. Give it what it was begun with, or begin anew with "
-            "--overwrite"
+            "`overwrite`"
         )

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from beam_asr.errors import ExpressionError
+from beam_asr.errors import ExpressionError, for_message
 
 MAX_CHARACTERS = 4000  # characters
 MAX_DEPTH = 40  # levels of parentheses, operators and calls within each other
@@ -314,7 +314,7 @@ class _Compiler:
         shown = self.text[place : place + SHOWN]
         where = f"at character {place + 1} ({shown!r})" if shown.strip() else "at its end"
         return ExpressionError(
-            f"{self.text[:MAX_SHOWN_CHARACTERS]!r}, {where}: {reason}. {ALLOWED}"
+            f"{for_message(self.text, MAX_SHOWN_CHARACTERS)!r}, {where}: {reason}. {ALLOWED}"
         )
 
 

@@ -87,7 +87,7 @@ class CheckRows(beam.DoFn):
         except ManifestError as error:
             self._statistics.rows_invalid += 1
             self._sum(row_ids.group_of_text(row.line, row.problem))
-            record = failure(row, "manifest", error)
+            record = failure(row, error)
             self._statistics.example_invalid = record["error"]["message"]
             yield TaggedOutput("failures", transcript.with_provenance(record, row, self._asked))
 

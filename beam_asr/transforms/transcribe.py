@@ -13,6 +13,7 @@ from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
 
 from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
 from beam_asr.audio.segment_planner import Planner
+from beam_asr.errors import SetupError
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models import files
 from beam_asr.models import routing as routes
@@ -121,7 +122,7 @@ class Transcribe(beam.PTransform):
             for it, so the input must be bounded and in the global window.
 
     Raises:
-        ValueError: an argument is out of its range, or the rows are without an end and in the
+        SetupError: an argument is out of its range, or the rows are without an end and in the
             global window, in which long ones cannot be put together; when the graph is built.
         NoInputError: no tar is there.
     """
@@ -174,7 +175,7 @@ class Transcribe(beam.PTransform):
     ):
         super().__init__()
         if filepath_key == pred_text_key:
-            raise ValueError(f"filepath_key and pred_text_key are both {filepath_key!r}")
+            raise SetupError(f"filepath_key and pred_text_key are both {filepath_key!r}")
         timestamps = (timestamps,) if isinstance(timestamps, str) else tuple(timestamps or ())
         for name, value, allowed in (
             ("device", device, DEVICES),
@@ -186,17 +187,17 @@ class Transcribe(beam.PTransform):
         ):
             if value not in allowed:
                 known = ", ".join(filter(None, allowed))
-                raise ValueError(f"{name} is {value!r}, but must be one of {known}")
+                raise SetupError(f"{name} is {value!r}, but must be one of {known}")
         if n_best < 0:
-            raise ValueError(f"n_best is {n_best}, but must be at least 0")
+            raise SetupError(f"n_best is {n_best}, but must be at least 0")
         if not audio_timeout > 0:
-            raise ValueError(f"audio_timeout is {audio_timeout}, but must be above 0")
+            raise SetupError(f"audio_timeout is {audio_timeout}, but must be above 0")
         if not batch_timeout > 0:
-            raise ValueError(f"batch_timeout is {batch_timeout}, but must be above 0")
+            raise SetupError(f"batch_timeout is {batch_timeout}, but must be above 0")
         if max_failure_fraction is not None and not 0 <= max_failure_fraction <= 1:
-            raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
+            raise SetupError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
         if max_concurrent_reads < 1:
-            raise ValueError(
+            raise SetupError(
                 f"max_concurrent_reads is {max_concurrent_reads}, but must be at least 1"
             )
         storage = Storage(storage_options or {})
@@ -227,7 +228,7 @@ class Transcribe(beam.PTransform):
         elif model_name is not None:
             routing = routes.single(ModelRoute(model_name, **common))
         else:
-            raise ValueError("neither model_name nor models is given")
+            raise SetupError("neither model_name nor models is given")
         names = routing.names if routing.is_multi_model else ()
         asked = TranscriptFields(
             pred_text_key, timestamps, confidence, n_best, names, give_duration, give_origin
@@ -330,7 +331,7 @@ class Transcribe(beam.PTransform):
         ended = list(heard)
         if self._settings[0].planner.segmentation != "none":
             if not rows.is_bounded and rows.windowing.is_default():
-                raise ValueError(
+                raise SetupError(
                     "rows without an end, in the global window, cannot be put together from "
                     "segments: give them windows, as beam.WindowInto(FixedWindows(600)), or choose "
                     "segmentation='none'"

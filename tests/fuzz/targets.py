@@ -319,7 +319,7 @@ def _end_of_samples(content: bytes) -> Hashable:
     reader = TarReader(Storage(), "audio_filepath")
     clips = list(reader.contents(WebDatasetTar(path)))
     for row in [clip.row for clip, _ in clips] + [unread.row for unread in reader.unread]:
-        json.loads(shards.encode(failure(row, "audio", ValueError("?"))))
+        json.loads(shards.encode(failure(row, ValueError("?"), stage="audio")))
     assert len(clips) + len(reader.unread) == samples + bool(damage), "samples are lost or doubled"
     assert reader.statistics.rows_in == samples + bool(damage)
     return frozenset(problems), damage and _place(damage.__cause__ or damage)

@@ -248,6 +248,6 @@ def _attends_to_all(encoder: Any) -> bool:
 def _error(model: Any, attention: str, reason: str) -> AttentionError:
     encoder = type(getattr(model, "encoder", None)).__name__
     return AttentionError(
-        f"--attention={attention} does not go with this {type(model).__name__} and its encoder "
-        f"{encoder}: {reason}. Leave --attention out; long rows are then cut into segments"
+        f"`attention={attention}` does not go with this {type(model).__name__} and its encoder "
+        f"{encoder}: {reason}. Leave `attention` out; long rows are then cut into segments"
     )

@@ -840,7 +840,7 @@ def test_the_time_limit_of_a_clip_grows_with_its_hours_and_begins_with_its_turn(
 def test_decoding_that_takes_too_long_is_given_up():
     content = flac(samples=quiet(4 * 3600))
     for options in ({"content": content}, {"content": content, "offset": 1.0}):
-        with pytest.raises(AudioTimeoutError, match="--audio_timeout"):
+        with pytest.raises(AudioTimeoutError, match="`audio_timeout`"):
             read_audio("a.flac", sample_rate=8_000, deadline=time.monotonic() + 0.2, **options)
 
 
@@ -928,5 +928,5 @@ for heard in reader.read(clips, 16_000):
     )  # fmt: skip
     kinds = [line.split()[0] for line in done.stdout.splitlines() if line[:1].isalpha()]
     assert kinds == ["ndarray", AudioMemoryError.__name__, "ndarray"], done.stdout
-    assert "--max_concurrent_reads" in done.stdout
+    assert "`max_concurrent_reads`" in done.stdout
     assert files[1] in done.stdout

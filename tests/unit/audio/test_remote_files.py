@@ -195,7 +195,7 @@ def test_a_stalled_server_costs_its_row_and_no_other(server, short):
     ]
     outcomes = read_all(clips, seconds=1.5, concurrency=2)
     assert [type(outcome) for outcome in outcomes[:6]] == [AudioTimeoutError] * 6
-    assert "--audio_timeout" in str(outcomes[0])
+    assert "`audio_timeout`" in str(outcomes[0])
     for outcome in outcomes[6:]:
         assert_same(outcome, short)
 
@@ -242,7 +242,7 @@ def test_a_redirect_to_a_forbidden_address_is_not(server, short, forbidden):
     assert_same(read(server.url("short.wav"), allowed), short)
     error = read(server.behave("moved.wav", redirect=forbidden.url("secret")), allowed)
     assert isinstance(error, NotAllowedError)
-    assert "--allowed_audio_prefixes" in str(error)
+    assert "`allowed_audio_prefixes`" in str(error)
     error = read(forbidden.url("secret"), allowed)
     assert isinstance(error, NotAllowedError)
 

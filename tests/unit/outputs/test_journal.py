@@ -167,7 +167,7 @@ def test_a_run_goes_on_with_its_like_alone(kept):
         with pytest.raises(ResumeError) as told:
             again.begin({**IDENTITY, **changed}, "third")
         assert f"{key.replace('_', ' ')} was {IDENTITY[key]!r} and is {value!r}" in str(told.value)
-        assert "--overwrite" in str(told.value)
+        assert "`overwrite`" in str(told.value)
     # What could not be found out does not differ.
     again.check({**IDENTITY, "model_content": None})
     assert len(again.names()) == 1

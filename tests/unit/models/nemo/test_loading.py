@@ -14,7 +14,7 @@ from beam_asr.storage.storage import Storage
 
 
 def test_a_decoder_that_the_model_does_not_have_is_refused(tiny_model):
-    with pytest.raises(ModelLoadError, match=r"--decoder=ctc .* EncDecRNNTBPEModel"):
+    with pytest.raises(ModelLoadError, match=r"`decoder=ctc` .* EncDecRNNTBPEModel"):
         engine.load(ModelSpec(str(tiny_model("tdt_bpe")), "cpu", "ctc"))
 
 

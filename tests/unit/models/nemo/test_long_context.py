@@ -195,7 +195,7 @@ def test_local_attention_is_refused_where_it_cannot_be(full, convolutional):
         (full("aed_multitask"), ["EncDecMultiTaskModel", "ConformerEncoder", "40 s"]),
         (streaming_model(), ["EncDecCTCModel", "rel_pos"]),
     ):
-        with pytest.raises(AttentionError, match="Leave --attention out") as refused:
+        with pytest.raises(AttentionError, match="Leave `attention` out") as refused:
             long_context.use_local(model)
         assert all(word in str(refused.value) for word in words)
 
@@ -308,7 +308,7 @@ def test_chunked_is_refused_where_it_cannot_be(full, convolutional):
         (convolutional, ["EncDecCTCModel", "ConvASREncoder"]),
         (full("aed_multitask"), ["EncDecMultiTaskModel"]),
     ):
-        with pytest.raises(AttentionError, match="Leave --attention out") as refused:
+        with pytest.raises(AttentionError, match="Leave `attention` out") as refused:
             chunked(model)
         assert all(word in str(refused.value) for word in words)
     model = full("rnnt_bpe")
