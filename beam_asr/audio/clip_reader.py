@@ -15,7 +15,7 @@ from beam_asr.audio import read_pool, reading
 from beam_asr.audio.limits import check_duration
 from beam_asr.audio.read_pool import Read, StalledError
 from beam_asr.audio.reading import MAX_SECONDS, AudioRequest
-from beam_asr.audio.source import for_message
+from beam_asr.audio.source import shown
 from beam_asr.errors import AudioMemoryError, AudioTimeoutError, TooLongAudioError
 from beam_asr.records.work import Clip, SegmentGroup
 from beam_asr.settings import NO_LIMITS, AudioLimits
@@ -119,7 +119,8 @@ class ClipReader:
             clip = item.whole() if isinstance(item, SegmentGroup) else item
             expected = min(longest, limit) if clip.duration is None else clip.duration
             if stretch is None and limit < MAX_SECONDS and expected > limit:
-                yield LoadedClip(clip, _too_long(clip, limit), 0.0, content)
+                too_long = TooLongAudioError.of_row(shown(clip.audio), expected, limit)
+                yield LoadedClip(clip, too_long, 0.0, content)
                 continue
             while begun and (len(begun) >= most or ahead + expected > AHEAD_SECONDS):
                 ahead -= begun[0].expected
@@ -147,8 +148,8 @@ class ClipReader:
             seconds += read.seconds
         if isinstance(outcome, MemoryError):
             outcome = AudioMemoryError(
-                f"{for_message(clip.audio)}: twice there was no memory to read it ({outcome}). "
-                "Give the worker more memory, or lower --max_concurrent_reads."
+                f"{shown(clip.audio)}: twice there was no memory to read it ({outcome}). "
+                "Give the worker more memory, or lower `max_concurrent_reads`."
             )
         del read
         if stretch is None:
@@ -178,10 +179,7 @@ class ClipReader:
         limit = self._time_limit(clip, longest)
         outcome = read.result(limit)
         if isinstance(outcome, StalledError):
-            return AudioTimeoutError(
-                f"{for_message(clip.audio)}: could not be read within {limit:g} s, and its storage "
-                "does not answer. Mend the storage, or raise --audio_timeout."
-            )
+            return AudioTimeoutError.stalled(shown(clip.audio), limit)
         return outcome
 
     def _time_limit(self, clip: Clip, longest: float) -> float:
@@ -194,7 +192,7 @@ class ClipReader:
     ) -> np.ndarray:
         whole = clip.segment is None
         if whole and clip.duration is not None:
-            check_duration(self.limits, for_message(clip.audio), clip.duration)
+            check_duration(self.limits, shown(clip.audio), clip.duration)
         waveform = reading.read_audio(
             clip.audio,
             AudioRequest(
@@ -211,15 +209,8 @@ class ClipReader:
             content=content,
         )
         if whole:
-            check_duration(self.limits, for_message(clip.audio), len(waveform) / sample_rate)
+            check_duration(self.limits, shown(clip.audio), len(waveform) / sample_rate)
         return waveform
-
-
-def _too_long(clip: Clip, limit: float) -> TooLongAudioError:
-    return TooLongAudioError(
-        f"{for_message(clip.audio)}: its row of {clip.duration:g} s is longer than the {limit:g} s "
-        "that are read in one piece."
-    )
 
 
 def _cut(

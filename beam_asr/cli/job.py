@@ -10,6 +10,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import FixedWindows
 
 from beam_asr._version import __version__
+from beam_asr.cli.messages import FLAGS
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.models.routing import Routing, load
 from beam_asr.outputs.folder_lock import FolderLock
@@ -38,7 +39,7 @@ def build(
             outlive this process.
 
     Raises:
-        ValueError: the options do not go together, or not with what is in the output folder.
+        SetupError: the options do not go together, or not with what is in the output folder.
     """
     # The journal is of an input with an end; else each window that is whole is what is kept.
     journal = None
@@ -105,6 +106,7 @@ def build(
             pred_text_key=options.names.pred_text_key,
             lang_key=lang_key,
             tarred=options.inputs.tarred_audio is not None,
+            flags=FLAGS,
         )
     )
 
@@ -127,7 +129,7 @@ def is_unbounded(options: TranscribeOptions) -> bool:
 
 
 def routing(storage: Storage, options: TranscribeOptions) -> Routing | None:
-    """The routes of a job, if it has several models. Raises ValueError for some that cannot be."""
+    """The routes of a job, if it has several models. Raises SetupError for some that cannot be."""
     given = options.routing
     if given.models is None:
         return None

@@ -1,4 +1,4 @@
-"""What a manifest may point to: `--allowed_audio_prefixes`.
+"""What a manifest may point to: `allowed_audio_prefixes`.
 
 A manifest from elsewhere is a list of locations that the worker opens with its own rights. Under
 an allow list it reaches neither ``/etc`` nor a cloud's metadata endpoint: what is not plainly
@@ -18,10 +18,11 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import yarl
 
-from beam_asr.errors import AudioError
+from beam_asr.errors import NotAllowedError, SetupError, for_message
 from beam_asr.storage import uris
 
-FLAG = "--allowed_audio_prefixes"
+SETTING = "`allowed_audio_prefixes`"
+MAX_SHOWN = 200  # characters of a location in a message
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _SCHEME_ONLY = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:(?!//)")
@@ -33,12 +34,8 @@ _STORES = ("gs", "s3", "az")  # any character may be part of a key there
 _LAYER = re.compile(r"(?:zip|tar)://.*|(?:simplecache|filecache|blockcache)(?:://)?", re.DOTALL)
 
 
-class NotAllowedError(AudioError, PermissionError):
-    """The manifest points to what `--allowed_audio_prefixes` does not name."""
-
-
 class RequestNotAllowedError(NotAllowedError, aiohttp.ClientError):
-    """An HTTP request, mostly a redirect, goes to what `--allowed_audio_prefixes` does not name.
+    """An HTTP request, mostly a redirect, goes to what `allowed_audio_prefixes` does not name.
 
     A ``ClientError`` too, for aiohttp hides any other ``OSError`` in a ``ClientOSError``.
     """
@@ -66,7 +63,7 @@ class AllowList:
         prefixes: absolute local paths without links, and URIs.
 
     Raises:
-        ValueError: a prefix is not one, or is none that can be compared with certainty.
+        SetupError: a prefix is not one, or is none that can be compared with certainty.
     """
 
     prefixes: tuple[str, ...]
@@ -79,10 +76,10 @@ class AllowList:
         """The allow list of these paths and URIs.
 
         Raises:
-            ValueError: a prefix is not one; the message names it.
+            SetupError: a prefix is not one; the message names it.
         """
         if isinstance(prefixes, str):  # each of its characters would be a folder
-            raise ValueError(f"{FLAG} is the string {prefixes!r}; give a list of prefixes")
+            raise SetupError(f"{SETTING} is the string {prefixes!r}; give a list of prefixes")
         return cls(tuple(prefixes))
 
     def __reduce__(self) -> tuple[type[AllowList], tuple[tuple[str, ...]]]:
@@ -111,12 +108,13 @@ class AllowList:
             place, location = _resolve(location)
         except ValueError as error:
             raise NotAllowedError(
-                f"{_shown(uri)}: {error}, which {FLAG} refuses. Write a plain location."
+                f"{for_message(uri, MAX_SHOWN)}: {error}, which {SETTING} refuses. Write a plain "
+                "location."
             ) from None
         if not self._hold(place):
             raise NotAllowedError(
-                f"{_shown(uri)}: lies under none of {FLAG}. Correct the row, or add its folder "
-                "there if it may be read."
+                f"{for_message(uri, MAX_SHOWN)}: lies under none of {SETTING}. Correct the row, or "
+                "add its folder there if it may be read."
             )
         return "::".join([*layers, location])
 
@@ -132,9 +130,10 @@ class AllowList:
             allowed = False
         if not allowed:
             # A redirect's query may hold a signature, which has no business in a record.
+            shown = for_message(str(url.with_query(None)), MAX_SHOWN)
             raise RequestNotAllowedError(
-                f"{_shown(str(url.with_query(None)))}: a request was led here, which lies under "
-                f"none of {FLAG}. Correct the row, or add the address there if it may be read."
+                f"{shown}: a request was led here, which lies under none of {SETTING}. Correct the "
+                "row, or add the address there if it may be read."
             )
 
     def http_middleware(self) -> HttpMiddleware:
@@ -205,8 +204,8 @@ def _checked(prefix: str) -> str:
             raise ValueError("has a query or a fragment")
         return _resolve(prefix)[1].rstrip("/") or "/"
     except ValueError as error:
-        raise ValueError(
-            f"{FLAG}: {prefix!r} {error}. Give a folder such as gs://bucket/audio, "
+        raise SetupError(
+            f"{SETTING}: {prefix!r} {error}. Give a folder such as gs://bucket/audio, "
             "https://host/audio or /data/audio."
         ) from None
 
@@ -298,7 +297,3 @@ def _refuse_detours(path: str) -> None:
             return
         path = decoded
     raise ValueError("is percent-encoded several times over")
-
-
-def _shown(uri: str) -> str:
-    return uri if len(uri) <= 200 else f"{uri[:197]}..."

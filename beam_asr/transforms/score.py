@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
+from beam_asr.errors import SetupError
 from beam_asr.records import conditions
 from beam_asr.records.record import Record
 from beam_asr.records.statistics import Score, Statistics
@@ -39,7 +40,7 @@ class ScoreTranscripts(beam.PTransform):
         by_model: whether records say which of several models transcribed them, for sums by it.
 
     Raises:
-        ValueError: the expression is none, or the normalizer is not known.
+        SetupError: the expression is none, or the normalizer is not known.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class ScoreTranscripts(beam.PTransform):
         if keep is not None:
             conditions.parse(keep)
         if reference_key == pred_text_key:
-            raise ValueError(f"reference_key and pred_text_key are both {pred_text_key!r}")
+            raise SetupError(f"reference_key and pred_text_key are both {pred_text_key!r}")
         self._step = _Score(
             reference_key, normalizer, quality, keep, pred_text_key, lang_key, by_model
         )

@@ -15,6 +15,7 @@ from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
 
 from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
 from beam_asr.audio.segment_planner import Planner
+from beam_asr.errors import SetupError
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources as devices
@@ -26,9 +27,7 @@ from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Record
 from beam_asr.records.row import Row
 from beam_asr.records.row_ids import group_of_id
-from beam_asr.records.statistics import Statistics, total
-from beam_asr.records.work import Clip, NemoTar, SegmentGroup, TarredClip, WebDatasetTar, is_part
-from beam_asr.setting_fields import (
+from beam_asr.records.setting_fields import (
     PYTHON,
     YAML,
     Group,
@@ -39,6 +38,8 @@ from beam_asr.setting_fields import (
     make_groups,
     unknown_setting,
 )
+from beam_asr.records.statistics import Statistics, total
+from beam_asr.records.work import Clip, NemoTar, SegmentGroup, TarredClip, WebDatasetTar, is_part
 from beam_asr.settings import (
     GROUPS,
     AudioLimits,
@@ -128,13 +129,13 @@ class Transcribe(beam.PTransform):
 
     Raises:
         TypeError: a setting is unknown, or is given both by its name and in its group.
-        ValueError: a value is out of its range.
+        SetupError: a value is out of its range.
 
     When the graph is built, it reads the file of routes, lists the tars, and looks at the journal
     and the files of the models.
 
     Raises (then):
-        ValueError: the routes cannot be, or the rows are without an end and in the global window,
+        SetupError: the routes cannot be, or the rows are without an end and in the global window,
             in which long ones cannot be put together.
         FileNotFoundError: there is no file of routes.
         NoInputError: no tar is there.
@@ -181,7 +182,7 @@ class Transcribe(beam.PTransform):
         }
         asked = TranscribeSettings(**make_groups(TRANSCRIBE_GROUPS, settings, given))
         if asked.model.model_name is None and asked.routing.models is None:
-            raise ValueError("neither model_name nor models is given")
+            raise SetupError("neither model_name nor models is given")
         if max_failure_fraction is not None:
             PARAMETERS["max_failure_fraction"].check(max_failure_fraction)
         check_choice(PARAMETERS["engine"], asked.model.engine)
@@ -344,7 +345,7 @@ class Transcribe(beam.PTransform):
         ended = list(heard)
         if self._settings[0].planner.segmentation != "none":
             if not rows.is_bounded and rows.windowing.is_default():
-                raise ValueError(
+                raise SetupError(
                     "rows without an end, in the global window, cannot be put together from "
                     "segments: give them windows, as beam.WindowInto(FixedWindows(600)), or choose "
                     "segmentation='none'"

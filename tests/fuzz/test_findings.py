@@ -20,15 +20,9 @@ import pytest
 import soundfile
 from pyarrow import parquet
 
-from beam_asr.audio.reading import (
-    AudioError,
-    AudioRequest,
-    CorruptAudioError,
-    OffsetBeyondEndError,
-    read_audio,
-)
+from beam_asr.audio.reading import AudioRequest, read_audio
+from beam_asr.errors import AudioError, CorruptAudioError, DamagedInputError, OffsetBeyondEndError
 from beam_asr.inputs import readers
-from beam_asr.inputs.compression import DamagedInputError
 from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.outputs import shards
 from beam_asr.records import parsing

@@ -847,7 +847,7 @@ def test_decoding_that_takes_too_long_is_given_up():
     content = flac(samples=quiet(4 * 3600))
     for offset in (0.0, 1.0):
         request = AudioRequest(sample_rate=8_000, offset=offset)
-        with pytest.raises(AudioTimeoutError, match="--audio_timeout"):
+        with pytest.raises(AudioTimeoutError, match="`audio_timeout`"):
             read_audio("a.flac", request, deadline=time.monotonic() + 0.2, content=content)
 
 
@@ -935,5 +935,5 @@ for heard in reader.read(clips, 16_000):
     )  # fmt: skip
     kinds = [line.split()[0] for line in done.stdout.splitlines() if line[:1].isalpha()]
     assert kinds == ["ndarray", AudioMemoryError.__name__, "ndarray"], done.stdout
-    assert "--max_concurrent_reads" in done.stdout
+    assert "`max_concurrent_reads`" in done.stdout
     assert files[1] in done.stdout
