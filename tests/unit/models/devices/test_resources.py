@@ -183,8 +183,8 @@ def test_the_part_is_of_the_card_that_the_process_took(monkeypatch):
 @pytest.mark.parametrize(
     ("copies", "part", "taken", "said"),
     [
-        (1, 30, 0, "--gpu_memory_gb=30 is more than the 23.66 GB of this worker's GPU"),
-        (2, 12, 0, "--gpu_memory_gb=12 for each of 2 processes is more than the 23.66 GB"),
+        (1, 30, 0, "`gpu_memory_gb=30` is more than the 23.66 GB of this worker's GPU"),
+        (2, 12, 0, "`gpu_memory_gb=12` for each of 2 processes is more than the 23.66 GB"),
         (1, 12, 15 * GB, "more than the 8.66 GB that are free of the 23.66 GB"),
     ],
 )
