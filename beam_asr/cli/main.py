@@ -52,8 +52,8 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     threading.excepthook = _without_lost_connections
     try:
         if launch.is_finished(options):
-            print(f"{options.output} is finished: nothing to resume")
-            print(last_line(Storage(options.storage_options), options.output))
+            print(f"{options.outputs.output} is finished: nothing to resume")
+            print(last_line(Storage(options.reading.storage_options), options.outputs.output))
             return DONE
         beam_options = launch.check(options)
         runner = runners.profile_of(beam_options)
@@ -77,9 +77,9 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
         return FAILED
     if runner.waits(beam_options):
-        print(last_line(Storage(options.storage_options), options.output))
+        print(last_line(Storage(options.reading.storage_options), options.outputs.output))
     else:
-        print(f"begun; {options.output} has a file _SUCCESS when it is done")
+        print(f"begun; {options.outputs.output} has a file _SUCCESS when it is done")
     return DONE
 
 
