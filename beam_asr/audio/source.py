@@ -19,6 +19,7 @@ from beam_asr.errors import (
     EmptyAudioError,
     NotAudioError,
 )
+from beam_asr.storage import protocols
 from beam_asr.storage.retry import status_of
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local, local_path
@@ -241,7 +242,7 @@ def _raise_as_audio_error(path: str, error: Exception) -> None:
     if (
         isinstance(error, PermissionError)
         or status in (401, 403)
-        or str(error).startswith("Forbidden")  # gcsfs: a bare OSError
+        or str(error).startswith(protocols.REFUSALS)
     ):
         raise AudioAccessError(
             f"{name}: access is refused ({shown(str(error))}). Grant the worker's account "

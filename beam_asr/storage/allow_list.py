@@ -19,7 +19,7 @@ import aiohttp
 import yarl
 
 from beam_asr.errors import NotAllowedError, SetupError, for_message
-from beam_asr.storage import uris
+from beam_asr.storage import protocols, uris
 
 SETTING = "`allowed_audio_prefixes`"
 MAX_SHOWN = 200  # characters of a location in a message
@@ -27,11 +27,10 @@ MAX_SHOWN = 200  # characters of a location in a message
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _SCHEME_ONLY = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:(?!//)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_LOCAL = ("file", "local")
-_HTTP = ("http", "https")
-_STORES = ("gs", "s3", "az")  # any character may be part of a key there
-# These only read what they wrap. A path in a cache's link would replace the path that it wraps.
-_LAYER = re.compile(r"(?:zip|tar)://.*|(?:simplecache|filecache|blockcache)(?:://)?", re.DOTALL)
+_MEMBERS = protocols.names_of_rule("member")
+_CACHES = protocols.names_of_rule("cache")
+# A path in a cache's link would replace the path that it wraps.
+_LAYER = re.compile(rf"(?:{'|'.join(_MEMBERS)})://.*|(?:{'|'.join(_CACHES)})(?:://)?", re.DOTALL)
 
 
 class RequestNotAllowedError(NotAllowedError, aiohttp.ClientError):
@@ -101,9 +100,10 @@ class AllowList:
         try:
             for layer in layers:
                 if not _LAYER.fullmatch(layer):
+                    allowed = [*(f"{name}://name" for name in _MEMBERS), *_CACHES]
                     raise ValueError(
-                        "chains through another link than zip://name, tar://name, simplecache, "
-                        "filecache and blockcache"
+                        f"chains through another link than {', '.join(allowed[:-1])} and "
+                        f"{allowed[-1]}"
                     )
             place, location = _resolve(location)
         except ValueError as error:
@@ -197,7 +197,7 @@ def _checked(prefix: str) -> str:
         if _SCHEME_ONLY.match(prefix):
             raise ValueError("lacks the '//' after its scheme")
         scheme, rest = _split(prefix)
-        if scheme in _LOCAL:
+        if _rule_of(scheme) == "local":
             if _SCHEME.match(prefix) and not rest.startswith(("/", "~")):
                 raise ValueError("is a relative path with a scheme")
         elif "?" in rest or "#" in rest:
@@ -226,20 +226,24 @@ def _resolve(location: str) -> tuple[_Place, str]:
         ValueError: where it is cannot be told with certainty.
     """
     scheme, rest = _split(location)
-    if scheme in _LOCAL:
+    if _rule_of(scheme) == "local":
         path = _real_path(uris.local_path(location))
         return _Place("file", "", _segments(path[1:])), path
     location = f"{scheme}://{rest}"
     if _CONTROL.search(location):
         raise ValueError("has a control character")
-    if scheme in _HTTP:
+    if _rule_of(scheme) == "url":
         _refuse_detours(re.split("[?#]", rest)[0])
         try:
             return _http_place(yarl.URL(location)), location
         except ValueError as error:
             raise ValueError(f"is not a valid URL ({error})") from None
     _refuse_detours(rest)
-    return _store_place(uris.ALIASES.get(scheme, scheme), rest), location
+    return _store_place(scheme, rest), location
+
+
+def _rule_of(scheme: str) -> protocols.PathRule:
+    return protocols.find_protocol(scheme).path_rule
 
 
 def _real_path(path: str) -> str:
@@ -267,15 +271,15 @@ def _store_place(scheme: str, rest: str) -> _Place:
     bucket, _, key = rest.partition("/")
     if not bucket:
         raise ValueError("names no bucket or host")
-    # Azure's form is container@account.
-    if "@" in bucket and (scheme != "az" or ":" in bucket):
+    protocol = protocols.find_protocol(scheme)
+    if "@" in bucket and (not protocol.account_in_bucket or ":" in bucket):
         raise ValueError("holds a user name or password")
-    if scheme not in _STORES and not set("@?#%\\").isdisjoint(rest):
+    if protocol.path_rule != "key" and not set("@?#%\\").isdisjoint(rest):
         raise ValueError("has one of the characters @ ? # % \\ that storages read differently")
     # A client may read 'run:1/x#5' as a URL: version 5 of the key '1/x'.
     if ("?" in key or "#" in key) and not key.startswith(urlsplit(key).path):
         raise ValueError("has a '?' or '#' after a key that reads as a URL")
-    return _Place(scheme, bucket, _segments(key))
+    return _Place(protocol.name, bucket, _segments(key))
 
 
 def _segments(path: str) -> tuple[str, ...]:

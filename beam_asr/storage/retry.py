@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from beam_asr.errors import DeadlineError, causes
+from beam_asr.storage import protocols
 
 Result = TypeVar("Result")
 ATTEMPTS = 5
@@ -17,17 +18,8 @@ TRANSIENT_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])
 TRANSIENT_ERRNO = frozenset(
     [errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.ESTALE, errno.ETIMEDOUT]
 )
-# Classes of libraries that need not be installed, by their names: connections that could not be
-# made, that broke, or that stalled. (aiohttp; botocore; azure.core; requests; httpx; google.auth)
-TRANSIENT_CLASSES = frozenset(
-    "ClientConnectionError ClientPayloadError "
-    "HTTPClientError IncompleteReadError "
-    "ServiceRequestError ServiceResponseError "
-    "ChunkedEncodingError ProxyError Timeout "
-    "TransportError "
-    "TimeoutError".split()  # asyncio's was another than Python's before 3.11
-)
-PERMANENT_CLASSES = frozenset("ClientConnectorCertificateError InvalidURL SSLError".split())
+# asyncio's TimeoutError was another than Python's before 3.11.
+TRANSIENT_CLASSES = protocols.TRANSIENT_CLASSES | {"TimeoutError"}
 
 
 def is_transient(error: BaseException) -> bool:
@@ -69,7 +61,7 @@ def _own_status(error: BaseException) -> int | None:
 
 def _is_broken_connection(error: BaseException) -> bool:
     names = {cls.__name__ for cls in type(error).__mro__}
-    if names & PERMANENT_CLASSES:
+    if names & protocols.PERMANENT_CLASSES:
         return False
     if isinstance(error, (ConnectionError, TimeoutError)) or names & TRANSIENT_CLASSES:
         return True
