@@ -26,7 +26,7 @@ from beam_asr.cli import main
 from beam_asr.models.serving import batcher
 from beam_asr.records import parsing
 from beam_asr.records.record import Transcript
-from beam_asr.transforms import recognize, transcribe
+from beam_asr.transforms import chunk_recognizer, recognize, transcribe
 from tests.support.job_files import read_records, write_manifest
 from tests.support.tiny_models import speechlike
 
@@ -49,8 +49,8 @@ def clips(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
     """Windows of four seconds, so that a small corpus has many."""
-    monkeypatch.setattr(recognize, "CHUNK_SECONDS", 4)
-    monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 4)
+    monkeypatch.setattr(chunk_recognizer, "CHUNK_SECONDS", 4)
+    monkeypatch.setattr(transcribe, "CHUNK_SECONDS", 4)
     monkeypatch.setattr(batcher, "FIRST_SECONDS", 3)
     monkeypatch.setattr(batcher, "MAX_SECONDS", 4)
     monkeypatch.setattr(clip_reader, "UNKNOWN_SECONDS", 2)
