@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import uuid
 
 from beam_asr.audio import reading
 from beam_asr.audio import segmentation as segments
-from beam_asr.audio.limits import REFUSALS
+from beam_asr.audio.limits import REFUSALS, check_duration
+from beam_asr.audio.reading import AudioRequest
 from beam_asr.audio.source import for_message
 from beam_asr.audio.vad import RATE, Detector
 from beam_asr.errors import AudioError, AudioTimeoutError, SilentAudioError
 from beam_asr.records.record import error_of
 from beam_asr.records.work import Clip, SegmentPlan
-from beam_asr.settings import NO_CHECKS, AudioChecks
+from beam_asr.settings import NO_LIMITS, AudioLimits
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 
@@ -32,7 +34,7 @@ class Planner:
         timeout_seconds: how long a file may take, and as long again for each further hour of audio.
         segmentation: ``vad`` cuts in pauses and leaves silence out, ``fixed`` cuts by the clock.
         keep_parts: whether what can be read of a recording that breaks off is kept.
-        checks: what a row's audio must be like.
+        limits: what a row's audio must be like.
     """
 
     storage: Storage
@@ -40,7 +42,7 @@ class Planner:
     timeout_seconds: float
     segmentation: str
     keep_parts: bool
-    checks: AudioChecks = NO_CHECKS
+    limits: AudioLimits = NO_LIMITS
 
     def plan(self, clip: Clip, longest: float, content: bytes | None = None) -> SegmentPlan:
         """Plans a row.
@@ -53,27 +55,30 @@ class Planner:
             AudioError: it cannot be read.
             Exception: whatever its storage raises when that is not the file's fault.
         """
-        most = self.checks._replace(min_duration=None)
+        most = dataclasses.replace(self.limits, min_duration=None)
         if clip.duration is not None:
-            most.check_duration(for_message(clip.audio), clip.duration)
+            check_duration(most, for_message(clip.audio), clip.duration)
         broken = None
         detector = Detector()
         samples, silent = 0, True
         blocks = reading.stream_audio(
             clip.audio,
-            sample_rate=RATE,
-            offset=clip.offset,
-            duration=clip.duration,
-            channel=self.channel if clip.channel is None else clip.channel,
+            AudioRequest(
+                sample_rate=RATE,
+                max_seconds=math.inf,
+                offset=clip.offset,
+                duration=clip.duration,
+                channel=self.channel if clip.channel is None else clip.channel,
+                limits=self.limits,
+            ),
             storage=self.storage,
             deadline=time.monotonic() + self.time_limit(clip),
             content=content,
-            checks=self.checks,
         )
         try:
             for block in blocks:
                 samples += len(block)
-                most.check_duration(for_message(clip.audio), samples / RATE)
+                check_duration(most, for_message(clip.audio), samples / RATE)
                 silent = silent and not block.any()
                 if self.segmentation == "vad":
                     detector.add(block)
@@ -85,7 +90,7 @@ class Planner:
             record = error_of(clip.row, "audio", error, attempts_of(error))
             broken = (seconds, max(seconds, self._stated_seconds(clip)), record)
         seconds = samples / RATE
-        self.checks.check_duration(for_message(clip.audio), seconds)
+        check_duration(self.limits, for_message(clip.audio), seconds)
         if silent:
             raise SilentAudioError(
                 f"{for_message(clip.audio)}: all {seconds:.0f} s from {clip.offset:.2f} s on are "

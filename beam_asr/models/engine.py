@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from beam_asr.errors import ModelError
 from beam_asr.records.outcome import Recognition
 from beam_asr.settings import NO_PROMPT, UNLIMITED, Prompt, Resources
 from beam_asr.storage.storage import Storage
+
+if TYPE_CHECKING:
+    import numpy as np  # the command line lists the engines, and --help need not pay for it
 
 
 class Recognizer(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +15,61 @@ from beam_asr.errors import BadFieldError, UnmappedRowError
 from beam_asr.records.conditions import Expression, ExpressionError
 from beam_asr.records.conditions import parse as parse_expression
 from beam_asr.records.json_objects import kind
-from beam_asr.settings import SETTINGS, ModelRoute
+from beam_asr.setting_fields import all_settings, flatten, make_groups
+from beam_asr.settings import (
+    AudioLimits,
+    BatchSettings,
+    ModelSettings,
+    ReadSettings,
+    SegmentationSettings,
+)
 from beam_asr.storage.storage import Storage
 
 TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,8})*")
 MAX_SHOWN = 20  # keys, in a message
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelRoute:
+    """A model, and how rows are given to it.
+
+    Raises:
+        ValueError: it has no name.
+    """
+
+    model: ModelSettings
+    batching: BatchSettings
+    reading: ReadSettings
+    limits: AudioLimits
+    long_audio: SegmentationSettings
+
+    def __post_init__(self) -> None:
+        if self.model.model_name is None:
+            raise ValueError("model_name is None, not the name of a model")
+
+    @classmethod
+    def of(cls, **settings: Any) -> ModelRoute:
+        """The route with these settings; all others have their defaults.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        return cls(**make_groups(ROUTE_GROUPS, settings))
+
+    @property
+    def model_name(self) -> str:
+        return str(self.model.model_name)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Those of its settings that two runs have in common if one goes on with the other."""
+        values = flatten(getattr(self, name) for name in ROUTE_GROUPS)
+        return {name: values[name] for name, each in PER_MODEL.items() if each.identity}
+
+
+ROUTE_GROUPS = typing.get_type_hints(ModelRoute)
+# What a file of routes may say of a model.
+PER_MODEL = {each.name: each for each in all_settings(ROUTE_GROUPS) if each.per_model}
 
 
 class Rule(NamedTuple):
@@ -187,7 +238,7 @@ def of_content(
 class _Builder:
     def __init__(self, base: Mapping[str, Any]):
         self._base = base
-        self._routes: dict[ModelRoute, int] = {}
+        self._routes: list[ModelRoute] = []
         self.by_value: dict[str, int] = {}
         self.rules: list[Rule] = []
 
@@ -212,17 +263,19 @@ class _Builder:
 
     def _number(self, settings: Mapping[str, Any], where: str) -> int:
         try:
-            use = ModelRoute(**{**self._base, **settings})
+            use = ModelRoute.of(**{**self._base, **settings})
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        return self._routes.setdefault(use, len(self._routes))
+        if use not in self._routes:
+            self._routes.append(use)
+        return self._routes.index(use)
 
 
 def _settings(given: Any, where: str) -> dict[str, Any]:
     if isinstance(given, str):
         return {"model_name": given}
     settings = dict(_mapping(given, where))
-    _known(settings, SETTINGS, where)
+    _known(settings, PER_MODEL, where)
     if "model_name" not in settings:
         raise ValueError(f"{where} has no model_name")
     if isinstance(settings.get("pnc"), bool):  # as YAML reads yes and no

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.errors import AudioError, ManifestError
 from beam_asr.inputs import json_lines, nemo_tarred, readers, tar_stream, webdataset
 from beam_asr.inputs.compression import DamagedInputError
@@ -117,10 +117,12 @@ def audio_file(data: bytes) -> Hashable:
     name = AUDIO_NAMES[header[0] % len(AUDIO_NAMES)]
     read = partial(
         read_audio,
-        sample_rate=SAMPLE_RATES[header[3] // 16 % len(SAMPLE_RATES)],
-        offset=OFFSETS[header[1] % len(OFFSETS)],
-        duration=DURATIONS[header[2] % len(DURATIONS)],
-        channel=CHANNELS[header[3] % len(CHANNELS)],
+        request=AudioRequest(
+            sample_rate=SAMPLE_RATES[header[3] // 16 % len(SAMPLE_RATES)],
+            offset=OFFSETS[header[1] % len(OFFSETS)],
+            duration=DURATIONS[header[2] % len(DURATIONS)],
+            channel=CHANNELS[header[3] % len(CHANNELS)],
+        ),
     )
     on_disk, place = _samples_or_error(read, _written(name, content), None)
     in_memory, _ = _samples_or_error(read, name, content)

@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from beam_asr import errors
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from tests.support.ffmpeg import mux_audio
 
 RATE = 16_000
@@ -81,8 +81,10 @@ def wav_bytes(
     )  # fmt: skip
 
 
-def read(path, **options):
-    return read_audio(str(path), sample_rate=RATE, **options)
+def read(path, storage=None, deadline=None, content=None, **request):
+    """The samples of a file at `RATE`; the rest is of its ``AudioRequest``."""
+    wanted = AudioRequest(**{"sample_rate": RATE, **request})
+    return read_audio(str(path), wanted, storage=storage, deadline=deadline, content=content)
 
 
 class CountingFileSystem(MemoryFileSystem):

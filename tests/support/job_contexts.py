@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from beam_asr.models import routing
-from beam_asr.settings import ModelRoute, TranscriptFields
+from beam_asr.settings import TranscriptFields
 from beam_asr.transforms.job_context import JobContext
 
 
@@ -16,7 +16,7 @@ def job_context(**changes: Any) -> JobContext:
         "journal": None,
         "filepath_key": "audio_filepath",
         "transcript_fields": TranscriptFields(),
-        "routing": routing.single(ModelRoute("any")),
+        "routing": routing.single(routing.ModelRoute.of(model_name="any")),
         "keep_partial": False,
         "filter_refused": False,
         "max_failure_fraction": None,

@@ -1,8 +1,9 @@
 """What a worker may use of its machine: its GPUs and their memory, and its CPUs.
 
 A machine uses some cards (GPUs), and each card is shared by some copies of the model: worker
-processes with a model of their own. Runners are told so by `runners.settle`, a process takes its
-card by `cards.take`, and its part of the card's memory by `device_memory.limit_process_memory`.
+processes with a model of their own. Runners are told so by `runners.apply_runner_defaults`, a
+process takes its card by `cards.take`, and its part of the card's memory by
+`device_memory.limit_process_memory`.
 """
 
 from __future__ import annotations

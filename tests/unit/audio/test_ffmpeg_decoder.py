@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from beam_asr import errors
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from tests.support.audio_files import (
     RATE,
     add_video,
@@ -79,7 +79,7 @@ def test_an_ffmpeg_seek_lands_on_the_right_sample(
     path = tmp_path / name
     encode(path, chirp(12, rate), codec=codec, rate=rate)
 
-    whole, part = (read_audio(str(path), sample_rate=rate, **range_) for range_ in (
+    whole, part = (read_audio(str(path), AudioRequest(sample_rate=rate, **range_)) for range_ in (
         {}, {"offset": offset, "duration": duration}))  # fmt: skip
 
     start = round(offset * rate)

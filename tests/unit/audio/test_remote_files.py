@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from beam_asr.audio import read_pool
 from beam_asr.audio.clip_reader import ClipReader, Loaded
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
@@ -272,7 +272,9 @@ def test_reads_are_many_at_a_time_and_no_more_than_allowed(server):
 def test_all_threads_share_the_connections_of_a_server(server, short):
     pools = [ThreadPoolExecutor(1) for _ in range(8)]  # a thread each, all alive
     for pool in pools:
-        read_alone = pool.submit(read_audio, server.url("short.wav"), sample_rate=RATE)
+        read_alone = pool.submit(
+            read_audio, server.url("short.wav"), AudioRequest(sample_rate=RATE)
+        )
         assert_same(read_alone.result(), short)
     for pool in pools:
         pool.shutdown()

@@ -8,7 +8,7 @@ import soundfile
 
 from beam_asr import errors
 from beam_asr.audio import source
-from beam_asr.audio.reading import can_seek, probe_duration, read_audio
+from beam_asr.audio.reading import AudioRequest, can_seek, probe_duration, read_audio
 from tests.support.audio_files import (
     RATE,
     check_error,
@@ -159,14 +159,14 @@ def test_bytes_in_memory_are_read_the_same_without_files_in_memory(tmp_path, mon
     samples = np.sin(np.arange(48_000) * 0.05).astype(np.float32) / 2
     soundfile.write(tmp_path / name, samples, 16_000)
     content = (tmp_path / name).read_bytes()
-    from_disk = read_audio(str(tmp_path / name), sample_rate=16_000)
-    by_descriptor = read_audio(name, sample_rate=16_000, content=content)
+    from_disk = read_audio(str(tmp_path / name), AudioRequest(sample_rate=16_000))
+    by_descriptor = read_audio(name, AudioRequest(sample_rate=16_000), content=content)
 
     def refused(_):
         raise PermissionError("a sandbox")
 
     monkeypatch.setattr(source.os, "memfd_create", refused)
-    by_callback = read_audio(name, sample_rate=16_000, content=content)
+    by_callback = read_audio(name, AudioRequest(sample_rate=16_000), content=content)
     assert len(from_disk) >= 48_000
     assert np.array_equal(from_disk, by_descriptor)
     assert np.array_equal(from_disk, by_callback)
@@ -178,14 +178,14 @@ def test_a_disk_that_fails_is_no_truncated_file(tmp_path, monkeypatch):
     whole = (tmp_path / "a.flac").read_bytes()
     (tmp_path / "a.flac").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(errors.TruncatedAudioError):
-        read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)
+        read_audio(str(tmp_path / "a.flac"), AudioRequest(sample_rate=16_000))
 
     def fails(*_):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(source.os, "pread", fails)
     with pytest.raises(OSError, match="Input/output error"):
-        read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)
+        read_audio(str(tmp_path / "a.flac"), AudioRequest(sample_rate=16_000))
 
 
 @pytest.mark.parametrize(("extension", "expected"), [("flac", True), ("ogg", True), ("mp3", False)])

@@ -24,7 +24,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.errors import (
     AudioError,
     BadRecordError,
@@ -413,7 +413,7 @@ def test_an_odd_path_is_kept_and_reading_it_says_what_is_wrong(audio, tmp_path):
     row = Row(json.dumps({"audio_filepath": audio}), str(tmp_path / "m.jsonl"), 1)
     assert record_of(row)["audio_filepath"] == audio
     with pytest.raises((AudioError, StorageError)):
-        read_audio(parsing.parse(row).audio, sample_rate=16_000)
+        read_audio(parsing.parse(row).audio, AudioRequest(sample_rate=16_000))
 
 
 @pytest.mark.parametrize("length", [300, 100_000])

@@ -37,13 +37,14 @@ from beam_asr.records.events import (
 from beam_asr.records.outcome import Outcome, Recognition
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip, NemoTar, SegmentPlan, WebDatasetTar, group_segments
-from beam_asr.settings import NO_CHECKS, Prompt
+from beam_asr.settings import AudioLimits, Prompt
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms.chunk_recognizer import ChunkRecognizer, RecognizeSettings
 from tests.support.job_contexts import job_context
 from tests.support.tiny_models import speechlike
 
 RATE = 16_000
+NO_LIMITS = AudioLimits()
 
 
 class Lengths:
@@ -87,14 +88,14 @@ def sounds(tmp_path):
     return tmp_path
 
 
-def recognizer(context=None, segmentation="vad", checks=NO_CHECKS, **changes) -> ChunkRecognizer:
+def recognizer(context=None, segmentation="vad", limits=NO_LIMITS, **changes) -> ChunkRecognizer:
     storage, spec = Storage(), engine.ModelSpec("any")
     plain = {
         "context": context or job_context(),
         "spec": spec,
-        "reader": ClipReader(storage, None, 30.0, 2, checks),
+        "reader": ClipReader(storage, None, 30.0, 2, limits),
         "tar_storage": storage,
-        "planner": Planner(storage, None, 30.0, segmentation, False, checks),
+        "planner": Planner(storage, None, 30.0, segmentation, False, limits),
         "prompt": Prompt(),
         "route": 0,
         "max_segment_seconds": None,
@@ -139,7 +140,7 @@ def test_each_row_ends_once_as_what_became_of_it(model, sounds):
 @pytest.mark.parametrize("filter_refused", [False, True])
 def test_what_the_limits_refuse_is_filtered_only_if_that_is_wanted(sounds, filter_refused):
     context = job_context(filter_refused=filter_refused)
-    ours = recognizer(context, checks=NO_CHECKS._replace(max_duration=0.6))
+    ours = recognizer(context, limits=AudioLimits(max_duration=0.6))
     rows = [clip(sounds / name, name) for name in ("5.wav", "7.wav", "gone.wav")]
     ended = of_type(events_of(ours, *rows), Done, Failed, Filtered)
     types = {event.outcome.row_id: type(event) for event in ended}

@@ -79,9 +79,9 @@ def test_what_needs_a_gpu_does_not_go_with_the_cpu(asked, said):
 
 
 def test_they_travel_to_workers():
-    asked = Resources(4, 2, 8.5, 2)
+    asked = Resources(gpus=4, cpus=2, gpu_memory_gb=8.5, model_copies=2)
     assert pickle.loads(pickle.dumps(asked)) == asked
-    assert hash(asked) == hash(Resources(4, 2, 8.5, 2))
+    assert hash(asked) == hash(Resources(gpus=4, cpus=2, gpu_memory_gb=8.5, model_copies=2))
 
 
 # CPUs.
