@@ -53,6 +53,11 @@ def check_duration(limits: AudioLimits, name: str, seconds: float) -> None:
         )
 
 
-def is_refusal(error: Mapping[str, Any] | None) -> bool:
-    """Whether the ``error`` of a failure record says that audio was refused by these checks."""
-    return error is not None and error.get("type") in REFUSAL_TYPES
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error says that audio was refused by these checks."""
+    return isinstance(error, errors.BeamAsrError) and error.is_refusal
+
+
+def was_refusal(error: Mapping[str, Any]) -> bool:
+    """As ``is_refusal``, of the ``error`` of a failure record that is read again."""
+    return error.get("type") in REFUSAL_TYPES

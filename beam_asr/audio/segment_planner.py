@@ -14,7 +14,7 @@ from beam_asr.audio.reading import AudioRequest
 from beam_asr.audio.source import shown
 from beam_asr.audio.vad import RATE, Detector
 from beam_asr.errors import AudioError, AudioTimeoutError, SilentAudioError
-from beam_asr.records import record as manifest
+from beam_asr.records.record import error_of
 from beam_asr.records.work import Clip, SegmentPlan
 from beam_asr.settings import NO_LIMITS, AudioLimits
 from beam_asr.storage.retry import attempts_of
@@ -87,7 +87,7 @@ class Planner:
             is_whole = isinstance(error, AudioTimeoutError) or error.is_refusal
             if is_whole or not self.keep_parts or seconds < MIN_SECONDS:
                 raise
-            record = manifest.failure(clip.row, error, attempts_of(error))["error"]
+            record = error_of(clip.row, error, attempts_of(error))
             broken = (seconds, max(seconds, self._stated_seconds(clip)), record)
         seconds = samples / RATE
         check_duration(self.limits, shown(clip.audio), seconds)

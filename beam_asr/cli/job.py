@@ -14,7 +14,6 @@ from beam_asr.cli.messages import FLAGS
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.models.routing import Routing, load
 from beam_asr.outputs.folder_lock import FolderLock
-from beam_asr.outputs.formats import shard_files
 from beam_asr.outputs.formats.registry import TIMED
 from beam_asr.outputs.journal import Journal
 from beam_asr.storage.storage import Storage
@@ -73,8 +72,6 @@ def build(
         transcripts=dataclasses.replace(options.transcripts, timestamps=_timestamps(options)),
         tarred_audio=options.inputs.tarred_audio,
         max_failure_fraction=None if journal is None else options.outputs.max_failure_fraction,
-        give_duration=_needs_duration(options),
-        give_origin=shard_files.NEMO in (options.outputs.formats or ()),
         journal=journal,
     )
     records = rows | "Transcribe" >> transcribe
@@ -115,12 +112,6 @@ def needs_scoring(options: TranscribeOptions) -> bool:
     """Whether transcripts are scored or filtered."""
     condition, reference = options.scoring.keep, options.names.reference_key
     return options.scoring.quality or condition is not None or reference is not None
-
-
-def _needs_duration(options: TranscribeOptions) -> bool:
-    """Whether something asked for needs to know how long each row's audio is."""
-    formats = options.outputs.formats or ()
-    return needs_scoring(options) or not set(shard_files.FORMATS).isdisjoint(formats)
 
 
 def is_unbounded(options: TranscribeOptions) -> bool:
