@@ -88,6 +88,10 @@ class SetupError(ValueError):
     """What a job was asked for cannot be; nothing has been transcribed."""
 
 
+class TextStepError(RuntimeError):
+    """A step on texts that another package adds fails; the message names the step."""
+
+
 class UsageError(ValueError):
     """The command line asks for something that cannot be; nothing has been started."""
 

@@ -13,8 +13,7 @@ from beam_asr._version import __version__
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.models.routing import Routing, load
 from beam_asr.outputs.folder_lock import FolderLock
-from beam_asr.outputs.formats import shard_files
-from beam_asr.outputs.formats.registry import TIMED
+from beam_asr.outputs.formats.registry import formats_of
 from beam_asr.outputs.journal import Journal
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
@@ -101,7 +100,7 @@ def build(
         required_channels=options.required_channels,
         audio_checks=options.audio_checks,
         give_duration=_needs_duration(options),
-        give_origin=shard_files.NEMO in (options.formats or ()),
+        give_origin=any(each.needs_origin for each in formats_of(options.formats)),
         max_failure_fraction=None if journal is None else options.max_failure_fraction,
         journal=journal,
     )
@@ -145,7 +144,8 @@ def needs_scoring(options: TranscribeOptions) -> bool:
 
 def _needs_duration(options: TranscribeOptions) -> bool:
     """Whether something asked for needs to know how long each row's audio is."""
-    return needs_scoring(options) or not set(shard_files.FORMATS).isdisjoint(options.formats or ())
+    needed = any(each.needs_duration for each in formats_of(options.formats))
+    return needed or needs_scoring(options)
 
 
 def is_unbounded(options: TranscribeOptions) -> bool:
@@ -165,7 +165,7 @@ def routing(storage: Storage, options: TranscribeOptions) -> Routing | None:
 def _timestamps(options: TranscribeOptions) -> list[str]:
     """The times that are asked for, and those that a format needs."""
     asked = list(dict.fromkeys(options.timestamps or []))
-    timed = [each for each in options.formats or [] if each in TIMED]
+    timed = any(each.needs_words for each in formats_of(options.formats))
     return [*asked, "word"] if timed and "word" not in asked else asked
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from beam_asr.outputs.formats import registry, shard_files
+from beam_asr.outputs.formats.registry import FORMATS
 from beam_asr.outputs.shards import MAX_SHARDS, RECORDS_A_SHARD
 from beam_asr.records import conditions
 from beam_asr.settings import (
@@ -33,7 +33,6 @@ from beam_asr.settings import (
 )
 from beam_asr.storage.patterns import split_commas
 
-FORMATS = (*registry.FORMATS, *shard_files.FORMATS)
 ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[a-z0-9_:.-]+)*")
 
 
@@ -354,9 +353,9 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         type=_formats,
         metavar="FORMAT",
-        help="also write, in a folder for each format, a file for each transcript: "
-        f"{', '.join(registry.FORMATS)}; or files of many: parquet, documents (a text each), nemo "
-        "(a manifest of pseudo-labels for training); repeatable, and comma-separated",
+        help="also write, in a folder for each format, files of one transcript (as srt) or of many "
+        f"(as parquet, or nemo, manifests to train with): {', '.join(FORMATS)}; repeatable, and "
+        "comma-separated",
     )
     add(
         "--models",
@@ -496,7 +495,7 @@ def _timestamps(text: str) -> list[str]:
 
 
 def _formats(text: str) -> list[str]:
-    return _among(text, FORMATS)
+    return _among(text, tuple(FORMATS))
 
 
 def _segment_seconds(text: str) -> float:

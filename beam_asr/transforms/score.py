@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -14,6 +14,7 @@ from beam_asr.records.record import Record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.transcripts import quality, scoring
 from beam_asr.transcripts.normalizers import normalizer as normalizer_of
+from beam_asr.transcripts.post_processing import apply_steps, steps_of
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.results import Transcribed
 
@@ -22,7 +23,7 @@ NONE = "none"  # of a row without a language, in a summary
 
 
 class ScoreTranscripts(beam.PTransform):
-    """Scores transcripts, adds signals of their quality, and filters by both.
+    """Applies steps to texts, scores them, adds signals of their quality, and filters by both.
 
     Takes and gives a ``Transcribed``: with the scores in the transcripts, their sums in the
     statistics, for which Beam's combiner of them is the one that adds them up, and the rows that
@@ -37,9 +38,11 @@ class ScoreTranscripts(beam.PTransform):
         pred_text_key: the field of the text.
         lang_key: the field of the language, by which sums are made.
         by_model: whether records say which of several models transcribed them, for sums by it.
+        text_steps: names of steps on the text (`post_processing.TEXT_STEPS`), applied in this order
+            before all else; the text that the model gave is then ``recognized_text``.
 
     Raises:
-        ValueError: the expression is none, or the normalizer is not known.
+        ValueError: the expression is none, or the normalizer or a step is not known.
     """
 
     def __init__(
@@ -51,15 +54,25 @@ class ScoreTranscripts(beam.PTransform):
         pred_text_key: str = "pred_text",
         lang_key: str = "lang",
         by_model: bool = False,
+        text_steps: Iterable[str] = (),
     ):
         super().__init__()
         normalizer_of(normalizer)
+        text_steps = tuple(text_steps)
+        steps_of(text_steps)
         if keep is not None:
             conditions.parse(keep)
         if reference_key == pred_text_key:
             raise ValueError(f"reference_key and pred_text_key are both {pred_text_key!r}")
         self._step = _Score(
-            reference_key, normalizer, quality, keep, pred_text_key, lang_key, by_model
+            reference_key,
+            normalizer,
+            quality,
+            keep,
+            pred_text_key,
+            lang_key,
+            by_model,
+            text_steps,
         )
 
     def expand(self, records: Transcribed) -> Transcribed:
@@ -83,6 +96,7 @@ class _Score(beam.DoFn):
         pred_text_key: str,
         lang_key: str,
         by_model: bool,
+        text_steps: tuple[str, ...],
     ):
         self.keep = keep
         self._reference_key = reference_key
@@ -91,8 +105,10 @@ class _Score(beam.DoFn):
         self._pred_text_key = pred_text_key
         self._lang_key = lang_key
         self._by_model = by_model
+        self._text_steps = text_steps
 
     def setup(self) -> None:
+        self._steps = steps_of(self._text_steps)
         self._normalize = normalizer_of(self._normalizer)
         self._expression = None if self.keep is None else conditions.parse(self.keep)
 
@@ -107,8 +123,8 @@ class _Score(beam.DoFn):
         timestamp: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[Any]:
         seconds = _seconds(record)
+        record = apply_steps(record, self._steps, self._pred_text_key)
         text = record[self._pred_text_key]
-        record = dict(record)
         score = None
         if self._reference_key is not None:
             reference = record.get(self._reference_key)

@@ -15,7 +15,8 @@ from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs import folder as output
 from beam_asr.outputs.folder import folder_name
-from beam_asr.outputs.formats import pseudo_labels, registry, shard_files
+from beam_asr.outputs.formats import registry
+from beam_asr.outputs.formats.base import FieldKeys, LineFormat, ShardFormat, TranscriptFormat
 from beam_asr.outputs.journal import Journal
 from beam_asr.outputs.shards import (
     EXTENSIONS,
@@ -34,15 +35,13 @@ from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
 from beam_asr.transcripts.transcript import ORIGIN
-from beam_asr.transforms import write_formats
 from beam_asr.transforms.results import Transcribed
 from beam_asr.transforms.transcribe import Record
 from beam_asr.transforms.write_formats import WriteFormats
 
 logger = logging.getLogger(__name__)
 
-LABELS = "labels"
-KINDS = (TRANSCRIPTS, FAILURES, FILTERED, LABELS)
+KINDS = (TRANSCRIPTS, FAILURES, FILTERED)  # and each format that has lines of its own
 BY_TAR = 0  # in place of a number of shards
 
 
@@ -65,9 +64,9 @@ class WriteManifest(beam.PTransform):
         details: what else is to stand in ``summary.json``.
         storage_options: for each protocol what its fsspec file system is opened with.
         journal: of the run, which is removed when the output is whole.
-        formats: in which each transcript is also written to a file of its own
-            (`exports.FORMATS`), of which all but ``txt`` need the times of words; or all of them
-            (`sharded_formats`), of which ``nemo`` needs ``give_origin`` of ``Transcribe``.
+        formats: in which transcripts are also written (`registry.FORMATS`): each to a file of its
+            own, for which all but ``txt`` need the times of words; or many to a file, for which
+            ``nemo`` needs ``give_origin`` of ``Transcribe``.
         filepath_key: the field of the audio, for them.
         pred_text_key: the field of the text, for them.
         lang_key: the field of the language, for them.
@@ -94,14 +93,8 @@ class WriteManifest(beam.PTransform):
         tarred: bool = False,
     ):
         super().__init__()
-        asked = tuple(dict.fromkeys(formats))
-        known = (*registry.FORMATS, *shard_files.FORMATS)
-        for each in asked:
-            if each not in known:
-                raise ValueError(f"formats has {each!r}, which is none of {', '.join(known)}")
-        self._formats = tuple(each for each in asked if each in registry.FORMATS)
-        self._labels = shard_files.NEMO in asked
-        self._tarred = tarred
+        requested = registry.formats_of(formats)
+        self._formats = tuple(each.name for each in requested if isinstance(each, TranscriptFormat))
         if not 0 <= max_failure_fraction <= 1:
             raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
         if num_shards is not None and num_shards < 1:
@@ -118,8 +111,8 @@ class WriteManifest(beam.PTransform):
             num_shards,
             compression,
             journal,
-            tuple(each for each in asked if each in shard_files.FORMATS),
-            (filepath_key, pred_text_key, lang_key),
+            tuple(each.name for each in requested if not isinstance(each, TranscriptFormat)),
+            FieldKeys(filepath_key, pred_text_key, lang_key),
             tarred,
         )
 
@@ -167,12 +160,16 @@ class WriteManifest(beam.PTransform):
             records.failures | "Failures" >> beam.Map(_line, FAILURES),
             records.filtered | "Filtered" >> beam.Map(_line, FILTERED),
         ]
-        if self._labels:
-            how = (*self._keys, self._tarred)
-            lines.append(records.transcripts | "Labels" >> beam.Map(_label, *how))
-            if self._tarred:  # of each file in a tar NeMo wants to know something
-                others = (records.failures, records.filtered) | "Others" >> beam.Flatten()
-                lines.append(others | "NoLabels" >> beam.Map(_label, *how, heard=False))
+        target = self._target
+        for each in target.line_formats:
+            how = (each.name, target.keys, target.tarred)
+            own = records.transcripts | f"Lines_{each.name}" >> beam.Map(_own_line, *how, True)
+            lines.append(own)
+            if target.tarred:  # of each file in a tar NeMo wants to know something
+                for which in ("failures", "filtered"):
+                    label = f"Lines_{each.name}_{which}"
+                    records_of = getattr(records, which)
+                    lines.append(records_of | label >> beam.Map(_own_line, *how, False))
         return lines | "Lines" >> beam.Flatten()
 
     def _by_window(self, records: Transcribed) -> PCollection[Record]:
@@ -183,7 +180,11 @@ class WriteManifest(beam.PTransform):
         written = (
             self._lines(self._exported(records, target))
             | "Shard"
-            >> beam.Map(_by_shard, shards, dict.fromkeys(KINDS, 1) | {TRANSCRIPTS: shards})
+            >> beam.Map(
+                _by_shard,
+                shards,
+                dict.fromkeys((*KINDS, *target.formats), 1) | {TRANSCRIPTS: shards},
+            )
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard_of_window, target)
         )
@@ -212,7 +213,7 @@ class OutputTarget(NamedTuple):
     """Where and how records are written.
 
     Attributes:
-        formats: of `sharded_formats.FORMATS`.
+        formats: names of formats of files for many transcripts.
         keys: the fields of the audio, the text and the language.
         tarred: whether the rows are those of a tarred data set of NeMo's.
         run: of an input without an end, whose windows have folders of their own.
@@ -224,7 +225,7 @@ class OutputTarget(NamedTuple):
     compression: str | None
     journal: Journal | None
     formats: tuple[str, ...]
-    keys: tuple[str, str, str]
+    keys: FieldKeys
     tarred: bool
     run: str = ""
 
@@ -236,6 +237,12 @@ class OutputTarget(NamedTuple):
     def of_window(self, window: Any) -> OutputTarget:
         return self._replace(folder=self.folder_of(window))
 
+    @property
+    def line_formats(self) -> list[LineFormat]:
+        """Those of the formats that have lines of their own."""
+        formats = registry.formats_of(self.formats)
+        return [each for each in formats if isinstance(each, LineFormat)]
+
     def check(self) -> None:
         """Raises FolderTakenError if another job has taken the folder over."""
         if self.journal is not None and self.journal.lock is not None:
@@ -243,29 +250,26 @@ class OutputTarget(NamedTuple):
 
     def write_shard(self, kind: str, shard: int, shards: int, lines: Iterable[bytes]) -> str:
         """Writes a shard, from lines that can be gone through more than once."""
-        if kind == LABELS:
-            name = shard_files.path(shard_files.NEMO, shard, shards)
-            if shards == BY_TAR:
-                name = shard_files.path_of_tar(shard)
-            elif self.tarred:  # what is about no tar has no line
+        for own in self.line_formats:
+            if kind == own.name:
+                name = own.path_of_tar(shard) if shards == BY_TAR else own.path(shard, shards)
+                # Of a tarred set, what is about no tar has no line.
+                if shards == BY_TAR or not self.tarred:
+                    self.storage.write(join(self.folder, name), lines)
                 return name
-            self.storage.write(join(self.folder, name), lines)
-            return name
         name = shard_name(kind, shard, shards, self.compression)
         self.storage.write(join(self.folder, name), compressed(lines, self.compression))
-        for format in shard_files.OF_SHARDS:
-            if kind != TRANSCRIPTS or format not in self.formats:
-                continue
-            path = shard_files.path(format, shard, shards)
-            content = shard_files.content(format, lines, *self.keys)
-            self.storage.write(join(self.folder, path), content)
+        for format in registry.formats_of(self.formats):
+            if kind == TRANSCRIPTS and isinstance(format, ShardFormat):
+                path = join(self.folder, format.path(shard, shards))
+                self.storage.write(path, format.encode_shard(lines, self.keys))
         return name
 
 
 class _Shard(NamedTuple):
     """A shard that was written: its kind, its name, and its records by why they are there: the type
-    of a failure's error, what a filtered row was filtered by, why nothing is to be learnt from a
-    label, and "" for what needs no reason."""
+    of a failure's error, what a filtered row was filtered by, why a format leaves a record out, and
+    "" for what needs no reason."""
 
     kind: str
     name: str
@@ -283,19 +287,17 @@ def _line(record: Record, kind: str) -> tuple[str, tuple[str, bytes]]:
     return kind, (why, encode(own))
 
 
-def _label(
-    record: Record, filepath_key: str, pred_text_key: str, tarred: bool, heard: bool = True
+def _own_line(
+    record: Record, format: str, keys: FieldKeys, tarred: bool, transcribed: bool
 ) -> tuple[str | tuple[str, int], tuple[str, bytes]]:
-    """A record as a line of a manifest that NeMo trains on, with why nothing is to be learnt from
-    it; the line is empty if it has none. Of a tarred set its kind has the number of its tar."""
-    origin = record.get(ORIGIN, "")
+    """A record as a line of a format of lines, with why it is left out; the line is empty if it has
+    none. Of a tarred set its kind has the number of its tar."""
+    chosen = registry.FORMATS[format]
+    assert isinstance(chosen, LineFormat)
     own = {key: value for key, value in record.items() if key != ORIGIN}
-    if not heard:
-        own[pred_text_key] = ""
-    to_label = pseudo_labels.tarred_label if tarred else pseudo_labels.label
-    label = to_label(own, filepath_key, pred_text_key, origin)
-    kind = LABELS if label.shard is None else (LABELS, label.shard)
-    return kind, (label.left_out, label.line or b"")
+    found = chosen.to_line(own, keys, record.get(ORIGIN, ""), tarred, transcribed)
+    kind = format if found.shard is None else (format, found.shard)
+    return kind, (found.left_out, found.line or b"")
 
 
 def _by_shard(
@@ -341,8 +343,7 @@ def _write_shard_of_window(
 def _withdraw(target: OutputTarget) -> OutputTarget:
     target.check()
     output.mark_unfinished(target.storage, target.folder)
-    write_formats.delete_stale(target.storage, target.folder)
-    shard_files.delete_stale(target.storage, target.folder)
+    registry.delete_stale(target.storage, target.folder)
     return target
 
 
@@ -405,33 +406,21 @@ def _complete(
         sum(failed_by_type.values()),
         sum(filtered_by.values()),
     )
-    names = {each.name for each in shards if each.kind != LABELS}
+    names = {each.name for each in shards if each.kind in KINDS}
     # A reader finds as many files as were asked for, if empty ones.
     count = shard_count(TRANSCRIPTS, transcribed, target.num_shards)
     for shard in range(count):
         if shard_name(TRANSCRIPTS, shard, count, target.compression) not in names:
             names.add(target.write_shard(TRANSCRIPTS, shard, count, []))
     delete_stale(storage, folder, names)
-    if shard_files.NEMO in target.formats:
-        labels = [each for each in shards if each.kind == LABELS]
-        _complete_labels(target, statistics, {each.name for each in labels})
-        left_out: Counter[str] = sum((each.records for each in labels), Counter())
+    for format in target.line_formats:
+        own = [each for each in shards if each.kind == format.name]
+        written = {each.name for each in own}
+        format.finish(storage, folder, written, target.tarred, statistics.tars_without_rows)
+        left_out: Counter[str] = sum((each.records for each in own), Counter())
         rows = left_out.pop("", 0)
-        details = {**details, "nemo": {"rows": rows, "left_out": dict(sorted(left_out.items()))}}
+        counts = {"rows": rows, "left_out": dict(sorted(left_out.items()))}
+        details = {**details, format.name: counts}
     summary = summarize(statistics, transcribed, failed_by_type, filtered_by, wall_seconds, details)
     storage.write(join(folder, output.SUMMARY), [encode_readable(summary)])
     return summary, failed_by_type
-
-
-def _complete_labels(target: OutputTarget, statistics: Statistics, names: set[str]) -> None:
-    """Writes those of NeMo's manifests that no line is in: the only one, or one for each tar."""
-    if not target.tarred:
-        if not names:
-            target.write_shard(LABELS, 0, 1, [])
-        return
-    of_tars = {name for name in names if shard_files.is_of_tar(name)}
-    every = range(len(of_tars) + statistics.tars_without_rows)
-    missing = {shard_files.path_of_tar(number) for number in every} - of_tars
-    if len(missing) == statistics.tars_without_rows:  # the tars are numbered from 0
-        for name in missing:
-            target.storage.write(join(target.folder, name), [])
