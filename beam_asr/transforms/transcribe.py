@@ -17,7 +17,7 @@ from beam_asr.inputs import nemo_tarred
 from beam_asr.models import files
 from beam_asr.models import routing as routes
 from beam_asr.models.devices import resources
-from beam_asr.models.engine import ModelSpec
+from beam_asr.models.engine import DEFAULT_ENGINE, ENGINES, ModelSpec, check_name
 from beam_asr.models.routing import Routing, load
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal
@@ -119,6 +119,7 @@ class Transcribe(beam.PTransform):
             100, failed; None leaves it to the end.
         journal: where what is done is kept for another run; None keeps nothing. Rows are grouped
             for it, so the input must be bounded and in the global window.
+        engine: what loads the models (`beam_asr.models.engine.ENGINES`).
 
     Raises:
         ValueError: an argument is out of its range, or the rows are without an end and in the
@@ -171,8 +172,10 @@ class Transcribe(beam.PTransform):
         give_origin: bool = False,
         max_failure_fraction: float | None = None,
         journal: Journal | None = None,
+        engine: str = DEFAULT_ENGINE,
     ):
         super().__init__()
+        check_name(engine)
         if filepath_key == pred_text_key:
             raise ValueError(f"filepath_key and pred_text_key are both {filepath_key!r}")
         timestamps = (timestamps,) if isinstance(timestamps, str) else tuple(timestamps or ())
@@ -251,9 +254,10 @@ class Transcribe(beam.PTransform):
             "timestamps": bool(timestamps),
             "confidence": confidence is not None,
             "n_best": n_best,
+            "engine": engine,
         }
         if journal is not None:
-            contents = [_content(storage, use.model_name) for use in routing.routes]
+            contents = [_content(storage, use.model_name, engine) for use in routing.routes]
             self._identity["model_content"] = contents if routing.is_multi_model else contents[0]
             journal.check(self._identity)
         times = "required" if timestamps else None if segmentation == "none" else "wanted"
@@ -272,6 +276,7 @@ class Transcribe(beam.PTransform):
                     times,
                     confidence is not None,
                     n_best,
+                    engine,
                 ),
                 ClipReader(guarded, use.channel, audio_timeout, max_concurrent_reads, use.checks),
                 storage,
@@ -476,9 +481,9 @@ class Transcribe(beam.PTransform):
         ) | "AllWork" >> beam.Flatten()
 
 
-def _content(storage: Storage, model_name: str) -> str | None:
+def _content(storage: Storage, model_name: str, engine: str) -> str | None:
     """What tells a model file from others; None where it cannot be seen from here."""
-    if not files.is_file_name(model_name):
+    if not ENGINES[engine].is_file_name(model_name):
         return None
     try:
         return files.digest(storage, model_name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from beam_asr.models import archive_check, files
 from beam_asr.models.devices import gpu_memory, gpu_slots
 from beam_asr.models.devices.resources import ResourceError, use_cpus
-from beam_asr.models.engine import ModelSpec, Recognizer
+from beam_asr.models.engine import Engine, ModelSpec, Recognizer
 from beam_asr.models.nemo import decoding
 from beam_asr.models.nemo.decoding import DecodingRequest, ModelLoadError
 from beam_asr.models.nemo.long_context import AttentionError
@@ -158,3 +158,6 @@ def _remedy(model_name: str) -> str:
         "Check the name on huggingface.co or catalog.ngc.nvidia.com, the network, and HF_TOKEN for "
         "a gated model; or give the path or URI of a .nemo file"
     )
+
+
+ENGINE = Engine(load, files.is_file_name)

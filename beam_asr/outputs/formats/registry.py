@@ -74,9 +74,12 @@ def delete_stale(storage: Storage, folder: str) -> None:
 
     A folder that holds anything else is somebody's own, and of it only what has a name of ours
     goes.
+
+    Raises:
+        SetupError: a format that another package adds cannot be used.
     """
-    for name, format in FORMATS.items():
-        path = join(folder, name)
+    for format in formats_of(FORMATS):
+        path = join(folder, format.name)
         names = storage.list_names(path)
         ours = [each for each in names if format.is_own(each)]
         if ours and len(ours) == len(names):
