@@ -16,6 +16,7 @@ from beam_asr.models.devices.resources import ResourceError, use_cpus
 from beam_asr.models.engine import Engine, ModelSpec, Recognizer
 from beam_asr.models.nemo import decoding
 from beam_asr.models.nemo.decoding import DecodingRequest, ModelLoadError
+from beam_asr.models.nemo.families import registry
 from beam_asr.models.nemo.long_context import AttentionError
 from beam_asr.models.nemo.recognizer import NemoRecognizer
 from beam_asr.settings import DEVICES, PRECISIONS, UNLIMITED, Resources
@@ -47,7 +48,7 @@ def load(spec: ModelSpec) -> Recognizer:
     if spec.decoder is not None:
         decoding.choose_decoder(model, spec.model_name, spec.decoder)
     extras = DecodingRequest(spec.times, spec.confidence, spec.n_best)
-    decoding.configure_decoding(model, spec.model_name, extras)
+    registry.configure_decoding(model, spec.model_name, extras)
     if _choose_precision(spec.precision, device) == "bf16":
         _to_bf16(model)
     try:
