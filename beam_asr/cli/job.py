@@ -14,7 +14,7 @@ from beam_asr.cli.messages import FLAGS
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.models.routing import Routing, load
 from beam_asr.outputs.folder_lock import FolderLock
-from beam_asr.outputs.formats.registry import TIMED
+from beam_asr.outputs.formats.registry import formats_of
 from beam_asr.outputs.journal import Journal
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
@@ -85,6 +85,7 @@ def build(
             options.names.pred_text_key,
             lang_key,
             by_model=options.routing.models is not None,
+            text_steps=options.scoring.text_steps or (),
         )
     (
         records
@@ -111,7 +112,8 @@ def build(
 def needs_scoring(options: TranscribeOptions) -> bool:
     """Whether transcripts are scored or filtered."""
     condition, reference = options.scoring.keep, options.names.reference_key
-    return options.scoring.quality or condition is not None or reference is not None
+    requested = options.scoring.quality or bool(options.scoring.text_steps)
+    return requested or condition is not None or reference is not None
 
 
 def is_unbounded(options: TranscribeOptions) -> bool:
@@ -132,7 +134,7 @@ def routing(storage: Storage, options: TranscribeOptions) -> Routing | None:
 def _timestamps(options: TranscribeOptions) -> tuple[str, ...]:
     """The times that are asked for, and those that a format needs."""
     asked = tuple(dict.fromkeys(options.transcripts.timestamps or ()))
-    timed = [each for each in options.outputs.formats or () if each in TIMED]
+    timed = any(each.needs_words for each in formats_of(options.outputs.formats))
     return (*asked, "word") if timed and "word" not in asked else asked
 
 

@@ -8,7 +8,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from beam_asr.outputs.formats import table as tabular
-from beam_asr.outputs.formats.table import COLUMNS, Column
+from beam_asr.outputs.formats.table import Column, columns
 from beam_asr.records.record import Record, Transcript, to_record, with_duration
 from beam_asr.transforms.results import Transcribed
 
@@ -17,7 +17,7 @@ TYPES = {"string": "STRING", "double": "FLOAT", "int64": "INTEGER", "bool": "BOO
 
 def table_schema() -> dict[str, Any]:
     """The schema of the table: the columns of Parquet, whose lists are REPEATED RECORDs."""
-    return {"fields": [_field(column) for column in COLUMNS]}
+    return {"fields": [_field(column) for column in columns()]}
 
 
 def table_row(
@@ -30,7 +30,7 @@ def table_row(
     Args and the rest as of `tabular.row_of`.
     """
     row = tabular.row_of(record, filepath_key, pred_text_key)
-    for column in COLUMNS:
+    for column in columns():
         if column.kind == "list" and row[column.name] is None:
             row[column.name] = []
     return row

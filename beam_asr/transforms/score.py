@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -13,8 +13,10 @@ from beam_asr.errors import SetupError
 from beam_asr.records import conditions
 from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
+from beam_asr.settings import ScoringSettings
 from beam_asr.transcripts import quality, scoring
 from beam_asr.transcripts.normalizers import normalizer as normalizer_of
+from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT, apply_steps, steps_of
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.results import Transcribed
 
@@ -23,7 +25,7 @@ NONE = "none"  # of a row without a language, in a summary
 
 
 class ScoreTranscripts(beam.PTransform):
-    """Scores transcripts, adds signals of their quality, and filters by both.
+    """Applies steps to texts, scores them, adds signals of their quality, and filters by both.
 
     Takes and gives a ``Transcribed``: with the scores in the transcripts, their sums in the
     statistics, for which Beam's combiner of them is the one that adds them up, and the rows that
@@ -37,9 +39,11 @@ class ScoreTranscripts(beam.PTransform):
         pred_text_key: the field of the text.
         lang_key: the field of the language, by which sums are made.
         by_model: whether records say which of several models transcribed them, for sums by it.
+        text_steps: names of steps on the text (`post_processing.TEXT_STEPS`), applied in this order
+            before all else; the text that the model gave is then ``recognized_text``.
 
     Raises:
-        SetupError: the expression is none, or the normalizer is not known.
+        SetupError: the expression is none, or the normalizer or a step is not known.
     """
 
     def __init__(
@@ -51,16 +55,20 @@ class ScoreTranscripts(beam.PTransform):
         pred_text_key: str = "pred_text",
         lang_key: str = "lang",
         by_model: bool = False,
+        text_steps: Iterable[str] = (),
     ):
         super().__init__()
         normalizer_of(normalizer)
+        text_steps = tuple(text_steps)
+        steps_of(text_steps)
         if keep is not None:
             conditions.parse(keep)
         if reference_key == pred_text_key:
             raise SetupError(f"reference_key and pred_text_key are both {pred_text_key!r}")
-        self._step = _Score(
-            reference_key, normalizer, quality, keep, pred_text_key, lang_key, by_model
+        settings = ScoringSettings(
+            normalizer=normalizer, quality=quality, keep=keep, text_steps=text_steps
         )
+        self._step = _Score(settings, reference_key, pred_text_key, lang_key, by_model)
 
     def expand(self, records: Transcribed) -> Transcribed:
         before = records.typed
@@ -77,25 +85,23 @@ class ScoreTranscripts(beam.PTransform):
 class _Score(beam.DoFn):
     def __init__(
         self,
+        settings: ScoringSettings,
         reference_key: str | None,
-        normalizer: str,
-        quality: bool,
-        keep: str | None,
         pred_text_key: str,
         lang_key: str,
         by_model: bool,
     ):
-        self.keep = keep
+        self._settings = settings
         self._reference_key = reference_key
-        self._normalizer = normalizer
-        self._quality = quality
         self._pred_text_key = pred_text_key
         self._lang_key = lang_key
         self._by_model = by_model
 
     def setup(self) -> None:
-        self._normalize = normalizer_of(self._normalizer)
-        self._expression = None if self.keep is None else conditions.parse(self.keep)
+        self._steps = steps_of(self._settings.text_steps or ())
+        self._normalize = normalizer_of(self._settings.normalizer)
+        keep = self._settings.keep
+        self._expression = None if keep is None else conditions.parse(keep)
 
     def start_bundle(self) -> None:
         self._of_window: dict[Any, Statistics] = defaultdict(Statistics)
@@ -111,19 +117,22 @@ class _Score(beam.DoFn):
             element = element.with_duration()
         record = to_record(element)
         seconds = _seconds(record)
-        text = record[self._pred_text_key]
         signals: Record = {}
+        if self._steps:
+            record = apply_steps(record, self._steps, self._pred_text_key)
+            signals = {key: record[key] for key in (self._pred_text_key, RECOGNIZED_TEXT)}
+        text = record[self._pred_text_key]
         score = None
         if self._reference_key is not None:
             reference = record.get(self._reference_key)
             score = scoring.score(reference, text, self._normalize, seconds or 0.0)
             signals |= scoring.fields(score) if score is not None else {}
-        if self._quality:
+        if self._settings.quality:
             signals |= quality.signals(text, seconds)
         record = {**record, **signals}
         if self._expression is not None and not self._expression.matches(record):
             read = self._expression.values(record)
-            why = {"by": "keep", "expression": self.keep, "values": read}
+            why = {"by": "keep", "expression": self._settings.keep, "values": read}
             yield TaggedOutput("filtered", _filtered(element, signals, why))
             return
         if self._reference_key is not None:
@@ -139,7 +148,7 @@ class _Score(beam.DoFn):
     def _count(
         self, statistics: Statistics, record: Record, score: Score | None, seconds: float | None
     ) -> None:
-        statistics.scored_by = frozenset([(str(self._reference_key), self._normalizer)])
+        statistics.scored_by = frozenset([(str(self._reference_key), self._settings.normalizer)])
         if score is None:
             statistics.without_reference += 1
             return

@@ -19,7 +19,7 @@ from beam_asr.errors import SetupError
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources as devices
-from beam_asr.models.engine import ModelSpec
+from beam_asr.models.engine import ENGINES, ModelSpec
 from beam_asr.models.routing import ROUTE_GROUPS, ModelRoute, Routing, load, single
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal
@@ -233,7 +233,9 @@ class Transcribe(beam.PTransform):
             elif each.identity and not each.per_model:
                 found[each.name] = value
         if self._journal is not None:
-            contents = [_content(self._storage, use.model_name) for use in routing.routes]
+            contents = [
+                _content(self._storage, use.model_name, use.model.engine) for use in routing.routes
+            ]
             found["model_content"] = contents if routing.is_multi_model else contents[0]
         return found
 
@@ -460,9 +462,9 @@ class Transcribe(beam.PTransform):
         ) | "AllWork" >> beam.Flatten()
 
 
-def _content(storage: Storage, model_name: str) -> str | None:
+def _content(storage: Storage, model_name: str, engine: str) -> str | None:
     """What tells a model file from others; None where it cannot be seen from here."""
-    if not files.is_file_name(model_name):
+    if not ENGINES[engine].is_file_name(model_name):
         return None
     try:
         return files.digest(storage, model_name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,15 +11,14 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 from beam_asr.outputs.formats import registry
-from beam_asr.outputs.formats.file_names import HASH_DIGITS, name_of
-from beam_asr.records.fields import JOB_FIELDS
+from beam_asr.outputs.formats.file_names import name_of
 from beam_asr.records.record import Record, Transcript, to_record, with_duration
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
+from beam_asr.transcripts.job_fields import job_fields
 from beam_asr.transforms.bundles import at_window
 
 WRITING_THREADS = 8
-HASH = f"-[0-9a-f]{{{HASH_DIGITS}}}"
 MAX_PENDING = 4 * WRITING_THREADS  # records of a bundle; each may be hours of words
 
 
@@ -43,7 +41,7 @@ class WriteFormats(beam.DoFn):
     Args:
         storage: how the folder's storage is opened.
         folder_of: the output folder of a window of time.
-        formats: of `exports.FORMATS`.
+        formats: names of formats of a file for each transcript.
         filepath_key: the field of the audio.
         pred_text_key: the field of the text.
         durations: whether records get their measured ``duration``.
@@ -80,9 +78,9 @@ class WriteFormats(beam.DoFn):
         if self._durations:
             transcript = with_duration(transcript)
         record = to_record(transcript)
-        name = name_of(record, self._filepath_key, {*JOB_FIELDS, self._pred_text_key})
+        name = name_of(record, self._filepath_key, {*job_fields(), self._pred_text_key})
         paths = {
-            format: join(format, f"{name}.{registry.EXTENSIONS[format]}")
+            format: join(format, f"{name}.{registry.FORMATS[format].extension}")
             for format in self._formats
         }
         writes = [
@@ -112,23 +110,6 @@ class WriteFormats(beam.DoFn):
     def _write(self, format: str, path: str, record: Record) -> None:
         content = registry.render(format, record, self._filepath_key, self._pred_text_key)
         self._storage.write(path, [content.encode("utf-8", "replace")])
-
-
-def delete_stale(storage: Storage, folder: str) -> None:
-    """Deletes the exports of an earlier run, before the first one of this run is written.
-
-    A folder that holds anything else is somebody's own, and of it only what has a name of ours
-    goes.
-    """
-    for format, extension in registry.EXTENSIONS.items():
-        path = join(folder, format)
-        names = storage.list_names(path)
-        ours = [name for name in names if re.fullmatch(rf".+{HASH}\.{extension}", name)]
-        if ours and len(ours) == len(names):
-            storage.delete_folder(path)
-        else:
-            for name in ours:
-                storage.delete(join(path, name))
 
 
 @functools.cache

@@ -16,7 +16,8 @@ from beam_asr.errors import SetupError, TooManyFailuresError, with_flags
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs import folder as output
 from beam_asr.outputs.folder import folder_name
-from beam_asr.outputs.formats import pseudo_labels, registry, shard_files
+from beam_asr.outputs.formats import registry
+from beam_asr.outputs.formats.base import FieldKeys, LineFormat, ShardFormat, TranscriptFormat
 from beam_asr.outputs.journal import Journal
 from beam_asr.outputs.shards import (
     EXTENSIONS,
@@ -35,14 +36,12 @@ from beam_asr.records.record import Envelope, Record, to_record, with_duration
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
-from beam_asr.transforms import write_formats
 from beam_asr.transforms.results import Collections, Transcribed
 from beam_asr.transforms.write_formats import WriteFormats
 
 logger = logging.getLogger(__name__)
 
-LABELS = "labels"
-KINDS = (TRANSCRIPTS, FAILURES, FILTERED, LABELS)
+KINDS = (TRANSCRIPTS, FAILURES, FILTERED)  # and each format that has lines of its own
 
 
 class WriteManifest(beam.PTransform):
@@ -64,10 +63,9 @@ class WriteManifest(beam.PTransform):
         details: what else is to stand in ``summary.json``.
         storage_options: for each protocol what its fsspec file system is opened with.
         journal: of the run, which is removed when the output is whole.
-        formats: in which each transcript is also written to a file of its own
-            (`registry.FORMATS`), of which all but ``txt`` need the times of words; or all of them
-            (`shard_files`), for which a row that does not say its ``duration`` gets the measured
-            one.
+        formats: in which transcripts are also written (`registry.FORMATS`): each to a file of its
+            own, for which all but ``txt`` need the times of words; or many to a file, for which a
+            row that does not say its ``duration`` gets the measured one.
         filepath_key: the field of the audio, for them.
         pred_text_key: the field of the text, for them.
         lang_key: the field of the language, for them.
@@ -96,15 +94,9 @@ class WriteManifest(beam.PTransform):
         flags: Collection[str] = (),
     ):
         super().__init__()
-        asked = tuple(dict.fromkeys(formats))
-        known = (*registry.FORMATS, *shard_files.FORMATS)
-        for each in asked:
-            if each not in known:
-                raise SetupError(f"formats has {each!r}, which is none of {', '.join(known)}")
-        self._formats = tuple(each for each in asked if each in registry.FORMATS)
-        self._labels = shard_files.NEMO in asked
-        self._durations = any(each in shard_files.FORMATS for each in asked)
-        self._tarred = tarred
+        requested = registry.formats_of(formats)
+        self._formats = tuple(each.name for each in requested if isinstance(each, TranscriptFormat))
+        self._durations = any(each.needs_duration for each in requested)
         self._flags = frozenset(flags)
         if not 0 <= max_failure_fraction <= 1:
             raise SetupError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
@@ -122,8 +114,8 @@ class WriteManifest(beam.PTransform):
             num_shards,
             compression,
             journal,
-            tuple(each for each in asked if each in shard_files.FORMATS),
-            (filepath_key, pred_text_key, lang_key),
+            tuple(each.name for each in requested if not isinstance(each, TranscriptFormat)),
+            FieldKeys(filepath_key, pred_text_key, lang_key),
             tarred,
         )
 
@@ -173,12 +165,17 @@ class WriteManifest(beam.PTransform):
             records.failures | "Failures" >> beam.Map(_line, FAILURES, self._flags),
             records.filtered | "Filtered" >> beam.Map(_line, FILTERED, self._flags),
         ]
-        if self._labels:
-            how = (*self._keys, self._tarred)
-            lines.append(records.transcripts | "Labels" >> beam.Map(_label, *how))
-            if self._tarred:  # of each file in a tar NeMo wants to know something
-                others = (records.failures, records.filtered) | "Others" >> beam.Flatten()
-                lines.append(others | "NoLabels" >> beam.Map(_label, *how, recognized=False))
+        target = self._target
+        for each in target.line_formats:
+            how = (each.name, target.keys, target.tarred)
+            own = records.transcripts | f"Lines_{each.name}" >> beam.Map(_own_line, *how, True)
+            lines.append(own)
+            if target.tarred:  # of each file in a tar NeMo wants to know something
+                others = (
+                    records.failures,
+                    records.filtered,
+                ) | f"Others_{each.name}" >> beam.Flatten()
+                lines.append(others | f"NoLines_{each.name}" >> beam.Map(_own_line, *how, False))
         return lines | "Lines" >> beam.Flatten()
 
     def _by_window(self, records: Collections) -> PCollection[Record]:
@@ -188,7 +185,8 @@ class WriteManifest(beam.PTransform):
         shards = self._target.num_shards or 1
         written = (
             self._lines(self._exported(records, target))
-            | "Shard" >> beam.Map(_by_shard, shards, {(kind, None): 1 for kind in KINDS})
+            | "Shard"
+            >> beam.Map(_by_shard, shards, {(kind, None): 1 for kind in (*KINDS, *target.formats)})
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard_of_window, target)
         )
@@ -217,7 +215,7 @@ class OutputTarget(NamedTuple):
     """Where and how records are written.
 
     Attributes:
-        formats: of `sharded_formats.FORMATS`.
+        formats: names of formats of files for many transcripts.
         keys: the fields of the audio, the text and the language.
         tarred: whether the rows are those of a tarred data set of NeMo's.
         run: of an input without an end, whose windows have folders of their own.
@@ -229,7 +227,7 @@ class OutputTarget(NamedTuple):
     compression: str | None
     journal: Journal | None
     formats: tuple[str, ...]
-    keys: tuple[str, str, str]
+    keys: FieldKeys
     tarred: bool
     run: str = ""
 
@@ -241,6 +239,12 @@ class OutputTarget(NamedTuple):
     def of_window(self, window: Any) -> OutputTarget:
         return self._replace(folder=self.folder_of(window))
 
+    @property
+    def line_formats(self) -> list[LineFormat]:
+        """Those of the formats that have lines of their own."""
+        formats = registry.formats_of(self.formats)
+        return [each for each in formats if isinstance(each, LineFormat)]
+
     def check(self) -> None:
         """Raises FolderTakenError if another job has taken the folder over."""
         if self.journal is not None and self.journal.lock is not None:
@@ -249,23 +253,20 @@ class OutputTarget(NamedTuple):
     def write_shard(self, shard: ShardKey, lines: Iterable[bytes]) -> str:
         """Writes a shard, from lines that can be gone through more than once; gives its name."""
         kind, number, shards = shard
-        if shards is None:
-            name = shard_files.path_of_tar(number)
-            self.storage.write(join(self.folder, name), lines)
-            return name
-        if kind == LABELS:
-            name = shard_files.path(shard_files.NEMO, number, shards)
-            if not self.tarred:  # else what is about no tar has no line
-                self.storage.write(join(self.folder, name), lines)
-            return name
+        for own in self.line_formats:
+            if kind == own.name:
+                name = own.path_of_tar(number) if shards is None else own.path(number, shards)
+                # Of a tarred set, what is about no tar has no line.
+                if shards is None or not self.tarred:
+                    self.storage.write(join(self.folder, name), lines)
+                return name
+        assert shards is not None  # only lines of formats go by tars
         name = shard_name(kind, number, shards, self.compression)
         self.storage.write(join(self.folder, name), compressed(lines, self.compression))
-        for format in shard_files.OF_SHARDS:
-            if kind != TRANSCRIPTS or format not in self.formats:
-                continue
-            path = shard_files.path(format, number, shards)
-            content = shard_files.content(format, lines, *self.keys)
-            self.storage.write(join(self.folder, path), content)
+        for format in registry.formats_of(self.formats):
+            if kind == TRANSCRIPTS and isinstance(format, ShardFormat):
+                path = join(self.folder, format.path(number, shards))
+                self.storage.write(path, format.encode_shard(lines, self.keys))
         return name
 
 
@@ -287,8 +288,8 @@ class ShardKey(NamedTuple):
 
 class _Shard(NamedTuple):
     """A shard that was written: its kind, its name, and its records by why they are there: the type
-    of a failure's error, what a filtered row was filtered by, why nothing is to be learnt from a
-    label, and "" for what needs no reason."""
+    of a failure's error, what a filtered row was filtered by, why a format leaves a record out, and
+    "" for what needs no reason."""
 
     kind: str
     name: str
@@ -329,22 +330,17 @@ def _worded(why: Any, flags: frozenset[str]) -> Any:
     return {**why, "error": _worded(why["error"], flags)} if "error" in why else why
 
 
-def _label(
-    element: Envelope | Record,
-    filepath_key: str,
-    pred_text_key: str,
-    tarred: bool,
-    recognized: bool = True,
+def _own_line(
+    element: Envelope | Record, format: str, keys: FieldKeys, tarred: bool, transcribed: bool
 ) -> tuple[Kind, tuple[str, bytes]]:
-    """A record as a line of a manifest that NeMo trains on, with why nothing is to be learnt from
-    it; the line is empty if it has none. Of a tarred set its kind has the number of its tar."""
+    """A record as a line of a format of lines, with why it is left out; the line is empty if it has
+    none. Of a tarred set its kind has the number of its tar."""
+    chosen = registry.FORMATS[format]
+    assert isinstance(chosen, LineFormat)
     origin = "" if isinstance(element, dict) else element.origin
     record = to_record(with_duration(element))
-    if not recognized:
-        record = {**record, pred_text_key: ""}
-    to_label = pseudo_labels.tarred_label if tarred else pseudo_labels.label
-    label = to_label(record, filepath_key, pred_text_key, origin)
-    return (LABELS, label.shard), (label.left_out, label.line or b"")
+    found = chosen.to_line(record, keys, origin, tarred, transcribed)
+    return (format, found.shard), (found.left_out, found.line or b"")
 
 
 def _by_shard(
@@ -390,8 +386,7 @@ def _write_shard_of_window(
 def _withdraw(target: OutputTarget) -> OutputTarget:
     target.check()
     output.mark_unfinished(target.storage, target.folder)
-    write_formats.delete_stale(target.storage, target.folder)
-    shard_files.delete_stale(target.storage, target.folder)
+    registry.delete_stale(target.storage, target.folder)
     return target
 
 
@@ -454,33 +449,21 @@ def _complete(
         sum(failed_by_type.values()),
         sum(filtered_by.values()),
     )
-    names = {each.name for each in shards if each.kind != LABELS}
+    names = {each.name for each in shards if each.kind in KINDS}
     # A reader finds as many files as were asked for, if empty ones.
     count = shard_count(TRANSCRIPTS, transcribed, target.num_shards)
     for shard in range(count):
         if shard_name(TRANSCRIPTS, shard, count, target.compression) not in names:
             names.add(target.write_shard(ShardKey(TRANSCRIPTS, shard, count), []))
     delete_stale(storage, folder, names)
-    if shard_files.NEMO in target.formats:
-        labels = [each for each in shards if each.kind == LABELS]
-        _complete_labels(target, statistics, {each.name for each in labels})
-        left_out: Counter[str] = sum((each.records for each in labels), Counter())
+    for format in target.line_formats:
+        own = [each for each in shards if each.kind == format.name]
+        written = {each.name for each in own}
+        format.finish(storage, folder, written, target.tarred, statistics.tars_without_rows)
+        left_out: Counter[str] = sum((each.records for each in own), Counter())
         rows = left_out.pop("", 0)
-        details = {**details, "nemo": {"rows": rows, "left_out": dict(sorted(left_out.items()))}}
+        counts = {"rows": rows, "left_out": dict(sorted(left_out.items()))}
+        details = {**details, format.name: counts}
     summary = summarize(statistics, transcribed, failed_by_type, filtered_by, wall_seconds, details)
     storage.write(join(folder, output.SUMMARY), [encode_readable(summary)])
     return summary, failed_by_type
-
-
-def _complete_labels(target: OutputTarget, statistics: Statistics, names: set[str]) -> None:
-    """Writes those of NeMo's manifests that no line is in: the only one, or one for each tar."""
-    if not target.tarred:
-        if not names:
-            target.write_shard(ShardKey(LABELS, 0, 1), [])
-        return
-    of_tars = {name for name in names if shard_files.is_of_tar(name)}
-    every = range(len(of_tars) + statistics.tars_without_rows)
-    missing = {shard_files.path_of_tar(number) for number in every} - of_tars
-    if len(missing) == statistics.tars_without_rows:  # the tars are numbered from 0
-        for name in missing:
-            target.storage.write(join(target.folder, name), [])

@@ -290,3 +290,11 @@ def _best_breaks(row: _Row) -> list[tuple[int, int]]:
         found.append((came[end], end))
         end = came[end]
     return found[::-1]
+
+
+def clock(seconds: float, mark: str) -> str:
+    """Returns hours, of two digits or more, minutes, seconds and, after a mark, milliseconds."""
+    rest, milliseconds = divmod(round(1000 * seconds), 1000)
+    rest, second = divmod(rest, 60)
+    hour, minute = divmod(rest, 60)
+    return f"{hour:02}:{minute:02}:{second:02}{mark}{milliseconds:03}"

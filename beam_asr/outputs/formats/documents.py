@@ -2,12 +2,15 @@
 
 # Beam takes the types of a schema as they stand: not as text, which __future__ would make them, and
 # of what may be None as Optional alone. All others silently become its type for anything.
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
 from beam_asr.outputs import shards
+from beam_asr.outputs.formats.base import FieldKeys, ShardFormat
 from beam_asr.records import fields, row_ids
 from beam_asr.records.fields import as_json, as_unicode, is_float, is_text
+from beam_asr.transcripts.job_fields import input_fields
 
 
 class Document(NamedTuple):
@@ -57,7 +60,7 @@ def to_document(
     def taken(key: str, fits: Callable[[Any], bool]) -> Any:
         return left.pop(key) if fits(left.get(key)) else None
 
-    own = fields.input_fields(record, pred_text_key)
+    own = input_fields(record, pred_text_key)
     text = _shown(taken(pred_text_key, is_text), record.get(pred_text_key))
     cut = fields.cut_audio(record, filepath_key)
     source = cut.audio if cut else taken(filepath_key, is_text)
@@ -88,8 +91,19 @@ def to_line(
     return shards.encode(document._asdict())
 
 
+def encode_shard(lines: Iterable[bytes], keys: FieldKeys) -> Iterator[bytes]:
+    """Encodes the transcripts of a shard as lines of documents."""
+    for line in lines:
+        yield to_line(json.loads(line), *keys)
+
+
 def _shown(value: str | None, otherwise: Any) -> str:
     """A text; if there is none that fits, what of another one UTF-8 can hold."""
     if value is not None:
         return value
     return as_unicode(otherwise) if isinstance(otherwise, str) else ""
+
+
+FORMAT = ShardFormat(
+    name="documents", extension="jsonl", stem="documents", encode_shard=encode_shard
+)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from beam_asr.records import lhotse_cuts
-from beam_asr.records.fields import JOB_FIELDS
 from beam_asr.records.row import URI_SCHEME
+from beam_asr.transcripts.job_fields import job_fields
 
 MAX_CHARACTERS = 60
 HASH_DIGITS = 16
@@ -77,7 +77,7 @@ def stem_of(audio: str) -> str:
 def name_of(
     record: Mapping[str, Any],
     filepath_key: str,
-    output_fields: Collection[str] = JOB_FIELDS,
+    output_fields: Collection[str] | None = None,
 ) -> str:
     """The name of a record's files, without extension: the audio's and a hash.
 
@@ -87,9 +87,11 @@ def name_of(
     results count too: equal names are then those of equal content.
 
     Args:
-        output_fields: the fields that are results, and not the row's own.
+        output_fields: the fields that are results, and not the row's own; None is `job_fields`.
     """
     audio = audio_of(record, filepath_key).name
+    if output_fields is None:
+        output_fields = job_fields()
     results = frozenset(output_fields) if _is_absolute(audio) else frozenset(["exports"])
     fields = {key: value for key, value in record.items() if key not in results}
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))

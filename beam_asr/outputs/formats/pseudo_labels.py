@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from beam_asr.outputs import shards
+from beam_asr.outputs.formats.base import FormatLine
 from beam_asr.records import fields as record_fields
 from beam_asr.records import parsing
 from beam_asr.records.fields import is_float, is_integer, is_text
 from beam_asr.storage import patterns, uris
+from beam_asr.transcripts.job_fields import input_fields
 
 # Why a row is left out.
 NO_TEXT = "no_text"
@@ -32,26 +34,12 @@ OF_CUTS = frozenset("type id start channel recording supervisions features".spli
 RATES = ("sampling_rate", "sample_rate")
 
 
-class Label(NamedTuple):
-    """What becomes of a transcript.
-
-    Attributes:
-        line: of the manifest, with its end; None if it has none.
-        left_out: why nothing is learnt from it; empty if it is trained on.
-        shard: in a tarred set, the number of the tar that it is about; else None.
-    """
-
-    line: bytes | None
-    left_out: str = ""
-    shard: int | None = None
-
-
 def label(
     record: Mapping[str, Any],
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
     manifest_path: str = "",
-) -> Label:
+) -> FormatLine:
     """The line of a transcript whose audio is a file of its own.
 
     ``audio_filepath`` is absolute, or a URI; ``text`` is what was heard, and the row's own ``text``
@@ -76,9 +64,9 @@ def label(
     fields = _fields(record, filepath_key, pred_text_key)
     audio = fields["audio_filepath"]
     if not audio or "::" in audio or audio.startswith("data:"):
-        return Label(None, NO_FILE)
+        return FormatLine(None, NO_FILE)
     if problem := _problem(record, fields):
-        return Label(None, problem)
+        return FormatLine(None, problem)
     fields["audio_filepath"] = _located(audio, manifest_path)
     rate = fields.get("sampling_rate", fields.get("sample_rate"))
     if fields["offset"] is None and type(rate) is int and rate > 0:
@@ -86,7 +74,7 @@ def label(
     else:
         fields = {key: value for key, value in fields.items() if key not in RATES}
         fields["offset"] = fields["offset"] or 0.0
-    return Label(shards.encode(fields))
+    return FormatLine(shards.encode(fields))
 
 
 def tarred_label(
@@ -94,7 +82,7 @@ def tarred_label(
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
     manifest_path: str = "",
-) -> Label:
+) -> FormatLine:
     """The line of a transcript of a tarred set of NeMo's, or of a row of it that has none.
 
     As `label`, but ``audio_filepath`` stays the name in the tar, and ``shard_id`` is the tar's
@@ -109,25 +97,25 @@ def tarred_label(
     """
     fields = _fields(record, filepath_key, pred_text_key)
     if not fields["audio_filepath"]:
-        return Label(None, NO_FILE)
+        return FormatLine(None, NO_FILE)
     shard = record.get("shard_id")
     if not is_integer(shard):
         shard = patterns.shard_number(manifest_path)
     if shard is None:
-        return Label(None, NO_SHARD)
+        return FormatLine(None, NO_SHARD)
     if not fields["offset"]:
         del fields["offset"]
     if problem := _problem(record, fields):
         kept = {"audio_filepath", "offset", "duration"}
         fields = {key: value for key, value in fields.items() if key in kept and value is not None}
         line = shards.encode({**fields, "text": "", "shard_id": shard, SKIP: True})
-        return Label(line, problem, shard)
-    return Label(shards.encode({**fields, "shard_id": shard}), shard=shard)
+        return FormatLine(line, problem, shard)
+    return FormatLine(shards.encode({**fields, "shard_id": shard}), shard=shard)
 
 
 def _fields(record: Mapping[str, Any], filepath_key: str, pred_text_key: str) -> dict[str, Any]:
     """The fields of a line; what the row does not say is None, or of texts empty."""
-    own = record_fields.input_fields(record, pred_text_key)
+    own = input_fields(record, pred_text_key)
     audio, offset, duration = own.pop(filepath_key, None), own.pop("offset", None), None
     if cut := record_fields.cut_audio(record, filepath_key):
         audio, offset, duration = cut.audio, cut.offset, cut.duration

@@ -6,12 +6,14 @@ column, is in ``other_fields``, so nothing is lost and no value fails a file.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from beam_asr.records import fields as record_fields
 from beam_asr.records.fields import as_json, is_float, is_integer, is_text
+from beam_asr.transcripts.quality import all_signals
 
 OTHER_FIELDS = "other_fields"
 GROUP_ROWS = 1000
@@ -42,7 +44,7 @@ def _spans(name: str, what: str, description: str, *more: Column) -> Column:
     return Column(name, "list", description, (text, start, end, *more))
 
 
-COLUMNS = (
+_BEFORE_SIGNALS = (
     Column("audio_filepath", "string", "path or URI of the audio, as the row has it"),
     Column("offset", "double", "where the row's audio begins in its file, in seconds"),
     Column("duration", "double", "of the row's audio, in seconds, if the row says so"),
@@ -56,11 +58,8 @@ COLUMNS = (
     Column("substitutions", "int64", "words that are others than the reference's"),
     Column("deletions", "int64", "words of the reference that are missing"),
     Column("insertions", "int64", "words that are not in the reference"),
-    Column("chars_per_second", "double", "characters a second"),
-    Column("words_per_second", "double", "words a second"),
-    Column("compression_ratio", "double", "bytes of the text by those that zlib makes of them"),
-    Column("longest_word", "int64", "characters of the longest word"),
-    Column("most_repeats", "int64", "most times that a phrase comes in a row"),
+)
+_AFTER_SIGNALS = (
     Column("no_speech", "bool", "true where nobody speaks"),
     _spans(
         "words", "word", "words", Column("confidence", "double", "how sure the model is, 0 to 1")
@@ -86,6 +85,19 @@ COLUMNS = (
     ),
     Column(OTHER_FIELDS, "string", "all other fields of the record, as a JSON object"),
 )
+
+
+@functools.cache
+def columns() -> tuple[Column, ...]:
+    """Returns the columns of the table: the same whatever is requested; each signal has one.
+
+    Raises:
+        SetupError: a signal that another package adds cannot be used.
+    """
+    signals = (Column(each.name, each.type, each.description) for each in all_signals())
+    return (*_BEFORE_SIGNALS, *signals, *_AFTER_SIGNALS)
+
+
 _FITS: dict[str, Callable[[Any], bool]] = {
     "string": is_text,
     "double": is_float,
@@ -99,7 +111,7 @@ def row_of(
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
 ) -> dict[str, Any]:
-    """The row of a transcript: a value or None for each of `COLUMNS`.
+    """The row of a transcript: a value or None for each of `columns`.
 
     Of ``segments_failed`` the errors' class and message are taken. The row of a cut of Lhotse's has
     the cut's audio, offset and duration.
@@ -111,11 +123,11 @@ def row_of(
     """
     left = dict(record)
     keys = {"audio_filepath": filepath_key, "pred_text": pred_text_key}
-    row: dict[str, Any] = dict.fromkeys(column.name for column in COLUMNS)
+    row: dict[str, Any] = dict.fromkeys(column.name for column in columns())
     cut = record_fields.cut_audio(record, filepath_key)
     if cut:  # whose own fields stay among the others
         row |= {"audio_filepath": cut.audio, "offset": cut.offset, "duration": cut.duration}
-    for column in COLUMNS[:-1]:
+    for column in columns()[:-1]:
         key = keys.get(column.name, column.name)
         theirs = column.name not in keys and key in keys.values()
         if key in left and row[column.name] is None and not theirs:
@@ -130,7 +142,7 @@ def parquet_schema() -> Any:
     """The schema of the table, as pyarrow has it."""
     import pyarrow
 
-    return pyarrow.schema([(column.name, _arrow_type(column)) for column in COLUMNS])
+    return pyarrow.schema([(column.name, _arrow_type(column)) for column in columns()])
 
 
 def parquet(

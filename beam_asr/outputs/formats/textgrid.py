@@ -1,17 +1,20 @@
-"""TextGrid, as Praat reads it."""
+"""TextGrid by Praat's manual
+(https://www.fon.hum.uva.nl/praat/manual/TextGrid_file_formats.html).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from beam_asr.outputs.formats import captions
+from beam_asr.outputs.formats.base import TranscriptFormat
 from beam_asr.outputs.formats.timed_transcript import TimedTranscript, sentences
 
 OPENING = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
 
 
-def textgrid(transcript: TimedTranscript) -> str:
-    """Tiers ``words`` and ``segments``, the sentences, from 0 to the end of the row's audio.
+def render(transcript: TimedTranscript) -> str:
+    """Renders tiers ``words`` and ``segments`` (sentences), from 0 to the end of the row's audio.
 
     What no word or sentence covers is an interval without text. Praat knows neither empty nor
     overlapping intervals, so one of no length lasts a millisecond.
@@ -73,3 +76,6 @@ def _without_gaps(
     if covered < last:
         whole.append((covered, last, ""))
     return whole
+
+
+FORMAT = TranscriptFormat(name="textgrid", extension="TextGrid", render=render)

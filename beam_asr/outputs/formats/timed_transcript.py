@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from beam_asr.outputs.formats import captions
 from beam_asr.outputs.formats.captions import CaptionWord
-from beam_asr.outputs.formats.file_names import Audio, stem_of
+from beam_asr.outputs.formats.file_names import Audio, audio_of, stem_of
+from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT
 from beam_asr.transcripts.words import PAUSE_SECONDS, SENTENCE_ENDS, ends_with_any
 
 Record = Mapping[str, Any]
@@ -21,8 +22,18 @@ class TimedTranscript(NamedTuple):
     text: str
 
     @property
+    def _spoken(self) -> str:
+        """The text that the words are of, which steps on texts leave as they are."""
+        return str(self.record.get(RECOGNIZED_TEXT) or self.text)
+
+    @property
     def words(self) -> list[CaptionWord]:
-        return captions.caption_words(self.record.get("words") or [], self.text)
+        return captions.caption_words(self.record.get("words") or [], self._spoken)
+
+    @property
+    def cues(self) -> list[captions.Cue]:
+        """The captions, in the order of time."""
+        return captions.cues(self.record.get("words") or [], self._spoken)
 
     @property
     def file(self) -> str:
@@ -33,6 +44,14 @@ class TimedTranscript(NamedTuple):
     def channel(self) -> int:
         """The channel in CTM and STM, from 1."""
         return 1 + (self.audio.channel or 0)
+
+
+def timed_transcript(
+    record: Record, filepath_key: str = "audio_filepath", pred_text_key: str = "pred_text"
+) -> TimedTranscript:
+    """Reads a record for a format."""
+    audio = audio_of(record, filepath_key)
+    return TimedTranscript(record, audio, record.get(pred_text_key) or "")
 
 
 def sentences(words: Sequence[CaptionWord]) -> list[tuple[int, int, str]]:

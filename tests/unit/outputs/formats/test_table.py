@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from beam_asr.outputs import shards
 from beam_asr.outputs.formats import table as tabular
-from beam_asr.outputs.formats.table import COLUMNS, parquet, parquet_schema, row_of
+from beam_asr.outputs.formats.table import columns, parquet, parquet_schema, row_of
 from beam_asr.storage.storage import Storage
 from tests.support.result_records import FULL, JSON, PLAIN
 
@@ -37,7 +37,7 @@ def test_each_field_is_in_its_column():
 def test_what_nobody_asked_for_is_null_and_what_is_empty_is_empty():
     (row,) = table_of({**PLAIN, "words": [], "lang": None}).to_pylist()
     given = {**PLAIN, "words": []}
-    assert row == {**dict.fromkeys(column.name for column in COLUMNS), **given}
+    assert row == {**dict.fromkeys(column.name for column in columns()), **given}
 
 
 def test_the_schema_is_one_whatever_is_in_a_file():
@@ -48,7 +48,7 @@ def test_the_schema_is_one_whatever_is_in_a_file():
 
 def test_pandas_reads_it():
     frame = pd.read_parquet(io.BytesIO(file_of(FULL, PLAIN)))
-    assert list(frame.columns) == [column.name for column in COLUMNS]
+    assert list(frame.columns) == [column.name for column in columns()]
     assert list(frame.pred_text) == ["ahoj světe 🌍"] * 2
     assert frame.words[0][0]["word"] == "ahoj"
     assert frame.words[1] is None
