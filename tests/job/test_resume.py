@@ -49,7 +49,7 @@ def clips(tmp_path_factory) -> Path:
 def small_windows(monkeypatch):
     """Windows of four seconds, so that a small corpus has many."""
     monkeypatch.setattr(recognize, "CHUNK_SECONDS", 4)
-    monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 4)
+    monkeypatch.setattr(transcribe, "CHUNK_SECONDS", 4)
     monkeypatch.setattr(batcher, "FIRST_SECONDS", 3)
     monkeypatch.setattr(batcher, "MAX_SECONDS", 4)
     monkeypatch.setattr(clip_reader, "UNKNOWN_SECONDS", 2)

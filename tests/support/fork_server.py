@@ -276,12 +276,12 @@ def _scale(scale: float) -> None:
     from beam_asr.transforms import recognize, transcribe
 
     for module, name in (
-        (transcribe, "WINDOW_SECONDS"),
-        (recognize, "WINDOW_SECONDS"),
+        (transcribe, "CHUNK_SECONDS"),
+        (recognize, "CHUNK_SECONDS"),
         (batcher, "FIRST_SECONDS"),
-        (batcher, "MOST_SECONDS"),
+        (batcher, "MAX_SECONDS"),
         (clip_reader, "AHEAD_SECONDS"),
-        (work, "STRETCH_SECONDS"),
+        (work, "GROUP_SECONDS"),
     ):
         setattr(module, name, max(1, round(scale * getattr(module, name))))
 

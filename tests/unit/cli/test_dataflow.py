@@ -334,7 +334,7 @@ def test_right_fitting_gives_the_gpu_to_the_step_of_the_model_and_no_other(launc
     assert status == 0, errors
     graph = launch.graph()
     assert steps_with_hints(graph) == {
-        f"Transcribe/{step}/ParDo(TranscribeWindow)": L4
+        f"Transcribe/{step}/ParDo(RecognizeChunk)": L4
         for step in ("Transcribe", "TranscribeSegments")
     }
     assert len(graph.components.environments) == 2
