@@ -273,11 +273,11 @@ def _scale(scale: float) -> None:
     from beam_asr.audio import clip_reader
     from beam_asr.models.serving import batcher
     from beam_asr.records import work
-    from beam_asr.transforms import recognize, transcribe
+    from beam_asr.transforms import chunk_recognizer, transcribe
 
     for module, name in (
         (transcribe, "CHUNK_SECONDS"),
-        (recognize, "CHUNK_SECONDS"),
+        (chunk_recognizer, "CHUNK_SECONDS"),
         (batcher, "FIRST_SECONDS"),
         (batcher, "MAX_SECONDS"),
         (clip_reader, "AHEAD_SECONDS"),
