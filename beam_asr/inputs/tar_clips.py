@@ -103,7 +103,7 @@ class TarReader:
                     row = Row.of(fields)
                     if tar.id:
                         group = row_ids.group_of_text(tar.id, row.line)
-                        row = row._replace(id=f"{tar.id}.{row_ids.id_of(group, seen[group])}")
+                        row = row.with_id(f"{tar.id}.{row_ids.id_of(group, seen[group])}")
                         seen[group] += 1
                     if row.id in tar.done:
                         self.done.append((row, tar.done[row.id]))

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_asr.errors import ManifestError
-from beam_asr.records.parsing import REPLACED, parse_fields
-from beam_asr.records.row import Row
+from beam_asr.records.row import REPLACED, Row
 
 MAX_MESSAGE_CHARACTERS = 500
 
 
 def transcript(row: Row, made: Mapping[str, Any]) -> dict[str, Any]:
     """The terminal record of a transcribed row: its fields, unchanged, and those that are made."""
-    return {**parse_fields(row.line), **made}
+    return {**row.fields, **made}
 
 
 def failure(row: Row, stage: str, error: BaseException, attempts: int = 1) -> dict[str, Any]:
@@ -41,11 +40,11 @@ def failure(row: Row, stage: str, error: BaseException, attempts: int = 1) -> di
     }
 
 
-def _carried(row: Row) -> dict[str, Any]:
+def _carried(row: Row) -> Mapping[str, Any]:
     """What a failure says of its row."""
     if not row.problem:
         with contextlib.suppress(ManifestError):
-            return parse_fields(row.line)
+            return row.fields
     return {"line": row.line, "manifest": row.manifest, "line_number": row.line_number}
 
 

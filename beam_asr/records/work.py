@@ -73,7 +73,7 @@ class SegmentGroup(NamedTuple):
         return [
             _part(
                 self.clip, segment.start, segment.end, SegmentRef(self.key, number, self.stitched)
-            )._replace(row=self.clip.row._replace(id=segment_id(self.clip.row.id, segment)))
+            )._replace(row=self.clip.row.with_id(segment_id(self.clip.row.id, segment)))
             for number, segment in enumerate(self.segments, self.first)
         ]
 

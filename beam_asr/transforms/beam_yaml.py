@@ -232,14 +232,14 @@ class _ToRow(beam.DoFn):
 
     def _row(self, row: Row) -> beam.Row:
         clip = parsing.parse(row, self._filepath_key)
-        fields = parsing.parse_fields(row.line)
+        fields = row.fields
         return beam.Row(
             **{self._filepath_key: clip.audio, "offset": clip.offset, "duration": clip.duration},
             **{name: _read(fields, name, kind) for name, kind in self._fields.items()},
         )
 
 
-def _read(fields: Record, name: str, kind: str) -> Any:
+def _read(fields: Mapping[str, Any], name: str, kind: str) -> Any:
     value = fields.get(name)
     if value is None or type(value) is READ_TYPES[kind]:
         return value

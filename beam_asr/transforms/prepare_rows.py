@@ -101,7 +101,7 @@ class CheckRows(beam.DoFn):
     def _of_row(self, row: Row) -> Any:
         clip = parsing.parse(row, self._filepath_key, in_tar=self._tars is not None)
         if self._routing.is_multi_model:
-            route = self._routing.route_index(parsing.parse_fields(row.line))
+            route = self._routing.route_index(row.fields)
             clip = clip._replace(route=route)
         if self._tars is None:
             return self._work(clip, clip.audio, row)
@@ -116,7 +116,7 @@ class CheckRows(beam.DoFn):
         if row is None:
             group = row_ids.group_of_text("tar", place)
         else:
-            group = row_ids.group_of(parsing.parse_fields(row.line), place)
+            group = row_ids.group_of(row.fields, place)
         self._sum(group)
         return group, item
 
@@ -162,7 +162,7 @@ class AssignRowIds(beam.DoFn):
                 yield item._replace(id=row_id, done=done)
                 continue
             clip = item.clip if isinstance(item, TarredClip) else item
-            clip = clip._replace(row=clip.row._replace(id=row_id))
+            clip = clip._replace(row=clip.row.with_id(row_id))
             outcome = done.get(row_id)
             if outcome is not None:
                 self._statistics += resumed_statistics(outcome)
@@ -186,6 +186,6 @@ def _row_of(fields: Record) -> Row:
 def _audio_file(row: Row, filepath_key: str) -> str:
     """What a row without a manifest was made of."""
     try:
-        return str(parsing.parse_fields(row.line).get(filepath_key, ""))
+        return str(row.fields.get(filepath_key, ""))
     except ManifestError:
         return ""

@@ -27,7 +27,6 @@ from beam_asr.models.serving import pool
 from beam_asr.models.serving.batcher import Batch, Batcher
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal, JournalWriter, chunk_name
-from beam_asr.records import parsing
 from beam_asr.records import work as long_rows
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import failure
@@ -318,7 +317,7 @@ class RecognizeChunk(beam.DoFn):
         taken = self._host.prompt_fields
         if not taken:
             return NO_PROMPT
-        fields = parsing.parse_fields(clip.row.line)
+        fields = clip.row.fields
         settings = self._settings
         prompt = prompts.of_row(fields, settings.prompt, settings.routing.lang_key, taken)
         self._host.check_prompt(prompt)

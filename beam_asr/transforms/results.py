@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from apache_beam.pvalue import PCollection, TaggedOutput
 
 from beam_asr.audio.limits import is_refusal
-from beam_asr.records import parsing
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Record
 from beam_asr.records.row import Row
@@ -30,7 +29,7 @@ def tag_outcome(row: Row, outcome: Outcome, asked: TranscriptFields, route: int)
     if outcome.recognition is not None:
         record = transcript.transcript_record(row, outcome.recognition, asked, route)
         return TaggedOutput("transcripts", record)
-    failed = {**parsing.parse_fields(row.line), "error": dict(outcome.error or {})}
+    failed = {**row.fields, "error": dict(outcome.error or {})}
     return TaggedOutput("failures", transcript.with_provenance(failed, row, asked, route))
 
 

@@ -142,7 +142,7 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
                         f"an example is a row or a waveform, and not a {type(example).__name__}"
                     )
                 else:
-                    row = Row.of(dict(example))._replace(id=str(number))
+                    row = Row.of(dict(example)).with_id(str(number))
                     rows.append(parsing.parse(row, self._filepath_key))
             except ManifestError as error:
                 window.fail(row, "manifest", error)
