@@ -41,6 +41,7 @@ from beam_asr.settings import (
 from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms.bundles import BatchWithinBundle
+from beam_asr.transforms.packing import PackedReshuffle
 from beam_asr.transforms.plan_segments import PlanSegments
 from beam_asr.transforms.prepare_rows import AssignRowIds, CheckRows, JobStart
 from beam_asr.transforms.recognize import CHUNK_SECONDS, RecognizeChunk, RecognizeSettings
@@ -325,7 +326,7 @@ class Transcribe(beam.PTransform):
         if self._tars is not None:
             work = self._by_shard(work, self._tars)
         if not self._routing.is_multi_model and (self._tars is not None or not journaled):
-            work |= "SpreadWork" >> beam.Reshuffle()
+            work |= "SpreadWork" >> PackedReshuffle()
         heard = self._heard("", work, begun)
         ended = list(heard)
         if self._settings[0].planner.segmentation != "none":
@@ -347,12 +348,10 @@ class Transcribe(beam.PTransform):
             filtered_record, self._filters
         ).with_outputs("filtered", main="failures")
         return Transcribed(
-            transcripts
-            | "AllTranscripts" >> beam.Flatten().with_output_types(Record)
-            | "KeepTranscripts" >> beam.Reshuffle(),
-            split.failures | "KeepFailures" >> beam.Reshuffle(),
+            tuple(transcripts) | "KeepTranscripts" >> PackedReshuffle().with_output_types(Record),
+            split.failures | "KeepFailures" >> PackedReshuffle().with_output_types(Record),
             statistics | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
-            split.filtered | "KeepFiltered" >> beam.Reshuffle(),
+            split.filtered | "KeepFiltered" >> PackedReshuffle().with_output_types(Record),
         )
 
     def _heard(self, of: str, work: PCollection[Any], begun: dict[str, Any]) -> list[Any]:
@@ -367,7 +366,7 @@ class Transcribe(beam.PTransform):
             tags = [str(route) for route in range(len(self._settings))]
             split = work | f"ByModel{of}" >> beam.FlatMap(_by_route, len(tags)).with_outputs(*tags)
             named = [
-                (f"[{tag}]", split[tag] | f"Spread{of}[{tag}]" >> beam.Reshuffle()) for tag in tags
+                (f"[{tag}]", split[tag] | f"Spread{of}[{tag}]" >> PackedReshuffle()) for tag in tags
             ]
         steps = []
         for settings, (name, part) in zip(self._settings, named, strict=True):
