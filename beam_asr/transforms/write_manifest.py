@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
+from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection, TaggedOutput
+from apache_beam.transforms.window import GlobalWindow
 
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs import folder as output
@@ -35,6 +36,7 @@ from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
 from beam_asr.transcripts.transcript import ORIGIN
 from beam_asr.transforms import write_formats
+from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.results import Transcribed
 from beam_asr.transforms.transcribe import Record
 from beam_asr.transforms.write_formats import WriteFormats
@@ -44,6 +46,10 @@ logger = logging.getLogger(__name__)
 LABELS = "labels"
 KINDS = (TRANSCRIPTS, FAILURES, FILTERED, LABELS)
 BY_TAR = 0  # in place of a number of shards
+PACK_BYTES = 2**20  # of lines that a worker gathers before it hands them on
+LINE_BYTES = 100  # about what a line takes beside its text
+
+Line = tuple[str, bytes]  # why it is of its kind, and the line
 
 
 class WriteManifest(beam.PTransform):
@@ -134,11 +140,18 @@ class WriteManifest(beam.PTransform):
         started = time.time()
         start = records.transcripts.pipeline | "Start" >> beam.Create([target])
         ready = start | "Withdraw" >> beam.Map(_withdraw)
-        lines = self._lines(self._exported(records, target, ready=AsIter(ready)))
-        counts = lines | "Kinds" >> beam.Keys() | "CountKinds" >> beam.combiners.Count.PerElement()
+        packed = [
+            lines | f"Pack{number}" >> beam.ParDo(_PackLines()).with_outputs("counts", main="packs")
+            for number, lines in enumerate(
+                self._lines(self._exported(records, target, ready=AsIter(ready)))
+            )
+        ]
+        counts = [each.counts for each in packed] | "Counts" >> beam.Flatten()
+        counts |= "CountKinds" >> beam.CombinePerKey(sum)
         written = (
-            lines
-            | "Shard" >> beam.Map(_by_shard, target.num_shards, AsDict(counts))
+            [each.packs for each in packed]
+            | "Lines" >> beam.Flatten()
+            | "Shard" >> beam.FlatMap(_by_shard, target.num_shards, AsDict(counts))
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard, target, ready=AsIter(ready))
         )
@@ -161,7 +174,8 @@ class WriteManifest(beam.PTransform):
         written = records.transcripts | "WriteExports" >> beam.ParDo(export, **after)
         return records._replace(transcripts=written)
 
-    def _lines(self, records: Transcribed) -> PCollection[Any]:
+    def _lines(self, records: Transcribed) -> list[PCollection[Any]]:
+        """Of each kind of record its lines, each with its kind and why it is of it."""
         lines = [
             records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS),
             records.failures | "Failures" >> beam.Map(_line, FAILURES),
@@ -173,7 +187,7 @@ class WriteManifest(beam.PTransform):
             if self._tarred:  # of each file in a tar NeMo wants to know something
                 others = (records.failures, records.filtered) | "Others" >> beam.Flatten()
                 lines.append(others | "NoLabels" >> beam.Map(_label, *how, heard=False))
-        return lines | "Lines" >> beam.Flatten()
+        return lines
 
     def _by_window(self, records: Transcribed) -> PCollection[Record]:
         target = self._target._replace(run=uuid.uuid4().hex)
@@ -182,8 +196,10 @@ class WriteManifest(beam.PTransform):
         shards = self._target.num_shards or 1
         written = (
             self._lines(self._exported(records, target))
+            | "Lines" >> beam.Flatten()
+            | "Packs" >> beam.MapTuple(lambda kind, line: (kind, [line]))
             | "Shard"
-            >> beam.Map(_by_shard, shards, dict.fromkeys(KINDS, 1) | {TRANSCRIPTS: shards})
+            >> beam.FlatMap(_by_shard, shards, dict.fromkeys(KINDS, 1) | {TRANSCRIPTS: shards})
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard_of_window, target)
         )
@@ -298,40 +314,68 @@ def _label(
     return kind, (label.left_out, label.line or b"")
 
 
+class _PackLines(beam.DoFn):
+    """Gathers the lines of a bundle by their kinds, and counts them, with output to ``counts``."""
+
+    def start_bundle(self) -> None:
+        self._packs: dict[Any, list[Line]] = defaultdict(list)
+        self._counts: Counter[Any] = Counter()
+        self._bytes = 0
+
+    def process(self, keyed: tuple[Any, Line]) -> list[tuple[Any, list[Line]]] | None:
+        kind, line = keyed
+        self._packs[kind].append(line)
+        self._counts[kind] += 1
+        self._bytes += len(line[1]) + LINE_BYTES
+        if self._bytes < PACK_BYTES:
+            return None
+        packs, self._packs, self._bytes = self._packs, defaultdict(list), 0
+        return list(packs.items())
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from at_window(self._packs.items(), GlobalWindow())
+        counts = (TaggedOutput("counts", each) for each in self._counts.items())
+        yield from at_window(counts, GlobalWindow())
+
+
 def _by_shard(
-    keyed: tuple[Any, tuple[str, bytes]], num_shards: int | None, counts: dict[Any, int]
-) -> tuple[tuple[str, int, int], tuple[str, bytes]]:
-    kind, (why, line) = keyed
+    pack: tuple[Any, list[Line]], num_shards: int | None, counts: dict[Any, int]
+) -> Iterable[tuple[tuple[str, int, int], list[Line]]]:
+    """A pack of lines to the shards that they go to."""
+    kind, lines = pack
     if isinstance(kind, tuple):
-        return (*kind, BY_TAR), (why, line)
+        return [((*kind, BY_TAR), lines)]
     shards = shard_count(kind, counts[kind], num_shards)
-    return (kind, shard_of(line, shards), shards), (why, line)
+    parts: dict[int, list[Line]] = defaultdict(list)
+    for line in lines:
+        parts[shard_of(line[1], shards)].append(line)
+    return [((kind, shard, shards), part) for shard, part in parts.items()]
 
 
 def _write_shard(
-    keyed: tuple[tuple[str, int, int], Iterable[tuple[str, bytes]]],
+    keyed: tuple[tuple[str, int, int], Iterable[list[Line]]],
     target: OutputTarget,
     ready: Iterable[OutputTarget],
 ) -> _Shard:
-    (kind, shard, shards), records = keyed
+    (kind, shard, shards), packs = keyed
     list(ready)  # the folder is an unfinished one before the first file in it is replaced
     target.check()
-    written = Counter(why for why, _ in records)
-    return _Shard(kind, target.write_shard(kind, shard, shards, _Lines(records)), written)
+    written = Counter(why for pack in packs for why, _ in pack)
+    return _Shard(kind, target.write_shard(kind, shard, shards, _Lines(packs)), written)
 
 
 class _Lines:
     """The lines of a shard's records, which Beam can bring more than once."""
 
-    def __init__(self, records: Iterable[tuple[str, bytes]]):
-        self._records = records
+    def __init__(self, packs: Iterable[list[Line]]):
+        self._packs = packs
 
     def __iter__(self) -> Iterator[bytes]:
-        return (line for _, line in self._records if line)
+        return (line for pack in self._packs for _, line in pack if line)
 
 
 def _write_shard_of_window(
-    keyed: tuple[tuple[str, int, int], Iterable[tuple[str, bytes]]],
+    keyed: tuple[tuple[str, int, int], Iterable[list[Line]]],
     target: OutputTarget,
     window: Any = beam.DoFn.WindowParam,
 ) -> _Shard:
