@@ -267,9 +267,6 @@ class TranscriptFields(NamedTuple):
         confidence: of ``options.CONFIDENCES``, or None.
         n_best: how many texts; 0 for none but the text.
         models: the names of the models by their numbers (`routes`), for ``model``; empty for none.
-        duration: whether rows that do not say how long they are get their ``duration``.
-        origin: whether records say in ``ORIGIN`` which manifest their row comes from, for a step
-            that takes it out again.
     """
 
     pred_text_key: str = "pred_text"
@@ -277,8 +274,6 @@ class TranscriptFields(NamedTuple):
     confidence: str | None = None
     n_best: int = 0
     models: tuple[str, ...] = ()
-    duration: bool = False
-    origin: bool = False
 
     @property
     def tokens(self) -> bool:

@@ -17,6 +17,11 @@ REFUSALS = (BelowMinDurationError, AboveMaxDurationError, SampleRateError, Chann
 REFUSAL_TYPES = frozenset(each.__name__ for each in REFUSALS)
 
 
-def is_refusal(error: Mapping[str, Any] | None) -> bool:
-    """Whether the ``error`` of a failure record says that audio was refused by these checks."""
-    return error is not None and error.get("type") in REFUSAL_TYPES
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error says that audio was refused by these checks."""
+    return isinstance(error, REFUSALS)
+
+
+def was_refusal(error: Mapping[str, Any]) -> bool:
+    """As ``is_refusal``, of the ``error`` of a failure record that is read again."""
+    return error.get("type") in REFUSAL_TYPES

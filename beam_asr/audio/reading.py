@@ -47,47 +47,20 @@ from beam_asr.audio.signatures import (
 from beam_asr.audio.sndfile_decoder import SndfileDecoder
 from beam_asr.audio.source import Source, for_message, open_bytes, open_content
 from beam_asr.errors import (
-    AudioAccessError,
     AudioError,
-    AudioMemoryError,
-    AudioNotFoundError,
-    AudioTimeoutError,
     ChannelError,
     CorruptAudioError,
-    EmptyAudioError,
     NotAudioError,
     OffsetBeyondEndError,
     SilentAudioError,
     TooLongAudioError,
     TruncatedAudioError,
-    WrongExtensionError,
     ZeroLengthAudioError,
 )
 from beam_asr.settings import AudioChecks
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
-__all__ = [
-    "AudioAccessError",
-    "AudioError",
-    "AudioMemoryError",
-    "AudioNotFoundError",
-    "AudioTimeoutError",
-    "ChannelError",
-    "CorruptAudioError",
-    "EmptyAudioError",
-    "NotAudioError",
-    "OffsetBeyondEndError",
-    "SilentAudioError",
-    "TooLongAudioError",
-    "TruncatedAudioError",
-    "WrongExtensionError",
-    "ZeroLengthAudioError",
-    "can_seek",
-    "probe_duration",
-    "read_audio",
-    "stream_audio",
-]
 MAX_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
 _HEADER_BYTES = 2**16  # fetched first of a file of which a range is read
 _MAX_AMPLITUDE = 2.0**32  # full scale is 1; some write 32-bit integers as floats

@@ -12,7 +12,7 @@ from beam_asr.audio.limits import REFUSALS
 from beam_asr.audio.source import for_message
 from beam_asr.audio.vad import RATE, Detector
 from beam_asr.errors import AudioError, AudioTimeoutError, SilentAudioError
-from beam_asr.records import record as manifest
+from beam_asr.records.record import error_of
 from beam_asr.records.work import Clip, SegmentPlan
 from beam_asr.settings import NO_CHECKS, AudioChecks
 from beam_asr.storage.retry import attempts_of
@@ -82,7 +82,7 @@ class Planner:
             is_whole = isinstance(error, (AudioTimeoutError, *REFUSALS))
             if is_whole or not self.keep_parts or seconds < MIN_SECONDS:
                 raise
-            record = manifest.failure(clip.row, "audio", error, attempts_of(error))["error"]
+            record = error_of(clip.row, "audio", error, attempts_of(error))
             broken = (seconds, max(seconds, self._stated_seconds(clip)), record)
         seconds = samples / RATE
         self.checks.check_duration(for_message(clip.audio), seconds)

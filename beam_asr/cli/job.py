@@ -13,7 +13,6 @@ from beam_asr._version import __version__
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.models.routing import Routing, load
 from beam_asr.outputs.folder_lock import FolderLock
-from beam_asr.outputs.formats import shard_files
 from beam_asr.outputs.formats.registry import TIMED
 from beam_asr.outputs.journal import Journal
 from beam_asr.storage.storage import Storage
@@ -100,8 +99,6 @@ def build(
         required_sample_rate=options.required_sample_rate,
         required_channels=options.required_channels,
         audio_checks=options.audio_checks,
-        give_duration=_needs_duration(options),
-        give_origin=shard_files.NEMO in (options.formats or ()),
         max_failure_fraction=None if journal is None else options.max_failure_fraction,
         journal=journal,
     )
@@ -141,11 +138,6 @@ def build(
 def needs_scoring(options: TranscribeOptions) -> bool:
     """Whether transcripts are scored or filtered."""
     return options.quality or (options.reference_key or options.keep) is not None
-
-
-def _needs_duration(options: TranscribeOptions) -> bool:
-    """Whether something asked for needs to know how long each row's audio is."""
-    return needs_scoring(options) or not set(shard_files.FORMATS).isdisjoint(options.formats or ())
 
 
 def is_unbounded(options: TranscribeOptions) -> bool:

@@ -202,13 +202,6 @@ class Clip(NamedTuple):
     route: int = 0
 
 
-class LongClip(NamedTuple):
-    """A row, and the seconds that a segment of it may have."""
-
-    clip: Clip
-    longest: float
-
-
 class TarredClip(NamedTuple):
     """A clip in a tar of a data set of NeMo's.
 

@@ -20,7 +20,7 @@ from apache_beam.typehints.schemas import named_fields_from_element_type
 
 from beam_asr.errors import BadFieldError, ManifestError
 from beam_asr.records import parsing
-from beam_asr.records.record import Record, failure
+from beam_asr.records.record import Failure, Record, Transcript, failure, to_record
 from beam_asr.records.row import Row
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.transforms.read_manifest import ReadManifest
@@ -99,7 +99,7 @@ class TranscribeNeMo(beam.PTransform):
             rows
             | "ToDicts" >> beam.Map(_carrying, coder).with_output_types(Record)
             | "Transcribe" >> self._transcribe
-        )
+        ).typed
         transcripts = heard.transcripts | "ToRows" >> beam.Map(
             _transcript, coder, [name for name, _ in kept], list(made)
         ).with_output_types(RowTypeConstraint.from_fields([*kept, *self._made]))
@@ -363,7 +363,10 @@ def _carried(record: Record, coder: Coder) -> Any:
     return coder.decode(base64.b64decode(record[CARRIED]))
 
 
-def _transcript(record: Record, coder: Coder, kept: list[str], made: list[str]) -> beam.Row:
+def _transcript(
+    transcript: Transcript | Record, coder: Coder, kept: list[str], made: list[str]
+) -> beam.Row:
+    record = to_record(transcript)
     row = _carried(record, coder)
     return beam.Row(
         **{name: getattr(row, name) for name in kept},
@@ -371,7 +374,8 @@ def _transcript(record: Record, coder: Coder, kept: list[str], made: list[str]) 
     )
 
 
-def _error_of(record: Record, coder: Coder) -> beam.Row:
+def _error_of(failed: Failure | Record, coder: Coder) -> beam.Row:
+    record = to_record(failed)
     return _error(_carried(record, coder), record["error"])
 
 

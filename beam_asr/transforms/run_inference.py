@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
-from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
+from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader, Loaded, Unreadable
 from beam_asr.errors import BadFieldError, ManifestError, ZeroLengthAudioError
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.serving import pool
 from beam_asr.models.serving.batcher import Batch, Batcher
 from beam_asr.models.serving.host import ModelHost
-from beam_asr.records import parsing, record
+from beam_asr.records import parsing
+from beam_asr.records.record import error_of
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.settings import DECODERS, DEVICES, PRECISIONS
@@ -148,12 +149,12 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
                 window.fail(row, "manifest", error)
             except ZeroLengthAudioError as error:
                 window.fail(row, "audio", error)
-        for heard in self._reader.read(rows, model.sample_rate):
-            if isinstance(heard.waveform, Exception):
-                window.fail(heard.clip.row, "audio", heard.waveform, attempts_of(heard.waveform))
-            else:
-                window.add(heard.clip, heard.waveform)
-            del heard  # its waveform, before the next one is read
+        for read in self._reader.read(rows, model.sample_rate):
+            if isinstance(read, Loaded):
+                window.add(read.clip, read.waveform)
+            elif isinstance(read, Unreadable):
+                window.fail(read.clip.row, "audio", read.error, attempts_of(read.error))
+            del read  # its waveform, before the next one is read
         ended = window.end()
         return [
             PredictionResult(
@@ -206,7 +207,7 @@ class _Chunk:
         self._take(self.backlog.add(clip, waveform))
 
     def fail(self, row: Row, stage: str, error: Exception, attempts: int = 1) -> None:
-        self.ended[int(row.id)] = record.failure(row, stage, error, attempts)["error"]
+        self.ended[int(row.id)] = error_of(row, stage, error, attempts)
 
     def end(self) -> list[str | dict[str, Any]]:
         """What became of the examples, in their order."""

@@ -41,12 +41,16 @@ from beam_asr.settings import (
 from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms.bundles import BatchWithinBundle
+from beam_asr.transforms.chunk_recognizer import CHUNK_SECONDS, RecognizeSettings
+from beam_asr.transforms.job_context import JobContext
 from beam_asr.transforms.packing import PackedReshuffle
 from beam_asr.transforms.plan_segments import PlanSegments
 from beam_asr.transforms.prepare_rows import AssignRowIds, CheckRows, JobStart
-from beam_asr.transforms.recognize import CHUNK_SECONDS, RecognizeChunk, RecognizeSettings
-from beam_asr.transforms.results import Transcribed, filtered_record
+from beam_asr.transforms.recognize import RecognizeChunk
+from beam_asr.transforms.results import Transcribed
 from beam_asr.transforms.stitch_segments import StitchRows
+
+OUTPUTS = ("transcripts", "failures", "filtered", "statistics")  # of steps that end rows
 
 
 class Transcribe(beam.PTransform):
@@ -113,9 +117,6 @@ class Transcribe(beam.PTransform):
         required_sample_rate: in Hz; audio whose file has another one fails.
         required_channels: audio whose file has more or fewer channels fails.
         audio_checks: whether the rows that the four above refuse do ``fail``, or are to ``filter``.
-        give_duration: whether rows that do not say how long they are get their ``duration``.
-        give_origin: whether records have the path of their manifest, for ``WriteManifest`` to write
-            NeMo's from them.
         max_failure_fraction: the job fails while it runs if a larger part of the rows, and at least
             100, failed; None leaves it to the end.
         journal: where what is done is kept for another run; None keeps nothing. Rows are grouped
@@ -168,8 +169,6 @@ class Transcribe(beam.PTransform):
         required_sample_rate: int | None = None,
         required_channels: int | None = None,
         audio_checks: str = "fail",
-        give_duration: bool = False,
-        give_origin: bool = False,
         max_failure_fraction: float | None = None,
         journal: Journal | None = None,
     ):
@@ -230,15 +229,24 @@ class Transcribe(beam.PTransform):
         else:
             raise ValueError("neither model_name nor models is given")
         names = routing.names if routing.is_multi_model else ()
-        asked = TranscriptFields(
-            pred_text_key, timestamps, confidence, n_best, names, give_duration, give_origin
+        self._context = context = JobContext(
+            run=uuid.uuid4().hex,
+            journal=journal,
+            filepath_key=filepath_key,
+            transcript_fields=TranscriptFields(
+                pred_text_key=pred_text_key,
+                timestamps=timestamps,
+                confidence=confidence,
+                n_best=n_best,
+                models=names,
+            ),
+            routing=routing,
+            keep_partial=partial == "keep",
+            filter_refused=audio_checks == "filter",
+            max_failure_fraction=max_failure_fraction,
         )
-        self._routing = routing
-        self._filters = audio_checks == "filter"
-        self._filepath_key = filepath_key
+        self._segmentation = segmentation
         self._tars = None if tarred_audio is None else nemo_tarred.find_tars(storage, tarred_audio)
-        self._journal = journal
-        self._max_failure_fraction = max_failure_fraction
         machine = Resources(gpus, cpus, gpu_memory_gb, model_copies)
         resources.check(machine, device)
         self._accelerator = resources.accelerator_hint(accelerator, machine.copies)
@@ -258,109 +266,108 @@ class Transcribe(beam.PTransform):
             self._identity["model_content"] = contents if routing.is_multi_model else contents[0]
             journal.check(self._identity)
         times = "required" if timestamps else None if segmentation == "none" else "wanted"
-        run = uuid.uuid4().hex
         self._settings = [
             RecognizeSettings(
-                ModelSpec(
-                    use.model_name,
-                    device,
-                    use.decoder,
-                    use.precision,
-                    storage,
-                    batch_timeout,
-                    machine,
-                    use.attention,
-                    times,
-                    confidence is not None,
-                    n_best,
+                context=context,
+                spec=ModelSpec(
+                    model_name=use.model_name,
+                    device=device,
+                    decoder=use.decoder,
+                    precision=use.precision,
+                    storage=storage,
+                    batch_timeout=batch_timeout,
+                    resources=machine,
+                    attention=use.attention,
+                    times=times,
+                    confidence=confidence is not None,
+                    n_best=n_best,
                 ),
-                ClipReader(guarded, use.channel, audio_timeout, max_concurrent_reads, use.checks),
-                storage,
-                Planner(
-                    guarded,
-                    use.channel,
-                    audio_timeout,
-                    segmentation,
-                    partial == "keep",
-                    use.checks,
+                reader=ClipReader(
+                    storage=guarded,
+                    channel=use.channel,
+                    timeout_seconds=audio_timeout,
+                    concurrency=max_concurrent_reads,
+                    checks=use.checks,
                 ),
-                filepath_key,
-                asked,
-                use.prompt,
-                routing,
-                route,
-                use.max_segment_seconds,
-                use.batch_size,
-                use.max_batch_seconds,
-                max_failure_fraction,
-                audio_checks == "filter",
-                journal,
-                run,
+                tar_storage=storage,
+                planner=Planner(
+                    storage=guarded,
+                    channel=use.channel,
+                    timeout_seconds=audio_timeout,
+                    segmentation=segmentation,
+                    keep_parts=partial == "keep",
+                    checks=use.checks,
+                ),
+                prompt=use.prompt,
+                route=route,
+                max_segment_seconds=use.max_segment_seconds,
+                batch_size=use.batch_size,
+                max_batch_seconds=use.max_batch_seconds,
             )
             for route, use in enumerate(routing.routes)
         ]
 
     def expand(self, rows: PCollection[Row | Record | WebDatasetTar]) -> Transcribed:
-        journaled = self._journal is not None
-        checked = rows | "Validate" >> beam.ParDo(
-            CheckRows(
-                self._filepath_key,
-                self._tars,
-                journaled,
-                self._routing,
-                self._settings[0].asked,
-            )
-        ).with_outputs("failures", "statistics", main="work")
-        failures, statistics = [checked.failures], [checked.statistics]
-        transcripts, begun = [], {}
-        work = checked.work
-        if self._journal is not None:
-            begun["begun"] = AsSingleton(self._begin(checked.statistics))
-            identified = self._grouped(work, self._journal) | "Identify" >> beam.ParDo(
-                AssignRowIds(self._journal, self._settings[0].asked), **begun
-            ).with_outputs("transcripts", "failures", "statistics", main="work")
+        context = self._context
+        check = CheckRows(
+            context.filepath_key, self._tars, context.journal is not None, context.routing
+        )
+        checked = rows | "Validate" >> beam.ParDo(check).with_outputs(
+            "failures", "statistics", main="work"
+        )
+        ended: list[Any] = []
+        work, start = checked.work, None
+        if context.journal is not None:
+            start = self._start(checked.statistics)
+            identified = self._grouped(work, context.journal) | "Identify" >> wait_for(
+                start, AssignRowIds(context)
+            ).with_outputs(*OUTPUTS, main="work")
             work = identified.work
-            transcripts.append(identified.transcripts)
-            failures.append(identified.failures)
-            statistics.append(identified.statistics)
+            ended.append(identified)
         if self._tars is not None:
             work = self._by_shard(work, self._tars)
-        if not self._routing.is_multi_model and (self._tars is not None or not journaled):
+        if not context.routing.is_multi_model and (
+            self._tars is not None or context.journal is None
+        ):
             work |= "SpreadWork" >> PackedReshuffle()
-        heard = self._heard("", work, begun)
-        ended = list(heard)
-        if self._settings[0].planner.segmentation != "none":
+        recognized = self._recognized("", work, start)
+        ended += recognized
+        failures, filtered, statistics = [checked.failures], [], [checked.statistics]
+        if self._segmentation != "none":
             if not rows.is_bounded and rows.windowing.is_default():
                 raise ValueError(
                     "rows without an end, in the global window, cannot be put together from "
                     "segments: give them windows, as beam.WindowInto(FixedWindows(600)), or choose "
                     "segmentation='none'"
                 )
-            stitched, segments, unplanned = self._long(heard, begun)
-            ended += [stitched, *segments]
-            failures.append(unplanned)
-        transcripts += [each.transcripts for each in ended]
+            planned, segments, stitched = self._long(recognized, start)
+            ended += segments
+            failures += [planned.failures, stitched.failures]
+            filtered.append(planned.filtered)
+            statistics.append(stitched.statistics)
+        transcripts = [each.transcripts for each in ended]
+        if self._segmentation != "none":
+            transcripts.append(stitched.transcripts)
         failures += [each.failures for each in ended]
+        filtered += [each.filtered for each in ended]
         statistics += [each.statistics for each in ended]
         # What the model did must not be done again because a writer failed.
-        ended_badly = failures | "AllFailures" >> beam.Flatten().with_output_types(Record)
-        split = ended_badly | "Refused" >> beam.FlatMap(
-            filtered_record, self._filters
-        ).with_outputs("filtered", main="failures")
         return Transcribed(
-            tuple(transcripts) | "KeepTranscripts" >> PackedReshuffle().with_output_types(Record),
-            split.failures | "KeepFailures" >> PackedReshuffle().with_output_types(Record),
+            tuple(transcripts) | "KeepTranscripts" >> PackedReshuffle(),
+            tuple(failures) | "KeepFailures" >> PackedReshuffle(),
             statistics | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
-            split.filtered | "KeepFiltered" >> PackedReshuffle().with_output_types(Record),
+            tuple(filtered) | "KeepFiltered" >> PackedReshuffle(),
         )
 
-    def _heard(self, of: str, work: PCollection[Any], begun: dict[str, Any]) -> list[Any]:
-        """The steps that have the models, each after its windows.
+    def _recognized(
+        self, of: str, work: PCollection[Any], start: PCollection[JobStart] | None
+    ) -> list[Any]:
+        """The steps that have the models, each after its chunks.
 
         Each model has steps of its own, so that a worker which takes a bundle of theirs needs one
         model for it; a runner that does step after step never swaps them.
         """
-        if not self._routing.is_multi_model:
+        if not self._context.routing.is_multi_model:
             named = [("", work)]
         else:
             tags = [str(route) for route in range(len(self._settings))]
@@ -370,61 +377,39 @@ class Transcribe(beam.PTransform):
             ]
         steps = []
         for settings, (name, part) in zip(self._settings, named, strict=True):
-            windows = self._in_windows(f"Windows{of}{name}", part)
-            model = beam.ParDo(RecognizeChunk(settings), **begun)
+            chunks = self._in_windows(f"Windows{of}{name}", part)
+            model = wait_for(start, RecognizeChunk(settings))
             if self._accelerator is not None:
                 model = model.with_resource_hints(accelerator=self._accelerator)
-            steps.append(
-                windows
-                | f"Transcribe{of}{name}"
-                >> model.with_outputs(
-                    "transcripts", "failures", "statistics", "long", "segments", "rows"
-                )
-            )
+            outputs = model.with_outputs(*OUTPUTS, "long", "segments", "rows")
+            steps.append(chunks | f"Transcribe{of}{name}" >> outputs)
         return steps
 
     def _long(
-        self, heard: list[Any], begun: dict[str, Any]
-    ) -> tuple[Any, list[Any], PCollection[Record]]:
-        """Plans the long rows, transcribes their segments, and puts them together.
+        self, recognized: list[Any], start: PCollection[JobStart] | None
+    ) -> tuple[Any, list[Any], Any]:
+        """Plans the long rows, has their segments recognized, and puts them together.
 
-        Gives the outputs of the last step and of the models', and the rows that cannot be planned.
+        Gives the outputs of these three steps, of which the second is one for each model.
         """
-        settings = self._settings[0]
+        plan = PlanSegments(self._context, [each.planner for each in self._settings])
         planned = (
-            [each.long for each in heard]
+            [each.long for each in recognized]
             | "AllLong" >> beam.Flatten()
             | "SpreadLong" >> beam.Reshuffle()
             | "PlanSegments"
-            >> beam.ParDo(
-                PlanSegments(
-                    [each.planner for each in self._settings],
-                    settings.asked,
-                    settings.journal,
-                    settings.run,
-                    settings.max_failure_fraction,
-                    self._filters,
-                )
-            ).with_outputs("rows", "failures", main="stretches")
+            >> beam.ParDo(plan).with_outputs("rows", "failures", "filtered", main="groups")
         )
-        stretches = planned.stretches | "SpreadStretches" >> beam.Reshuffle()
-        segments = self._heard("Segments", stretches, begun)
-        parts = [part for each in heard for part in (each.rows, each.segments)]
+        groups = planned.groups | "SpreadStretches" >> beam.Reshuffle()
+        segments = self._recognized("Segments", groups, start)
+        parts = [part for each in recognized for part in (each.rows, each.segments)]
         stitched = (
             (*parts, planned.rows, *(each.segments for each in segments))
             | "AllSegments" >> beam.Flatten()
             | "ByRow" >> beam.GroupByKey()
-            | "Stitch"
-            >> beam.ParDo(
-                StitchRows(
-                    settings.asked,
-                    settings.planner.keep_parts,
-                    settings.run,
-                    settings.max_failure_fraction,
-                )
-            ).with_outputs("transcripts", "failures", "statistics")
+            | "Stitch" >> beam.ParDo(StitchRows(self._context)).with_outputs(*OUTPUTS)
         )
-        return stitched, segments, planned.failures
+        return planned, segments, stitched
 
     def _in_windows(self, name: str, work: PCollection[Any]) -> PCollection[list[Any]]:
         # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
@@ -436,19 +421,12 @@ class Transcribe(beam.PTransform):
             )
         return work | name >> beam.ParDo(BatchWithinBundle(_chunk_seconds, CHUNK_SECONDS))
 
-    def _begin(self, statistics: PCollection[Statistics]) -> PCollection[JobStart]:
+    def _start(self, statistics: PCollection[Statistics]) -> PCollection[JobStart]:
         """What is known when all rows have been read, and that the journal is this run's."""
         return (
             statistics
             | "SumRows" >> beam.CombineGlobally(total)
-            | "Begin"
-            >> beam.Map(
-                _begin,
-                self._journal,
-                self._identity,
-                self._settings[0].run,
-                self._max_failure_fraction,
-            )
+            | "Begin" >> beam.Map(_start_job, self._context, self._identity)
         )
 
     def _grouped(self, work: PCollection[Any], journal: Journal) -> PCollection[Any]:
@@ -485,18 +463,24 @@ def _content(storage: Storage, model_name: str) -> str | None:
         return None
 
 
-def _begin(
-    statistics: Statistics,
-    journal: Journal,
-    identity: Mapping[str, Any],
-    run: str,
-    max_failure_fraction: float | None,
+def _start_job(
+    statistics: Statistics, context: JobContext, identity: Mapping[str, Any]
 ) -> JobStart:
     rows = {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
-    journal.begin({**identity, **rows}, run)
-    if max_failure_fraction is not None and not statistics.tars:
-        failure_limit.check_invalid(statistics, max_failure_fraction)
+    if context.journal is not None:
+        context.journal.begin({**identity, **rows}, context.run)
+    if context.max_failure_fraction is not None and not statistics.tars:
+        failure_limit.check_invalid(statistics, context.max_failure_fraction)
     return JobStart(None if statistics.tars else statistics.rows_in)
+
+
+def wait_for(start: PCollection[JobStart] | None, step: beam.DoFn) -> beam.ParDo:
+    """A step that processes nothing before a job's start; at once if there is nothing to await.
+
+    Args:
+        step: takes what is known of the start as ``start``.
+    """
+    return beam.ParDo(step) if start is None else beam.ParDo(step, start=AsSingleton(start))
 
 
 def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:

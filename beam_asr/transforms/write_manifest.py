@@ -31,25 +31,21 @@ from beam_asr.outputs.shards import (
     shard_of,
 )
 from beam_asr.outputs.summary import check_complete, encode_readable, summarize
+from beam_asr.records.record import Envelope, Record, to_record, with_duration
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
-from beam_asr.transcripts.transcript import ORIGIN
 from beam_asr.transforms import write_formats
 from beam_asr.transforms.bundles import at_window
-from beam_asr.transforms.results import Transcribed
-from beam_asr.transforms.transcribe import Record
+from beam_asr.transforms.results import Collections, Transcribed
 from beam_asr.transforms.write_formats import WriteFormats
 
 logger = logging.getLogger(__name__)
 
 LABELS = "labels"
 KINDS = (TRANSCRIPTS, FAILURES, FILTERED, LABELS)
-BY_TAR = 0  # in place of a number of shards
 PACK_BYTES = 2**20  # of lines that a worker gathers before it hands them on
 LINE_BYTES = 100  # about what a line takes beside its text
-
-Line = tuple[str, bytes]  # why it is of its kind, and the line
 
 
 class WriteManifest(beam.PTransform):
@@ -72,8 +68,9 @@ class WriteManifest(beam.PTransform):
         storage_options: for each protocol what its fsspec file system is opened with.
         journal: of the run, which is removed when the output is whole.
         formats: in which each transcript is also written to a file of its own
-            (`exports.FORMATS`), of which all but ``txt`` need the times of words; or all of them
-            (`sharded_formats`), of which ``nemo`` needs ``give_origin`` of ``Transcribe``.
+            (`registry.FORMATS`), of which all but ``txt`` need the times of words; or all of them
+            (`shard_files`), for which a row that does not say its ``duration`` gets the measured
+            one.
         filepath_key: the field of the audio, for them.
         pred_text_key: the field of the text, for them.
         lang_key: the field of the language, for them.
@@ -107,6 +104,7 @@ class WriteManifest(beam.PTransform):
                 raise ValueError(f"formats has {each!r}, which is none of {', '.join(known)}")
         self._formats = tuple(each for each in asked if each in registry.FORMATS)
         self._labels = shard_files.NEMO in asked
+        self._durations = any(each in shard_files.FORMATS for each in asked)
         self._tarred = tarred
         if not 0 <= max_failure_fraction <= 1:
             raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
@@ -130,21 +128,19 @@ class WriteManifest(beam.PTransform):
         )
 
     def expand(self, records: Transcribed | PCollection[Record]) -> PCollection[Record]:
-        if not isinstance(records, Transcribed):
-            records = _all_transcribed(records)
-        if not records.transcripts.windowing.is_default():
-            return self._by_window(records)
+        parts = records.typed if isinstance(records, Transcribed) else _all_transcribed(records)
+        if not parts.transcripts.windowing.is_default():
+            return self._by_window(parts)
         target = self._target
         resume = target.journal is not None and target.journal.resume
         output.check_may_write(target.storage, target.folder, self._overwrite, resume)
         started = time.time()
-        start = records.transcripts.pipeline | "Start" >> beam.Create([target])
+        start = parts.transcripts.pipeline | "Start" >> beam.Create([target])
         ready = start | "Withdraw" >> beam.Map(_withdraw)
+        exported = self._exported(parts, target, ready=AsIter(ready))
         packed = [
             lines | f"Pack{number}" >> beam.ParDo(_PackLines()).with_outputs("counts", main="packs")
-            for number, lines in enumerate(
-                self._lines(self._exported(records, target, ready=AsIter(ready)))
-            )
+            for number, lines in enumerate(self._lines(exported))
         ]
         counts = [each.counts for each in packed] | "Counts" >> beam.Flatten()
         counts |= "CountKinds" >> beam.CombinePerKey(sum)
@@ -161,23 +157,25 @@ class WriteManifest(beam.PTransform):
             self._max_failure_fraction,
             self._details,
             statistics=AsSingleton(
-                records.statistics | "SumStatistics" >> beam.CombineGlobally(total)
+                parts.statistics | "SumStatistics" >> beam.CombineGlobally(total)
             ),
             shards=AsList(written),
         )
 
-    def _exported(self, records: Transcribed, target: OutputTarget, **after: Any) -> Transcribed:
+    def _exported(self, records: Collections, target: OutputTarget, **after: Any) -> Collections:
         """The records, when the files of their transcripts are written."""
         if not self._formats:
             return records
-        export = WriteFormats(target.storage, target.folder_of, self._formats, *self._keys)
+        export = WriteFormats(
+            target.storage, target.folder_of, self._formats, *self._keys, durations=self._durations
+        )
         written = records.transcripts | "WriteExports" >> beam.ParDo(export, **after)
         return records._replace(transcripts=written)
 
-    def _lines(self, records: Transcribed) -> list[PCollection[Any]]:
-        """Of each kind of record its lines, each with its kind and why it is of it."""
+    def _lines(self, records: Collections) -> list[PCollection[Any]]:
+        """Lines with what they are, for each kind of record."""
         lines = [
-            records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS),
+            records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS, self._durations),
             records.failures | "Failures" >> beam.Map(_line, FAILURES),
             records.filtered | "Filtered" >> beam.Map(_line, FILTERED),
         ]
@@ -186,10 +184,10 @@ class WriteManifest(beam.PTransform):
             lines.append(records.transcripts | "Labels" >> beam.Map(_label, *how))
             if self._tarred:  # of each file in a tar NeMo wants to know something
                 others = (records.failures, records.filtered) | "Others" >> beam.Flatten()
-                lines.append(others | "NoLabels" >> beam.Map(_label, *how, heard=False))
+                lines.append(others | "NoLabels" >> beam.Map(_label, *how, recognized=False))
         return lines
 
-    def _by_window(self, records: Transcribed) -> PCollection[Record]:
+    def _by_window(self, records: Collections) -> PCollection[Record]:
         target = self._target._replace(run=uuid.uuid4().hex)
         # A window's side inputs may be read before they are whole, so its shards follow from no
         # count of its records.
@@ -198,8 +196,7 @@ class WriteManifest(beam.PTransform):
             self._lines(self._exported(records, target))
             | "Lines" >> beam.Flatten()
             | "Packs" >> beam.MapTuple(lambda kind, line: (kind, [line]))
-            | "Shard"
-            >> beam.FlatMap(_by_shard, shards, dict.fromkeys(KINDS, 1) | {TRANSCRIPTS: shards})
+            | "Shard" >> beam.FlatMap(_by_shard, shards, {(kind, None): 1 for kind in KINDS})
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard_of_window, target)
         )
@@ -218,10 +215,10 @@ class WriteManifest(beam.PTransform):
         )
 
 
-def _all_transcribed(records: PCollection[Record]) -> Transcribed:
+def _all_transcribed(records: PCollection[Record]) -> Collections:
     none = records | "None" >> beam.Filter(lambda _: False)
     counted = records | "CountRows" >> beam.Map(lambda _: Statistics(rows_in=1))
-    return Transcribed(records, none, counted, none)
+    return Collections(records, none, counted, none)
 
 
 class OutputTarget(NamedTuple):
@@ -257,25 +254,43 @@ class OutputTarget(NamedTuple):
         if self.journal is not None and self.journal.lock is not None:
             self.journal.lock.check()
 
-    def write_shard(self, kind: str, shard: int, shards: int, lines: Iterable[bytes]) -> str:
-        """Writes a shard, from lines that can be gone through more than once."""
-        if kind == LABELS:
-            name = shard_files.path(shard_files.NEMO, shard, shards)
-            if shards == BY_TAR:
-                name = shard_files.path_of_tar(shard)
-            elif self.tarred:  # what is about no tar has no line
-                return name
+    def write_shard(self, shard: ShardKey, lines: Iterable[bytes]) -> str:
+        """Writes a shard, from lines that can be gone through more than once; gives its name."""
+        kind, number, shards = shard
+        if shards is None:
+            name = shard_files.path_of_tar(number)
             self.storage.write(join(self.folder, name), lines)
             return name
-        name = shard_name(kind, shard, shards, self.compression)
+        if kind == LABELS:
+            name = shard_files.path(shard_files.NEMO, number, shards)
+            if not self.tarred:  # else what is about no tar has no line
+                self.storage.write(join(self.folder, name), lines)
+            return name
+        name = shard_name(kind, number, shards, self.compression)
         self.storage.write(join(self.folder, name), compressed(lines, self.compression))
         for format in shard_files.OF_SHARDS:
             if kind != TRANSCRIPTS or format not in self.formats:
                 continue
-            path = shard_files.path(format, shard, shards)
+            path = shard_files.path(format, number, shards)
             content = shard_files.content(format, lines, *self.keys)
             self.storage.write(join(self.folder, path), content)
         return name
+
+
+class ShardKey(NamedTuple):
+    """Which shard of the output a line goes to.
+
+    It crosses shuffles as a plain tuple, which Beam encodes without pickling it.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        number: of the shard from 0, or of the tar that it is about.
+        shards: of the kind; None if they go by tars.
+    """
+
+    kind: str
+    number: int
+    shards: int | None
 
 
 class _Shard(NamedTuple):
@@ -288,41 +303,52 @@ class _Shard(NamedTuple):
     records: Counter[str]
 
 
-def _line(record: Record, kind: str) -> tuple[str, tuple[str, bytes]]:
+# A kind, and the number of a tar or None.
+Kind = tuple[str, int | None]
+# Why a record is of its kind, and its line.
+Line = tuple[str, bytes]
+
+
+def _line(element: Envelope | Record, kind: str, durations: bool = False) -> tuple[Kind, Line]:
     """A record as a line, with its kind and why it is of it."""
+    if durations:
+        element = with_duration(element)
+    record = to_record(element)
     why = ""
     if kind == FAILURES:
         why = record["error"]["type"]
     elif kind == FILTERED:
         why = record["filtered"]["by"]
-    own = {key: value for key, value in record.items() if key != ORIGIN}
-    return kind, (why, encode(own))
+    return (kind, None), (why, encode(record))
 
 
 def _label(
-    record: Record, filepath_key: str, pred_text_key: str, tarred: bool, heard: bool = True
-) -> tuple[str | tuple[str, int], tuple[str, bytes]]:
+    element: Envelope | Record,
+    filepath_key: str,
+    pred_text_key: str,
+    tarred: bool,
+    recognized: bool = True,
+) -> tuple[Kind, Line]:
     """A record as a line of a manifest that NeMo trains on, with why nothing is to be learnt from
     it; the line is empty if it has none. Of a tarred set its kind has the number of its tar."""
-    origin = record.get(ORIGIN, "")
-    own = {key: value for key, value in record.items() if key != ORIGIN}
-    if not heard:
-        own[pred_text_key] = ""
+    origin = "" if isinstance(element, dict) else element.origin
+    record = to_record(with_duration(element))
+    if not recognized:
+        record = {**record, pred_text_key: ""}
     to_label = pseudo_labels.tarred_label if tarred else pseudo_labels.label
-    label = to_label(own, filepath_key, pred_text_key, origin)
-    kind = LABELS if label.shard is None else (LABELS, label.shard)
-    return kind, (label.left_out, label.line or b"")
+    label = to_label(record, filepath_key, pred_text_key, origin)
+    return (LABELS, label.shard), (label.left_out, label.line or b"")
 
 
 class _PackLines(beam.DoFn):
     """Gathers the lines of a bundle by their kinds, and counts them, with output to ``counts``."""
 
     def start_bundle(self) -> None:
-        self._packs: dict[Any, list[Line]] = defaultdict(list)
-        self._counts: Counter[Any] = Counter()
+        self._packs: dict[Kind, list[Line]] = defaultdict(list)
+        self._counts: Counter[Kind] = Counter()
         self._bytes = 0
 
-    def process(self, keyed: tuple[Any, Line]) -> list[tuple[Any, list[Line]]] | None:
+    def process(self, keyed: tuple[Kind, Line]) -> list[tuple[Kind, list[Line]]] | None:
         kind, line = keyed
         self._packs[kind].append(line)
         self._counts[kind] += 1
@@ -339,29 +365,29 @@ class _PackLines(beam.DoFn):
 
 
 def _by_shard(
-    pack: tuple[Any, list[Line]], num_shards: int | None, counts: dict[Any, int]
-) -> Iterable[tuple[tuple[str, int, int], list[Line]]]:
-    """A pack of lines to the shards that they go to."""
-    kind, lines = pack
-    if isinstance(kind, tuple):
-        return [((*kind, BY_TAR), lines)]
-    shards = shard_count(kind, counts[kind], num_shards)
+    pack: tuple[Kind, list[Line]], num_shards: int | None, counts: dict[Kind, int]
+) -> list[tuple[Any, list[Line]]]:
+    """The lines of a pack, by the shards that they go to."""
+    (kind, tar), lines = pack
+    if tar is not None:
+        return [(tuple(ShardKey(kind, tar, shards=None)), lines)]
+    shards = shard_count(kind, counts[kind, None], num_shards)
     parts: dict[int, list[Line]] = defaultdict(list)
     for line in lines:
         parts[shard_of(line[1], shards)].append(line)
-    return [((kind, shard, shards), part) for shard, part in parts.items()]
+    return [(tuple(ShardKey(kind, shard, shards)), part) for shard, part in parts.items()]
 
 
 def _write_shard(
-    keyed: tuple[tuple[str, int, int], Iterable[list[Line]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
     target: OutputTarget,
     ready: Iterable[OutputTarget],
 ) -> _Shard:
-    (kind, shard, shards), packs = keyed
+    key, packs = ShardKey(*keyed[0]), keyed[1]
     list(ready)  # the folder is an unfinished one before the first file in it is replaced
     target.check()
     written = Counter(why for pack in packs for why, _ in pack)
-    return _Shard(kind, target.write_shard(kind, shard, shards, _Lines(packs)), written)
+    return _Shard(key.kind, target.write_shard(key, _Lines(packs)), written)
 
 
 class _Lines:
@@ -375,7 +401,7 @@ class _Lines:
 
 
 def _write_shard_of_window(
-    keyed: tuple[tuple[str, int, int], Iterable[list[Line]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
     target: OutputTarget,
     window: Any = beam.DoFn.WindowParam,
 ) -> _Shard:
@@ -454,7 +480,7 @@ def _complete(
     count = shard_count(TRANSCRIPTS, transcribed, target.num_shards)
     for shard in range(count):
         if shard_name(TRANSCRIPTS, shard, count, target.compression) not in names:
-            names.add(target.write_shard(TRANSCRIPTS, shard, count, []))
+            names.add(target.write_shard(ShardKey(TRANSCRIPTS, shard, count), []))
     delete_stale(storage, folder, names)
     if shard_files.NEMO in target.formats:
         labels = [each for each in shards if each.kind == LABELS]
@@ -471,7 +497,7 @@ def _complete_labels(target: OutputTarget, statistics: Statistics, names: set[st
     """Writes those of NeMo's manifests that no line is in: the only one, or one for each tar."""
     if not target.tarred:
         if not names:
-            target.write_shard(LABELS, 0, 1, [])
+            target.write_shard(ShardKey(LABELS, 0, 1), [])
         return
     of_tars = {name for name in names if shard_files.is_of_tar(name)}
     every = range(len(of_tars) + statistics.tars_without_rows)

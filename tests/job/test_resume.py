@@ -25,6 +25,7 @@ from beam_asr.audio import clip_reader
 from beam_asr.cli import main
 from beam_asr.models.serving import batcher
 from beam_asr.records import parsing
+from beam_asr.records.record import Transcript
 from beam_asr.transforms import recognize, transcribe
 from tests.support.job_files import read_records, write_manifest
 from tests.support.tiny_models import speechlike
@@ -265,7 +266,7 @@ def test_a_bundle_that_is_tried_again_uses_what_its_windows_left(clips, tiny_mod
                 continue
         outputs = [each.value if hasattr(each, "tag") else each for each in given]
     assert 0 < len(through) < CLIPS
-    found = [record["n"] for record in outputs if isinstance(record, dict)]
+    found = [each.row.fields["n"] for each in outputs if isinstance(each, Transcript)]
     assert sorted(found) == sorted(row["n"] for row in rows_of(clips))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from beam_asr.audio import reading
+from beam_asr import errors
 from beam_asr.audio.reading import read_audio
 from tests.support.ffmpeg import mux_audio
 
@@ -129,7 +129,7 @@ def check_error(path, error, *words, **options):
     """The error is raised, is an AudioError, and names the file and what is wrong."""
     with pytest.raises(error) as caught:
         read(path, **options)
-    assert isinstance(caught.value, reading.AudioError)
+    assert isinstance(caught.value, errors.AudioError)
     assert caught.type is error
     for word in (str(path), *words):
         assert word in str(caught.value)

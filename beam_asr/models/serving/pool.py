@@ -6,12 +6,10 @@ recently goes first. One that somebody uses stays.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import threading
 import time
-from collections.abc import Iterator
 
 from beam_asr.models import files
 from beam_asr.models.devices import cpu_memory, gpu_memory
@@ -57,14 +55,6 @@ class ModelPool:
             self._users[spec] -= 1
             self._changed.notify_all()
         self._of_thread.leases = self._own_leases - 1
-
-    @contextlib.contextmanager
-    def leased(self, spec: ModelSpec) -> Iterator[ModelHost]:
-        host = self.lease(spec)
-        try:
-            yield host
-        finally:
-            self.release(spec)
 
     def take_evictions(self) -> int:
         """How many have not been counted yet; each is told once, to one caller."""

@@ -13,7 +13,7 @@ import soundfile
 from fsspec.implementations.memory import MemoryFileSystem
 
 from beam_asr.audio import read_pool
-from beam_asr.audio.clip_reader import ClipReader
+from beam_asr.audio.clip_reader import ClipReader, Loaded
 from beam_asr.audio.reading import read_audio
 from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError
 from beam_asr.records.row import Row
@@ -66,7 +66,10 @@ def read(uri: str, allowed=None, seconds: float = 30.0, **fields):
 
 def read_all(clips, allowed=None, seconds: float = 30.0, concurrency: int = 4):
     reader = ClipReader(Storage({}, allowed), None, seconds, concurrency)
-    return [heard.waveform for heard in reader.read(clips, RATE)]
+    return [
+        read.waveform if isinstance(read, Loaded) else read.error
+        for read in reader.read(clips, RATE)
+    ]
 
 
 def assert_same(waveform, samples):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 from beam_asr.records import parsing
-from beam_asr.records.record import failure, transcript
+from beam_asr.records.record import Transcript, failure
 from beam_asr.records.row import Row
 
 
 def test_a_transcript_is_the_row_unchanged_and_the_text():
     line = '{"z": 1, "audio_filepath": "/a", "n": 1e-7, "i": 12345678901234567890, "l": [1, {}]}'
-    record = transcript(Row(line), {"said": "hello"})
+    record = Transcript(Row(line), {"said": "hello"}, 1.0).record()
     assert list(record.items()) == [*json.loads(line).items(), ("said", "hello")]
 
 
@@ -40,12 +40,12 @@ def test_a_failure_message_is_short_and_on_one_line():
 def test_a_failure_that_comes_in_again_loses_its_old_error_but_a_users_own_field_stays():
     failed = failure(Row('{"audio_filepath": "/a"}'), "audio", ValueError("no"))
     row = parsing.parse(Row.of(failed)).row
-    assert transcript(row, {"pred_text": "x"}) == {
+    assert Transcript(row, {"pred_text": "x"}, 1.0).record() == {
         "audio_filepath": "/a",
         "pred_text": "x",
     }
     own = Row.of({"audio_filepath": "/a", "error": "mine"})
-    assert transcript(own, {"pred_text": "x"})["error"] == "mine"
+    assert Transcript(own, {"pred_text": "x"}, 1.0).record()["error"] == "mine"
 
 
 def test_a_failed_row_keeps_an_error_field_of_its_own_and_gets_it_back_when_it_comes_in_again():
@@ -58,7 +58,7 @@ def test_a_failed_row_keeps_an_error_field_of_its_own_and_gets_it_back_when_it_c
         "attempts": 1,
         "replaced": {"code": 7},
     }
-    again = transcript(Row.of(failed), {"pred_text": "x"})
+    again = Transcript(Row.of(failed), {"pred_text": "x"}, 1.0).record()
     assert list(again.items()) == [*json.loads(row.line).items(), ("pred_text", "x")]
     assert failure(Row.of(failed), "audio", ValueError("no")) == failed
 

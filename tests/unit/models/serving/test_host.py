@@ -51,7 +51,7 @@ def test_an_error_in_either_half_is_that_batch_alone(model, half):
     with pytest.raises(ValueError, match="poison"):
         done[1].result(30)
     assert done[2].result(30).results[0].text == "3"
-    assert host.transcribe(batch(4))[0].text == "4"
+    assert host.submit(batch(4)).result().results[0].text == "4"
 
 
 @pytest.mark.parametrize("half", ["encode", "decode"])
@@ -108,7 +108,7 @@ def test_a_batch_that_is_done_is_not_held():
     host = model_host.ModelHost(engine.ModelSpec("any"))
     waveform = np.full(10, 1)
     gone = weakref.ref(waveform)
-    assert host.transcribe([waveform])[0].text == "1"
+    assert host.submit([waveform]).result().results[0].text == "1"
     del waveform
     deadline = time.monotonic() + 10
     while gone() is not None and time.monotonic() < deadline:
