@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +31,7 @@ class PackedReshuffle(beam.PTransform):
         if not all(each.is_bounded and each.windowing.is_default() for each in several):
             return several | beam.Flatten() | beam.Reshuffle()
         packs = [
-            each | f"Pack{number}" >> beam.ParDo(_Pack()).with_output_types(list[bytes])
+            each | f"Pack{number}" >> beam.ParDo(_Pack()).with_output_types(bytes)
             for number, each in enumerate(several)
         ]
         if len(packs) > 1:
@@ -42,26 +43,33 @@ class _Pack(beam.DoFn):
     """Gathers the elements of a bundle, pickled."""
 
     def start_bundle(self) -> None:
-        self._pack: list[bytes] = []
-        self._bytes = 0
         self._seen = 0
+        self._begin()
 
-    def process(self, element: Any) -> list[list[bytes]] | None:
-        content = pickle.dumps(element, pickle.HIGHEST_PROTOCOL)
-        pack = self._pack
-        pack.append(content)
-        self._bytes += len(content)
+    def process(self, element: Any) -> list[bytes] | None:
+        # One pickler for the pack: names of classes, and texts that elements share, are in it once.
+        self._pickler.dump(element)
+        self._elements += 1
         self._seen += 1
         most = min(MAX_ELEMENTS, self._seen * MAX_PART)
-        if len(pack) < most and self._bytes < MAX_BYTES:
+        if self._elements < most and self._content.tell() < MAX_BYTES:
             return None
-        self._pack, self._bytes = [], 0
+        pack = self._content.getvalue()
+        self._begin()
         return [pack]
 
     def finish_bundle(self) -> Iterator[Any]:
-        if self._pack:
-            yield from at_window([self._pack], GlobalWindow())
+        if self._elements:
+            yield from at_window([self._content.getvalue()], GlobalWindow())
+
+    def _begin(self) -> None:
+        self._content = io.BytesIO()
+        self._pickler = pickle.Pickler(self._content, pickle.HIGHEST_PROTOCOL)
+        self._elements = 0
 
 
-def _unpack(pack: list[bytes]) -> Iterator[Any]:
-    return map(pickle.loads, pack)
+def _unpack(pack: bytes) -> Iterator[Any]:
+    content = io.BytesIO(pack)
+    unpickler = pickle.Unpickler(content)
+    while content.tell() < len(pack):
+        yield unpickler.load()
