@@ -59,6 +59,7 @@ from beam_asr.transforms.bundles import BatchWithinBundle
 from beam_asr.transforms.choices import check_choice
 from beam_asr.transforms.chunk_recognizer import CHUNK_SECONDS, RecognizeSettings
 from beam_asr.transforms.job_context import JobContext
+from beam_asr.transforms.packing import PackedReshuffle
 from beam_asr.transforms.plan_segments import PlanSegments
 from beam_asr.transforms.prepare_rows import AssignRowIds, CheckRows, JobStart
 from beam_asr.transforms.recognize import RecognizeChunk
@@ -336,7 +337,7 @@ class Transcribe(beam.PTransform):
         if not context.routing.is_multi_model and (
             self._tars is not None or context.journal is None
         ):
-            work |= "SpreadWork" >> beam.Reshuffle()
+            work |= "SpreadWork" >> PackedReshuffle()
         recognized = self._recognized("", work, start)
         ended += recognized
         failures, filtered, statistics = [checked.failures], [], [checked.statistics]
@@ -360,12 +361,10 @@ class Transcribe(beam.PTransform):
         statistics += [each.statistics for each in ended]
         # What the model did must not be done again because a writer failed.
         return Transcribed(
-            transcripts
-            | "AllTranscripts" >> beam.Flatten()
-            | "KeepTranscripts" >> beam.Reshuffle(),
-            failures | "AllFailures" >> beam.Flatten() | "KeepFailures" >> beam.Reshuffle(),
+            tuple(transcripts) | "KeepTranscripts" >> PackedReshuffle(),
+            tuple(failures) | "KeepFailures" >> PackedReshuffle(),
             statistics | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
-            filtered | "AllFiltered" >> beam.Flatten() | "KeepFiltered" >> beam.Reshuffle(),
+            tuple(filtered) | "KeepFiltered" >> PackedReshuffle(),
         )
 
     def _recognized(
@@ -382,7 +381,7 @@ class Transcribe(beam.PTransform):
             tags = [str(route) for route in range(len(self._settings))]
             split = work | f"ByModel{of}" >> beam.FlatMap(_by_route, len(tags)).with_outputs(*tags)
             named = [
-                (f"[{tag}]", split[tag] | f"Spread{of}[{tag}]" >> beam.Reshuffle()) for tag in tags
+                (f"[{tag}]", split[tag] | f"Spread{of}[{tag}]" >> PackedReshuffle()) for tag in tags
             ]
         steps = []
         for settings, (name, part) in zip(self._settings, named, strict=True):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
+from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection, TaggedOutput
+from apache_beam.transforms.window import GlobalWindow
 
 from beam_asr.errors import SetupError, TooManyFailuresError, with_flags
 from beam_asr.outputs import failure_limit
@@ -36,12 +37,15 @@ from beam_asr.records.record import Envelope, Record, to_record, with_duration
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
+from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.results import Collections, Transcribed
 from beam_asr.transforms.write_formats import WriteFormats
 
 logger = logging.getLogger(__name__)
 
 KINDS = (TRANSCRIPTS, FAILURES, FILTERED)  # and each format that has lines of its own
+PACK_BYTES = 2**20  # of lines that a worker gathers before it hands them on
+LINE_BYTES = 100  # about what a line takes beside its text
 
 
 class WriteManifest(beam.PTransform):
@@ -129,11 +133,17 @@ class WriteManifest(beam.PTransform):
         started = time.time()
         start = parts.transcripts.pipeline | "Start" >> beam.Create([target])
         ready = start | "Withdraw" >> beam.Map(_withdraw)
-        lines = self._lines(self._exported(parts, target, ready=AsIter(ready)))
-        counts = lines | "Kinds" >> beam.Keys() | "CountKinds" >> beam.combiners.Count.PerElement()
+        exported = self._exported(parts, target, ready=AsIter(ready))
+        packed = [
+            lines | f"Pack{number}" >> beam.ParDo(_PackLines()).with_outputs("counts", main="packs")
+            for number, lines in enumerate(self._lines(exported))
+        ]
+        counts = [each.counts for each in packed] | "Counts" >> beam.Flatten()
+        counts |= "CountKinds" >> beam.CombinePerKey(sum)
         written = (
-            lines
-            | "Shard" >> beam.Map(_by_shard, target.num_shards, AsDict(counts))
+            [each.packs for each in packed]
+            | "Lines" >> beam.Flatten()
+            | "Shard" >> beam.FlatMap(_by_shard, target.num_shards, AsDict(counts))
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard, target, ready=AsIter(ready))
         )
@@ -158,7 +168,8 @@ class WriteManifest(beam.PTransform):
         written = records.transcripts | "WriteExports" >> beam.ParDo(export, **after)
         return records._replace(transcripts=written)
 
-    def _lines(self, records: Collections) -> PCollection[Any]:
+    def _lines(self, records: Collections) -> list[PCollection[Any]]:
+        """Lines with what they are, for each kind of record."""
         lines = [
             records.transcripts
             | "Transcripts" >> beam.Map(_line, TRANSCRIPTS, self._flags, self._durations),
@@ -176,7 +187,7 @@ class WriteManifest(beam.PTransform):
                     records.filtered,
                 ) | f"Others_{each.name}" >> beam.Flatten()
                 lines.append(others | f"NoLines_{each.name}" >> beam.Map(_own_line, *how, False))
-        return lines | "Lines" >> beam.Flatten()
+        return lines
 
     def _by_window(self, records: Collections) -> PCollection[Record]:
         target = self._target._replace(run=uuid.uuid4().hex)
@@ -185,8 +196,12 @@ class WriteManifest(beam.PTransform):
         shards = self._target.num_shards or 1
         written = (
             self._lines(self._exported(records, target))
+            | "Lines" >> beam.Flatten()
+            | "Packs" >> beam.MapTuple(lambda kind, line: (kind, [line]))
             | "Shard"
-            >> beam.Map(_by_shard, shards, {(kind, None): 1 for kind in (*KINDS, *target.formats)})
+            >> beam.FlatMap(
+                _by_shard, shards, {(kind, None): 1 for kind in (*KINDS, *target.formats)}
+            )
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard_of_window, target)
         )
@@ -298,11 +313,13 @@ class _Shard(NamedTuple):
 
 # A kind, and the number of a tar or None.
 Kind = tuple[str, int | None]
+# Why a record is of its kind, and its line.
+Line = tuple[str, bytes]
 
 
 def _line(
     element: Envelope | Record, kind: str, flags: frozenset[str], durations: bool = False
-) -> tuple[Kind, tuple[str, bytes]]:
+) -> tuple[Kind, Line]:
     """A record as a line, with its kind and why it is of it."""
     if durations:
         element = with_duration(element)
@@ -332,7 +349,7 @@ def _worded(why: Any, flags: frozenset[str]) -> Any:
 
 def _own_line(
     element: Envelope | Record, format: str, keys: FieldKeys, tarred: bool, transcribed: bool
-) -> tuple[Kind, tuple[str, bytes]]:
+) -> tuple[Kind, Line]:
     """A record as a line of a format of lines, with why it is left out; the line is empty if it has
     none. Of a tarred set its kind has the number of its tar."""
     chosen = registry.FORMATS[format]
@@ -343,40 +360,68 @@ def _own_line(
     return (format, found.shard), (found.left_out, found.line or b"")
 
 
+class _PackLines(beam.DoFn):
+    """Gathers the lines of a bundle by their kinds, and counts them, with output to ``counts``."""
+
+    def start_bundle(self) -> None:
+        self._packs: dict[Kind, list[Line]] = defaultdict(list)
+        self._counts: Counter[Kind] = Counter()
+        self._bytes = 0
+
+    def process(self, keyed: tuple[Kind, Line]) -> list[tuple[Kind, list[Line]]] | None:
+        kind, line = keyed
+        self._packs[kind].append(line)
+        self._counts[kind] += 1
+        self._bytes += len(line[1]) + LINE_BYTES
+        if self._bytes < PACK_BYTES:
+            return None
+        packs, self._packs, self._bytes = self._packs, defaultdict(list), 0
+        return list(packs.items())
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from at_window(self._packs.items(), GlobalWindow())
+        counts = (TaggedOutput("counts", each) for each in self._counts.items())
+        yield from at_window(counts, GlobalWindow())
+
+
 def _by_shard(
-    keyed: tuple[Kind, tuple[str, bytes]], num_shards: int | None, counts: dict[Kind, int]
-) -> tuple[Any, tuple[str, bytes]]:
-    (kind, tar), (why, line) = keyed
+    pack: tuple[Kind, list[Line]], num_shards: int | None, counts: dict[Kind, int]
+) -> list[tuple[Any, list[Line]]]:
+    """The lines of a pack, by the shards that they go to."""
+    (kind, tar), lines = pack
     if tar is not None:
-        return tuple(ShardKey(kind, tar, shards=None)), (why, line)
+        return [(tuple(ShardKey(kind, tar, shards=None)), lines)]
     shards = shard_count(kind, counts[kind, None], num_shards)
-    return tuple(ShardKey(kind, shard_of(line, shards), shards)), (why, line)
+    parts: dict[int, list[Line]] = defaultdict(list)
+    for line in lines:
+        parts[shard_of(line[1], shards)].append(line)
+    return [(tuple(ShardKey(kind, shard, shards)), part) for shard, part in parts.items()]
 
 
 def _write_shard(
-    keyed: tuple[tuple[str, int, int | None], Iterable[tuple[str, bytes]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
     target: OutputTarget,
     ready: Iterable[OutputTarget],
 ) -> _Shard:
-    key, records = ShardKey(*keyed[0]), keyed[1]
+    key, packs = ShardKey(*keyed[0]), keyed[1]
     list(ready)  # the folder is an unfinished one before the first file in it is replaced
     target.check()
-    written = Counter(why for why, _ in records)
-    return _Shard(key.kind, target.write_shard(key, _Lines(records)), written)
+    written = Counter(why for pack in packs for why, _ in pack)
+    return _Shard(key.kind, target.write_shard(key, _Lines(packs)), written)
 
 
 class _Lines:
     """The lines of a shard's records, which Beam can bring more than once."""
 
-    def __init__(self, records: Iterable[tuple[str, bytes]]):
-        self._records = records
+    def __init__(self, packs: Iterable[list[Line]]):
+        self._packs = packs
 
     def __iter__(self) -> Iterator[bytes]:
-        return (line for _, line in self._records if line)
+        return (line for pack in self._packs for _, line in pack if line)
 
 
 def _write_shard_of_window(
-    keyed: tuple[tuple[str, int, int | None], Iterable[tuple[str, bytes]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
     target: OutputTarget,
     window: Any = beam.DoFn.WindowParam,
 ) -> _Shard:
