@@ -84,11 +84,12 @@ class Floor:
         self._budget = budget
 
     def prepare(self, manifest: Path) -> None:
-        from beam_asr.audio import reading
+        from beam_asr.audio.reading import AudioRequest, read_audio
 
         rate = self._model.sample_rate
         clips = corpora.clips(manifest)
-        self._waveforms = [reading.read_audio(clip.path, sample_rate=rate) for clip in clips]
+        request = AudioRequest(sample_rate=rate)
+        self._waveforms = [read_audio(clip.path, request) for clip in clips]
 
     def run(self) -> None:
         from beam_asr.models import engine

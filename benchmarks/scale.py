@@ -17,9 +17,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from beam_asr.inputs.readers import RANGE_BYTES
+from beam_asr.inputs.json_lines import RANGE_BYTES
 from beam_asr.outputs.journal import HEARTBEAT_SECONDS
-from beam_asr.outputs.shards import RECORDS_A_SHARD
+from beam_asr.settings import RECORDS_A_SHARD
 from beam_asr.storage.storage import LISTING_THREADS
 from beam_asr.transforms.recognize import CHUNK_SECONDS
 

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_asr.audio import read_pool, reading
+from beam_asr.audio.limits import check_duration
 from beam_asr.audio.read_pool import Read, StalledError
-from beam_asr.audio.reading import MAX_SECONDS
-from beam_asr.audio.source import for_message
+from beam_asr.audio.reading import MAX_SECONDS, AudioRequest
+from beam_asr.audio.source import shown
 from beam_asr.errors import AudioMemoryError, AudioTimeoutError, TooLongAudioError
 from beam_asr.records.work import Clip, SegmentGroup
-from beam_asr.settings import NO_CHECKS, AudioChecks
+from beam_asr.settings import NO_LIMITS, AudioLimits
 from beam_asr.storage.storage import Storage
 
 AHEAD_SECONDS = 20 * 60  # of audio that is read and not yet taken
@@ -67,14 +68,14 @@ class ClipReader:
         channel: the channel to take where a row names none, from 0; None averages them.
         timeout_seconds: how long a file may take, and as long again for each further hour of audio.
         concurrency: most files that are read at one time in a process.
-        checks: what a row's audio must be like.
+        limits: what a row's audio must be like.
     """
 
     storage: Storage
     channel: int | None
     timeout_seconds: float
     concurrency: int
-    checks: AudioChecks = NO_CHECKS
+    limits: AudioLimits = NO_LIMITS
 
     def read(
         self, items: Iterable[Clip | SegmentGroup], sample_rate: int, longest: float = MAX_SECONDS
@@ -118,7 +119,8 @@ class ClipReader:
             clip = item.whole() if isinstance(item, SegmentGroup) else item
             expected = min(longest, limit) if clip.duration is None else clip.duration
             if stretch is None and limit < MAX_SECONDS and expected > limit:
-                yield LoadedClip(clip, _too_long(clip, limit), 0.0, content)
+                too_long = TooLongAudioError.of_row(shown(clip.audio), expected, limit)
+                yield LoadedClip(clip, too_long, 0.0, content)
                 continue
             while begun and (len(begun) >= most or ahead + expected > AHEAD_SECONDS):
                 ahead -= begun[0].expected
@@ -146,8 +148,8 @@ class ClipReader:
             seconds += read.seconds
         if isinstance(outcome, MemoryError):
             outcome = AudioMemoryError(
-                f"{for_message(clip.audio)}: twice there was no memory to read it ({outcome}). "
-                "Give the worker more memory, or lower --max_concurrent_reads."
+                f"{shown(clip.audio)}: twice there was no memory to read it ({outcome}). "
+                "Give the worker more memory, or lower `max_concurrent_reads`."
             )
         del read
         if stretch is None:
@@ -177,10 +179,7 @@ class ClipReader:
         limit = self._time_limit(clip, longest)
         outcome = read.result(limit)
         if isinstance(outcome, StalledError):
-            return AudioTimeoutError(
-                f"{for_message(clip.audio)}: could not be read within {limit:g} s, and its storage "
-                "does not answer. Mend the storage, or raise --audio_timeout."
-            )
+            return AudioTimeoutError.stalled(shown(clip.audio), limit)
         return outcome
 
     def _time_limit(self, clip: Clip, longest: float) -> float:
@@ -193,30 +192,25 @@ class ClipReader:
     ) -> np.ndarray:
         whole = clip.segment is None
         if whole and clip.duration is not None:
-            self.checks.check_duration(for_message(clip.audio), clip.duration)
+            check_duration(self.limits, shown(clip.audio), clip.duration)
         waveform = reading.read_audio(
             clip.audio,
-            sample_rate=sample_rate,
-            offset=clip.offset,
-            duration=clip.duration,
-            channel=self.channel if clip.channel is None else clip.channel,
+            AudioRequest(
+                sample_rate=sample_rate,
+                offset=clip.offset,
+                duration=clip.duration,
+                channel=self.channel if clip.channel is None else clip.channel,
+                max_seconds=longest if clip.duration is None else MAX_SECONDS,
+                silence_allowed=not whole,  # of a longer recording
+                limits=self.limits,
+            ),
             storage=self.storage,
             deadline=time.monotonic() + self._time_limit(clip, longest),
             content=content,
-            max_seconds=longest if clip.duration is None else MAX_SECONDS,
-            silence_allowed=not whole,  # of a longer recording
-            checks=self.checks,
         )
         if whole:
-            self.checks.check_duration(for_message(clip.audio), len(waveform) / sample_rate)
+            check_duration(self.limits, shown(clip.audio), len(waveform) / sample_rate)
         return waveform
-
-
-def _too_long(clip: Clip, limit: float) -> TooLongAudioError:
-    return TooLongAudioError(
-        f"{for_message(clip.audio)}: its row of {clip.duration:g} s is longer than the {limit:g} s "
-        "that are read in one piece."
-    )
 
 
 def _cut(

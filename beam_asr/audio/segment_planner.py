@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import uuid
 
 from beam_asr.audio import reading
 from beam_asr.audio import segmentation as segments
-from beam_asr.audio.limits import REFUSALS
-from beam_asr.audio.source import for_message
+from beam_asr.audio.limits import check_duration
+from beam_asr.audio.reading import AudioRequest
+from beam_asr.audio.source import shown
 from beam_asr.audio.vad import RATE, Detector
 from beam_asr.errors import AudioError, AudioTimeoutError, SilentAudioError
 from beam_asr.records import record as manifest
 from beam_asr.records.work import Clip, SegmentPlan
-from beam_asr.settings import NO_CHECKS, AudioChecks
+from beam_asr.settings import NO_LIMITS, AudioLimits
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 
@@ -32,7 +34,7 @@ class Planner:
         timeout_seconds: how long a file may take, and as long again for each further hour of audio.
         segmentation: ``vad`` cuts in pauses and leaves silence out, ``fixed`` cuts by the clock.
         keep_parts: whether what can be read of a recording that breaks off is kept.
-        checks: what a row's audio must be like.
+        limits: what a row's audio must be like.
     """
 
     storage: Storage
@@ -40,7 +42,7 @@ class Planner:
     timeout_seconds: float
     segmentation: str
     keep_parts: bool
-    checks: AudioChecks = NO_CHECKS
+    limits: AudioLimits = NO_LIMITS
 
     def plan(self, clip: Clip, longest: float, content: bytes | None = None) -> SegmentPlan:
         """Plans a row.
@@ -53,45 +55,44 @@ class Planner:
             AudioError: it cannot be read.
             Exception: whatever its storage raises when that is not the file's fault.
         """
-        most = self.checks._replace(min_duration=None)
+        most = dataclasses.replace(self.limits, min_duration=None)
         if clip.duration is not None:
-            most.check_duration(for_message(clip.audio), clip.duration)
+            check_duration(most, shown(clip.audio), clip.duration)
         broken = None
         detector = Detector()
         samples, silent = 0, True
         blocks = reading.stream_audio(
             clip.audio,
-            sample_rate=RATE,
-            offset=clip.offset,
-            duration=clip.duration,
-            channel=self.channel if clip.channel is None else clip.channel,
+            AudioRequest(
+                sample_rate=RATE,
+                max_seconds=math.inf,
+                offset=clip.offset,
+                duration=clip.duration,
+                channel=self.channel if clip.channel is None else clip.channel,
+                limits=self.limits,
+            ),
             storage=self.storage,
             deadline=time.monotonic() + self.time_limit(clip),
             content=content,
-            checks=self.checks,
         )
         try:
             for block in blocks:
                 samples += len(block)
-                most.check_duration(for_message(clip.audio), samples / RATE)
+                check_duration(most, shown(clip.audio), samples / RATE)
                 silent = silent and not block.any()
                 if self.segmentation == "vad":
                     detector.add(block)
         except AudioError as error:
             seconds = samples / RATE
-            is_whole = isinstance(error, (AudioTimeoutError, *REFUSALS))
+            is_whole = isinstance(error, AudioTimeoutError) or error.is_refusal
             if is_whole or not self.keep_parts or seconds < MIN_SECONDS:
                 raise
-            record = manifest.failure(clip.row, "audio", error, attempts_of(error))["error"]
+            record = manifest.failure(clip.row, error, attempts_of(error))["error"]
             broken = (seconds, max(seconds, self._stated_seconds(clip)), record)
         seconds = samples / RATE
-        self.checks.check_duration(for_message(clip.audio), seconds)
+        check_duration(self.limits, shown(clip.audio), seconds)
         if silent:
-            raise SilentAudioError(
-                f"{for_message(clip.audio)}: all {seconds:.0f} s from {clip.offset:.2f} s on are "
-                "exactly zero. No microphone gives that: the recording failed, or the channels "
-                "cancel each other. Drop the row, or choose a channel."
-            )
+            raise SilentAudioError.of(shown(clip.audio), f"{seconds:.0f} s", clip.offset)
         if self.segmentation == "vad":
             planned = segments.plan_by_pauses(detector.finish(), longest)
         else:

@@ -1,8 +1,5 @@
 """What Dataflow needs to be told for a model on a GPU, and what cannot go together there.
 
-A launch calls ``settle`` before anything is started, the model's step takes its resource hint from
-``hint``, and ``launcher_waits`` says whether the launching process stays.
-
 Beam's options are all that is imported, nothing of Google's. The facts are those of Dataflow's
 documentation ("Use GPUs", "Right fitting", "Use NVIDIA MPS", "FlexRS") and of Compute Engine's
 machine types.
@@ -18,10 +15,12 @@ from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     SetupOptions,
-    StandardOptions,
     WorkerOptions,
 )
 
+from beam_asr.cli.messages import as_flags
+from beam_asr.cli.runners import RunnerProfile, may_wait
+from beam_asr.errors import SetupError
 from beam_asr.models.devices.resources import shares_gpu
 from beam_asr.settings import Resources
 
@@ -47,17 +46,6 @@ GPU_MEMORY_GB = {
 HARNESS_THREADS = 2
 
 
-def runner_name(beam_options: PipelineOptions) -> str:
-    """The runner's name as it is given, in lower case and without "Runner"; empty if none is."""
-    runner = beam_options.view_as(StandardOptions).runner or ""
-    return runner.rpartition(".")[2].lower().removesuffix("runner")
-
-
-def is_dataflow(beam_options: PipelineOptions) -> bool:
-    """Whether the job goes to Dataflow, in any spelling of the runner's name that Beam takes."""
-    return runner_name(beam_options) in ("dataflow", "testdataflow")
-
-
 def is_template_launch(beam_options: PipelineOptions) -> bool:
     """Whether this writes a template instead of starting a job.
 
@@ -69,13 +57,12 @@ def is_template_launch(beam_options: PipelineOptions) -> bool:
 
 def launcher_waits(beam_options: PipelineOptions) -> bool:
     """Whether the launching process stays until the job has ended."""
-    leaves = beam_options.view_as(StandardOptions).no_wait_until_finish
-    return not leaves and not is_template_launch(beam_options)
+    return may_wait(beam_options) and not is_template_launch(beam_options)
 
 
 def address(result: Any, beam_options: PipelineOptions) -> str | None:
-    """Where a job that was begun is shown; None if it is none of Dataflow's."""
-    if not is_dataflow(beam_options) or is_template_launch(beam_options):
+    """Returns where a job that was started is shown; None if only a template was written."""
+    if is_template_launch(beam_options):
         return None
     cloud = beam_options.view_as(GoogleCloudOptions)
     return (
@@ -87,7 +74,7 @@ def address(result: Any, beam_options: PipelineOptions) -> str | None:
 def apply_dataflow_defaults(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
-    """Completes Beam's options for Dataflow; those of other runners stay as they are.
+    """Completes Beam's options for Dataflow.
 
     Args:
         beam_options: changed in place.
@@ -95,16 +82,8 @@ def apply_dataflow_defaults(
         resources: what a worker may use of its machine.
 
     Raises:
-        ValueError: the options do not go together; it says which, and what to do.
+        SetupError: the options do not go together; it says which, and what to do.
     """
-    if not is_dataflow(beam_options):
-        if accelerator is not None:
-            runner = beam_options.view_as(StandardOptions).runner or "this machine's"
-            raise ValueError(
-                f"--accelerator={accelerator} asks Dataflow for a GPU, but the runner is {runner}: "
-                "leave it out, the job takes the GPU that the machine has"
-            )
-        return
     _check_accelerators(beam_options, accelerator)
     _check_cards(beam_options, accelerator, resources)
     if resources.copies > 1:
@@ -160,32 +139,32 @@ def _worker_accelerators(beam_options: PipelineOptions) -> list[str]:
 def _check_accelerators(beam_options: PipelineOptions, accelerator: str | None) -> None:
     of_workers = _worker_accelerators(beam_options)
     if accelerator is not None and of_workers:
-        raise ValueError(
+        raise SetupError(
             f"--accelerator={accelerator} gives a GPU to the workers of the model's step, and "
             f"{of_workers[0]} to all workers: Dataflow does not take both, choose one"
         )
     goal = beam_options.view_as(GoogleCloudOptions).flexrs_goal
     asked = f"--accelerator={accelerator}" if accelerator else "".join(of_workers[:1])
     if goal and asked:
-        raise ValueError(f"{asked} asks for a GPU, and --flexrs_goal={goal} has none: choose one")
+        raise SetupError(f"{asked} asks for a GPU, and --flexrs_goal={goal} has none: choose one")
 
 
 def _check_cards(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses GPUs, and parts of their memory, that are not those the workers are to have."""
-    asked = resources.asked_gpu
+    asked = as_flags(resources.asked_gpu)
     if not asked:
         return
     specs = [accelerator] if accelerator else _worker_accelerators(beam_options)
     if not specs:
-        raise ValueError(
+        raise SetupError(
             f"{asked} needs workers with a GPU, of a type that only you can choose: give it by "
             f"--accelerator, as type:nvidia-l4;count:{resources.cards};install-nvidia-driver"
         )
     spec = specs[0]
     if resources.gpus is not None and _count(spec) != resources.cards:
-        raise ValueError(
+        raise SetupError(
             f"--gpus={resources.gpus:g} uses {resources.cards} of a worker's GPUs, and {spec} "
             f"gives it {_count(spec)}: make them the same"
         )
@@ -194,7 +173,7 @@ def _check_cards(
     part = resources.gpu_memory_gb
     if gpu and memory is not None and part is not None and part * resources.copies > memory:
         shared = f" for each of {resources.copies} processes" if resources.copies > 1 else ""
-        raise ValueError(
+        raise SetupError(
             f"--gpu_memory_gb={part:g}{shared} is more than the {memory} GB of a {gpu[1]}: give "
             "less, or another GPU"
         )
@@ -210,15 +189,15 @@ def _check_copies(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses copies on one GPU where Dataflow has not the MPS by which they share it."""
-    asked = resources.asked_processes
+    asked = as_flags(resources.asked_processes)
     prime = "enable_prime"
     if prime in _services(beam_options) or prime in _experiments(beam_options):
-        raise ValueError(
+        raise SetupError(
             f"{asked} needs NVIDIA's MPS, which {prime} has not: leave one of them out"
         )
     for spec in [accelerator] if accelerator else _worker_accelerators(beam_options):
         if _count(spec) != 1:
-            raise ValueError(
+            raise SetupError(
                 f"{asked} shares a GPU by NVIDIA's MPS, which Dataflow has for workers with a "
                 f"single GPU only, but {spec} asks for {_count(spec)}: give count:1"
             )
@@ -228,9 +207,9 @@ def _check_processes(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses a number of processes that Dataflow would not start: it has one for each vCPU."""
-    asked = resources.asked_processes
+    asked = as_flags(resources.asked_processes)
     if ONE_PROCESS in _experiments(beam_options):
-        raise ValueError(
+        raise SetupError(
             f"{asked} needs a process for each model, and the experiment {ONE_PROCESS} allows one: "
             "leave one of them out"
         )
@@ -240,7 +219,7 @@ def _check_processes(
         return
     several = resources.cards > 1
     remedy = "count:1 and more workers," if several else f"--model_copies={processes},"
-    raise ValueError(
+    raise SetupError(
         f"{asked}, but a worker of machine type {machine_type} has {processes} vCPUs, and "
         f"Dataflow starts a process, and so a model, for each: give {remedy} or a machine type "
         f"with {resources.processes} vCPUs"
@@ -257,13 +236,13 @@ def _check_cpus(
     if resources.processes > 1:
         asked += f" for each of {resources.processes} processes"
     if machine_type is None:
-        raise ValueError(
+        raise SetupError(
             f"{asked} is up to the machine type, of which none is given: give --machine_type with "
             f"{needed} vCPUs or more"
         )
     there = vcpus(machine_type)
     if there is not None and there < needed:
-        raise ValueError(
+        raise SetupError(
             f"{asked} is more than the {there} vCPUs of a worker of machine type {machine_type}: "
             f"give less, or a machine type with {needed} vCPUs or more"
         )
@@ -279,3 +258,13 @@ def _machine_type(beam_options: PipelineOptions, accelerator: str | None) -> str
 def _share_worker_accelerator(beam_options: PipelineOptions) -> None:
     for given in (_services(beam_options), _experiments(beam_options)):
         given[:] = [shares_gpu(e) if e.startswith(WORKER_ACCELERATOR) else e for e in given]
+
+
+PROFILE = RunnerProfile(
+    apply_defaults=apply_dataflow_defaults,
+    waits=launcher_waits,
+    address=address,
+    shares_disk=False,
+    reads_pubsub=True,
+    takes_accelerator=True,
+)

@@ -10,6 +10,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import FixedWindows
 
 from beam_asr._version import __version__
+from beam_asr.cli.messages import FLAGS
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.models.routing import Routing, load
 from beam_asr.outputs.folder_lock import FolderLock
@@ -37,143 +38,120 @@ def build(
             outlive this process.
 
     Raises:
-        ValueError: the options do not go together, or not with what is in the output folder.
+        SetupError: the options do not go together, or not with what is in the output folder.
     """
     # The journal is of an input with an end; else each window that is whole is what is kept.
     journal = None
     if not is_unbounded(options):
         journal = Journal(
-            options.output,
-            Storage(options.storage_options),
-            options.resume,
-            options.retry_failures,
+            options.outputs.output,
+            Storage(options.reading.storage_options),
+            options.outputs.resume,
+            options.outputs.retry_failures,
             lock,
             workers_beat,
         )
     rows = pipeline | "ReadManifest" >> ReadManifest(
-        options.input,
-        options.filepath_key,
-        options.storage_options,
-        watch=options.watch,
-        resumed=options.output if options.resume else None,
+        options.inputs.input,
+        options.names.filepath_key,
+        options.reading.storage_options,
+        watch=options.inputs.watch,
+        resumed=options.outputs.output if options.outputs.resume else None,
     )
     if is_unbounded(options):
-        rows |= "ByTime" >> beam.WindowInto(FixedWindows(options.output_window))
-    records = rows | "Transcribe" >> Transcribe(
-        model_name=options.model_name,
-        filepath_key=options.filepath_key,
-        pred_text_key=options.pred_text_key,
-        batch_size=options.batch_size,
-        max_batch_seconds=options.max_batch_seconds,
-        device=options.device,
-        channel=options.channel,
-        decoder=options.decoder,
-        precision=options.precision,
-        tarred_audio=options.tarred_audio,
-        storage_options=options.storage_options,
-        audio_timeout=options.audio_timeout,
-        max_concurrent_reads=options.max_concurrent_reads,
-        allowed_audio_prefixes=options.allowed_audio_prefixes,
-        batch_timeout=options.batch_timeout,
-        accelerator=options.accelerator,
-        model_copies=options.model_copies,
-        gpus=options.gpus,
-        cpus=options.cpus,
-        gpu_memory_gb=options.gpu_memory_gb,
-        segmentation=options.segmentation,
-        max_segment_seconds=options.max_segment_seconds,
-        attention=options.attention,
-        partial=options.partial,
-        timestamps=_timestamps(options),
-        confidence=options.confidence,
-        n_best=options.n_best,
-        models=options.models,
-        route_key=options.route_key,
-        unmapped=options.unmapped,
-        source_lang=options.source_lang,
-        target_lang=options.target_lang,
-        task=options.task,
-        pnc=options.pnc,
-        min_duration=options.min_duration,
-        max_duration=options.max_duration,
-        required_sample_rate=options.required_sample_rate,
-        required_channels=options.required_channels,
-        audio_checks=options.audio_checks,
+        rows |= "ByTime" >> beam.WindowInto(FixedWindows(options.outputs.output_window))
+    transcribe = Transcribe(
+        options.model,
+        names=options.names,
+        routing=options.routing,
+        batching=options.batching,
+        resources=options.resources,
+        reading=options.reading,
+        limits=options.limits,
+        long_audio=options.long_audio,
+        transcripts=dataclasses.replace(options.transcripts, timestamps=_timestamps(options)),
+        tarred_audio=options.inputs.tarred_audio,
+        max_failure_fraction=None if journal is None else options.outputs.max_failure_fraction,
         give_duration=_needs_duration(options),
-        give_origin=any(each.needs_origin for each in formats_of(options.formats)),
-        max_failure_fraction=None if journal is None else options.max_failure_fraction,
+        give_origin=any(each.needs_origin for each in formats_of(options.outputs.formats)),
         journal=journal,
     )
-    routes = routing(Storage(options.storage_options), options)
-    lang_key = "lang" if routes is None else routes.lang_key
+    records = rows | "Transcribe" >> transcribe
+    lang_key = transcribe.lang_key
     if needs_scoring(options):
         records |= "ScoreTranscripts" >> ScoreTranscripts(
-            options.reference_key,
-            options.normalizer,
-            options.quality,
-            options.keep,
-            options.pred_text_key,
+            options.names.reference_key,
+            options.scoring.normalizer,
+            options.scoring.quality,
+            options.scoring.keep,
+            options.names.pred_text_key,
             lang_key,
-            by_model=options.models is not None,
+            by_model=options.routing.models is not None,
+            text_steps=options.scoring.text_steps or (),
         )
     (
         records
         | "WriteManifest"
         >> WriteManifest(
-            options.output,
-            overwrite=options.overwrite,
-            num_shards=options.num_shards,
-            compression=options.compression,
-            max_failure_fraction=options.max_failure_fraction,
+            options.outputs.output,
+            overwrite=options.outputs.overwrite,
+            num_shards=options.outputs.num_shards,
+            compression=options.outputs.compression,
+            max_failure_fraction=options.outputs.max_failure_fraction,
             details=_details(options),
-            storage_options=options.storage_options,
+            storage_options=options.reading.storage_options,
             journal=journal,
-            formats=options.formats or (),
-            filepath_key=options.filepath_key,
-            pred_text_key=options.pred_text_key,
+            formats=options.outputs.formats or (),
+            filepath_key=options.names.filepath_key,
+            pred_text_key=options.names.pred_text_key,
             lang_key=lang_key,
-            tarred=options.tarred_audio is not None,
+            tarred=options.inputs.tarred_audio is not None,
+            flags=FLAGS,
         )
     )
 
 
 def needs_scoring(options: TranscribeOptions) -> bool:
-    """Whether transcripts are scored or filtered."""
-    return options.quality or (options.reference_key or options.keep) is not None
+    """Whether texts are changed, scored or filtered."""
+    given = options.scoring
+    if given.quality or given.text_steps:
+        return True
+    return given.keep is not None or options.names.reference_key is not None
 
 
 def _needs_duration(options: TranscribeOptions) -> bool:
     """Whether something asked for needs to know how long each row's audio is."""
-    needed = any(each.needs_duration for each in formats_of(options.formats))
+    needed = any(each.needs_duration for each in formats_of(options.outputs.formats))
     return needed or needs_scoring(options)
 
 
 def is_unbounded(options: TranscribeOptions) -> bool:
     """Whether the input has no end."""
-    return options.watch is not None or any(map(streaming.is_pubsub, options.input))
+    return options.inputs.watch is not None or any(map(streaming.is_pubsub, options.inputs.input))
 
 
 def routing(storage: Storage, options: TranscribeOptions) -> Routing | None:
-    """The routes of a job, if it has several models. Raises ValueError for some that cannot be."""
-    if options.models is None:
+    """The routes of a job, if it has several models. Raises SetupError for some that cannot be."""
+    given = options.routing
+    if given.models is None:
         return None
     return load(
-        storage, options.models, {}, options.route_key, options.unmapped, options.model_name
+        storage, given.models, {}, given.route_key, given.unmapped, options.model.model_name
     )
 
 
-def _timestamps(options: TranscribeOptions) -> list[str]:
+def _timestamps(options: TranscribeOptions) -> tuple[str, ...]:
     """The times that are asked for, and those that a format needs."""
-    asked = list(dict.fromkeys(options.timestamps or []))
-    timed = any(each.needs_words for each in formats_of(options.formats))
-    return [*asked, "word"] if timed and "word" not in asked else asked
+    asked = tuple(dict.fromkeys(options.transcripts.timestamps or ()))
+    timed = any(each.needs_words for each in formats_of(options.outputs.formats))
+    return (*asked, "word") if timed and "word" not in asked else asked
 
 
 def _details(options: TranscribeOptions) -> dict[str, Any]:
-    asked = dataclasses.asdict(options)
+    asked = options.values
     # Their values may be secrets.
     asked["storage_options"] = {
-        protocol: sorted(given) for protocol, given in options.storage_options.items()
+        protocol: sorted(given) for protocol, given in options.reading.storage_options.items()
     }
     return {
         "options": asked,

@@ -11,6 +11,8 @@ import threading
 import traceback
 from collections.abc import Sequence
 
+from beam_asr import errors
+from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions, parse_args
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
@@ -18,9 +20,9 @@ from beam_asr.storage.uris import join
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 # Errors that say what to do, for which a traceback is only noise.
+# Workers send a traceback as text, so they are found by their names.
 EXPLAINED = re.compile(
-    r"\b(ModelLoadError|LostRowsError|TooManyFailuresError|NoInputError|DamagedInputError|TableError"
-    r"|StorageError|ResumeError|FolderTakenError): "
+    rf"\b({'|'.join(each.__name__ for each in errors.tree() if each.explained)}): "
 )
 # Storage options that are not in a file: they may be secrets.
 INLINE_OPTIONS = re.compile(r"(?<=^--storage_options=)\{.*|^\{.*", re.DOTALL)
@@ -46,17 +48,19 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         args: its command line, to say how to go on with an unfinished run.
     """
     # Beam: --help need not pay for it
-    from beam_asr import errors, process
+    from beam_asr import process
     from beam_asr.cli import launch, runners
 
     threading.excepthook = _without_lost_connections
+    process.set_wording(as_flags)
     try:
         if launch.is_finished(options):
-            print(f"{options.output} is finished: nothing to resume")
-            print(last_line(Storage(options.storage_options), options.output))
+            print(f"{options.outputs.output} is finished: nothing to resume")
+            print(last_line(Storage(options.reading.storage_options), options.outputs.output))
             return DONE
         beam_options = launch.check(options)
-        here = runners.ends_with_launcher(beam_options)
+        runner = runners.profile_of(beam_options)
+        here = runner.ends_with_launcher(beam_options)
 
         def interrupted(signal_name: str) -> str:
             elsewhere = "" if here else " (its runner may go on with the job: end it there)"
@@ -72,13 +76,13 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         process.save_all()
         if not EXPLAINED.search("".join(traceback.format_exception(error))):
             traceback.print_exception(error)
-        print(f"beam-asr: the job failed: {cause(error)}", file=sys.stderr)
+        print(f"beam-asr: the job failed: {as_flags(cause(error))}", file=sys.stderr)
         print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
         return FAILED
-    if runners.waits(beam_options):
-        print(last_line(Storage(options.storage_options), options.output))
+    if runner.waits(beam_options):
+        print(last_line(Storage(options.reading.storage_options), options.outputs.output))
     else:
-        print(f"begun; {options.output} has a file _SUCCESS when it is done")
+        print(f"begun; {options.outputs.output} has a file _SUCCESS when it is done")
     return DONE
 
 

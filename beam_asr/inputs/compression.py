@@ -11,19 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from beam_asr.errors import DamagedInputError
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
 SKIPPED_BYTES = 2**16  # at a time
 XZ_MEMORY_BYTES = 2**28  # xz -9 takes a quarter; a file may ask for 4 GiB
-
-
-class DamagedInputError(ValueError):
-    """An input's compressed data is damaged or cut short, so rows of it are lost."""
-
-
-def is_compressed(file: str) -> bool:
-    return extension(file) in _OPENERS
 
 
 @contextmanager
@@ -114,6 +107,7 @@ _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".xz": _xz,
     ".zst": _zstandard,
 }
+SUFFIXES = frozenset(_OPENERS)
 
 
 def _is_damage(error: Exception) -> bool:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from beam_asr.inputs import compression
+from beam_asr.errors import NoInputError
+from beam_asr.inputs.readers import reader_of
 from beam_asr.storage import patterns
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import extension, is_audio, is_glob
-
-
-class NoInputError(FileNotFoundError):
-    """An input stands for no file."""
-
-
-def is_tar(file: str) -> bool:
-    return kind_of(file) in (".tar", ".tgz")
+from beam_asr.storage.uris import is_glob
 
 
 def find_files(storage: Storage, pattern: str) -> list[str]:
     """The files that an input stands for: of a path, a glob, a folder, or several in braces.
 
-    A folder stands for the audio files and the tars below it.
+    A folder stands for the audio files and the tars below it, and for the files of other readers
+    that say so.
 
     Raises:
         NoInputError: there are none, or one that is named in braces is missing.
@@ -47,10 +41,10 @@ def check(storage: Storage, pattern: str) -> None:
     """
     for name in patterns.expand(pattern):
         storage.check(name)
-        if is_glob(name) and is_audio(name):
+        if is_glob(name) and reader_of(name).is_row:
             continue  # the workers look, and fail the job
         if storage.is_folder(name):
-            if storage.find_first(name, lambda file: is_audio(file) or is_tar(file)) is None:
+            if storage.find_first(name, _is_in_folders) is None:
                 raise _empty_folder(name)
         else:
             find_files(storage, pattern)
@@ -59,7 +53,7 @@ def check(storage: Storage, pattern: str) -> None:
 
 def _find_files_of_one(storage: Storage, name: str) -> list[str]:
     if storage.is_folder(name):
-        found = [file for file in storage.find(name) if is_audio(file) or is_tar(file)]
+        found = [file for file in storage.find(name) if _is_in_folders(file)]
         if not found:
             raise _empty_folder(name)
         return found
@@ -69,14 +63,11 @@ def _find_files_of_one(storage: Storage, name: str) -> list[str]:
     return found
 
 
+def _is_in_folders(file: str) -> bool:
+    return reader_of(file).is_in_folders
+
+
 def _empty_folder(name: str) -> NoInputError:
     return NoInputError(
         f"the input folder {name!r} holds no audio files; name a manifest's file itself"
     )
-
-
-def kind_of(file: str) -> str:
-    """The extension of a file, of a compressed one that before the compression's."""
-    if compression.is_compressed(file):
-        return extension(file.partition("?")[0][: -len(extension(file))])
-    return extension(file)

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from beam_asr.errors import LineTooLongError, ManifestError, NotJsonError
-from beam_asr.inputs.compression import SKIPPED_BYTES, open_decompressed
+from beam_asr.inputs.compression import SKIPPED_BYTES, SUFFIXES, open_decompressed
+from beam_asr.inputs.readers import FileRange, Reader, whole_file
+from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import extension
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COUNTED_BYTES = 2**20
 MAX_LINE_BYTES = 2**24  # with its end; most rows have some hundred
 SHOWN_CHARACTERS = 1000  # of a longer one
+RANGE_BYTES = 2**24  # some hundred thousand rows
+
+
+def split_file(storage: Storage, file: str) -> list[FileRange]:
+    """Splits a file by bytes, unless it is compressed or short.
+
+    A long one is read for it once, from start to end, so that rows know their lines.
+    """
+    size = None if extension(file) in SUFFIXES else storage.size(file)
+    if size is None or size <= RANGE_BYTES:
+        return whole_file(storage, file)
+    pieces, before = [], 0
+    for start, end in itertools.pairwise([*range(0, size, RANGE_BYTES), size]):
+        pieces.append(FileRange(file, start, end, before))
+        before += count_lines(storage, file, start, end)
+    return pieces
+
+
+def read_rows(
+    storage: Storage,
+    piece: FileRange,
+    filepath_key: str,  # noqa: ARG001
+) -> Iterator[Row]:
+    """Gives a row for each line of a range that is not blank.
+
+    Raises:
+        DamagedInputError: the compressed data are not whole.
+    """
+    lines = read_lines(storage, piece.file, piece.start, piece.end)
+    for number, line in enumerate(lines, piece.lines_before + 1):
+        if isinstance(line, ManifestError):
+            yield Row.broken(line, piece.file, number)
+        elif line and not line.isspace():
+            yield Row(line, piece.file, number)
 
 
 def read_lines(
@@ -91,3 +129,12 @@ def _too_long(line: bytes) -> LineTooLongError:
         "that ends with LF, and names its audio by a path",
         beginning[:SHOWN_CHARACTERS],
     )
+
+
+READER = Reader(
+    suffixes=(".json", ".jsonl"),
+    read=read_rows,
+    split=split_file,
+    may_be_compressed=True,
+    is_in_folders=False,
+)

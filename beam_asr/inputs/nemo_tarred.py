@@ -12,17 +12,15 @@ from typing import BinaryIO, Generic, TypeVar
 
 from beam_asr.errors import (
     BadFieldError,
+    ShardError,
+    TarError,
 )
 from beam_asr.inputs import discovery
-from beam_asr.inputs.tar_stream import TarError, TarStream, has_content, printable
+from beam_asr.inputs.tar_stream import TarStream, has_content, printable
 from beam_asr.records import parsing
 from beam_asr.records.row import Row
 from beam_asr.storage import patterns
 from beam_asr.storage.storage import Storage
-
-
-class ShardError(ValueError):
-    """Tars that do not make one data set."""
 
 
 def find_tars(storage: Storage, pattern: str | Iterable[str]) -> dict[int, str]:

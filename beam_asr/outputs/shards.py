@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from beam_asr.settings import RECORDS_A_SHARD
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
 
@@ -16,8 +17,6 @@ FAILURES = "failures"
 FILTERED = "filtered"
 SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES}|{FILTERED})-\d{{5}}-of-\d{{5}}\.jsonl(\.gz|\.zst)?")
 EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression
-RECORDS_A_SHARD = 50_000
-MAX_SHARDS = 99_999  # that five digits can number
 
 
 def shard_name(kind: str, shard: int, shards: int, compression: str | None = None) -> str:

@@ -88,7 +88,7 @@ def _clip(row: Row, fields: dict[str, Any], filepath_key: str) -> Clip:
     audio = fields.get(filepath_key)
     if audio is None:
         raise MissingAudioError(
-            f"the row has no {filepath_key!r}; name its field with --filepath_key if it is another"
+            f"the row has no {filepath_key!r}; name its field with `filepath_key` if it is another"
         )
     if not isinstance(audio, str) or not audio.strip():
         raise BadFieldError(f"{filepath_key!r} is {kind(audio)}, not the path or URI of a file")

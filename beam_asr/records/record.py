@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from beam_asr.errors import ManifestError
+from beam_asr.errors import BeamAsrError, ManifestError, for_message
 from beam_asr.records.parsing import REPLACED, parse_fields
 from beam_asr.records.row import Row
 
@@ -18,14 +18,18 @@ def transcript(row: Row, made: Mapping[str, Any]) -> dict[str, Any]:
     return {**parse_fields(row.line), **made}
 
 
-def failure(row: Row, stage: str, error: BaseException, attempts: int = 1) -> dict[str, Any]:
+def failure(row: Row, error: BaseException, attempts: int = 1, stage: str = "") -> dict[str, Any]:
     """The terminal record of a row that could not be transcribed.
 
     It carries the row's fields, or for a line that has none the raw line and its place, and
     ``error`` with the stage, the error's class, its message and how many attempts were made; if the
     row has a field ``error`` itself, that is kept in it, as ``replaced``. The message of an error
     in the manifest begins with the place.
+
+    Args:
+        stage: at which the error was caught; by default the one that its class has.
     """
+    stage = stage or (error.stage if isinstance(error, BeamAsrError) else "")
     fields = _carried(row)
     replaced = {REPLACED: fields["error"]} if "error" in fields else {}
     place = f"{row.manifest}:{row.line_number}: " if row.manifest and stage == "manifest" else ""
@@ -54,8 +58,9 @@ def _message(text: str) -> str:
     line = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
     if len(line) <= MAX_MESSAGE_CHARACTERS:
         return line
-    half = (MAX_MESSAGE_CHARACTERS - 5) // 2
-    return f"{line[:half]} ... {line[-half:]}"  # the remedy is at the end
+    gap = " ... "
+    half = (MAX_MESSAGE_CHARACTERS - len(gap)) // 2
+    return for_message(line, 2 * half + len(gap), end=half, gap=gap)  # the remedy is at the end
 
 
 Record = dict[str, Any]

@@ -16,7 +16,7 @@ class TextStep(NamedTuple):
     """A step on texts.
 
     Attributes:
-        name: as ``--text_steps`` takes it.
+        name: as the setting ``text_steps`` takes it.
         apply: gives a new text of a text and the record it is in, which it does not change: a
             transcript with the row's fields, such as its language. The same text and record give
             the same text in every retry.
@@ -33,14 +33,14 @@ def steps_of(names: Iterable[str]) -> list[TextStep]:
     """Returns the steps of these names, in this order.
 
     Raises:
-        ValueError: a name is none of `TEXT_STEPS`.
-        SetupError: what another package adds is no `TextStep` of its name, or cannot be imported.
+        SetupError: a name is none of `TEXT_STEPS`, or what another package adds is no `TextStep` of
+            its name, or cannot be imported.
     """
     steps = []
     for name in names:
         if name not in TEXT_STEPS:
             known = f"none of {', '.join(TEXT_STEPS)}" if TEXT_STEPS else "not installed: none is"
-            raise ValueError(f"text_steps has {name!r}, which is {known}")
+            raise SetupError(f"text_steps has {name!r}, which is {known}")
         step = TEXT_STEPS[name]
         if not isinstance(step, TextStep) or step.name != name:
             raise SetupError(
@@ -71,12 +71,12 @@ def apply_steps(
         except Exception as error:
             raise TextStepError(
                 f"the text step {step.name!r} failed: {type(error).__name__}: {error}. Leave it "
-                "out of --text_steps, or update its package"
+                "out of `text_steps`, or update its package"
             ) from error
         if not isinstance(text, str):
             raise TextStepError(
                 f"the text step {step.name!r} gave {type(text).__name__} and no text. Leave it out "
-                "of --text_steps, or update its package"
+                "of `text_steps`, or update its package"
             )
         changed |= {pred_text_key: text, RECOGNIZED_TEXT: recognized}
     return changed

@@ -15,7 +15,7 @@ from beam_asr.audio import read_pool
 from beam_asr.audio.limits import is_refusal
 from beam_asr.audio.read_pool import Read, StalledError
 from beam_asr.audio.segment_planner import Planner
-from beam_asr.audio.source import for_message
+from beam_asr.audio.source import shown
 from beam_asr.errors import AudioTimeoutError
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal, chunk_name
@@ -112,11 +112,8 @@ class PlanSegments(beam.DoFn):
 
     def _failed(self, clip: Clip, error: Exception) -> TaggedOutput:
         if isinstance(error, StalledError):
-            error = AudioTimeoutError(
-                f"{for_message(clip.audio)}: could not be read to its end, and its storage does "
-                "not answer. Mend the storage, or raise --audio_timeout."
-            )
-        record = manifest.failure(clip.row, "audio", error, attempts_of(error))
+            error = AudioTimeoutError.stalled(shown(clip.audio), None)
+        record = manifest.failure(clip.row, error, attempts_of(error), "audio")
         if self._journal is not None:
             self._journal.write([Outcome(clip.row.id, error=record["error"])])
         if self._watch is not None:

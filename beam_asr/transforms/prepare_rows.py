@@ -11,10 +11,10 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import BoundedWindow, GlobalWindow
 
-from beam_asr.errors import ManifestError
+from beam_asr.errors import ManifestError, ResumeError
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models.routing import Routing
-from beam_asr.outputs.journal import Journal, ResumeError
+from beam_asr.outputs.journal import Journal
 from beam_asr.records import parsing, row_ids
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Record, failure
@@ -87,7 +87,7 @@ class CheckRows(beam.DoFn):
         except ManifestError as error:
             self._statistics.rows_invalid += 1
             self._sum(row_ids.group_of_text(row.line, row.problem))
-            record = failure(row, "manifest", error)
+            record = failure(row, error)
             self._statistics.example_invalid = record["error"]["message"]
             yield TaggedOutput("failures", transcript.with_provenance(record, row, self._asked))
 

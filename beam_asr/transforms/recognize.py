@@ -16,12 +16,10 @@ from beam_asr.audio.limits import is_refusal
 from beam_asr.audio.reading import MAX_SECONDS
 from beam_asr.audio.segment_planner import Planner
 from beam_asr.audio.vad import is_silence
-from beam_asr.errors import TooLongAudioError
+from beam_asr.errors import ModelLoadError, PromptError, TooLongAudioError
 from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.models import prompts
 from beam_asr.models.engine import ModelSpec
-from beam_asr.models.nemo.decoding import ModelLoadError
-from beam_asr.models.prompts import PromptError
 from beam_asr.models.routing import Routing
 from beam_asr.models.serving import pool
 from beam_asr.models.serving.batcher import Batch, Batcher
@@ -241,7 +239,7 @@ class RecognizeChunk(beam.DoFn):
         for unread in tars.unread:
             if self._writer is not None and unread.row.id:
                 self._writer.expect(unread.row.id)
-            yield self._failed(unread.row, unread.stage, unread.error, attempts_of(unread.error))
+            yield self._failed(unread.row, unread.error, attempts_of(unread.error), unread.stage)
         if self._writer is not None:
             self._writer.close_chunk()
         for row, outcome in tars.done:
@@ -257,7 +255,7 @@ class RecognizeChunk(beam.DoFn):
         except Exception as error:
             if self._writer is not None:
                 self._writer.expect(heard.clip.row.id)
-            yield self._failed(heard.clip.row, "audio", error, attempts_of(error))
+            yield self._failed(heard.clip.row, error, attempts_of(error), "audio")
             return
         yield TaggedOutput("rows", (row.key, row))
         yield from self._stretches(long_rows.group_segments(row), heard.content)
@@ -297,7 +295,7 @@ class RecognizeChunk(beam.DoFn):
             return
         self._read_milliseconds.update(round(1000 * seconds))
         if isinstance(waveform, Exception):
-            yield self._ended_as_failure(clip, "audio", waveform, attempts_of(waveform))
+            yield self._ended_as_failure(clip, waveform, attempts_of(waveform), "audio")
             return
         vad = self._settings.planner.segmentation == "vad"
         if vad and is_silence(waveform, self._host.sample_rate):
@@ -309,7 +307,7 @@ class RecognizeChunk(beam.DoFn):
         try:
             prompt = self._prompt(clip)
         except PromptError as error:
-            yield self._ended_as_failure(clip, "manifest", error, 1)
+            yield self._ended_as_failure(clip, error)
             return
         for batch in self._backlog.add(clip, waveform, prompt):
             yield from self._records(batch)
@@ -328,7 +326,7 @@ class RecognizeChunk(beam.DoFn):
         self._count(batch)
         for clip, heard, attempts, waveform in batch.results:
             if isinstance(heard, Exception):
-                yield self._ended_as_failure(clip, "model", heard, attempts)
+                yield self._ended_as_failure(clip, heard, attempts, "model")
                 continue
             wanted = self._settings.asked.tokens or (
                 clip.segment is not None and clip.segment.stitched
@@ -343,16 +341,18 @@ class RecognizeChunk(beam.DoFn):
             return _of_segment(clip, outcome)
         return results.tag_outcome(clip.row, outcome, self._settings.asked, clip.route)
 
-    def _ended_as_failure(self, clip: Clip, stage: str, error: Exception, attempts: int) -> Any:
+    def _ended_as_failure(
+        self, clip: Clip, error: Exception, attempts: int = 1, stage: str = ""
+    ) -> Any:
         if clip.segment is None:
-            return self._failed(clip.row, stage, error, attempts)
-        record = failure(clip.row, stage, error, attempts)
+            return self._failed(clip.row, error, attempts, stage)
+        record = failure(clip.row, error, attempts, stage)
         outcome = Outcome(clip.row.id, error=record["error"])
         self._ended(outcome, clip.segment)
         return _of_segment(clip, outcome)
 
-    def _failed(self, row: Row, stage: str, error: Exception, attempts: int) -> Any:
-        record = failure(row, stage, error, attempts)
+    def _failed(self, row: Row, error: Exception, attempts: int, stage: str) -> Any:
+        record = failure(row, error, attempts, stage)
         self._ended(Outcome(row.id, error=record["error"]))
         settings = self._settings
         labelled = transcript.with_provenance(record, row, settings.asked, settings.route)

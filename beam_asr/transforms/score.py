@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
+from beam_asr.errors import SetupError
 from beam_asr.records import conditions
 from beam_asr.records.record import Record
 from beam_asr.records.statistics import Score, Statistics
@@ -42,7 +43,7 @@ class ScoreTranscripts(beam.PTransform):
             before all else; the text that the model gave is then ``recognized_text``.
 
     Raises:
-        ValueError: the expression is none, or the normalizer or a step is not known.
+        SetupError: the expression is none, or the normalizer or a step is not known.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class ScoreTranscripts(beam.PTransform):
         if keep is not None:
             conditions.parse(keep)
         if reference_key == pred_text_key:
-            raise ValueError(f"reference_key and pred_text_key are both {pred_text_key!r}")
+            raise SetupError(f"reference_key and pred_text_key are both {pred_text_key!r}")
         self._step = _Score(
             reference_key,
             normalizer,

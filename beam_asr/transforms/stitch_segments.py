@@ -9,8 +9,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
+from beam_asr.errors import LostRowsError, SegmentsFailedError
 from beam_asr.outputs import failure_limit
-from beam_asr.outputs.summary import LostRowsError
 from beam_asr.records import record as manifest
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.statistics import Statistics
@@ -19,10 +19,6 @@ from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import transcript
 from beam_asr.transcripts.stitching import SegmentText, stitch
 from beam_asr.transforms import results
-
-
-class SegmentsFailedError(RuntimeError):
-    """Some of a row's segments could not be transcribed."""
 
 
 class StitchRows(beam.DoFn):
@@ -130,17 +126,18 @@ def _failed(row: SegmentPlan, ended: list[SegmentOutcome]) -> list[dict[str, Any
 
 def _failure(
     row: SegmentPlan, ended: list[SegmentOutcome], failed: list[dict[str, Any]]
-) -> tuple[str, Exception, int]:
-    """The stage, the error and the attempts of a row that fails because segments did."""
+) -> tuple[SegmentsFailedError, int]:
+    """The error and the attempts of a row that fails because segments did."""
     first = failed[0]["error"]
     whole = len(ended) == sum(each.outcome.error is not None for each in ended)
-    remedy = "" if whole else " Give --partial=keep for the transcript of the others."
+    remedy = "" if whole else " Give `partial=keep` for the transcript of the others."
     error = SegmentsFailedError(
         f"{len(failed)} of {len(ended) + (row.unreadable_tail is not None)} segments failed, the "
         f"first one from {failed[0]['start']:.2f} s to {failed[0]['end']:.2f} s of the file: "
-        f"{first['type']}: {first['message']}{remedy}"
+        f"{first['type']}: {first['message']}{remedy}",
+        first["stage"],
     )
-    return first["stage"], error, max(each["error"]["attempts"] for each in failed)
+    return error, max(each["error"]["attempts"] for each in failed)
 
 
 def _together(row: SegmentPlan, ended: list[SegmentOutcome]) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
+from beam_asr.errors import SetupError, TooManyFailuresError, with_flags
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs import folder as output
 from beam_asr.outputs.folder import folder_name
@@ -71,6 +72,7 @@ class WriteManifest(beam.PTransform):
         pred_text_key: the field of the text, for them.
         lang_key: the field of the language, for them.
         tarred: whether the rows are those of a tarred data set of NeMo's.
+        flags: settings that messages in records name as flags, as ``--name`` and not in backticks.
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
@@ -91,16 +93,18 @@ class WriteManifest(beam.PTransform):
         pred_text_key: str = "pred_text",
         lang_key: str = "lang",
         tarred: bool = False,
+        flags: Collection[str] = (),
     ):
         super().__init__()
         requested = registry.formats_of(formats)
         self._formats = tuple(each.name for each in requested if isinstance(each, TranscriptFormat))
+        self._flags = frozenset(flags)
         if not 0 <= max_failure_fraction <= 1:
-            raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
+            raise SetupError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
         if num_shards is not None and num_shards < 1:
-            raise ValueError(f"num_shards is {num_shards}, but must be at least 1")
+            raise SetupError(f"num_shards is {num_shards}, but must be at least 1")
         if compression not in EXTENSIONS:
-            raise ValueError(f"compression is {compression!r}, but must be gzip or zstd")
+            raise SetupError(f"compression is {compression!r}, but must be gzip or zstd")
         self._overwrite = overwrite
         self._max_failure_fraction = max_failure_fraction
         self._details = details or {}
@@ -156,9 +160,9 @@ class WriteManifest(beam.PTransform):
 
     def _lines(self, records: Transcribed) -> PCollection[Any]:
         lines = [
-            records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS),
-            records.failures | "Failures" >> beam.Map(_line, FAILURES),
-            records.filtered | "Filtered" >> beam.Map(_line, FILTERED),
+            records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS, self._flags),
+            records.failures | "Failures" >> beam.Map(_line, FAILURES, self._flags),
+            records.filtered | "Filtered" >> beam.Map(_line, FILTERED, self._flags),
         ]
         target = self._target
         for each in target.line_formats:
@@ -276,15 +280,31 @@ class _Shard(NamedTuple):
     records: Counter[str]
 
 
-def _line(record: Record, kind: str) -> tuple[str, tuple[str, bytes]]:
+def _line(record: Record, kind: str, flags: frozenset[str]) -> tuple[str, tuple[str, bytes]]:
     """A record as a line, with its kind and why it is of it."""
     why = ""
+    own = {key: value for key, value in record.items() if key != ORIGIN}
     if kind == FAILURES:
         why = record["error"]["type"]
+        own["error"] = _worded(record["error"], flags)
     elif kind == FILTERED:
         why = record["filtered"]["by"]
-    own = {key: value for key, value in record.items() if key != ORIGIN}
+        own["filtered"] = _worded(record["filtered"], flags)
+    elif "segments_failed" in record:
+        own["segments_failed"] = _worded(record["segments_failed"], flags)
     return kind, (why, encode(own))
+
+
+def _worded(why: Any, flags: frozenset[str]) -> Any:
+    """What a record says of failures, with flags in their messages."""
+    if isinstance(why, list):
+        return [_worded(each, flags) for each in why]
+    if not isinstance(why, dict):
+        return why
+    message = why.get("message")
+    if isinstance(message, str):
+        return {**why, "message": with_flags(message, flags)}
+    return {**why, "error": _worded(why["error"], flags)} if "error" in why else why
 
 
 def _own_line(
@@ -378,7 +398,7 @@ def _finish_window(
     summary, failed_by_type = _complete(target, None, details, statistics, shards)
     try:
         failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
-    except failure_limit.TooManyFailuresError as error:
+    except TooManyFailuresError as error:
         # To raise it would have the runner try this again for ever, and hold the next windows up.
         logger.error("%s is left without %s: %s", target.folder, output.SUCCESS, error)
         return summary

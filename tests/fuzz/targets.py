@@ -25,12 +25,16 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from beam_asr.audio.reading import AudioError, read_audio
-from beam_asr.errors import ManifestError
-from beam_asr.inputs import json_lines, nemo_tarred, readers, tar_stream, webdataset
-from beam_asr.inputs.compression import DamagedInputError
-from beam_asr.inputs.csv_tables import TableError
-from beam_asr.inputs.discovery import NoInputError
+from beam_asr.audio.reading import AudioRequest, read_audio
+from beam_asr.errors import (
+    AudioError,
+    DamagedInputError,
+    ManifestError,
+    NoInputError,
+    TableError,
+    TarError,
+)
+from beam_asr.inputs import json_lines, nemo_tarred, readers, webdataset
 from beam_asr.inputs.readers import FileRange
 from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.outputs import shards
@@ -116,10 +120,12 @@ def audio_file(data: bytes) -> Hashable:
     name = AUDIO_NAMES[header[0] % len(AUDIO_NAMES)]
     read = partial(
         read_audio,
-        sample_rate=SAMPLE_RATES[header[3] // 16 % len(SAMPLE_RATES)],
-        offset=OFFSETS[header[1] % len(OFFSETS)],
-        duration=DURATIONS[header[2] % len(DURATIONS)],
-        channel=CHANNELS[header[3] % len(CHANNELS)],
+        request=AudioRequest(
+            sample_rate=SAMPLE_RATES[header[3] // 16 % len(SAMPLE_RATES)],
+            offset=OFFSETS[header[1] % len(OFFSETS)],
+            duration=DURATIONS[header[2] % len(DURATIONS)],
+            channel=CHANNELS[header[3] % len(CHANNELS)],
+        ),
     )
     on_disk, place = _samples_or_error(read, _written(name, content), None)
     in_memory, _ = _samples_or_error(read, name, content)
@@ -301,7 +307,7 @@ def _end_of_members(events: list[Any], rows: list[tuple[str, int]]) -> Hashable:
     assert Counter(given) == Counter(row for _, row in rows), "rows are lost or doubled"
     assert sum(isinstance(event, nemo_tarred.RowsWithoutMember) for event in events) == bool(last)
     cause = last and last.cause
-    assert cause is None or type(cause) is tar_stream.TarError
+    assert cause is None or type(cause) is TarError
     kinds = frozenset(type(event).__name__ for event in events)
     return kinds, cause and _place(cause.__cause__ or cause)
 
@@ -316,13 +322,13 @@ def _end_of_samples(content: bytes) -> Hashable:
             if sample.problem:
                 assert isinstance(sample.problem, ManifestError)
                 problems.add(_place(sample.problem))
-    except tar_stream.TarError as error:
+    except TarError as error:
         damage = error
     path = _written("t.tar", content)
     reader = TarReader(Storage(), "audio_filepath")
     clips = list(reader.contents(WebDatasetTar(path)))
     for row in [clip.row for clip, _ in clips] + [unread.row for unread in reader.unread]:
-        json.loads(shards.encode(failure(row, "audio", ValueError("?"))))
+        json.loads(shards.encode(failure(row, ValueError("?"), stage="audio")))
     assert len(clips) + len(reader.unread) == samples + bool(damage), "samples are lost or doubled"
     assert reader.statistics.rows_in == samples + bool(damage)
     return frozenset(problems), damage and _place(damage.__cause__ or damage)

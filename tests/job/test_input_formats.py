@@ -16,7 +16,7 @@ import soundfile
 import webdataset
 import zstandard
 
-from beam_asr.inputs import readers
+from beam_asr.inputs import json_lines, readers
 from beam_asr.storage.storage import Storage
 from tests.support.job_files import read_records, transcripts_of, write_manifest
 from tests.support.tiny_models import speechlike
@@ -95,7 +95,7 @@ def test_a_compressed_manifest(corpus, expected, hear, ending):
 
 
 def test_a_manifest_in_pieces_of_a_few_rows(corpus, expected, hear, monkeypatch):
-    monkeypatch.setattr(readers, "RANGE_BYTES", 100)
+    monkeypatch.setattr(json_lines, "RANGE_BYTES", 100)
     assert texts(hear(f"--input={corpus / 'm.jsonl'}")[0]) == expected
 
 

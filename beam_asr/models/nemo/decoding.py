@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from beam_asr.errors import ModelLoadError, for_message
 from beam_asr.settings import DECODERS
 
 WANTED, REQUIRED = "wanted", "required"
@@ -28,10 +29,6 @@ GREEDY = ("greedy", "greedy_batch")
 # Those whose hypotheses say of which frame each token is.
 CTC_WITH_FRAMES = (*GREEDY, "beam_batch")
 TRANSDUCER_WITH_FRAMES = (*GREEDY, "malsd_batch", "maes_batch")
-
-
-class ModelLoadError(RuntimeError):
-    """A model cannot be loaded; says which, why, and what to do."""
 
 
 class DecodingRequest(NamedTuple):
@@ -72,7 +69,7 @@ def choose_decoder(model: Any, model_name: str, decoder: str) -> None:
         raise ModelLoadError(f"decoder {decoder!r} is none of {', '.join(DECODERS)}")
     if not hasattr(model, "cur_decoder"):
         raise ModelLoadError(
-            f"--decoder={decoder} chooses a decoder of a hybrid model, but {model_name!r} is a "
+            f"`decoder={decoder}` chooses a decoder of a hybrid model, but {model_name!r} is a "
             f"{type(model).__name__}, which has one alone; leave the flag out"
         )
     model.change_decoding_strategy(decoder_type=decoder, verbose=False)
@@ -127,7 +124,7 @@ def change_strategy(model: Any, model_name: str, config: Any, flag: str, **optio
     try:
         model.change_decoding_strategy(OmegaConf.create(config), **options)
     except (NotImplementedError, ValueError) as error:
-        reason = " ".join(f"NeMo says: {error}".split())[:300]
+        reason = for_message(" ".join(f"NeMo says: {error}".split()), 300)
         raise refused(model, model_name, flag, reason) from error
 
 
@@ -135,12 +132,12 @@ def no_confidence_of_a_strategy(model: Any, model_name: str, config: Any) -> Mod
     """Makes the error of a decoding strategy that tells no confidence."""
     strategy = config.get("strategy")
     reason = f"NeMo has none with its decoding strategy {strategy!r}, only with greedy decoding"
-    return refused(model, model_name, "--confidence", reason)
+    return refused(model, model_name, "`confidence`", reason)
 
 
 def no_times(model: Any, model_name: str) -> ModelLoadError:
     """The error of a model that tells no times, where they are required."""
-    return refused(model, model_name, "--timestamps", "it tells no times of what it hears")
+    return refused(model, model_name, "`timestamps`", "it tells no times of what it hears")
 
 
 def refused(

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from beam_asr.errors import causes
 from beam_asr.models import files
 from beam_asr.models.devices import cpu_memory, gpu_memory
 from beam_asr.models.engine import ModelSpec
@@ -152,11 +153,7 @@ def free_bytes(device: str) -> float:
 
 
 def _is_exhausted(error: BaseException | None) -> bool:
-    while error is not None:
-        if gpu_memory.is_exhausted(error):
-            return True
-        error = error.__cause__
-    return False
+    return any(map(gpu_memory.is_exhausted, causes(error)))
 
 
 pool = ModelPool()

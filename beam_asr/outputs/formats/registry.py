@@ -31,13 +31,12 @@ def formats_of(names: Iterable[str] | None) -> list[Format]:
     """Returns the formats of these names, each once.
 
     Raises:
-        ValueError: a name is none of `FORMATS`.
-        SetupError: the format that another package adds cannot be used.
+        SetupError: a name is none of `FORMATS`, or what another package adds cannot be used.
     """
     requested = dict.fromkeys(names or ())
     for name in requested:
         if name not in FORMATS:
-            raise ValueError(f"formats has {name!r}, which is none of {', '.join(FORMATS)}")
+            raise SetupError(f"formats has {name!r}, which is none of {', '.join(FORMATS)}")
     formats = [FORMATS[name] for name in requested]
     for name, format in zip(requested, formats, strict=True):
         if not isinstance(format, Format) or format.name != name:

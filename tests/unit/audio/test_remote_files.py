@@ -14,12 +14,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from beam_asr.audio import read_pool
 from beam_asr.audio.clip_reader import ClipReader
-from beam_asr.audio.reading import read_audio
-from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError
+from beam_asr.audio.reading import AudioRequest, read_audio
+from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError, NotAllowedError
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.storage import remote_file, retry
-from beam_asr.storage.allow_list import AllowList, NotAllowedError
+from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 from tests.support import servers
@@ -195,7 +195,7 @@ def test_a_stalled_server_costs_its_row_and_no_other(server, short):
     ]
     outcomes = read_all(clips, seconds=1.5, concurrency=2)
     assert [type(outcome) for outcome in outcomes[:6]] == [AudioTimeoutError] * 6
-    assert "--audio_timeout" in str(outcomes[0])
+    assert "`audio_timeout`" in str(outcomes[0])
     for outcome in outcomes[6:]:
         assert_same(outcome, short)
 
@@ -242,7 +242,7 @@ def test_a_redirect_to_a_forbidden_address_is_not(server, short, forbidden):
     assert_same(read(server.url("short.wav"), allowed), short)
     error = read(server.behave("moved.wav", redirect=forbidden.url("secret")), allowed)
     assert isinstance(error, NotAllowedError)
-    assert "--allowed_audio_prefixes" in str(error)
+    assert "`allowed_audio_prefixes`" in str(error)
     error = read(forbidden.url("secret"), allowed)
     assert isinstance(error, NotAllowedError)
 
@@ -269,7 +269,9 @@ def test_reads_are_many_at_a_time_and_no_more_than_allowed(server):
 def test_all_threads_share_the_connections_of_a_server(server, short):
     pools = [ThreadPoolExecutor(1) for _ in range(8)]  # a thread each, all alive
     for pool in pools:
-        read_alone = pool.submit(read_audio, server.url("short.wav"), sample_rate=RATE)
+        read_alone = pool.submit(
+            read_audio, server.url("short.wav"), AudioRequest(sample_rate=RATE)
+        )
         assert_same(read_alone.result(), short)
     for pool in pools:
         pool.shutdown()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.audio.segmentation import OVERLAP, plan_by_pauses, plan_fixed
 from beam_asr.audio.vad import FRAME_SECONDS, RATE, Activity, Detector
 from beam_asr.records.work import Segment
@@ -31,7 +31,7 @@ def spoken(prompts):
     for row in rows:
         if not (row["text"] and 1 < row["duration"] < 4):
             continue
-        audio = read_audio(str(prompts / row["audio_filepath"]), sample_rate=RATE)
+        audio = read_audio(str(prompts / row["audio_filepath"]), AudioRequest(sample_rate=RATE))
         loud = loud_steps(audio)
         if np.diff(loud).max() <= 8:
             clips.append(audio[loud[0] * STEP : (loud[-1] + 1) * STEP])

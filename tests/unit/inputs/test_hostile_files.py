@@ -24,10 +24,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from beam_asr.audio.reading import AudioError, read_audio
-from beam_asr.errors import BadRecordError, LineTooLongError, ManifestError, StorageError
+from beam_asr.audio.reading import AudioRequest, read_audio
+from beam_asr.errors import (
+    AudioError,
+    BadRecordError,
+    LineTooLongError,
+    ManifestError,
+    StorageError,
+    TableError,
+)
 from beam_asr.inputs import compression, json_lines, readers
-from beam_asr.inputs.csv_tables import TableError
 from beam_asr.inputs.readers import FileRange
 from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.outputs import shards
@@ -66,7 +72,7 @@ def record_of(row):
         parsing.parse(row)
     except ManifestError as error:
         failed = error
-        record = from_deep(lambda: failure(row, "manifest", failed))
+        record = from_deep(lambda: failure(row, failed, stage="manifest"))
         assert record["error"]["type"] == type(failed).__name__
         assert len(record["error"]["message"]) <= 500
         assert "\n" not in record["error"]["message"]
@@ -406,7 +412,7 @@ def test_an_odd_path_is_kept_and_reading_it_says_what_is_wrong(audio, tmp_path):
     row = Row(json.dumps({"audio_filepath": audio}), str(tmp_path / "m.jsonl"), 1)
     assert record_of(row)["audio_filepath"] == audio
     with pytest.raises((AudioError, StorageError)):
-        read_audio(parsing.parse(row).audio, sample_rate=16_000)
+        read_audio(parsing.parse(row).audio, AudioRequest(sample_rate=16_000))
 
 
 @pytest.mark.parametrize("length", [300, 100_000])
@@ -443,7 +449,7 @@ def test_an_error_field_of_any_shape_survives_failures_that_come_in_again(error,
     row = Row.of({"audio_filepath": "/a", "error": error, "z": 1})
     at_first = transcript(row, {"pred_text": "hello"})
     for attempts in range(times):
-        failed = failure(row, "audio", OSError("no"), attempts)
+        failed = failure(row, OSError("no"), attempts, "audio")
         row = Row(shards.encode(failed).decode())
     assert repr(transcript(row, {"pred_text": "hello"})) == repr(at_first)
 
@@ -596,4 +602,4 @@ def test_samples_that_cannot_be_used_cost_no_others_of_their_tar(tmp_path):
     for (row, stage, error), name in zip(reader.unread, bad, strict=True):
         assert isinstance(error, ManifestError)
         assert name in str(error)
-        assert name in written(failure(row, stage, error))["audio_filepath"]
+        assert name in written(failure(row, error, stage=stage))["audio_filepath"]

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from beam_asr.errors import BadFieldError, UnmappedRowError
 from beam_asr.models import routing as routes
-from beam_asr.models.routing import load
-from beam_asr.settings import ModelRoute
+from beam_asr.models.routing import ModelRoute, load
 from beam_asr.storage.storage import Storage
 
 
@@ -67,7 +66,7 @@ def test_the_language_has_its_own_field_unless_it_chooses_the_model():
 def test_rows_that_no_route_takes_fail_or_go_to_the_default():
     pairs = ["en=a.nemo"]
     for fields in ({"lang": "fr"}, {"lang": None}, {}):
-        with pytest.raises(UnmappedRowError, match="--model_name"):
+        with pytest.raises(UnmappedRowError, match="`model_name`"):
             of_pairs(*pairs).route_index(fields)
         assert model_of(of_pairs(*pairs, default="d.nemo"), **fields) == "d.nemo"
         with pytest.raises(UnmappedRowError):
@@ -98,14 +97,14 @@ def test_a_file_of_routes(tmp_path):
     assert model_of(routing, lang="en", domain="telephony", sample_rate=16000) == "a.nemo"
     assert model_of(routing, lang="fi") == "d.nemo"
     norwegian = routing.routes[routing.route_index({"lang": "no"})]  # of which YAML 1.1 makes False
-    assert norwegian == ModelRoute("n.nemo", decoder="ctc", max_duration=60, pnc="no")
+    assert norwegian == ModelRoute.of(model_name="n.nemo", decoder="ctc", max_duration=60, pnc="no")
 
 
 def test_json_says_the_same(tmp_path):
     said = {"models": {"en": "a.nemo"}, "default": {"model_name": "d.nemo", "batch_size": 4}}
     routing = of_text(tmp_path, json.dumps(said), "routes.json")
     assert model_of(routing, lang="en") == "a.nemo"
-    assert routing.routes[routing.route_index({})].batch_size == 4
+    assert routing.routes[routing.route_index({})].batching.batch_size == 4
 
 
 def test_models_that_are_the_same_are_one(tmp_path):
@@ -118,8 +117,8 @@ def test_what_the_flags_say_holds_for_all_models_that_do_not_say_otherwise(tmp_p
     path.write_text("models: {en: a.nemo, fr: {model_name: b.nemo, batch_size: 2}}")
     routing = load(Storage(), [str(path)], {"batch_size": 8, "decoder": "ctc"})
     english, french = (routing.routes[routing.route_index({"lang": each})] for each in ("en", "fr"))
-    assert (english.batch_size, french.batch_size) == (8, 2)
-    assert english.decoder == french.decoder == "ctc"
+    assert (english.batching.batch_size, french.batching.batch_size) == (8, 2)
+    assert english.model.decoder == french.model.decoder == "ctc"
 
 
 @pytest.mark.parametrize(
@@ -174,4 +173,4 @@ def test_routes_come_back_from_a_pickle(tmp_path):
 
 
 def test_one_model_takes_every_row():
-    assert not routes.single(ModelRoute("a.nemo")).is_multi_model
+    assert not routes.single(ModelRoute.of(model_name="a.nemo")).is_multi_model

@@ -102,7 +102,7 @@ def test_a_row_with_a_failed_segment_is_not_passed_off_as_whole(keep):
         )  # fmt: skip
         assert "1 of 4 segments failed, the first one from 116.00 s to 126.00 s" in error["message"]
         assert "NotFiniteError: NaN." in error["message"]
-        assert "--partial=keep" in error["message"]
+        assert "`partial=keep`" in error["message"]
         return
     (record,) = outputs["transcripts"]
     assert not outputs["failures"]

@@ -47,7 +47,7 @@ class Ctc(FamilyDefaults):
             allow_cuda_graphs=False,  # they are captured again for each batch that is a new size
         )
         decoding_config.change_strategy(
-            model, model_name, config, "--n_best", verbose=False, **options
+            model, model_name, config, "`n_best`", verbose=False, **options
         )
 
     def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY, decoding: Any = None):

@@ -25,7 +25,7 @@ class GenericFamily(FamilyDefaults):
     @staticmethod
     def configure(model: Any, model_name: str, extras: DecodingRequest) -> None:
         if extras.confidence or extras.n_best:
-            flag = "--confidence" if extras.confidence else "--n_best"
+            flag = "`confidence`" if extras.confidence else "`n_best`"
             raise decoding.refused(model, model_name, flag, "its decoder is not known here")
 
     def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):  # noqa: ARG002

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from beam_asr.errors import PromptError
 from beam_asr.models import prompts
 from beam_asr.models.nemo import decoding, hypotheses
 from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
@@ -13,7 +14,6 @@ from beam_asr.models.nemo.families import registry
 from beam_asr.models.nemo.families.base import FamilyDefaults, all_finite
 from beam_asr.models.nemo.families.ctc import Ctc
 from beam_asr.models.nemo.hypotheses import Tokens, TokenTexts
-from beam_asr.models.prompts import PromptError
 from beam_asr.settings import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Multitask(FamilyDefaults):
         if extras.confidence:
             if extras.n_best:
                 raise decoding.refused(
-                    model, model_name, "--confidence", "NeMo's beam search has none", "--n_best"
+                    model, model_name, "`confidence`", "NeMo's beam search has none", "`n_best`"
                 )
             boosted = beam.get("ngram_lm_model") or (beam.get("boosting_tree_alpha") or 0.0) > 0.0
             if is_beam and (size > 1 or boosted):
@@ -63,7 +63,7 @@ class Multitask(FamilyDefaults):
                 )
                 config.update(strategy="greedy")
             config.update(confidence_cfg=decoding.confidence_config())
-            decoding.change_strategy(model, model_name, config, "--confidence")
+            decoding.change_strategy(model, model_name, config, "`confidence`")
             if is_beam:
                 _allow_more_tokens(model.decoding.decoding.greedy_search, 1)
         elif extras.n_best:
@@ -75,7 +75,7 @@ class Multitask(FamilyDefaults):
                 beam_size=size if extras.n_best == 1 else extras.beam, return_best_hypothesis=False
             )
             config.update(strategy="beam")
-            decoding.change_strategy(model, model_name, config, "--n_best")
+            decoding.change_strategy(model, model_name, config, "`n_best`")
             if not is_beam:
                 _allow_more_tokens(model.decoding.decoding.beam_search, -1)
 

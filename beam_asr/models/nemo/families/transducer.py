@@ -37,12 +37,12 @@ class Transducer(FamilyDefaults):
         if extras.confidence:
             if extras.beam > 1:
                 raise decoding.refused(
-                    model, model_name, "--confidence", "NeMo's beam search has none", "--n_best"
+                    model, model_name, "`confidence`", "NeMo's beam search has none", "`n_best`"
                 )
             if config.get("strategy") not in decoding.GREEDY:
                 raise decoding.no_confidence_of_a_strategy(model, model_name, config)
             config.update(compute_timestamps=False, confidence_cfg=decoding.confidence_config())
-            decoding.change_strategy(model, model_name, config, "--confidence", verbose=False)
+            decoding.change_strategy(model, model_name, config, "`confidence`", verbose=False)
         elif extras.beam > 1:
             config.update(
                 strategy="malsd_batch", preserve_alignments=False, compute_timestamps=False
@@ -54,7 +54,7 @@ class Transducer(FamilyDefaults):
                 preserve_alignments=False,
                 allow_cuda_graphs=False,
             )
-            decoding.change_strategy(model, model_name, config, "--n_best", verbose=False)
+            decoding.change_strategy(model, model_name, config, "`n_best`", verbose=False)
 
     def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):
         self._model = model
