@@ -544,13 +544,6 @@ class ScoringSettings(Group, title="Scores and filters", scope=JOB):
         format="condition",
         metavar="EXPRESSION",
     )
-    text_steps: tuple[str, ...] | None = setting(
-        None,
-        "steps on the texts of transcripts, in this order, before they are scored, from packages "
-        "that add some; repeatable, and comma-separated",
-        choices_of="text_steps",
-        metavar="STEP",
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

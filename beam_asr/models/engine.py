@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from beam_asr.errors import ModelError
+from beam_asr.errors import ModelError, SetupError
 from beam_asr.records.outcome import Recognition
 from beam_asr.records.registry import Registry
 from beam_asr.settings import NO_PROMPT, UNLIMITED, Prompt, Resources
