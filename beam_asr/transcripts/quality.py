@@ -100,7 +100,7 @@ def words_per_second(text: str, seconds: float | None) -> float | None:
 
 @_signal("double", "bytes of the text by those that zlib makes of them")
 def compression_ratio(text: str, seconds: float | None) -> float:  # noqa: ARG001
-    """Divides bytes of UTF-8 by the bytes that zlib makes of them, as Whisper's ``transcribe()`` does.
+    """Divides bytes of UTF-8 by those that zlib makes of them, as Whisper's ``transcribe()`` does.
 
     A high one is a loop: Whisper tries again above 2.4. Long texts compress better than short ones.
     An empty text has 0, a short one less than 1.
