@@ -40,17 +40,7 @@ def build(
     Raises:
         SetupError: the options do not go together, or not with what is in the output folder.
     """
-    # The journal is of an input with an end; else each window that is whole is what is kept.
-    journal = None
-    if not is_unbounded(options):
-        journal = Journal(
-            options.outputs.output,
-            Storage(options.reading.storage_options),
-            options.outputs.resume,
-            options.outputs.retry_failures,
-            lock,
-            workers_beat,
-        )
+    journal = _journal(options, lock, workers_beat)
     rows = pipeline | "ReadManifest" >> ReadManifest(
         options.inputs.input,
         options.names.filepath_key,
@@ -75,37 +65,57 @@ def build(
         journal=journal,
     )
     records = rows | "Transcribe" >> transcribe
-    lang_key = transcribe.lang_key
     if needs_scoring(options):
-        records |= "ScoreTranscripts" >> ScoreTranscripts(
-            options.names.reference_key,
-            options.scoring.normalizer,
-            options.scoring.quality,
-            options.scoring.keep,
-            options.names.pred_text_key,
-            lang_key,
-            by_model=options.routing.models is not None,
-            text_steps=options.scoring.text_steps or (),
-        )
-    (
-        records
-        | "WriteManifest"
-        >> WriteManifest(
-            options.outputs.output,
-            overwrite=options.outputs.overwrite,
-            num_shards=options.outputs.num_shards,
-            compression=options.outputs.compression,
-            max_failure_fraction=options.outputs.max_failure_fraction,
-            details=_details(options),
-            storage_options=options.reading.storage_options,
-            journal=journal,
-            formats=options.outputs.formats or (),
-            filepath_key=options.names.filepath_key,
-            pred_text_key=options.names.pred_text_key,
-            lang_key=lang_key,
-            tarred=options.inputs.tarred_audio is not None,
-            flags=FLAGS,
-        )
+        records |= "ScoreTranscripts" >> _score(options, transcribe.lang_key)
+    _ = records | "WriteManifest" >> _write(options, journal, transcribe.lang_key)
+
+
+def _journal(
+    options: TranscribeOptions, lock: FolderLock | None, workers_beat: bool
+) -> Journal | None:
+    """The journal of an input with an end; of others each window that is whole is what is kept."""
+    if is_unbounded(options):
+        return None
+    return Journal(
+        options.outputs.output,
+        Storage(options.reading.storage_options),
+        options.outputs.resume,
+        options.outputs.retry_failures,
+        lock,
+        workers_beat,
+    )
+
+
+def _score(options: TranscribeOptions, lang_key: str) -> ScoreTranscripts:
+    return ScoreTranscripts(
+        options.names.reference_key,
+        options.scoring.normalizer,
+        options.scoring.quality,
+        options.scoring.keep,
+        options.names.pred_text_key,
+        lang_key,
+        by_model=options.routing.models is not None,
+        text_steps=options.scoring.text_steps or (),
+    )
+
+
+def _write(options: TranscribeOptions, journal: Journal | None, lang_key: str) -> WriteManifest:
+    outputs = options.outputs
+    return WriteManifest(
+        outputs.output,
+        overwrite=outputs.overwrite,
+        num_shards=outputs.num_shards,
+        compression=outputs.compression,
+        max_failure_fraction=outputs.max_failure_fraction,
+        details=_details(options),
+        storage_options=options.reading.storage_options,
+        journal=journal,
+        formats=outputs.formats or (),
+        filepath_key=options.names.filepath_key,
+        pred_text_key=options.names.pred_text_key,
+        lang_key=lang_key,
+        tarred=options.inputs.tarred_audio is not None,
+        flags=FLAGS,
     )
 
 

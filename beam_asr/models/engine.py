@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from beam_asr.errors import ModelError
+from beam_asr.errors import ModelError, SetupError
 from beam_asr.records.outcome import Recognition
 from beam_asr.records.registry import Registry
 from beam_asr.settings import NO_PROMPT, UNLIMITED, Prompt, Resources
@@ -156,9 +156,9 @@ ENGINES: Registry[Engine] = Registry(
 
 
 def check_name(engine: str) -> None:
-    """Raises ValueError for a name that is none of `ENGINES`, of which nothing is imported."""
+    """Raises SetupError for a name that is none of `ENGINES`, of which nothing is imported."""
     if engine not in ENGINES:
-        raise ValueError(f"engine is {engine!r}, but must be one of {', '.join(ENGINES)}")
+        raise SetupError(f"engine is {engine!r}, but must be one of {', '.join(ENGINES)}")
 
 
 def load(spec: ModelSpec) -> Recognizer:
@@ -166,8 +166,7 @@ def load(spec: ModelSpec) -> Recognizer:
 
     Raises:
         ModelLoadError: the model cannot be loaded, or not as its spec requires.
-        ValueError: the engine is not known here.
-        SetupError: the engine that another package adds cannot be imported.
+        SetupError: the engine is not known here, or cannot be imported.
     """
     check_name(spec.engine)
     return ENGINES[spec.engine].load(spec)

@@ -81,24 +81,29 @@ def _signal(type: str, description: str) -> Callable[[SignalFunction], Signal]:
 
 @_signal("double", "characters a second")
 def chars_per_second(text: str, seconds: float | None) -> float | None:
-    """Counts as NeMo's Speech Data Processor does (``get_charrate``): all characters.
+    """Counts all characters, as ``get_charrate`` of NeMo's Speech Data Processor does.
 
-    Faster than people speak means words that were not said; far slower, words that are missing.
+    Far above what is usual, words were not said; far below, words are missing. It is null without a
+    duration. The Speech Data Processor drops rows by it (``DropHighLowCharrate``).
     """
     return _rate(len(text), seconds)
 
 
 @_signal("double", "words a second")
 def words_per_second(text: str, seconds: float | None) -> float | None:
-    """Counts as the Speech Data Processor does (``get_wordrate``): what is between white space."""
+    """Counts what is between white space, as ``get_wordrate`` of the Speech Data Processor does.
+
+    It shows the same as characters a second, for languages that separate words.
+    """
     return _rate(len(text.split()), seconds)
 
 
 @_signal("double", "bytes of the text by those that zlib makes of them")
 def compression_ratio(text: str, seconds: float | None) -> float:  # noqa: ARG001
-    """Divides bytes of UTF-8 by bytes that zlib makes of them, as in Whisper's ``transcribe()``.
+    """Divides bytes of UTF-8 by those that zlib makes of them, as Whisper's ``transcribe()`` does.
 
-    That takes a text above 2.4 for a loop. An empty text has 0, a short one less than 1.
+    A high one is a loop: Whisper tries again above 2.4. Long texts compress better than short ones.
+    An empty text has 0, a short one less than 1.
     """
     encoded = text.encode("utf-8", "surrogatepass")
     return round(len(encoded) / len(zlib.compress(encoded)), DIGITS)
@@ -108,8 +113,9 @@ def compression_ratio(text: str, seconds: float | None) -> float:  # noqa: ARG00
 def longest_word(text: str, seconds: float | None) -> int:  # noqa: ARG001
     """Counts characters.
 
-    The Speech Data Processor takes 25 and more for a hallucination
-    (``DetectWhisperHallucinationFeatures``), in languages that part words.
+    Syllables without an end make it long (``hahahaha...``). The Speech Data Processor takes 25 and
+    more for a hallucination (``DetectWhisperHallucinationFeatures``). Languages without spaces have
+    longer ones.
     """
     return max(map(len, text.split()), default=0)
 
@@ -118,9 +124,8 @@ def longest_word(text: str, seconds: float | None) -> int:  # noqa: ARG001
 def most_repeats(text: str, seconds: float | None) -> int:  # noqa: ARG001
     """Counts how often the phrase that is repeated most comes in a row.
 
-    A phrase is of one to `MAX_PHRASE_WORDS` words, whatever their case and punctuation. It finds a
-    loop in a long text, whose compression ratio hardly shows it. 1 if nothing is repeated, 0
-    without a word.
+    A phrase has one to five words, whatever their case and punctuation. It finds a loop in a long
+    text, which the compression ratio hardly shows. 1 if nothing is repeated, 0 without a word.
     """
     return _max_phrase_repeats(normalizer("basic")(text).split())
 

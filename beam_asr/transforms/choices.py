@@ -17,7 +17,7 @@ REGISTRIES = {
 
 
 def choices(setting: Setting) -> tuple[str, ...]:
-    """The values that a setting can have; empty if it can have any."""
+    """The values that a setting can have; empty if it can have any, or none is installed."""
     if not setting.choices_of:
         return setting.choices
     module, _, attribute = REGISTRIES[setting.choices_of].partition(":")

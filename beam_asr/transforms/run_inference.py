@@ -19,17 +19,26 @@ from beam_asr.models.serving.host import ModelHost
 from beam_asr.records import parsing
 from beam_asr.records.record import error_of
 from beam_asr.records.row import Row
+from beam_asr.records.setting_fields import make_groups, unknown_setting
 from beam_asr.records.work import Clip
-from beam_asr.settings import DECODERS, DEVICES, PRECISIONS
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
+from beam_asr.transforms.transcribe import TRANSCRIBE_GROUPS, TranscribeSettings
 
 Example = Mapping[str, Any] | np.ndarray
 
 CHUNK_SECONDS = 20 * 60  # of audio in what RunInference calls a batch
 RATE = 16000  # Hz, of a waveform whose length is reckoned before the model is there
-AUDIO_TIMEOUT = 300.0  # seconds
-CONCURRENT_READS = 32
+SETTINGS = (
+    "filepath_key",
+    "pred_text_key",
+    "batch_size",
+    "max_batch_seconds",
+    "device",
+    "decoder",
+    "precision",
+    "storage_options",
+)
 
 
 class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
@@ -53,64 +62,43 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
 
     Args:
         model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file.
-        filepath_key: the field of a row that names the audio.
-        pred_text_key: the field of ``inference`` that holds the text.
-        batch_size: most clips in one forward pass.
-        max_batch_seconds: most padded seconds in one forward pass (clips x longest clip); None
-            chooses by the device.
-        device: ``auto`` takes a GPU if there is one, ``cuda`` fails without one, ``cpu``.
-        decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
-        precision: of the weights: ``fp32``, ``bf16``, or ``auto``, which is bf16 on a GPU that has
-            it.
-        storage_options: for each protocol what its fsspec file system is opened with.
+        settings: those of `SETTINGS` by name, as of ``Transcribe``.
 
     Raises:
-        SetupError: an argument is out of its range.
+        TypeError: there is no such setting.
+        SetupError: a value is out of its range.
     """
 
-    def __init__(
-        self,
-        model_name: str,
-        filepath_key: str = "audio_filepath",
-        pred_text_key: str = "pred_text",
-        batch_size: int = 128,
-        max_batch_seconds: float | None = None,
-        device: str = "auto",
-        decoder: str | None = None,
-        precision: str = "auto",
-        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
-    ):
+    def __init__(self, model_name: str, **settings: Any):
         super().__init__(
             min_batch_size=CHUNK_SECONDS,
             max_batch_size=CHUNK_SECONDS,
             element_size_fn=_seconds_of,
         )
-        if batch_size < 1:
-            raise SetupError(f"batch_size is {batch_size}, but must be at least 1")
-        if max_batch_seconds is not None and not max_batch_seconds > 0:
-            raise SetupError(f"max_batch_seconds is {max_batch_seconds}, but must be above 0")
-        for name, value, allowed in (
-            ("device", device, DEVICES),
-            ("decoder", decoder, (None, *DECODERS)),
-            ("precision", precision, PRECISIONS),
-        ):
-            if value not in allowed:
-                known = ", ".join(filter(None, allowed))
-                raise SetupError(f"{name} is {value!r}, but must be one of {known}")
-        storage = Storage(storage_options or {})
+        for name in settings:
+            if name not in SETTINGS:
+                raise unknown_setting(name, SETTINGS)
+        asked = TranscribeSettings(
+            **make_groups(TRANSCRIBE_GROUPS, {"model_name": model_name, **settings})
+        )
+        storage = Storage(asked.reading.storage_options)
         self._spec = ModelSpec(
-            model_name, device=device, decoder=decoder, precision=precision, storage=storage
+            model_name,
+            device=asked.model.device,
+            decoder=asked.model.decoder,
+            precision=asked.model.precision,
+            storage=storage,
         )
         self._reader = ClipReader(
             storage,
             channel=None,
-            timeout_seconds=AUDIO_TIMEOUT,
-            concurrency=CONCURRENT_READS,
+            timeout_seconds=asked.reading.audio_timeout,
+            concurrency=asked.reading.max_concurrent_reads,
         )
-        self._filepath_key = filepath_key
-        self._pred_text_key = pred_text_key
-        self._batch_size = batch_size
-        self._max_batch_seconds = max_batch_seconds
+        self._filepath_key = asked.names.filepath_key
+        self._pred_text_key = asked.names.pred_text_key
+        self._batch_size = asked.batching.batch_size
+        self._max_batch_seconds = asked.batching.max_batch_seconds
 
     def load_model(self) -> ModelHost:
         """The process's host of the model.

@@ -8,15 +8,16 @@ import sys
 import pytest
 
 from beam_asr import Transcribe
+from beam_asr.errors import SetupError
 from beam_asr.models import engine
 from beam_asr.models.engine import ENGINES, ModelSpec
 from tests.support.job_files import REPOSITORY
 
 
 def test_an_unknown_engine_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="engine is 'whisper', but must be one of nemo"):
+    with pytest.raises(SetupError, match="engine is 'whisper', but must be one of nemo"):
         Transcribe(model_name="a.nemo", engine="whisper")
-    with pytest.raises(ValueError, match="engine is 'whisper', but must be one of nemo"):
+    with pytest.raises(SetupError, match="engine is 'whisper', but must be one of nemo"):
         engine.load(ModelSpec("a.nemo", engine="whisper"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import webvtt
 
+from beam_asr.errors import SetupError
 from beam_asr.outputs.formats.base import ShardFormat, TranscriptFormat
 from beam_asr.outputs.formats.file_names import name_of
 from beam_asr.outputs.formats.registry import FORMATS, formats_of, render
@@ -69,7 +70,7 @@ def test_formats_of_many_transcripts_need_their_durations():
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"formats has 'elan', which is none of srt, vtt, .*nemo"):
+    with pytest.raises(SetupError, match=r"formats has 'elan', which is none of srt, vtt, .*nemo"):
         formats_of(["srt", "elan"])
 
 
