@@ -18,6 +18,8 @@ FILTERED = "filtered"
 SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES}|{FILTERED})-\d{{5}}-of-\d{{5}}\.jsonl(\.gz|\.zst)?")
 EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # which json.dumps would make for each record
+
 
 def shard_name(kind: str, shard: int, shards: int, compression: str | None = None) -> str:
     return f"{kind}-{shard:05d}-of-{shards:05d}{EXTENSIONS[compression]}"
@@ -38,7 +40,7 @@ def shard_of(line: bytes, shards: int) -> int:
 def encode(record: dict[str, Any]) -> bytes:
     """A record as a line of JSON, with text as it is written in its language."""
     try:
-        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        return _ENCODER.encode(record).encode() + b"\n"
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
         return json.dumps(record).encode() + b"\n"
 

@@ -66,8 +66,9 @@ class Row(_RowValues):
         row.__dict__.update(self.__dict__)
         return row
 
-    def __getstate__(self) -> None:
+    def __reduce__(self) -> tuple[type[Row], tuple[Any, ...]]:
         """Nothing but the tuple crosses a shuffle: to parse the line again is cheaper."""
+        return Row, tuple(self)
 
     @classmethod
     def of(cls, fields: dict[str, Any], manifest: str = "", line_number: int = 0) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -46,14 +46,14 @@ class _Pack(beam.DoFn):
         self._seen = 0
         self._begin()
 
-    def process(self, element: Any) -> list[bytes] | None:
+    def process(self, element: Any) -> Sequence[bytes]:
         # One pickler for the pack: names of classes, and texts that elements share, are in it once.
         self._pickler.dump(element)
         self._elements += 1
         self._seen += 1
         most = min(MAX_ELEMENTS, self._seen * MAX_PART)
         if self._elements < most and self._content.tell() < MAX_BYTES:
-            return None
+            return ()
         pack = self._content.getvalue()
         self._begin()
         return [pack]

@@ -368,15 +368,15 @@ class _PackLines(beam.DoFn):
         self._counts: Counter[Kind] = Counter()
         self._bytes = 0
 
-    def process(self, keyed: tuple[Kind, Line]) -> list[tuple[Kind, list[Line]]] | None:
+    def process(self, keyed: tuple[Kind, Line]) -> Iterable[tuple[Kind, list[Line]]]:
         kind, line = keyed
         self._packs[kind].append(line)
         self._counts[kind] += 1
         self._bytes += len(line[1]) + LINE_BYTES
         if self._bytes < PACK_BYTES:
-            return None
+            return ()
         packs, self._packs, self._bytes = self._packs, defaultdict(list), 0
-        return list(packs.items())
+        return packs.items()
 
     def finish_bundle(self) -> Iterator[Any]:
         yield from at_window(self._packs.items(), GlobalWindow())

@@ -24,7 +24,7 @@ def packs_of(elements: list[Any]) -> list[list[Any]]:
     """The elements of each pack that one bundle gives."""
     pack = packing._Pack()
     pack.start_bundle()
-    given = [each for element in elements for each in pack.process(element) or []]
+    given = [each for element in elements for each in pack.process(element)]
     given += [each.value for each in pack.finish_bundle()]
     return [list(packing._unpack(each)) for each in given]
 
