@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+# In the tests' small models OpenMP's threads would mostly spin, waiting for each other. It reads
+# this when torch is imported, in this process and in those that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from beam_asr.cli import main
 from tests.support.fork_server import ForkServer

@@ -74,6 +74,13 @@ class Run:
         with contextlib.suppress(ProcessLookupError):  # it has ended before
             os.kill(self.pid, number)
 
+    def has_ended(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
     def status(self, timeout: float | None = None) -> int:
         """Waits for its end; negative is the number of the signal that ended it.
 
@@ -111,7 +118,7 @@ class ForkServer:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._runs = 0
+        self._runs = self._logs = 0
         self._address = str(folder / "socket")
         # What is first on the PATH of something that starts workers.
         self.bin = folder / "bin"
@@ -146,13 +153,18 @@ class ForkServer:
             fault: one of `faults.model_faults`.
             env: of ``environment``, where others are to share it.
         """
-        environment = {**os.environ, **(env or self.environment(scale, fault))}
+        environment = env or self.environment(scale, fault)
+        return self.start(["-m", "beam_asr", "transcribe", *map(str, args)], environment)
+
+    def start(self, args: list[str], environment: dict[str, str], cwd: Path | None = None) -> Run:
+        """Starts any program of Python, which is ``-c`` or ``-m`` and what follows it."""
         request = {
-            "args": ["-m", "beam_asr", "transcribe", *map(str, args)],
-            "cwd": os.getcwd(),
-            "env": environment,
+            "args": args,
+            "cwd": str(cwd or os.getcwd()),
+            "env": {**os.environ, **environment},
         }
-        return Run(self._address, request, self._folder / f"run{self._runs}.log")
+        self._logs += 1
+        return Run(self._address, request, self._folder / f"run{self._runs}.{self._logs}.log")
 
     def environment(self, scale: float = 1.0, fault: str | None = None) -> dict[str, str]:
         """For a run and the workers that it starts, or for a pool of workers."""
