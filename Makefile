@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m beam_asr transcribe
 
-.PHONY: demo test check flink conformance lock clean
+.PHONY: demo test check docs flink conformance lock clean
 
 demo: .venv/installed
 	$(RUN) --input=samples/manifest.jsonl --output=out/demo --overwrite \
@@ -19,6 +19,11 @@ check: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy beam_asr
 	$(BIN)/lint-imports
+
+# Writes docs/flags.md and the parameters of the Flex Template.
+docs: .venv/installed-test
+	$(BIN)/python -m tests.project.flag_table
+	$(BIN)/python templates/dataflow/metadata.py > templates/dataflow/metadata.json
 
 # What the tests run Flink with, which they otherwise fetch themselves.
 flink: .venv/installed-test

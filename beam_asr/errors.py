@@ -84,6 +84,10 @@ class ChannelCountError(AudioError):
     """The file has more or fewer channels than was asked for."""
 
 
+class SetupError(ValueError):
+    """What a job was asked for cannot be; nothing has been transcribed."""
+
+
 class UsageError(ValueError):
     """The command line asks for something that cannot be; nothing has been started."""
 
@@ -137,9 +141,9 @@ class UnmappedRowError(ManifestError):
 
 
 logger = logging.getLogger(__name__)
-MOST_LETTERS = 500  # of a message
+MAX_CHARACTERS = 500  # of a message
 # What is looked at of a message; some hold a whole tensor, or a whole program.
-_MOST_READ = 10_000
+_MAX_READ = 10_000
 _ARRAY = re.compile(r"\b(tensor|array)\((?:[^()]|\([^()]*\))*(?:\)|$)")
 
 
@@ -180,28 +184,28 @@ class ClipTooLongError(ModelError):
             remedies += ", or choose --precision=bf16"
         error = cls(
             f"this clip of {seconds:.1f} s does not fit into the memory{of_memory}, even alone. "
-            f"{remedies}. The cause: {type(cause).__name__}: {message_of(cause)}"
+            f"{remedies}. The cause: {type(cause).__name__}: {shortened(cause)}"
         )
         error.__cause__ = cause
         return error
 
 
-def message_of(error: BaseException) -> str:
+def shortened(error: BaseException) -> str:
     """What an error says, in one line of bounded length, without the numbers of tensors."""
     try:
         text = str(error)
     except Exception as unsaid:  # a tensor in it, of a device that gives nothing any more
         text = f"it cannot say what happened, because of {type(unsaid).__name__}"
-    line = " ".join(_ARRAY.sub(r"\1(...)", text[:_MOST_READ]).split())
-    return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 3]}..."
+    line = " ".join(_ARRAY.sub(r"\1(...)", text[:_MAX_READ]).split())
+    return line if len(line) <= MAX_CHARACTERS else f"{line[: MAX_CHARACTERS - 3]}..."
 
 
-def small(error: Exception) -> Exception:
+def without_tensors(error: Exception) -> Exception:
     """The same error, with a message of one bounded line, and holding no tensors.
 
     Its class is the same, or one of the same name where that class words its messages itself.
     """
-    message = message_of(error)
+    message = shortened(error)
     if _says(error, message):
         return error
     error.args = (message,)
@@ -211,18 +215,18 @@ def small(error: Exception) -> Exception:
     return like
 
 
-def release(error: BaseException) -> None:
+def release_frames(error: BaseException) -> None:
     """Lets go of what the calls that failed still hold: tensors, of this batch and maybe others.
 
     Where they failed goes with it, but to the log, for those who debug.
     """
     logger.debug("A forward pass failed", exc_info=error)
-    for each in chain_of(error):
+    for each in causes(error):
         traceback.clear_frames(each.__traceback__)
         each.__traceback__ = None
 
 
-def chain_of(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """An error and those that led to it."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]

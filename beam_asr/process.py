@@ -78,7 +78,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def ends_process(message: Callable[[str], str]) -> Iterator[None]:
+def exit_on_signals(message: Callable[[str], str]) -> Iterator[None]:
     """Within it, SIGINT and SIGTERM save what is done and end the process; a second one ends it at
     once. In a thread other than the main one it changes nothing.
 

@@ -1,112 +1,336 @@
-"""Everything that can be asked for."""
+"""All settings of a job, each written once: type, default, help, range, and what it is part of.
+
+The command line, the parameters of ``Transcribe`` and of the Beam YAML step, those of the Flex
+Template and the table in docs/flags.md are made from these groups.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import typing
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from beam_asr.errors import (
-    AboveMaxDurationError,
-    BelowMinDurationError,
-    ChannelCountError,
-    SampleRateError,
+from beam_asr.setting_fields import (
+    JOB,
+    PYTHON,
+    REQUIRED,
+    YAML,
+    Group,
+    Groups,
+    is_gpu_count,
+    setting,
 )
 
-
-class AudioChecks(NamedTuple):
-    """None checks nothing.
-
-    Attributes:
-        min_duration: seconds that a row's audio has at least.
-        max_duration: seconds that it has at most.
-        sample_rate: of its file, in Hz.
-        channels: of its file.
-    """
-
-    min_duration: float | None = None
-    max_duration: float | None = None
-    sample_rate: int | None = None
-    channels: int | None = None
-
-    def check_file(self, name: str, sample_rate: int, channels: int) -> None:
-        """Raises SampleRateError or ChannelCountError."""
-        if self.sample_rate is not None and sample_rate != self.sample_rate:
-            raise SampleRateError(
-                f"{name}: its sample rate is {sample_rate} Hz, and "
-                f"--required_sample_rate={self.sample_rate} refuses all others."
-            )
-        if self.channels is not None and channels != self.channels:
-            raise ChannelCountError(
-                f"{name}: has {channels} {'channel' if channels == 1 else 'channels'}, and "
-                f"--required_channels={self.channels} refuses all others."
-            )
-
-    def check_duration(self, name: str, seconds: float) -> None:
-        """Raises BelowMinDurationError or AboveMaxDurationError."""
-        if self.min_duration is not None and seconds < self.min_duration:
-            raise BelowMinDurationError(
-                f"{name}: has {seconds:.3f} s, and --min_duration={self.min_duration:g} refuses "
-                "less."
-            )
-        if self.max_duration is not None and seconds > self.max_duration:
-            raise AboveMaxDurationError(
-                f"{name}: has {seconds:.3f} s, and --max_duration={self.max_duration:g} refuses "
-                "more."
-            )
-
-
-NO_CHECKS = AudioChecks()
 DEVICES = ("auto", "cuda", "cpu")
 DECODERS = ("rnnt", "ctc")
 PRECISIONS = ("auto", "fp32", "bf16")
-COMPRESSIONS = ("gzip", "zstd")
-SEGMENTATIONS = ("vad", "fixed", "none")
-ATTENTIONS = ("full", "local", "chunked")
-PARTIALS = ("fail", "keep")
 TIMESTAMPS = ("word", "segment", "char")
-CONFIDENCES = ("word", "row")
-UNMAPPED = ("fail", "default")
-TASKS = ("transcribe", "translate")
-PNC = ("yes", "no")
-AUDIO_CHECKS = ("fail", "filter")
-NORMALIZERS = ("none", "basic", "whisper")
-SHORTEST_SEGMENT = 5.0  # seconds, as --max_segment_seconds
-# How far 1/n may be from a fraction that stands for it, as 0.33 for a third.
-FRACTION_ERROR = 0.05
+MIN_SEGMENT_SECONDS = 5.0
+RECORDS_A_SHARD = 50_000
+MAX_SHARDS = 99_999  # that five digits can number
 
 
-@dataclasses.dataclass(frozen=True)
-class Resources:
-    """What was asked for. The fields are flags of the same names; None asks for nothing.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputSettings(Group, title="Input", scope=JOB):
+    """What is read."""
+
+    input: tuple[str, ...] = setting(
+        REQUIRED,
+        "manifest (JSON lines, CSV, TSV or Parquet), WebDataset tar, or audio: path, URI, "
+        "folder, glob or {0..127}; repeatable, and comma-separated",
+        metavar="PATTERN",
+        core=True,
+    )
+    tarred_audio: tuple[str, ...] | None = setting(
+        None,
+        "the tars of a tarred data set of NeMo's, whose manifests are the input: path, URI, "
+        "glob or _OP_0..511_CL_; repeatable, and comma-separated",
+        metavar="PATTERN",
+        scope=PYTHON,
+    )
+    watch: float | None = setting(
+        None,
+        "go on for ever: look for new inputs each so many seconds (60 if none are given), and "
+        "write what came within a window of time into a folder of its own",
+        above=0,
+        format="seconds",
+        metavar="SECONDS",
+        bare=60.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputSettings(Group, title="Output", scope=JOB):
+    """What is written, and when a job fails."""
+
+    output: str = setting(REQUIRED, "output folder", metavar="FOLDER", core=True)
+    resume: bool = setting(False, "go on with an unfinished run in the output folder", core=True)
+    overwrite: bool = setting(False, "replace the results in the output folder", core=True)
+    max_failure_fraction: float = setting(
+        0.1,
+        "the job fails, while it runs, if a larger part of the rows, and at least 100, failed",
+        minimum=0,
+        maximum=1,
+        core=True,
+        scope=YAML,
+    )
+    formats: tuple[str, ...] | None = setting(
+        None,
+        "also write transcripts in other formats, each in a folder of its own: {choices}; of "
+        "these, parquet, documents (texts) and nemo (pseudo-labels for training) are files of "
+        "many transcripts, the others of one; repeatable, and comma-separated",
+        choices_of="formats",
+        metavar="FORMAT",
+        core=True,
+    )
+    retry_failures: bool = setting(
+        True, "with --resume, keep the failures of the unfinished run as they are"
+    )
+    num_shards: int | None = setting(
+        None,
+        "files that the transcripts are written to; by default one for each "
+        f"{RECORDS_A_SHARD} of them",
+        minimum=1,
+        maximum=MAX_SHARDS,
+    )
+    compression: str | None = setting(
+        None, "of transcripts and failures; none by default", choices=("gzip", "zstd")
+    )
+    output_window: float = setting(
+        600.0,
+        "with --watch or Pub/Sub, seconds of arrivals that are written together",
+        above=0,
+        format="seconds",
+        metavar="SECONDS",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FieldNames(Group, title="Fields of rows"):
+    """The names of fields of rows."""
+
+    filepath_key: str = setting(
+        "audio_filepath", "field that names the audio", core=True, identity=True
+    )
+    pred_text_key: str = setting("pred_text", "field for the transcript", core=True)
+    reference_key: str | None = setting(
+        None,
+        "the field of the reference text: writes each row's WER and CER, and those of the "
+        "corpus into summary.json",
+        metavar="FIELD",
+        core=True,
+        scope=JOB,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.filepath_key == self.pred_text_key:
+            raise ValueError(f"filepath_key and pred_text_key are both {self.filepath_key!r}")
+
+
+class Prompt(NamedTuple):
+    """What a model is told of a clip; None is left to the model.
 
     Attributes:
-        gpus: of a worker machine, each with a process and a model of its own; 1/n has n processes
-            share one.
-        cpus: that a worker process may use.
-        gpu_memory_gb: of its GPU's memory, in units of 10^9 bytes, that a worker process may use.
-        model_copies: processes that share a GPU.
+        source_lang: the language that is spoken, as a tag: ``en``, ``en-US``, ``es_419``.
+        target_lang: the language of the text, likewise.
+        task: ``transcribe`` or ``translate``.
+        pnc: ``yes`` for punctuation and capitals, or ``no``.
+    """
+
+    source_lang: str | None = None
+    target_lang: str | None = None
+    task: str | None = None
+    pnc: str | None = None
+
+
+NO_PROMPT = Prompt()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings(Group, title="Model"):
+    """The model, and how it is run."""
+
+    model_name: str | None = setting(
+        None,
+        "name on Hugging Face or NGC, or path or URI of a .nemo file; required, unless there "
+        "is --models, beside which it is the model of rows that they do not take",
+        noun="the name of a model",
+        metavar="NAME",
+        core=True,
+        identity=True,
+        per_model=True,
+    )
+    device: str = setting(
+        "auto",
+        "auto takes a GPU if there is one; cuda fails without one",
+        choices=DEVICES,
+        core=True,
+        identity=True,
+    )
+    precision: str = setting(
+        "auto",
+        "of the model's weights; auto is bf16 on a GPU that has it, else fp32",
+        choices=PRECISIONS,
+        identity=True,
+        per_model=True,
+    )
+    decoder: str | None = setting(
+        None,
+        "decoder of a hybrid model; by default the model's own choice",
+        choices=DECODERS,
+        identity=True,
+        per_model=True,
+    )
+    attention: str = setting(
+        "full",
+        "of the encoder: full; local, where the model has it; chunked encodes windows of "
+        "10-10-5 s, whose frames are decoded as one (CTC, RNNT and TDT)",
+        choices=("full", "local", "chunked"),
+        identity=True,
+        per_model=True,
+    )
+    source_lang: str | None = setting(
+        None,
+        "language spoken, for a model that takes a prompt, as Canary; a row's own field "
+        "source_lang comes first",
+        noun="a language",
+        metavar="LANG",
+        identity=True,
+        per_model=True,
+    )
+    target_lang: str | None = setting(
+        None,
+        "language written, for a model that takes a prompt, as Canary; a row's own field "
+        "target_lang comes first",
+        noun="a language",
+        metavar="LANG",
+        identity=True,
+        per_model=True,
+    )
+    task: str | None = setting(
+        None,
+        "of a model that takes a prompt; a row's own field taskname comes first",
+        choices=("transcribe", "translate"),
+        identity=True,
+        per_model=True,
+    )
+    pnc: str | None = setting(
+        None,
+        "punctuation and capitals, of a model that takes a prompt; a row's own field pnc "
+        "comes first",
+        choices=("yes", "no"),
+        identity=True,
+        per_model=True,
+    )
+    engine: str = setting(
+        "nemo",
+        "what loads the model and runs it",
+        choices_of="engines",
+        identity=True,
+    )
+
+    @property
+    def prompt(self) -> Prompt:
+        """What rows leave open."""
+        return Prompt(self.source_lang, self.target_lang, self.task, self.pnc)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RoutingSettings(Group, title="Several models"):
+    """Several models, and which rows each transcribes."""
+
+    models: Mapping[str, Any] | tuple[str, ...] | None = setting(
+        None,
+        "several models: LANG=NAME for the rows of a language, or the path of a YAML or JSON "
+        "file of routes; repeatable, and comma-separated",
+        metavar="MODELS",
+        core=True,
+    )
+    route_key: str | None = setting(
+        None,
+        "with --models, the field by which a row's model is chosen; by default lang",
+        metavar="FIELD",
+    )
+    unmapped: str | None = setting(
+        None,
+        "what becomes of a row that --models do not take: a failure, or --model_name "
+        "transcribes it, which is the default where that is given",
+        choices=("fail", "default"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchSettings(Group, title="Batches"):
+    """How clips are put together for a forward pass."""
+
+    batch_size: int = setting(
+        128, "most clips in one forward pass", minimum=1, core=True, per_model=True
+    )
+    max_batch_seconds: float | None = setting(
+        None,
+        "most padded seconds in one forward pass (clips x longest clip); by default chosen "
+        "for the device",
+        above=0,
+        format="seconds",
+        per_model=True,
+    )
+    batch_timeout: float = setting(
+        1800.0,
+        "seconds that a forward pass may take; then its worker process ends, and the runner "
+        "tries again in another",
+        above=0,
+        format="seconds",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resources(Group, title="Resources"):
+    """What a worker may use of its machine. None asks for nothing.
+
+    Of a worker machine's GPUs each has a process and a model of its own; ``gpus=1/n`` has n
+    processes share one. ``gpu_memory_gb`` is in units of 10^9 bytes.
 
     Raises:
         ValueError: one is out of its range, or two say different things.
     """
 
-    gpus: float | None = None
-    cpus: int | None = None
-    gpu_memory_gb: float | None = None
-    model_copies: int = 1
+    gpus: float | None = setting(
+        None,
+        "of a worker machine, each with a process and a model of its own; a fraction, as 0.5, "
+        "has so many processes share one",
+        format="gpus",
+        metavar="NUMBER",
+        core=True,
+    )
+    cpus: int | None = setting(None, "that a worker process may use", minimum=1, metavar="NUMBER")
+    gpu_memory_gb: float | None = setting(
+        None, "of its GPU's memory, that a worker process may use", above=0, metavar="GB"
+    )
+    model_copies: int = setting(
+        1,
+        "worker processes that share a GPU, each with a model of its own and its part of the "
+        "memory",
+        minimum=1,
+        metavar="NUMBER",
+    )
+    accelerator: str | None = setting(
+        None,
+        "on Dataflow, the GPU of the workers of the model's step alone (right fitting), as "
+        "type:nvidia-l4;count:1;install-nvidia-driver; not with worker_accelerator, which gives "
+        "one to all workers",
+        format="accelerator",
+        metavar="SPEC",
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         gpus = self.gpus
-        if gpus is not None and not (_is_whole(gpus) if gpus >= 1 else _is_part(gpus)):
+        if gpus is not None and not is_gpu_count(gpus):
             raise ValueError(
                 f"gpus is {gpus:g}, but must be a whole number, or a fraction such as 0.5 or 0.25"
             )
-        if self.cpus is not None and self.cpus < 1:
-            raise ValueError(f"cpus is {self.cpus}, but must be at least 1")
-        if self.gpu_memory_gb is not None and not self.gpu_memory_gb > 0:
-            raise ValueError(f"gpu_memory_gb is {self.gpu_memory_gb:g}, but must be above 0")
-        if self.model_copies < 1:
-            raise ValueError(f"model_copies is {self.model_copies}, but must be at least 1")
         if self.model_copies not in (1, self.copies):
             raise ValueError(
                 f"gpus={gpus:g} has {self.copies} processes share a GPU, and "
@@ -147,118 +371,195 @@ class Resources:
 UNLIMITED = Resources()
 
 
-def _is_whole(number: float) -> bool:
-    return number == round(number)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadSettings(Group, title="Reading"):
+    """How audio is read."""
+
+    storage_options: Mapping[str, Mapping[str, Any]] = setting(
+        {},
+        "what each storage's fsspec file system is opened with, by protocol, or the path of a "
+        'file of it: {"s3": {"endpoint_url": "..."}}',
+        metavar="JSON",
+        core=True,
+    )
+    channel: int | None = setting(
+        None,
+        "channel of the audio, from 0; by default their average",
+        minimum=0,
+        identity=True,
+        per_model=True,
+    )
+    audio_timeout: float = setting(
+        300.0, "seconds that reading a file may take", above=0, format="seconds"
+    )
+    max_concurrent_reads: int = setting(
+        32, "most files that a worker process reads at one time", minimum=1
+    )
+    allowed_audio_prefixes: tuple[str, ...] | None = setting(
+        None,
+        "folders, buckets and hosts that rows may point to, for manifests that are not "
+        "trusted; repeatable, and comma-separated; by default anything",
+        metavar="PREFIX",
+    )
 
 
-def _is_part(number: float) -> bool:
-    return number > 0 and abs(1 / number - round(1 / number)) < FRACTION_ERROR
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AudioLimits(Group, title="Limits of audio"):
+    """What audio must be like to be transcribed. None refuses nothing."""
 
-
-class Prompt(NamedTuple):
-    """What a model is told of a clip; None is left to the model.
-
-    Attributes:
-        source_lang: the language that is spoken, as a tag: ``en``, ``en-US``, ``es_419``.
-        target_lang: the language of the text, likewise.
-        task: ``transcribe`` or ``translate``.
-        pnc: ``yes`` for punctuation and capitals, or ``no``.
-    """
-
-    source_lang: str | None = None
-    target_lang: str | None = None
-    task: str | None = None
-    pnc: str | None = None
-
-
-NO_PROMPT = Prompt()
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelUse:
-    """A model, and how rows are given to it; ``Transcribe`` says what its arguments mean.
-
-    Raises:
-        ValueError: a value is out of its range.
-    """
-
-    model_name: str
-    decoder: str | None = None
-    precision: str = "auto"
-    attention: str = "full"
-    batch_size: int = 128
-    max_batch_seconds: float | None = None
-    max_segment_seconds: float | None = None
-    channel: int | None = None
-    source_lang: str | None = None
-    target_lang: str | None = None
-    task: str | None = None
-    pnc: str | None = None
-    min_duration: float | None = None
-    max_duration: float | None = None
-    required_sample_rate: int | None = None
-    required_channels: int | None = None
+    min_duration: float | None = setting(
+        None,
+        "shorter audio is not transcribed",
+        above=0,
+        format="seconds",
+        metavar="SECONDS",
+        identity=True,
+        per_model=True,
+    )
+    max_duration: float | None = setting(
+        None,
+        "longer audio is not transcribed",
+        above=0,
+        format="seconds",
+        metavar="SECONDS",
+        identity=True,
+        per_model=True,
+    )
+    required_sample_rate: int | None = setting(
+        None,
+        "audio whose file has another rate is not transcribed; by default any is resampled",
+        minimum=1,
+        metavar="HZ",
+        identity=True,
+        per_model=True,
+    )
+    required_channels: int | None = setting(
+        None,
+        "audio whose file has more or fewer channels is not transcribed",
+        minimum=1,
+        metavar="NUMBER",
+        identity=True,
+        per_model=True,
+    )
+    audio_checks: str = setting(
+        "fail",
+        "what becomes of a row that one of the four above refuses: a failure, or a filtered "
+        "row, of which no job fails",
+        choices=("fail", "filter"),
+        scope=PYTHON,
+    )
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model_name, str) or not self.model_name.strip():
-            raise ValueError(f"model_name is {self.model_name!r}, not the name of a model")
-        for name, allowed in CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                known = ", ".join(filter(None, allowed))
-                raise ValueError(f"{name} is {value!r}, but must be one of {known}")
-        for name, (numbers, least, above) in RANGES.items():
-            value = getattr(self, name)
-            if value is None and name not in REQUIRED:
-                continue
-            if isinstance(value, bool) or not isinstance(value, numbers):
-                raise ValueError(f"{name} is {value!r}, not a number of its kind")
-            if not (value > least if above else value >= least):
-                bound = "above" if above else "at least"
-                raise ValueError(f"{name} is {value}, but must be {bound} {least:g}")
-        for name in ("source_lang", "target_lang"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and value.strip()):
-                raise ValueError(f"{name} is {value!r}, not a language")
+        super().__post_init__()
         if self.min_duration and self.max_duration and self.min_duration > self.max_duration:
             raise ValueError(
                 f"min_duration={self.min_duration:g} is above max_duration={self.max_duration:g}"
             )
 
-    @property
-    def prompt(self) -> Prompt:
-        return Prompt(self.source_lang, self.target_lang, self.task, self.pnc)
 
-    @property
-    def checks(self) -> AudioChecks:
-        return AudioChecks(
-            self.min_duration, self.max_duration, self.required_sample_rate, self.required_channels
-        )
+NO_LIMITS = AudioLimits()
 
 
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "decoder": (None, *DECODERS),
-    "precision": PRECISIONS,
-    "attention": ATTENTIONS,
-    "task": (None, *TASKS),
-    "pnc": (None, *PNC),
-}
-# What numbers they are, and the least, which some must be above.
-RANGES: dict[str, tuple[Any, float, bool]] = {
-    "batch_size": (int, 1, False),
-    "max_batch_seconds": ((int, float), 0, True),
-    "max_segment_seconds": ((int, float), SHORTEST_SEGMENT, False),
-    "channel": (int, 0, False),
-    "min_duration": ((int, float), 0, True),
-    "max_duration": ((int, float), 0, True),
-    "required_sample_rate": (int, 1, False),
-    "required_channels": (int, 1, False),
-}
-REQUIRED = ("batch_size",)
-SETTINGS = tuple(field.name for field in dataclasses.fields(ModelUse))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentationSettings(Group, title="Long audio"):
+    """How long rows are cut into segments."""
+
+    segmentation: str = setting(
+        "vad",
+        "how a long row is cut into segments: vad in pauses, leaving silence out; fixed by "
+        "the clock, with overlaps; none gives each row to the model in one piece",
+        choices=("vad", "fixed", "none"),
+        identity=True,
+    )
+    max_segment_seconds: float | None = setting(
+        None,
+        "a longer row is cut into segments of at most so many seconds; by default what suits "
+        "the family of the model and its attention",
+        minimum=MIN_SEGMENT_SECONDS,
+        metavar="SECONDS",
+        identity=True,
+        per_model=True,
+    )
+    partial: str = setting(
+        "fail",
+        "what becomes of a long row of which some segments failed: a failure, or a transcript "
+        "that has them in segments_failed",
+        choices=("fail", "keep"),
+        identity=True,
+    )
 
 
-class Asked(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscriptSettings(Group, title="Transcripts"):
+    """What is written of a transcript beside its text."""
+
+    timestamps: tuple[str, ...] | None = setting(
+        None,
+        "write words, segments (sentences) or chars (tokens) with their times in the file: "
+        "{choices}; repeatable, and comma-separated",
+        choices=TIMESTAMPS,
+        metavar="KIND",
+        core=True,
+        identity_if_given=True,
+    )
+    confidence: str | None = setting(
+        None,
+        "write how sure the model is, from 0 to 1, of each word or of the row",
+        choices=("word", "row"),
+        identity_if_given=True,
+    )
+    n_best: int = setting(
+        0,
+        "write so many texts with their scores, best first; above 1 by beam search",
+        minimum=1,
+        metavar="NUMBER",
+        identity=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoringSettings(Group, title="Scores and filters", scope=JOB):
+    """How transcripts are compared and filtered."""
+
+    normalizer: str = setting(
+        "none",
+        "of both texts before they are compared; whisper is its one for English",
+        choices=("none", "basic", "whisper"),
+    )
+    quality: bool = setting(
+        False, "write signals of a transcript's quality: characters a second, repetitions, ..."
+    )
+    keep: str | None = setting(
+        None,
+        "rows for which it does not hold are written apart, as filtered: "
+        "'wer <= 0.3 and duration < 30'",
+        format="condition",
+        metavar="EXPRESSION",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of a job, by group."""
+
+    inputs: InputSettings
+    outputs: OutputSettings
+    names: FieldNames
+    model: ModelSettings
+    routing: RoutingSettings
+    batching: BatchSettings
+    resources: Resources
+    reading: ReadSettings
+    limits: AudioLimits
+    long_audio: SegmentationSettings
+    transcripts: TranscriptSettings
+    scoring: ScoringSettings
+
+
+GROUPS: Groups = typing.get_type_hints(Settings)
+
+
+class TranscriptFields(NamedTuple):
     """What a transcript is to hold.
 
     Attributes:

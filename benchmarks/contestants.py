@@ -84,18 +84,19 @@ class Floor:
         self._budget = budget
 
     def prepare(self, manifest: Path) -> None:
-        from beam_asr.audio import reading
+        from beam_asr.audio.reading import AudioRequest, read_audio
 
         rate = self._model.sample_rate
         clips = corpora.clips(manifest)
-        self._waveforms = [reading.read_audio(clip.path, sample_rate=rate) for clip in clips]
+        request = AudioRequest(sample_rate=rate)
+        self._waveforms = [read_audio(clip.path, request) for clip in clips]
 
     def run(self) -> None:
         from beam_asr.models import engine
         from beam_asr.models.serving import batch_plan
 
         rate = self._model.sample_rate
-        seconds = [engine.seconds_taken(each, rate) for each in self._waveforms]
+        seconds = [engine.padded_clip_seconds(each, rate) for each in self._waveforms]
         self._texts = [""] * len(seconds)
         overhead = self._model.batch_overhead_seconds
         for batch in batch_plan.plan_batches(seconds, self._budget, BATCH_SIZE, overhead):

@@ -354,10 +354,10 @@ def _nemo(model: str) -> Any:
 
 @functools.cache
 def _waveforms(manifest: str) -> list[Any]:
-    from beam_asr.audio import reading
+    from beam_asr.audio.reading import AudioRequest, read_audio
     from benchmarks import corpora
 
-    read = functools.partial(reading.read_audio, sample_rate=RATE)
+    read = functools.partial(read_audio, request=AudioRequest(sample_rate=RATE))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(read, [clip.path for clip in corpora.clips(Path(manifest))]))
 
@@ -369,10 +369,11 @@ def _hear(host: Any, waveforms: Sequence[Any]) -> list[str]:
     from beam_asr.models.serving import batch_plan
 
     flags = parse_args(["transcribe", "--input=-", "--output=-", "--model_name=-"])  # defaults
-    host.warm_up(flags.batch_size)
-    taken = [engine.seconds_taken(waveform, RATE) for waveform in waveforms]
+    batch_size = flags.batching.batch_size
+    host.warm_up(batch_size)
+    taken = [engine.padded_clip_seconds(waveform, RATE) for waveform in waveforms]
     budget, overhead = host.default_batch_seconds, host.batch_overhead_seconds
-    plan = batch_plan.plan_batches(taken, budget, flags.batch_size, overhead)
+    plan = batch_plan.plan_batches(taken, budget, batch_size, overhead)
     given = [host.submit([waveforms[clip] for clip in batch]) for batch in plan]
     texts = [""] * len(waveforms)
     for batch, done in zip(plan, given, strict=True):

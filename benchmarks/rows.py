@@ -46,7 +46,7 @@ class FreeRecognizer:
 
     sample_rate = RATE
     default_batch_seconds = recognizer.CPU_BATCH_SECONDS
-    longest_seconds = segment_seconds = 40.0
+    max_clip_seconds = segment_seconds = 40.0
     weight_bytes, prompt_fields = 0, frozenset()
     batch_overhead_seconds = recognizer.CPU_OVERHEAD_SECONDS
 

@@ -17,11 +17,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from beam_asr.inputs.readers import PIECE_BYTES
-from beam_asr.outputs.journal import BEAT_SECONDS
-from beam_asr.outputs.shards import RECORDS_A_SHARD
+from beam_asr.inputs.json_lines import RANGE_BYTES
+from beam_asr.outputs.journal import HEARTBEAT_SECONDS
+from beam_asr.settings import RECORDS_A_SHARD
 from beam_asr.storage.storage import LISTING_THREADS
-from beam_asr.transforms.recognize import WINDOW_SECONDS
+from beam_asr.transforms.recognize import CHUNK_SECONDS
 
 HOUR = 3600.0
 WINDOWS_LOST = 2  # that are with a worker when its machine is taken away
@@ -182,7 +182,7 @@ def simulate(
         files_a_clip: requests to the bucket for each clip; far below one for tars.
     """
     chance = random.Random(seed)
-    windows = math.ceil(hours * HOUR / WINDOW_SECONDS)
+    windows = math.ceil(hours * HOUR / CHUNK_SECONDS)
     run = Run(machine, workers)
     starts = [START_SECONDS * _spread(chance, START_SPREAD) for _ in range(workers)]
     slow = [chance.random() < slow_share for _ in range(workers)]
@@ -207,7 +207,7 @@ def simulate(
         wanted = own[worker] * (len(free) + 1)  # seconds of audio a second, of all workers
         requests = wanted / CLIP_SECONDS * files_a_clip / reads_allowed(now - ready)
         waits = max(1.0, requests, wanted * AUDIO_BYTES / EGRESS_BYTES)
-        a_window = WINDOW_SECONDS / own[worker]
+        a_window = CHUNK_SECONDS / own[worker]
         # Many windows at once where many are left: as one by one, and quicker to compute.
         # Not for long where the storage is what is waited for: it will soon answer more.
         most = 120.0 / (a_window * waits) if waits > 1 else math.inf
@@ -289,11 +289,11 @@ class Counts:
 
 def counts(hours: float) -> Counts:
     rows = hours * HOUR / CLIP_SECONDS
-    windows = math.ceil(hours * HOUR / WINDOW_SECONDS)
+    windows = math.ceil(hours * HOUR / CHUNK_SECONDS)
     return Counts(
         rows=rows,
         manifest_bytes=rows * ROW_BYTES,
-        pieces=math.ceil(rows * ROW_BYTES / PIECE_BYTES),
+        pieces=math.ceil(rows * ROW_BYTES / RANGE_BYTES),
         shuffled_bytes=rows * SHUFFLED_BYTES,
         windows=windows,
         shards=math.ceil(rows / RECORDS_A_SHARD),
@@ -489,7 +489,7 @@ def large_numbers() -> Iterator[list[str]]:
     yield row("manifest, GB", lambda each: each.manifest_bytes / 1e9, "{:,.1f}")
     yield row("pieces it is read in", lambda each: each.pieces)
     yield row(
-        "audio, TB", lambda each: each.windows * WINDOW_SECONDS * AUDIO_BYTES / 1e12, "{:,.1f}"
+        "audio, TB", lambda each: each.windows * CHUNK_SECONDS * AUDIO_BYTES / 1e12, "{:,.1f}"
     )
     yield row("shuffled, GB", lambda each: each.shuffled_bytes / 1e9, "{:,.1f}")
     yield row("shards of transcripts", lambda each: each.shards)
@@ -497,7 +497,7 @@ def large_numbers() -> Iterator[list[str]]:
     yield row("listing it, minutes", lambda each: each.listing_seconds / 60, "{:,.1f}")
     yield row("listing it, GB of memory", lambda each: each.listing_bytes / 1e9, "{:,.1f}")
     yield row("removing it, hours", lambda each: each.removing_seconds / HOUR, "{:,.1f}")
-    beats = [f"{workers / BEAT_SECONDS:.1f}" for workers in SIZES.values()]
+    beats = [f"{workers / HEARTBEAT_SECONDS:.1f}" for workers in SIZES.values()]
     yield ["looks at the sign of life a second", *beats]
     yield ["requests, $", *(_dollars(requests_cost(hours)) for hours in SIZES)]
 

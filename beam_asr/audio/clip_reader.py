@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_asr.audio import read_pool, reading
+from beam_asr.audio.limits import check_duration
 from beam_asr.audio.read_pool import Read, StalledError
-from beam_asr.audio.reading import LONGEST_SECONDS
-from beam_asr.audio.source import shown
+from beam_asr.audio.reading import MAX_SECONDS, AudioRequest
+from beam_asr.audio.source import for_message
 from beam_asr.errors import AudioMemoryError, AudioTimeoutError, TooLongAudioError
-from beam_asr.records.work import Clip, Stretch
-from beam_asr.settings import NO_CHECKS, AudioChecks
+from beam_asr.records.work import Clip, SegmentGroup
+from beam_asr.settings import NO_LIMITS, AudioLimits
 from beam_asr.storage.storage import Storage
 
 AHEAD_SECONDS = 20 * 60  # of audio that is read and not yet taken
@@ -26,7 +27,7 @@ LONG_SECONDS = 5 * 60  # of a clip without a duration; a longer one is not read 
 CONTENTS_AHEAD = 8  # files of a tar that are held at a time
 
 
-class Heard(NamedTuple):
+class LoadedClip(NamedTuple):
     """A clip that has been read.
 
     Attributes:
@@ -41,7 +42,7 @@ class Heard(NamedTuple):
     content: bytes | None = None
 
 
-class _Begun(NamedTuple):
+class _PendingRead(NamedTuple):
     """A clip, or a stretch of one, that is read before its turn.
 
     Attributes:
@@ -54,7 +55,7 @@ class _Begun(NamedTuple):
     clip: Clip
     expected: float
     content: bytes | None
-    stretch: Stretch | None
+    stretch: SegmentGroup | None
     read: Read[np.ndarray]
 
 
@@ -67,18 +68,18 @@ class ClipReader:
         channel: the channel to take where a row names none, from 0; None averages them.
         timeout_seconds: how long a file may take, and as long again for each further hour of audio.
         concurrency: most files that are read at one time in a process.
-        checks: what a row's audio must be like.
+        limits: what a row's audio must be like.
     """
 
     storage: Storage
     channel: int | None
     timeout_seconds: float
     concurrency: int
-    checks: AudioChecks = NO_CHECKS
+    limits: AudioLimits = NO_LIMITS
 
     def read(
-        self, items: Iterable[Clip | Stretch], sample_rate: int, longest: float = LONGEST_SECONDS
-    ) -> Iterator[Heard]:
+        self, items: Iterable[Clip | SegmentGroup], sample_rate: int, longest: float = MAX_SECONDS
+    ) -> Iterator[LoadedClip]:
         """Each clip with its waveform, or with why it has none, in their order.
 
         They are read ahead of being taken, some number and some minutes of audio. One whose row
@@ -96,29 +97,29 @@ class ClipReader:
 
     def decode(
         self,
-        contents: Iterable[tuple[Clip | Stretch, bytes]],
+        contents: Iterable[tuple[Clip | SegmentGroup, bytes]],
         sample_rate: int,
-        longest: float = LONGEST_SECONDS,
-    ) -> Iterator[Heard]:
+        longest: float = MAX_SECONDS,
+    ) -> Iterator[LoadedClip]:
         """As ``read``, of clips whose files are here already."""
         return self._run(contents, sample_rate, CONTENTS_AHEAD, longest)
 
     def _run(
         self,
-        items: Iterable[tuple[Clip | Stretch, bytes | None]],
+        items: Iterable[tuple[Clip | SegmentGroup, bytes | None]],
         sample_rate: int,
         most: int,
         limit: float,
-    ) -> Iterator[Heard]:
-        begun: deque[_Begun] = deque()
+    ) -> Iterator[LoadedClip]:
+        begun: deque[_PendingRead] = deque()
         ahead = 0.0
         longest = float(UNKNOWN_SECONDS)  # what a clip without a duration may turn out to be
         for item, content in items:
-            stretch = item if isinstance(item, Stretch) else None
-            clip = item.whole() if isinstance(item, Stretch) else item
+            stretch = item if isinstance(item, SegmentGroup) else None
+            clip = item.whole() if isinstance(item, SegmentGroup) else item
             expected = min(longest, limit) if clip.duration is None else clip.duration
-            if stretch is None and limit < LONGEST_SECONDS and expected > limit:
-                yield Heard(clip, _too_long(clip, limit), 0.0, content)
+            if stretch is None and limit < MAX_SECONDS and expected > limit:
+                yield LoadedClip(clip, _too_long(clip, limit), 0.0, content)
                 continue
             while begun and (len(begun) >= most or ahead + expected > AHEAD_SECONDS):
                 ahead -= begun[0].expected
@@ -128,12 +129,12 @@ class ClipReader:
                     yield heard
                     del heard  # its waveform, before the next one is read
             read = self._start(clip, content, sample_rate, min(LONG_SECONDS, limit))
-            begun.append(_Begun(clip, expected, content, stretch, read))
+            begun.append(_PendingRead(clip, expected, content, stretch, read))
             ahead += expected
         while begun:
             yield from self._heard(begun.popleft(), sample_rate, limit)
 
-    def _heard(self, begun: _Begun, sample_rate: int, limit: float) -> Iterator[Heard]:
+    def _heard(self, begun: _PendingRead, sample_rate: int, limit: float) -> Iterator[LoadedClip]:
         """The clip, whose turn it is; read again if it was too much to be read before."""
         clip, _, content, stretch, read = begun
         before = min(LONG_SECONDS, limit)
@@ -146,22 +147,22 @@ class ClipReader:
             seconds += read.seconds
         if isinstance(outcome, MemoryError):
             outcome = AudioMemoryError(
-                f"{shown(clip.audio)}: twice there was no memory to read it ({outcome}). Give the "
-                "worker more memory, or lower --max_concurrent_reads."
+                f"{for_message(clip.audio)}: twice there was no memory to read it ({outcome}). "
+                "Give the worker more memory, or lower --max_concurrent_reads."
             )
         del read
         if stretch is None:
-            yield Heard(clip, outcome, seconds, content)
+            yield LoadedClip(clip, outcome, seconds, content)
         elif isinstance(outcome, np.ndarray):
             yield from _cut(stretch, outcome, sample_rate, seconds)
         elif len(stretch.segments) == 1 or isinstance(outcome, AudioTimeoutError):
             for part in stretch.clips():
-                yield Heard(part, outcome, seconds / len(stretch.segments))
+                yield LoadedClip(part, outcome, seconds / len(stretch.segments))
         else:  # what is wrong with one segment must not cost the others
             for number, segment in enumerate(stretch.segments, stretch.first):
                 one = stretch._replace(first=number, segments=(segment,))
                 read = self._start(one.whole(), content, sample_rate, limit)
-                alone = _Begun(one.whole(), segment.end - segment.start, content, one, read)
+                alone = _PendingRead(one.whole(), segment.end - segment.start, content, one, read)
                 yield from self._heard(alone, sample_rate, limit)
 
     def _start(
@@ -178,50 +179,52 @@ class ClipReader:
         outcome = read.result(limit)
         if isinstance(outcome, StalledError):
             return AudioTimeoutError(
-                f"{shown(clip.audio)}: could not be read within {limit:g} s, and its storage does "
-                "not answer. Mend the storage, or raise --audio_timeout."
+                f"{for_message(clip.audio)}: could not be read within {limit:g} s, and its storage "
+                "does not answer. Mend the storage, or raise --audio_timeout."
             )
         return outcome
 
     def _time_limit(self, clip: Clip, longest: float) -> float:
         """Seconds that it may take to read a clip of its length, or of the longest possible."""
-        hours = min(clip.duration or longest, LONGEST_SECONDS) / 3600
+        hours = min(clip.duration or longest, MAX_SECONDS) / 3600
         return self.timeout_seconds * max(1.0, hours)
 
     def _read(
         self, clip: Clip, content: bytes | None, sample_rate: int, longest: float
     ) -> np.ndarray:
-        whole = clip.piece is None
+        whole = clip.segment is None
         if whole and clip.duration is not None:
-            self.checks.check_duration(shown(clip.audio), clip.duration)
+            check_duration(self.limits, for_message(clip.audio), clip.duration)
         waveform = reading.read_audio(
             clip.audio,
-            sample_rate=sample_rate,
-            offset=clip.offset,
-            duration=clip.duration,
-            channel=self.channel if clip.channel is None else clip.channel,
+            AudioRequest(
+                sample_rate=sample_rate,
+                offset=clip.offset,
+                duration=clip.duration,
+                channel=self.channel if clip.channel is None else clip.channel,
+                max_seconds=longest if clip.duration is None else MAX_SECONDS,
+                silence_allowed=not whole,  # of a longer recording
+                limits=self.limits,
+            ),
             storage=self.storage,
             deadline=time.monotonic() + self._time_limit(clip, longest),
             content=content,
-            most_seconds=longest if clip.duration is None else LONGEST_SECONDS,
-            silence_allowed=not whole,  # of a longer recording
-            checks=self.checks,
         )
         if whole:
-            self.checks.check_duration(shown(clip.audio), len(waveform) / sample_rate)
+            check_duration(self.limits, for_message(clip.audio), len(waveform) / sample_rate)
         return waveform
 
 
 def _too_long(clip: Clip, limit: float) -> TooLongAudioError:
     return TooLongAudioError(
-        f"{shown(clip.audio)}: its row of {clip.duration:g} s is longer than the {limit:g} s that "
-        "are read in one piece."
+        f"{for_message(clip.audio)}: its row of {clip.duration:g} s is longer than the {limit:g} s "
+        "that are read in one piece."
     )
 
 
 def _cut(
-    stretch: Stretch, waveform: np.ndarray, sample_rate: int, seconds: float
-) -> Iterator[Heard]:
+    stretch: SegmentGroup, waveform: np.ndarray, sample_rate: int, seconds: float
+) -> Iterator[LoadedClip]:
     """The segments of a stretch."""
     parts = stretch.clips()
     origin = stretch.segments[0].start
@@ -229,4 +232,4 @@ def _cut(
         start = round((segment.start - origin) * sample_rate)
         end = round((segment.end - origin) * sample_rate)
         # A copy: a view would keep the whole stretch, for as long as its last segment waits.
-        yield Heard(part, waveform[start:end].copy(), seconds / len(parts))
+        yield LoadedClip(part, waveform[start:end].copy(), seconds / len(parts))

@@ -53,8 +53,8 @@ _FFMPEG_OPTIONS = {
     "max_streams": "64",
 }
 # FFmpeg makes tables as long as a header claims, up to 2 GB each. Twelve hours of AAC need 52 MB.
-_FFMPEG_LARGEST_BYTES = 2**26
-ctypes.CDLL(av.container.core.__file__).av_max_alloc(ctypes.c_size_t(_FFMPEG_LARGEST_BYTES))
+_FFMPEG_MAX_BYTES = 2**26
+ctypes.CDLL(av.container.core.__file__).av_max_alloc(ctypes.c_size_t(_FFMPEG_MAX_BYTES))
 
 
 class _TableGuard:

@@ -11,10 +11,46 @@ from beam_asr.errors import (
     ChannelCountError,
     SampleRateError,
 )
+from beam_asr.settings import AudioLimits
 
 # A job can take what they refuse for filtered, and not for failed.
 REFUSALS = (BelowMinDurationError, AboveMaxDurationError, SampleRateError, ChannelCountError)
 REFUSAL_TYPES = frozenset(each.__name__ for each in REFUSALS)
+
+
+def check_file(limits: AudioLimits, name: str, sample_rate: int, channels: int) -> None:
+    """Checks a file's rate in Hz and its channels.
+
+    Raises:
+        SampleRateError, ChannelCountError: it is not as required; the message says what it has.
+    """
+    rate, count = limits.required_sample_rate, limits.required_channels
+    if rate is not None and sample_rate != rate:
+        raise SampleRateError(
+            f"{name}: its sample rate is {sample_rate} Hz, and "
+            f"--required_sample_rate={rate} refuses all others."
+        )
+    if count is not None and channels != count:
+        raise ChannelCountError(
+            f"{name}: has {channels} {'channel' if channels == 1 else 'channels'}, and "
+            f"--required_channels={count} refuses all others."
+        )
+
+
+def check_duration(limits: AudioLimits, name: str, seconds: float) -> None:
+    """Checks how long a row's audio is.
+
+    Raises:
+        BelowMinDurationError, AboveMaxDurationError: it is too short or too long.
+    """
+    if limits.min_duration is not None and seconds < limits.min_duration:
+        raise BelowMinDurationError(
+            f"{name}: has {seconds:.3f} s, and --min_duration={limits.min_duration:g} refuses less."
+        )
+    if limits.max_duration is not None and seconds > limits.max_duration:
+        raise AboveMaxDurationError(
+            f"{name}: has {seconds:.3f} s, and --max_duration={limits.max_duration:g} refuses more."
+        )
 
 
 def is_refusal(error: Mapping[str, Any] | None) -> bool:

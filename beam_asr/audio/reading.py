@@ -14,6 +14,7 @@ given. All functions may be called from many threads at once.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -35,6 +36,7 @@ from beam_asr.audio.decoder import (
     decoding_reason,
 )
 from beam_asr.audio.ffmpeg_decoder import FFmpegDecoder
+from beam_asr.audio.limits import check_file
 from beam_asr.audio.signatures import (
     AUDIO_SIGNATURES,
     MPEG_AUDIO,
@@ -45,68 +47,71 @@ from beam_asr.audio.signatures import (
     zero_length_error,
 )
 from beam_asr.audio.sndfile_decoder import SndfileDecoder
-from beam_asr.audio.source import Source, open_bytes, open_content, shown
+from beam_asr.audio.source import Source, for_message, open_bytes, open_content
 from beam_asr.errors import (
-    AudioAccessError,
     AudioError,
-    AudioMemoryError,
-    AudioNotFoundError,
-    AudioTimeoutError,
     ChannelError,
     CorruptAudioError,
-    EmptyAudioError,
     NotAudioError,
     OffsetBeyondEndError,
     SilentAudioError,
     TooLongAudioError,
     TruncatedAudioError,
-    WrongExtensionError,
     ZeroLengthAudioError,
 )
-from beam_asr.settings import AudioChecks
+from beam_asr.settings import AudioLimits
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
-__all__ = [
-    "LONGEST_SECONDS",
-    "AudioAccessError",
-    "AudioError",
-    "AudioMemoryError",
-    "AudioNotFoundError",
-    "AudioTimeoutError",
-    "ChannelError",
-    "CorruptAudioError",
-    "EmptyAudioError",
-    "NotAudioError",
-    "OffsetBeyondEndError",
-    "SilentAudioError",
-    "TooLongAudioError",
-    "TruncatedAudioError",
-    "WrongExtensionError",
-    "ZeroLengthAudioError",
-    "can_seek",
-    "probe_duration",
-    "read_audio",
-    "stream_audio",
-]
-LONGEST_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
+MAX_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
 _HEADER_BYTES = 2**16  # fetched first of a file of which a range is read
-_LOUDEST = 2.0**32  # full scale is 1; some write 32-bit integers as floats
+_MAX_AMPLITUDE = 2.0**32  # full scale is 1; some write 32-bit integers as floats
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AudioRequest:
+    """States which samples of a file are wanted, and what the file must be like.
+
+    Attributes:
+        sample_rate: of the result, in Hz.
+        offset: where to start, in seconds from the file's first sample.
+        duration: how much to read, in seconds; None reads to the end.
+        channel: the channel to take, from 0; None averages all channels.
+        max_seconds: the most audio to read; a clip or range that holds more is refused as soon as
+            that is known, from its header or while it is decoded.
+        silence_allowed: whether all samples may be exactly zero.
+        limits: what the file's own rate and channels must be.
+
+    Raises:
+        ValueError: sample_rate, offset or duration is out of its range.
+    """
+
+    sample_rate: int
+    offset: float = 0.0
+    duration: float | None = None
+    channel: int | None = None
+    max_seconds: float = MAX_SECONDS
+    silence_allowed: bool = False
+    limits: AudioLimits | None = None
+
+    def __post_init__(self) -> None:
+        if self.sample_rate <= 0:
+            raise ValueError(f"sample_rate={self.sample_rate} must be a positive number of Hz.")
+        if not (math.isfinite(self.offset) and self.offset >= 0):
+            raise ValueError(f"offset={self.offset} must be a finite number of seconds, 0 or more.")
+        if self.duration is not None and not (math.isfinite(self.duration) and self.duration > 0):
+            raise ValueError(
+                f"duration={self.duration} must be a finite number of seconds above 0."
+            )
 
 
 def read_audio(
     path: str,
+    request: AudioRequest,
     *,
-    sample_rate: int,
-    offset: float = 0.0,
-    duration: float | None = None,
-    channel: int | None = None,
     storage: Storage | None = None,
     deadline: float | None = None,
     content: bytes | None = None,
-    most_seconds: float = LONGEST_SECONDS,
-    silence_allowed: bool = False,
-    checks: AudioChecks | None = None,
 ) -> np.ndarray:
     """Reads a clip, or a range of it, as mono samples.
 
@@ -119,94 +124,65 @@ def read_audio(
 
     Args:
       path: local path or any URI that fsspec opens: gs://, s3://, http://, memory://, ...
-      sample_rate: of the result, in Hz.
-      offset: where to start, in seconds from the file's first sample.
-      duration: how much to read, in seconds; None reads to the end.
-      channel: the channel to take, from 0; None averages all channels.
       storage: how storages are opened, and which may be.
       deadline: time of `time.monotonic()` after which reading fails.
       content: the file's bytes, if they are here already; `path` then only names it.
-      most_seconds: the most audio to read; a clip or range that holds more is refused as soon as
-        that is known, from its header or while it is decoded.
-      silence_allowed: whether all samples may be exactly zero.
-      checks: what the file's own rate and channels must be.
 
     Returns:
       float32 array of shape (samples,), full scale ±1; not clipped, so float files may exceed it.
 
     Raises:
       AudioError: the clip cannot be read; see `beam_asr.errors` for the subclasses.
-      ValueError: sample_rate, offset or duration is out of its range.
       Exception: whatever the storage system raises when it is not the clip's fault.
     """
-    samples, heard = _Samples(), False
-    for block in stream_audio(
-        path,
-        sample_rate=sample_rate,
-        offset=offset,
-        duration=duration,
-        channel=channel,
-        storage=storage,
-        deadline=deadline,
-        content=content,
-        most_seconds=most_seconds,
-        checks=checks,
-    ):
-        heard = heard or bool(block.any())
+    samples, has_sound = _Samples(), False
+    for block in stream_audio(path, request, storage=storage, deadline=deadline, content=content):
+        has_sound = has_sound or bool(block.any())
         samples.add(block)
-    name, count = shown(path), len(samples.array)
+    name, count = for_message(path), len(samples.array)
     if not count:
         raise ZeroLengthAudioError(
-            f"{name}: its samples from {offset:.2f} s on make none at {sample_rate} Hz. Drop the "
-            "row."
+            f"{name}: its samples from {request.offset:.2f} s on make none at "
+            f"{request.sample_rate} Hz. Drop the row."
         )
-    if not (heard or silence_allowed):
+    if not (has_sound or request.silence_allowed):
         raise SilentAudioError(
-            f"{name}: all {count} samples from {offset:.2f} s on are exactly zero. No microphone "
-            "gives that: the recording failed, or the channels cancel each other. Drop the row, or "
-            "choose a channel."
+            f"{name}: all {count} samples from {request.offset:.2f} s on are exactly zero. No "
+            "microphone gives that: the recording failed, or the channels cancel each other. Drop "
+            "the row, or choose a channel."
         )
     return samples.array
 
 
 def stream_audio(
     path: str,
+    request: AudioRequest,
     *,
-    sample_rate: int,
-    offset: float = 0.0,
-    duration: float | None = None,
-    channel: int | None = None,
     storage: Storage | None = None,
     deadline: float | None = None,
     content: bytes | None = None,
-    most_seconds: float = math.inf,
-    checks: AudioChecks | None = None,
 ) -> Iterator[np.ndarray]:
-    """As `read_audio`, block by block: only a block is held. Silence is not refused.
+    """Reads as `read_audio`, block by block: only a block is held. Silence is not refused.
 
     What is wrong with a clip may show only after some of its blocks.
 
     Yields:
       float32 arrays of shape (samples,), some of which may be empty.
     """
-    _check_request(sample_rate, offset, duration)
     opened: AbstractContextManager[Source]
     if content is not None:
         opened = open_content(path, content, deadline)
     else:
-        opened = open_bytes(path, storage, deadline, _HEADER_BYTES if offset else None)
+        opened = open_bytes(path, storage, deadline, _HEADER_BYTES if request.offset else None)
     with opened as source, _open_decoder(source) as decoder:
-        if checks is not None:
-            checks.check_file(source.shown, decoder.rate, decoder.channels)
-        if channel is not None and not 0 <= channel < decoder.channels:
+        if request.limits is not None:
+            check_file(request.limits, source.shown, decoder.rate, decoder.channels)
+        if request.channel is not None and not 0 <= request.channel < decoder.channels:
             raise ChannelError(
-                f"{source.shown}: has no channel {channel}; it has {decoder.channels}, counted "
-                "from 0."
+                f"{source.shown}: has no channel {request.channel}; it has {decoder.channels}, "
+                "counted from 0."
             )
-        start = _to_frames(offset, decoder.rate)
-        count = None if duration is None else _to_frames(duration, decoder.rate)
-        most = math.inf if math.isinf(most_seconds) else math.floor(most_seconds * decoder.rate)
-        yield from _stream_range(source, decoder, start, count, channel, sample_rate, most)
+        yield from _stream_range(source, decoder, request)
 
 
 def probe_duration(path: str, *, storage: Storage | None = None) -> float | None:
@@ -235,38 +211,25 @@ def can_seek(path: str, *, storage: Storage | None = None, content: bytes | None
         return decoder.can_seek
 
 
-def _check_request(sample_rate: int, offset: float, duration: float | None) -> None:
-    if sample_rate <= 0:
-        raise ValueError(f"sample_rate={sample_rate} must be a positive number of Hz.")
-    if not (math.isfinite(offset) and offset >= 0):
-        raise ValueError(f"offset={offset} must be a finite number of seconds, 0 or more.")
-    if duration is not None and not (math.isfinite(duration) and duration > 0):
-        raise ValueError(f"duration={duration} must be a finite number of seconds above 0.")
-
-
 def _to_frames(seconds: float, rate: int) -> int:
     # round() first: 0.35 * 8000 * 1.0 and its like fall a hair below the half.
     return math.floor(round(seconds * rate, 8) + 0.5)
 
 
-def _stream_range(
-    source: Source,
-    decoder: Decoder,
-    start: int,
-    count: int | None,
-    channel: int | None,
-    sample_rate: int,
-    most: float,
-) -> Iterator[np.ndarray]:
-    """Mixes and resamples `count` frames from `start` on, block by block; `most` is the limit."""
+def _stream_range(source: Source, decoder: Decoder, request: AudioRequest) -> Iterator[np.ndarray]:
+    """Mixes and resamples the frames of a request, block by block."""
+    start = _to_frames(request.offset, decoder.rate)
+    count = None if request.duration is None else _to_frames(request.duration, decoder.rate)
+    limit = request.max_seconds
+    most = math.inf if math.isinf(limit) else math.floor(limit * decoder.rate)
     _check_length(source, decoder, start, count, most)
-    resample = _resampler(decoder.rate, sample_rate)
+    resample = _resampler(decoder.rate, request.sample_rate)
     frames = 0
     try:
         for block in decoder.blocks(start, count):
             source.check_time()
-            mono = _mixed(block, channel)
-            if not -_LOUDEST <= mono.min() <= mono.max() <= _LOUDEST:  # nor is NaN
+            mono = _mixed(block, request.channel)
+            if not -_MAX_AMPLITUDE <= mono.min() <= mono.max() <= _MAX_AMPLITUDE:  # nor is NaN
                 raise CorruptAudioError(
                     f"{source.shown}: holds NaN, infinite or absurdly large samples, between "
                     f"{(start + frames) / decoder.rate:.2f} s and "
@@ -374,10 +337,10 @@ def _check_length(
 
 
 def _too_long(source: Source, decoder: Decoder, frames: int, most: float) -> TooLongAudioError:
-    seconds, most_seconds = frames / decoder.rate, most / decoder.rate
+    seconds, max_seconds = frames / decoder.rate, most / decoder.rate
     return TooLongAudioError(
         f"{source.shown}: holds at least {seconds:.0f} s ({seconds / 3600:.1f} h) of audio to "
-        f"read, and one clip may hold {most_seconds:.0f} s ({most_seconds / 3600:.1f} h) at most. "
+        f"read, and one clip may hold {max_seconds:.0f} s ({max_seconds / 3600:.1f} h) at most. "
         "Leave --segmentation=none out, or choose parts of it by offset and duration."
     )
 

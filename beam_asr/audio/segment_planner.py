@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import uuid
 
 from beam_asr.audio import reading
 from beam_asr.audio import segmentation as segments
-from beam_asr.audio.limits import REFUSALS
-from beam_asr.audio.source import shown
+from beam_asr.audio.limits import REFUSALS, check_duration
+from beam_asr.audio.reading import AudioRequest
+from beam_asr.audio.source import for_message
 from beam_asr.audio.vad import RATE, Detector
 from beam_asr.errors import AudioError, AudioTimeoutError, SilentAudioError
 from beam_asr.records import record as manifest
-from beam_asr.records.work import Clip, LongRow
-from beam_asr.settings import NO_CHECKS, AudioChecks
+from beam_asr.records.work import Clip, SegmentPlan
+from beam_asr.settings import NO_LIMITS, AudioLimits
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 
 UNKNOWN_HOURS = 24.0  # that a recording whose row does not say how long it is may have
-LEAST_SECONDS = 1.0  # before a place where a recording is broken, for these to be kept
+MIN_SECONDS = 1.0  # before a place where a recording is broken, for these to be kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Planner:
         timeout_seconds: how long a file may take, and as long again for each further hour of audio.
         segmentation: ``vad`` cuts in pauses and leaves silence out, ``fixed`` cuts by the clock.
         keep_parts: whether what can be read of a recording that breaks off is kept.
-        checks: what a row's audio must be like.
+        limits: what a row's audio must be like.
     """
 
     storage: Storage
@@ -40,9 +42,9 @@ class Planner:
     timeout_seconds: float
     segmentation: str
     keep_parts: bool
-    checks: AudioChecks = NO_CHECKS
+    limits: AudioLimits = NO_LIMITS
 
-    def plan(self, clip: Clip, longest: float, content: bytes | None = None) -> LongRow:
+    def plan(self, clip: Clip, longest: float, content: bytes | None = None) -> SegmentPlan:
         """Plans a row.
 
         Args:
@@ -53,52 +55,55 @@ class Planner:
             AudioError: it cannot be read.
             Exception: whatever its storage raises when that is not the file's fault.
         """
-        most = self.checks._replace(min_duration=None)
+        most = dataclasses.replace(self.limits, min_duration=None)
         if clip.duration is not None:
-            most.check_duration(shown(clip.audio), clip.duration)
+            check_duration(most, for_message(clip.audio), clip.duration)
         broken = None
         detector = Detector()
         samples, silent = 0, True
         blocks = reading.stream_audio(
             clip.audio,
-            sample_rate=RATE,
-            offset=clip.offset,
-            duration=clip.duration,
-            channel=self.channel if clip.channel is None else clip.channel,
+            AudioRequest(
+                sample_rate=RATE,
+                max_seconds=math.inf,
+                offset=clip.offset,
+                duration=clip.duration,
+                channel=self.channel if clip.channel is None else clip.channel,
+                limits=self.limits,
+            ),
             storage=self.storage,
             deadline=time.monotonic() + self.time_limit(clip),
             content=content,
-            checks=self.checks,
         )
         try:
             for block in blocks:
                 samples += len(block)
-                most.check_duration(shown(clip.audio), samples / RATE)
+                check_duration(most, for_message(clip.audio), samples / RATE)
                 silent = silent and not block.any()
                 if self.segmentation == "vad":
                     detector.add(block)
         except AudioError as error:
             seconds = samples / RATE
             is_whole = isinstance(error, (AudioTimeoutError, *REFUSALS))
-            if is_whole or not self.keep_parts or seconds < LEAST_SECONDS:
+            if is_whole or not self.keep_parts or seconds < MIN_SECONDS:
                 raise
             record = manifest.failure(clip.row, "audio", error, attempts_of(error))["error"]
             broken = (seconds, max(seconds, self._stated_seconds(clip)), record)
         seconds = samples / RATE
-        self.checks.check_duration(shown(clip.audio), seconds)
+        check_duration(self.limits, for_message(clip.audio), seconds)
         if silent:
             raise SilentAudioError(
-                f"{shown(clip.audio)}: all {seconds:.0f} s from {clip.offset:.2f} s on are exactly "
-                "zero. No microphone gives that: the recording failed, or the channels cancel each "
-                "other. Drop the row, or choose a channel."
+                f"{for_message(clip.audio)}: all {seconds:.0f} s from {clip.offset:.2f} s on are "
+                "exactly zero. No microphone gives that: the recording failed, or the channels "
+                "cancel each other. Drop the row, or choose a channel."
             )
         if self.segmentation == "vad":
-            planned = segments.plan(detector.finish(), longest)
+            planned = segments.plan_by_pauses(detector.finish(), longest)
         else:
             planned = segments.plan_fixed(seconds, longest)
         key = clip.row.id or uuid.uuid4().hex
         can_seek = reading.can_seek(clip.audio, storage=self.storage, content=content)
-        return LongRow(key, clip, tuple(planned), seconds, broken, can_seek)
+        return SegmentPlan(key, clip, tuple(planned), seconds, broken, can_seek)
 
     def time_limit(self, clip: Clip) -> float:
         """Seconds that planning may take."""

@@ -19,7 +19,7 @@ from beam_asr.audio.vad import FRAME_SAMPLES, RATE, Activity
 from beam_asr.records.work import Segment
 
 OVERLAP = 4.0  # s, at most a quarter of the longest segment
-SHORTEST_LIMIT = 1.0  # s
+MIN_LIMIT = 1.0  # s
 # Silero's own thresholds: speech begins at the one, and lasts while the other is kept.
 _ON, _OFF = 0.5, 0.35
 
@@ -44,7 +44,7 @@ _DIP_SIDE = _frames(0.5)  # on either side, the level must be higher by
 _DIP_DB = 10.0
 
 
-class _Piece(NamedTuple):
+class _FrameSpan(NamedTuple):
     """A segment in frames."""
 
     start: int
@@ -59,7 +59,7 @@ class _Cut(NamedTuple):
     start: int
 
 
-def plan(activity: Activity, longest: float) -> list[Segment]:
+def plan_by_pauses(activity: Activity, longest: float) -> list[Segment]:
     """Segments that together hold all speech, in order.
 
     Two segments meet at a pause of up to 2 s, and leave out the inside of a longer one.
@@ -109,7 +109,7 @@ def plan_fixed(seconds: float, longest: float) -> list[Segment]:
 
 
 def _check(longest: float) -> None:
-    if not (math.isfinite(longest) and longest >= SHORTEST_LIMIT):
+    if not (math.isfinite(longest) and longest >= MIN_LIMIT):
         raise ValueError(f"longest={longest} must be a finite number of seconds, 1 or more.")
 
 
@@ -152,7 +152,7 @@ def _stretches(regions: np.ndarray) -> Iterator[np.ndarray]:
         yield regions[first:]
 
 
-def _split(regions: np.ndarray, level: np.ndarray, most: int) -> Iterator[_Piece]:
+def _split(regions: np.ndarray, level: np.ndarray, most: int) -> Iterator[_FrameSpan]:
     """A stretch as pieces of at most so many frames, as few and as long as pauses allow."""
     pauses = np.stack([regions[:-1, 1], regions[1:, 0]], axis=1)
     start, last = int(regions[0, 0]) - _PAD, min(int(regions[-1, 1]) + _PAD, len(level))
@@ -171,16 +171,16 @@ def _split(regions: np.ndarray, level: np.ndarray, most: int) -> Iterator[_Piece
             or _pause(ahead, level, heard, reach)
         )
         if cut is not None:
-            yield _Piece(start, cut.end, overlaps)
+            yield _FrameSpan(start, cut.end, overlaps)
             heard = start = cut.start
         else:  # a dip may be within a word, so that both segments hear it, with what is around
             early = max(early, start + overlap)
             dip = _dip(level, max(late, early), before_rest) or _dip(level, early, before_rest)
             end = min(dip + overlap // 2, reach) if dip else reach
-            yield _Piece(start, end, overlaps)
+            yield _FrameSpan(start, end, overlaps)
             heard, start = end, end - overlap
         overlaps = cut is None
-    yield _Piece(start, last, overlaps)
+    yield _FrameSpan(start, last, overlaps)
 
 
 def _pause(pauses: np.ndarray, level: np.ndarray, low: int, high: int) -> _Cut | None:

@@ -14,7 +14,7 @@ from beam_asr.errors import (
 )
 from beam_asr.storage.uris import extension, is_audio
 
-_MOST_CHUNKS = 20_000  # of a WAV or AIFF before its samples
+_MAX_CHUNKS = 20_000  # of a WAV or AIFF before its samples
 
 
 def zero_length_error(source: Source) -> ZeroLengthAudioError:
@@ -112,7 +112,7 @@ def _sample_chunk(source: Source, head: bytes) -> tuple[int, int] | None:
         return None
     order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
     position, size_64 = 12, None
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         header = source.peek(position, 8)
         if len(header) < 8:
             return None
@@ -124,7 +124,7 @@ def _sample_chunk(source: Source, head: bytes) -> tuple[int, int] | None:
             size_64 = struct.unpack("<QQ", sizes)[1]
         position += 8 + size + size % 2
     raise CorruptAudioError(
-        f"{source.shown}: the header has more than {_MOST_CHUNKS} chunks before its samples. "
+        f"{source.shown}: the header has more than {_MAX_CHUNKS} chunks before its samples. "
         "Write it again."
     )
 

@@ -55,7 +55,7 @@ class Source:
         descriptor: int | None = None,
     ) -> None:
         self.path = path
-        self.shown = shown(path)
+        self.shown = for_message(path)
         self.size = size
         self.descriptor = descriptor
         self.failure: Exception | None = None
@@ -157,7 +157,7 @@ def open_content(path: str, content: bytes, deadline: float | None = None) -> It
         yield source
 
 
-def shown(text: str) -> str:
+def for_message(text: str) -> str:
     """A path, or another text, as a message shows it: in printable characters, and not too many."""
     if not text.isprintable():
         text = repr(text)[1:-1]
@@ -182,7 +182,7 @@ def _watched(source: Source) -> Iterator[Source]:
 
 
 def _empty(path: str) -> EmptyAudioError:
-    return EmptyAudioError(f"{shown(path)}: has zero bytes. Upload it again or drop the row.")
+    return EmptyAudioError(f"{for_message(path)}: has zero bytes. Upload it again or drop the row.")
 
 
 def _open(
@@ -203,7 +203,7 @@ def _check_regular(path: str) -> None:
     for is_kind, kind in _SPECIAL_FILES:
         if is_kind(found.st_mode):
             raise NotAudioError(
-                f"{shown(path)}: is {kind}, which is not opened. Name a regular file in the "
+                f"{for_message(path)}: is {kind}, which is not opened. Name a regular file in the "
                 "manifest."
             )
 
@@ -230,7 +230,7 @@ def _raise_as_audio_error(path: str, error: Exception) -> None:
     for each in (error, cause):
         if isinstance(each, AudioError):
             raise each
-    name, reason = shown(path), shown(str(cause))
+    name, reason = for_message(path), for_message(str(cause))
     if isinstance(error, DeadlineError):
         raise AudioTimeoutError(
             f"{name}: could not be read within the time limit ({reason}). Its storage stalls, or "
@@ -247,15 +247,15 @@ def _raise_as_audio_error(path: str, error: Exception) -> None:
         or str(error).startswith("Forbidden")  # gcsfs: a bare OSError
     ):
         raise AudioAccessError(
-            f"{name}: access is refused ({shown(str(error))}). Grant the worker's account read "
-            "access."
+            f"{name}: access is refused ({for_message(str(error))}). Grant the worker's account "
+            "read access."
         ) from error
     if isinstance(cause, OSError) and not isinstance(cause, (FileNotFoundError, IsADirectoryError)):
         raise cause
     if isinstance(error, FileNotFoundError) or status == 404:
         raise AudioNotFoundError(
-            f"{name}: no such file ({shown(str(error))}). Correct the path in the manifest; a "
-            "relative path is looked up on the worker."
+            f"{name}: no such file ({for_message(str(error))}). Correct the path in the manifest; "
+            "a relative path is looked up on the worker."
         ) from error
     if isinstance(error, IsADirectoryError):
         raise NotAudioError(f"{name}: is a folder. Name a file in the manifest.") from error

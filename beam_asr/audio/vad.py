@@ -44,7 +44,7 @@ _PROBE_SPEECH_FRAMES = 10  # a syllable or two
 # Below some -50 dBFS the network misses speech, so a chunk that is quieter is made louder. Noise
 # does not become speech by that.
 _LOUD_ENOUGH_DB = -30.0  # of the loudest frame of a chunk
-_MOST_GAIN_DB = 50.0
+_MAX_GAIN_DB = 50.0
 # Of the detector that goes by the level.
 _BLOCK_FRAMES = 31  # a second
 _FLOOR_BLOCKS = 31  # half a minute, in which somebody who speaks pauses
@@ -144,7 +144,7 @@ class Detector:
         chunks, self._section = self._section, []
         task = functools.partial(_probabilities, session, chunks, self._warm)
         self._warm = chunks[-1].inputs[-_WARM_FRAMES:]
-        self._sections.append(_listeners().submit(task))
+        self._sections.append(_session_threads().submit(task))
         if len(self._sections) > _THREADS:
             self._sections[-_THREADS - 1].result()  # so that the samples held are bounded
 
@@ -154,7 +154,7 @@ class Detector:
         inputs[0, :_CONTEXT_SAMPLES] = self._context
         inputs[1:, :_CONTEXT_SAMPLES] = frames[:-1, -_CONTEXT_SAMPLES:]
         self._context = frames[-1, -_CONTEXT_SAMPLES:].copy()
-        inputs *= 10 ** (np.clip(_LOUD_ENOUGH_DB - level.max(), 0, _MOST_GAIN_DB) / 20)
+        inputs *= 10 ** (np.clip(_LOUD_ENOUGH_DB - level.max(), 0, _MAX_GAIN_DB) / 20)
         return inputs
 
 
@@ -175,8 +175,10 @@ def _probabilities(session: Any, chunks: list[_Chunk], warm: np.ndarray | None) 
             memory = None
         else:
             if memory is None:
-                _, memory = _hear(session, chunk.inputs[:0] if warm is None else warm, _NO_MEMORY)
-            probabilities, memory = _hear(session, chunk.inputs, memory)
+                _, memory = _run_network(
+                    session, chunk.inputs[:0] if warm is None else warm, _NO_MEMORY
+                )
+            probabilities, memory = _run_network(session, chunk.inputs, memory)
         found.append(probabilities)
         warm = chunk.inputs[-_WARM_FRAMES:]
     return np.concatenate(found)
@@ -195,7 +197,7 @@ def _of_clear_chunk(session: Any, chunk: _Chunk) -> np.ndarray | None:
         return None
     first = max(0, int(chunk.level.argmax()) - _PROBE_FRAMES // 2 - _PROBE_WARM_FRAMES)
     probe = chunk.inputs[first : first + _PROBE_WARM_FRAMES + _PROBE_FRAMES]
-    heard, _ = _hear(session, probe, _NO_MEMORY)
+    heard, _ = _run_network(session, probe, _NO_MEMORY)
     speech = heard[min(first, _PROBE_WARM_FRAMES) :] >= _PROBE_SPEECH
     return sounds.astype(np.float32) if speech.sum() >= _PROBE_SPEECH_FRAMES else None
 
@@ -204,7 +206,7 @@ _Memory = tuple[np.ndarray, np.ndarray]
 _NO_MEMORY = (np.zeros(_STATE_SHAPE, np.float32), np.zeros(_STATE_SHAPE, np.float32))
 
 
-def _hear(session: Any, inputs: np.ndarray, memory: _Memory) -> tuple[np.ndarray, _Memory]:
+def _run_network(session: Any, inputs: np.ndarray, memory: _Memory) -> tuple[np.ndarray, _Memory]:
     """The probabilities of frames, after others that left the network with a memory."""
     if not len(inputs):
         return np.empty(0, np.float32), memory
@@ -247,7 +249,7 @@ _session_lock = threading.Lock()
 
 
 @functools.cache
-def _listeners() -> ThreadPoolExecutor:
+def _session_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, "beam-asr-listen")
 
 

@@ -1,8 +1,5 @@
 """What Dataflow needs to be told for a model on a GPU, and what cannot go together there.
 
-A launch calls ``settle`` before anything is started, the model's step takes its resource hint from
-``hint``, and ``launcher_waits`` says whether the launching process stays.
-
 Beam's options are all that is imported, nothing of Google's. The facts are those of Dataflow's
 documentation ("Use GPUs", "Right fitting", "Use NVIDIA MPS", "FlexRS") and of Compute Engine's
 machine types.
@@ -18,10 +15,10 @@ from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     SetupOptions,
-    StandardOptions,
     WorkerOptions,
 )
 
+from beam_asr.cli.runners import RunnerProfile, may_wait
 from beam_asr.models.devices.resources import shares_gpu
 from beam_asr.settings import Resources
 
@@ -47,17 +44,6 @@ GPU_MEMORY_GB = {
 HARNESS_THREADS = 2
 
 
-def runner_name(beam_options: PipelineOptions) -> str:
-    """The runner's name as it is given, in lower case and without "Runner"; empty if none is."""
-    runner = beam_options.view_as(StandardOptions).runner or ""
-    return runner.rpartition(".")[2].lower().removesuffix("runner")
-
-
-def is_dataflow(beam_options: PipelineOptions) -> bool:
-    """Whether the job goes to Dataflow, in any spelling of the runner's name that Beam takes."""
-    return runner_name(beam_options) in ("dataflow", "testdataflow")
-
-
 def is_template_launch(beam_options: PipelineOptions) -> bool:
     """Whether this writes a template instead of starting a job.
 
@@ -69,13 +55,12 @@ def is_template_launch(beam_options: PipelineOptions) -> bool:
 
 def launcher_waits(beam_options: PipelineOptions) -> bool:
     """Whether the launching process stays until the job has ended."""
-    leaves = beam_options.view_as(StandardOptions).no_wait_until_finish
-    return not leaves and not is_template_launch(beam_options)
+    return may_wait(beam_options) and not is_template_launch(beam_options)
 
 
 def address(result: Any, beam_options: PipelineOptions) -> str | None:
-    """Where a job that was begun is shown; None if it is none of Dataflow's."""
-    if not is_dataflow(beam_options) or is_template_launch(beam_options):
+    """Returns where a job that was started is shown; None if only a template was written."""
+    if is_template_launch(beam_options):
         return None
     cloud = beam_options.view_as(GoogleCloudOptions)
     return (
@@ -84,8 +69,10 @@ def address(result: Any, beam_options: PipelineOptions) -> str | None:
     )
 
 
-def settle(beam_options: PipelineOptions, accelerator: str | None, resources: Resources) -> None:
-    """Completes Beam's options for Dataflow; those of other runners stay as they are.
+def apply_dataflow_defaults(
+    beam_options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
+    """Completes Beam's options for Dataflow.
 
     Args:
         beam_options: changed in place.
@@ -95,14 +82,6 @@ def settle(beam_options: PipelineOptions, accelerator: str | None, resources: Re
     Raises:
         ValueError: the options do not go together; it says which, and what to do.
     """
-    if not is_dataflow(beam_options):
-        if accelerator is not None:
-            runner = beam_options.view_as(StandardOptions).runner or "this machine's"
-            raise ValueError(
-                f"--accelerator={accelerator} asks Dataflow for a GPU, but the runner is {runner}: "
-                "leave it out, the job takes the GPU that the machine has"
-            )
-        return
     _check_accelerators(beam_options, accelerator)
     _check_cards(beam_options, accelerator, resources)
     if resources.copies > 1:
@@ -277,3 +256,13 @@ def _machine_type(beam_options: PipelineOptions, accelerator: str | None) -> str
 def _share_worker_accelerator(beam_options: PipelineOptions) -> None:
     for given in (_services(beam_options), _experiments(beam_options)):
         given[:] = [shares_gpu(e) if e.startswith(WORKER_ACCELERATOR) else e for e in given]
+
+
+PROFILE = RunnerProfile(
+    apply_defaults=apply_dataflow_defaults,
+    waits=launcher_waits,
+    address=address,
+    shares_disk=False,
+    reads_pubsub=True,
+    takes_accelerator=True,
+)

@@ -44,136 +44,110 @@ def build(
     journal = None
     if not is_unbounded(options):
         journal = Journal(
-            options.output,
-            Storage(options.storage_options),
-            options.resume,
-            options.retry_failures,
+            options.outputs.output,
+            Storage(options.reading.storage_options),
+            options.outputs.resume,
+            options.outputs.retry_failures,
             lock,
             workers_beat,
         )
     rows = pipeline | "ReadManifest" >> ReadManifest(
-        options.input,
-        options.filepath_key,
-        options.storage_options,
-        watch=options.watch,
-        resumed=options.output if options.resume else None,
+        options.inputs.input,
+        options.names.filepath_key,
+        options.reading.storage_options,
+        watch=options.inputs.watch,
+        resumed=options.outputs.output if options.outputs.resume else None,
     )
     if is_unbounded(options):
-        rows |= "ByTime" >> beam.WindowInto(FixedWindows(options.output_window))
-    records = rows | "Transcribe" >> Transcribe(
-        model_name=options.model_name,
-        filepath_key=options.filepath_key,
-        pred_text_key=options.pred_text_key,
-        batch_size=options.batch_size,
-        max_batch_seconds=options.max_batch_seconds,
-        device=options.device,
-        channel=options.channel,
-        decoder=options.decoder,
-        precision=options.precision,
-        tarred_audio=options.tarred_audio,
-        storage_options=options.storage_options,
-        audio_timeout=options.audio_timeout,
-        max_concurrent_reads=options.max_concurrent_reads,
-        allowed_audio_prefixes=options.allowed_audio_prefixes,
-        batch_timeout=options.batch_timeout,
-        accelerator=options.accelerator,
-        model_copies=options.model_copies,
-        gpus=options.gpus,
-        cpus=options.cpus,
-        gpu_memory_gb=options.gpu_memory_gb,
-        segmentation=options.segmentation,
-        max_segment_seconds=options.max_segment_seconds,
-        attention=options.attention,
-        partial=options.partial,
-        timestamps=_timestamps(options),
-        confidence=options.confidence,
-        n_best=options.n_best,
-        models=options.models,
-        route_key=options.route_key,
-        unmapped=options.unmapped,
-        source_lang=options.source_lang,
-        target_lang=options.target_lang,
-        task=options.task,
-        pnc=options.pnc,
-        min_duration=options.min_duration,
-        max_duration=options.max_duration,
-        required_sample_rate=options.required_sample_rate,
-        required_channels=options.required_channels,
-        audio_checks=options.audio_checks,
+        rows |= "ByTime" >> beam.WindowInto(FixedWindows(options.outputs.output_window))
+    transcribe = Transcribe(
+        options.model,
+        names=options.names,
+        routing=options.routing,
+        batching=options.batching,
+        resources=options.resources,
+        reading=options.reading,
+        limits=options.limits,
+        long_audio=options.long_audio,
+        transcripts=dataclasses.replace(options.transcripts, timestamps=_timestamps(options)),
+        tarred_audio=options.inputs.tarred_audio,
+        max_failure_fraction=None if journal is None else options.outputs.max_failure_fraction,
         give_duration=_needs_duration(options),
-        give_origin=shard_files.NEMO in (options.formats or ()),
-        max_failure_fraction=None if journal is None else options.max_failure_fraction,
+        give_origin=shard_files.NEMO in (options.outputs.formats or ()),
         journal=journal,
     )
-    routes = routing(Storage(options.storage_options), options)
-    lang_key = "lang" if routes is None else routes.lang_key
-    if scores(options):
+    records = rows | "Transcribe" >> transcribe
+    lang_key = transcribe.lang_key
+    if needs_scoring(options):
         records |= "ScoreTranscripts" >> ScoreTranscripts(
-            options.reference_key,
-            options.normalizer,
-            options.quality,
-            options.keep,
-            options.pred_text_key,
+            options.names.reference_key,
+            options.scoring.normalizer,
+            options.scoring.quality,
+            options.scoring.keep,
+            options.names.pred_text_key,
             lang_key,
-            by_model=options.models is not None,
+            by_model=options.routing.models is not None,
         )
     (
         records
         | "WriteManifest"
         >> WriteManifest(
-            options.output,
-            overwrite=options.overwrite,
-            num_shards=options.num_shards,
-            compression=options.compression,
-            max_failure_fraction=options.max_failure_fraction,
+            options.outputs.output,
+            overwrite=options.outputs.overwrite,
+            num_shards=options.outputs.num_shards,
+            compression=options.outputs.compression,
+            max_failure_fraction=options.outputs.max_failure_fraction,
             details=_details(options),
-            storage_options=options.storage_options,
+            storage_options=options.reading.storage_options,
             journal=journal,
-            formats=options.formats or (),
-            filepath_key=options.filepath_key,
-            pred_text_key=options.pred_text_key,
+            formats=options.outputs.formats or (),
+            filepath_key=options.names.filepath_key,
+            pred_text_key=options.names.pred_text_key,
             lang_key=lang_key,
-            tarred=options.tarred_audio is not None,
+            tarred=options.inputs.tarred_audio is not None,
         )
     )
 
 
-def scores(options: TranscribeOptions) -> bool:
+def needs_scoring(options: TranscribeOptions) -> bool:
     """Whether transcripts are scored or filtered."""
-    return options.quality or (options.reference_key or options.keep) is not None
+    condition, reference = options.scoring.keep, options.names.reference_key
+    return options.scoring.quality or condition is not None or reference is not None
 
 
 def _needs_duration(options: TranscribeOptions) -> bool:
     """Whether something asked for needs to know how long each row's audio is."""
-    return scores(options) or not set(shard_files.FORMATS).isdisjoint(options.formats or ())
+    formats = options.outputs.formats or ()
+    return needs_scoring(options) or not set(shard_files.FORMATS).isdisjoint(formats)
 
 
 def is_unbounded(options: TranscribeOptions) -> bool:
     """Whether the input has no end."""
-    return options.watch is not None or any(map(streaming.is_pubsub, options.input))
+    return options.inputs.watch is not None or any(map(streaming.is_pubsub, options.inputs.input))
 
 
 def routing(storage: Storage, options: TranscribeOptions) -> Routing | None:
     """The routes of a job, if it has several models. Raises ValueError for some that cannot be."""
-    if options.models is None:
+    given = options.routing
+    if given.models is None:
         return None
     return load(
-        storage, options.models, {}, options.route_key, options.unmapped, options.model_name
+        storage, given.models, {}, given.route_key, given.unmapped, options.model.model_name
     )
 
 
-def _timestamps(options: TranscribeOptions) -> list[str]:
+def _timestamps(options: TranscribeOptions) -> tuple[str, ...]:
     """The times that are asked for, and those that a format needs."""
-    asked = list(dict.fromkeys(options.timestamps or []))
-    timed = [each for each in options.formats or [] if each in TIMED]
-    return [*asked, "word"] if timed and "word" not in asked else asked
+    asked = tuple(dict.fromkeys(options.transcripts.timestamps or ()))
+    timed = [each for each in options.outputs.formats or () if each in TIMED]
+    return (*asked, "word") if timed and "word" not in asked else asked
 
 
 def _details(options: TranscribeOptions) -> dict[str, Any]:
-    asked = dataclasses.asdict(options)
+    asked = options.values
     # Their values may be secrets.
     asked["storage_options"] = {
-        protocol: sorted(given) for protocol, given in options.storage_options.items()
+        protocol: sorted(given) for protocol, given in options.reading.storage_options.items()
     }
     return {
         "options": asked,

@@ -12,9 +12,10 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
 from beam_asr import process
-from beam_asr.cli import dataflow, runners
+from beam_asr.cli import runners
 from beam_asr.cli.job import build, is_unbounded, routing
 from beam_asr.cli.options import TranscribeOptions
+from beam_asr.cli.runners import RunnerProfile
 from beam_asr.errors import UsageError
 from beam_asr.inputs import discovery, nemo_tarred
 from beam_asr.models import files
@@ -22,8 +23,9 @@ from beam_asr.models.devices import resources
 from beam_asr.outputs import folder as output
 from beam_asr.outputs.folder_lock import FolderBusyError, FolderLock
 from beam_asr.outputs.journal import Journal, lock_in
-from beam_asr.settings import Resources
-from beam_asr.storage.allow_list import AllowedPrefixes
+from beam_asr.setting_fields import all_settings
+from beam_asr.settings import GROUPS
+from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local
 from beam_asr.transforms import streaming
@@ -43,63 +45,69 @@ def check(options: TranscribeOptions) -> PipelineOptions:
     """
     beam_options = _beam_options(options.beam_args)
     with _as_usage_errors():
+        runner = runners.profile_of(beam_options)
         if is_unbounded(options):
-            _check_unbounded(options, runners.name(beam_options))
+            _check_unbounded(options, runner)
             beam_options.view_as(StandardOptions).streaming = True
-        machine = Resources(options.gpus, options.cpus, options.gpu_memory_gb, options.model_copies)
-        resources.check(machine, options.device)
-        runners.settle(beam_options, options.accelerator, machine)
-        if runners.name(beam_options) == "dataflow":
-            _check_in_reach(options)
-        storage = Storage(options.storage_options)
+        machine = options.resources
+        resources.check(machine, options.model.device)
+        runners.apply_runner_defaults(beam_options, machine.accelerator, machine)
+        if not runner.shares_disk:
+            _check_in_reach(options, runners.name(beam_options).capitalize())
+        storage = Storage(options.reading.storage_options)
         # Windows that are there stay, each in its own folder.
-        goes_on = options.overwrite or (is_unbounded(options) and options.resume)
-        output.check_may_write(storage, options.output, goes_on, options.resume)
-        for pattern in options.input:
+        outputs = options.outputs
+        goes_on = outputs.overwrite or (is_unbounded(options) and outputs.resume)
+        output.check_may_write(storage, outputs.output, goes_on, outputs.resume)
+        for pattern in options.inputs.input:
             if streaming.is_pubsub(pattern):
                 streaming.ReadPubSub(pattern)
-            elif options.watch is None:
+            elif options.inputs.watch is None:
                 discovery.check(storage, pattern)
             else:  # there may be nothing yet
                 storage.check(pattern)
-        if options.tarred_audio is not None:
-            nemo_tarred.tars_of(storage, options.tarred_audio)
-        if options.allowed_audio_prefixes is not None:
-            AllowedPrefixes.of(options.allowed_audio_prefixes)
+        if options.inputs.tarred_audio is not None:
+            nemo_tarred.find_tars(storage, options.inputs.tarred_audio)
+        if options.reading.allowed_audio_prefixes is not None:
+            AllowList.of(options.reading.allowed_audio_prefixes)
         routes = routing(storage, options)
-        names = [options.model_name or ""] if routes is None else routes.names
+        names = [options.model.model_name or ""] if routes is None else routes.names
         for name in names:
             if files.is_file_name(name):
                 storage.check(name)
-                if is_local(name) and runners.is_local(beam_options):
+                if is_local(name) and runner.is_local:
                     files.local_copy(storage, name)
     return beam_options
 
 
-def _check_unbounded(options: TranscribeOptions, runner: str) -> None:
-    messages = [each for each in options.input if streaming.is_pubsub(each)]
-    if messages and runner != "dataflow":
+def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
+    messages = [each for each in options.inputs.input if streaming.is_pubsub(each)]
+    if messages and not runner.reads_pubsub:
         raise ValueError(
             f"the input {messages[0]!r} is read by Dataflow alone, as Beam's other runners have no "
             "source for Pub/Sub: give --runner=DataflowRunner, or files and --watch"
         )
-    if messages and options.watch is not None:
+    if messages and options.inputs.watch is not None:
         raise ValueError("--watch looks for files, and Pub/Sub brings its messages by itself")
+    outputs, tarred = options.outputs, options.inputs.tarred_audio
     for flag, given, why in (
-        ("--tarred_audio", options.tarred_audio, "the tars of a data set are known at its start"),
-        ("--overwrite", options.overwrite, "each window is written into a folder of its own"),
-        ("--no_retry_failures", not options.retry_failures, "no row is done again"),
+        ("--tarred_audio", tarred, "the tars of a data set are known at its start"),
+        ("--overwrite", outputs.overwrite, "each window is written into a folder of its own"),
+        ("--no_retry_failures", not outputs.retry_failures, "no row is done again"),
     ):
         if given:
             raise ValueError(f"{flag} is not for an input without an end: {why}")
 
 
-def _check_in_reach(options: TranscribeOptions) -> None:
-    named = [("--output", options.output), *(("--input", each) for each in options.input)]
+def _check_in_reach(options: TranscribeOptions, runner: str) -> None:
+    named = [
+        ("--output", options.outputs.output),
+        *(("--input", each) for each in options.inputs.input),
+    ]
     for flag, path in named:
         if is_local(path):
             raise ValueError(
-                f"{flag}={path} is of this machine's disk, which Dataflow's workers do not have: "
+                f"{flag}={path} is of this machine's disk, which {runner}'s workers do not have: "
                 "name a place in a bucket, as gs://bucket/folder"
             )
 
@@ -111,19 +119,19 @@ def is_finished(options: TranscribeOptions) -> bool:
         UsageError: the output folder cannot be looked at.
     """
     with _as_usage_errors():
-        storage = Storage(options.storage_options)
+        storage = Storage(options.reading.storage_options)
         if is_unbounded(options):
             return False
-        if not (options.resume and output.is_finished(storage, options.output)):
+        if not (options.outputs.resume and output.is_finished(storage, options.outputs.output)):
             return False
-        _clear(storage, options.output)
+        _clear(storage, options.outputs.output)
         return True
 
 
 def _clear(storage: Storage, folder: str) -> None:
     """Removes the journal that a run has left which was killed at its very end."""
     journal = Journal(folder, storage)
-    if storage.names_in(journal.folder):
+    if storage.list_names(journal.folder):
         with contextlib.suppress(FolderBusyError):  # of a run that is about to replace the results
             FolderLock.take(storage, lock_in(folder))
             journal.remove()
@@ -136,31 +144,32 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
         UsageError: the output folder is another job's, or its run is another one.
         Exception: whatever failed the job.
     """
-    storage = Storage(options.storage_options)
+    storage = Storage(options.reading.storage_options)
+    runner = runners.profile_of(beam_options)
     with _as_usage_errors():
-        lock = FolderLock.take(storage, lock_in(options.output))
-    releaser = _Releaser(lock)
+        lock = FolderLock.take(storage, lock_in(options.outputs.output))
+    releaser = LockReleaser(lock)
     process.register(releaser)
     try:
         with _as_usage_errors():
             # This looks at the folder again, in which a job may have ended before the lock.
             pipeline = beam.Pipeline(options=beam_options)
-            build(pipeline, options, lock, not runners.ends_with_launcher(beam_options))
-        with lock.kept_alive(lambda error: process.exit_now(str(error))):
+            build(pipeline, options, lock, not runner.ends_with_launcher(beam_options))
+        with lock.heartbeat_thread(lambda error: process.exit_now(str(error))):
             result = pipeline.run()
-            if address := dataflow.address(result, beam_options):
+            if address := runner.address(result, beam_options):
                 print(f"beam-asr: the job is at {address}", file=sys.stderr)
-            if runners.waits(beam_options):
+            if runner.waits(beam_options):
                 result.wait_until_finish()
-        if not runners.waits(beam_options) and not is_unbounded(options):
+        if not runner.waits(beam_options) and not is_unbounded(options):
             releaser.lock = None  # the workers keep it; in a stream, each run has its own folders
-            lock.leave(FIRST_SIGN_SECONDS)
+            lock.hand_over(FIRST_SIGN_SECONDS)
     finally:
         releaser.save()
 
 
 @dataclasses.dataclass(eq=False)
-class _Releaser:
+class LockReleaser:
     lock: FolderLock | None
 
     def save(self) -> None:
@@ -178,9 +187,8 @@ def _beam_options(args: list[str]) -> PipelineOptions:
     for arg in args:
         flag = arg.partition("=")[0]
         if flag.startswith("--") and flag not in known:
-            fields = dataclasses.fields(TranscribeOptions)
-            ours = [f"--{field.name}" for field in fields if field.name != "beam_args"]
-            own = runners.has_own_flags(options)
+            ours = [each.flag for each in all_settings(GROUPS)]
+            own = runners.profile_of(options).has_own_flags
             close = difflib.get_close_matches(flag, [*ours, *known], 1, cutoff=0.9 if own else 0.6)
             if own and not close:
                 continue

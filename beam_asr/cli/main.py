@@ -52,17 +52,18 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     threading.excepthook = _without_lost_connections
     try:
         if launch.is_finished(options):
-            print(f"{options.output} is finished: nothing to resume")
-            print(last_line(Storage(options.storage_options), options.output))
+            print(f"{options.outputs.output} is finished: nothing to resume")
+            print(last_line(Storage(options.reading.storage_options), options.outputs.output))
             return DONE
         beam_options = launch.check(options)
-        here = runners.ends_with_launcher(beam_options)
+        runner = runners.profile_of(beam_options)
+        here = runner.ends_with_launcher(beam_options)
 
         def interrupted(signal_name: str) -> str:
             elsewhere = "" if here else " (its runner may go on with the job: end it there)"
             return f"ended by {signal_name}{elsewhere}. {how_to_resume(args)}"
 
-        with process.ends_process(interrupted):
+        with process.exit_on_signals(interrupted):
             launch.run(options, beam_options)
     except errors.UsageError as error:
         return _wrong_usage(error)
@@ -75,10 +76,10 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         print(f"beam-asr: the job failed: {cause(error)}", file=sys.stderr)
         print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
         return FAILED
-    if runners.waits(beam_options):
-        print(last_line(Storage(options.storage_options), options.output))
+    if runner.waits(beam_options):
+        print(last_line(Storage(options.reading.storage_options), options.outputs.output))
     else:
-        print(f"begun; {options.output} has a file _SUCCESS when it is done")
+        print(f"begun; {options.outputs.output} has a file _SUCCESS when it is done")
     return DONE
 
 

@@ -1,61 +1,113 @@
-"""What each runner needs to be told, and how the job ends there."""
+"""What each runner is told, and how a job ends there; the registry of runners."""
 
 from __future__ import annotations
 
-from apache_beam.options.pipeline_options import (
-    DirectOptions,
-    FlinkRunnerOptions,
-    PipelineOptions,
-    PortableOptions,
-    StandardOptions,
-)
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
-from beam_asr.cli import dataflow
-from beam_asr.models.devices.resources import available_cpus
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
+
+from beam_asr.records.registry import Registry
 from beam_asr.settings import Resources
 
-# The DirectRunner is a switch that first tries to download a runner of Beam's; on one machine this
-# is the one it ends with, and it needs no network.
-LOCAL = "FnApiRunner"
+# As Beam takes them; the DirectRunner is a switch that ends with the FnApiRunner.
+SPELLINGS = {"": "fnapi", "direct": "fnapi", "testdataflow": "dataflow"}
 
-# Flink ends workers with each step, and while it does so it may miss why a step has failed. Those
-# that are threads of the launcher hold nothing that another job could want, so they live on.
-LOOPBACK_CACHE_MILLISECONDS = 60_000
+
+def refuse_processes(
+    options: PipelineOptions,  # noqa: ARG001
+    accelerator: str | None,  # noqa: ARG001
+    resources: Resources,
+) -> None:
+    """Refuses more than one process, of a runner that is not known to start them.
+
+    Raises:
+        ValueError: more are requested.
+    """
+    if resources.processes > 1:
+        raise ValueError(
+            f"{resources.asked_processes} needs a runner that starts so many processes: the "
+            "DirectRunner, Flink or Dataflow"
+        )
+
+
+def is_loopback(options: PipelineOptions) -> bool:
+    """Says whether the workers are threads of the launching process, as a flag requests."""
+    return options.view_as(PortableOptions).environment_type == "LOOPBACK"
+
+
+def may_wait(options: PipelineOptions) -> bool:
+    """Says whether no flag has the launching process leave before the job's end."""
+    return not options.view_as(StandardOptions).no_wait_until_finish
+
+
+def no_address(result: Any, options: PipelineOptions) -> None:
+    """Says that a job is shown nowhere."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunnerProfile:
+    """Says what a runner is told, and what it can do; the defaults are those of an unknown one.
+
+    Attributes:
+        apply_defaults: completes Beam's options, in place, given the GPU of the model's step alone
+            and what a worker may use of its machine; raises ValueError if they do not go together.
+        ends_with_launcher: whether the workers end with the launching process.
+        waits: whether the launching process stays until the job has ended.
+        address: where a job that was started is shown, given its result; None if nowhere.
+        is_local: whether the job runs in this process or its children, and sees its files.
+        has_own_flags: whether its job server takes flags that only it knows, as Flink's
+            ``--max_bundle_size``.
+        shares_disk: whether its workers may have this machine's disk.
+        reads_pubsub: whether it has a source for Pub/Sub.
+        takes_accelerator: whether ``--accelerator`` gives the model's step a GPU.
+    """
+
+    apply_defaults: Callable[[PipelineOptions, str | None, Resources], None] = refuse_processes
+    ends_with_launcher: Callable[[PipelineOptions], bool] = is_loopback
+    waits: Callable[[PipelineOptions], bool] = may_wait
+    address: Callable[[Any, PipelineOptions], str | None] = no_address
+    is_local: bool = False
+    has_own_flags: bool = False
+    shares_disk: bool = True
+    reads_pubsub: bool = False
+    takes_accelerator: bool = False
+
+
+RUNNERS: Registry[RunnerProfile] = Registry(
+    "beam_asr.runners",
+    {
+        "fnapi": "beam_asr.cli.direct:PROFILE",
+        "prism": "beam_asr.cli.portable:PRISM",
+        "flink": "beam_asr.cli.flink:PROFILE",
+        "spark": "beam_asr.cli.portable:JOB_SERVER",
+        "portable": "beam_asr.cli.portable:JOB_SERVER",
+        "dataflow": "beam_asr.cli.dataflow:PROFILE",
+    },
+)
+UNKNOWN = RunnerProfile()
 
 
 def name(options: PipelineOptions) -> str:
-    """The runner's name without "Runner", in lower case, in any spelling that Beam takes."""
-    given = dataflow.runner_name(options)
-    return {"": "fnapi", "direct": "fnapi", "testdataflow": "dataflow"}.get(given, given)
+    """Returns the runner's name, in any spelling that Beam takes, as ``flink``."""
+    runner = options.view_as(StandardOptions).runner or ""
+    given = runner.rpartition(".")[2].lower().removesuffix("runner")
+    return SPELLINGS.get(given, given)
 
 
-def has_own_flags(options: PipelineOptions) -> bool:
-    """Whether a job server takes flags that only it knows, as Flink's ``--max_bundle_size``."""
-    return name(options) in ("flink", "portable", "spark")
+def profile_of(options: PipelineOptions) -> RunnerProfile:
+    """Returns the profile of the runner that these options name.
+
+    Raises:
+        SetupError: it is that of another package, and cannot be imported.
+    """
+    return RUNNERS.get(name(options), UNKNOWN)
 
 
-def is_local(options: PipelineOptions) -> bool:
-    """Whether the job runs in this process or its children, and sees this machine's files."""
-    return name(options) == "fnapi"
-
-
-def ends_with_launcher(options: PipelineOptions) -> bool:
-    """Whether the workers end with this process, whatever the runner is."""
-    if is_local(options):
-        return True
-    environment = options.view_as(PortableOptions).environment_type
-    if environment is None and name(options) == "flink":
-        master = options.view_as(FlinkRunnerOptions).flink_master
-        return master in ("[local]", "[auto]")  # then Beam's default is LOOPBACK
-    return environment == "LOOPBACK" or (environment is None and name(options) == "prism")
-
-
-def waits(options: PipelineOptions) -> bool:
-    """Whether this process stays until the job has ended."""
-    return dataflow.launcher_waits(options)
-
-
-def settle(options: PipelineOptions, accelerator: str | None, resources: Resources) -> None:
+def apply_runner_defaults(
+    options: PipelineOptions, accelerator: str | None, resources: Resources
+) -> None:
     """Completes Beam's options for the runner.
 
     Args:
@@ -66,87 +118,25 @@ def settle(options: PipelineOptions, accelerator: str | None, resources: Resourc
     Raises:
         ValueError: the options do not go together.
     """
-    dataflow.settle(options, accelerator, resources)
-    streaming = options.view_as(StandardOptions).streaming
-    if is_local(options):
-        if streaming:
-            raise ValueError(
-                "an input without an end (--watch, Pub/Sub) needs a runner that streams, as the "
-                "DirectRunner does not: --runner=PrismRunner on one machine, Flink, or Dataflow"
-            )
-        options.view_as(StandardOptions).runner = LOCAL
-        _settle_local(options.view_as(DirectOptions), resources)
-    elif name(options) == "flink":
-        _settle_flink(options, resources)
-    elif name(options) != "dataflow" and resources.processes > 1:
+    profile = profile_of(options)
+    if accelerator is not None and not profile.takes_accelerator:
+        runner = options.view_as(StandardOptions).runner or "this machine's"
         raise ValueError(
-            f"{resources.asked_processes} needs a runner that starts so many processes: the "
-            "DirectRunner, Flink or Dataflow"
+            f"--accelerator={accelerator} asks Dataflow for a GPU, but the runner is {runner}: "
+            "leave it out, the job takes the GPU that the machine has"
         )
+    profile.apply_defaults(options, accelerator, resources)
 
 
-def _settle_local(direct: DirectOptions, resources: Resources) -> None:
-    if resources.processes > 1:
-        if direct.direct_running_mode not in ("in_memory", "multi_processing"):
-            raise ValueError(
-                f"{resources.asked_processes} needs processes, and --direct_running_mode="
-                f"{direct.direct_running_mode} has none: leave one of them out"
-            )
-        direct.direct_running_mode = "multi_processing"
-    in_processes = direct.direct_running_mode == "multi_processing"
-    if in_processes and resources.asked_processes:
-        _check_same(resources, "--direct_num_workers", direct.direct_num_workers)
-        direct.direct_num_workers = resources.processes
-    processes = (direct.direct_num_workers or available_cpus()) if in_processes else 1
-    if resources.cpus is not None and resources.cpus * processes > available_cpus():
-        raise ValueError(
-            f"--cpus={resources.cpus} for {_counted(processes)} is more than the "
-            f"{available_cpus()} of this machine: give fewer"
-        )
+def check_same_processes(resources: Resources, flag: str, given: int) -> None:
+    """Refuses two flags that give different numbers of processes.
 
-
-def _settle_flink(options: PipelineOptions, resources: Resources) -> None:
-    portable = options.view_as(PortableOptions)
-    if resources.asked_processes:
-        _check_same(resources, "--sdk_worker_parallelism", int(portable.sdk_worker_parallelism))
-        portable.sdk_worker_parallelism = resources.processes
-    if resources.processes > 1:
-        _check_flink_uses(options, resources)
-    if ends_with_launcher(options) and not portable.environment_cache_millis:
-        portable.environment_cache_millis = LOOPBACK_CACHE_MILLISECONDS
-
-
-def _check_flink_uses(options: PipelineOptions, resources: Resources) -> None:
-    """Refuses processes that Flink would not start, or give no work.
-
-    Beam's DefaultJobBundleFactory gives the processes of a task manager to the parts of its steps
-    in turn, so a step needs as many parts there as there are processes.
+    Raises:
+        ValueError: it names both.
     """
-    asked, processes = resources.asked_processes, resources.processes
-    if ends_with_launcher(options):
-        raise ValueError(
-            f"{asked} needs processes, and the workers here (LOOPBACK) are threads of this one: "
-            "name a cluster by --flink_master, or leave Flink out, since --runner=DirectRunner "
-            "starts them on this machine"
-        )
-    parallelism = options.view_as(FlinkRunnerOptions).parallelism
-    if parallelism < processes:
-        given = f"--parallelism={parallelism}" if parallelism > 0 else "--parallelism is not given"
-        raise ValueError(
-            f"{asked} starts {processes} processes for each task manager, and some of them would "
-            f"have no work: {given}, so give {processes} times the number of task managers, each "
-            f"of which needs {processes} slots (taskmanager.numberOfTaskSlots)"
-        )
-
-
-def _check_same(resources: Resources, flag: str, given: int) -> None:
     if given not in (1, resources.processes):
         processes = f" ({resources.processes} processes)" if resources.gpus is not None else ""
         raise ValueError(
             f"{resources.asked_processes}{processes} and {flag}={given} differ, and both say how "
             "many processes there are: leave one of them out"
         )
-
-
-def _counted(processes: int) -> str:
-    return f"each of {processes} worker processes" if processes > 1 else "a worker process"

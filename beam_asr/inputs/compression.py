@@ -22,12 +22,8 @@ class DamagedInputError(ValueError):
     """An input's compressed data is damaged or cut short, so rows of it are lost."""
 
 
-def is_compressed(file: str) -> bool:
-    return extension(file) in _OPENERS
-
-
 @contextmanager
-def opened(storage: Storage, file: str) -> Iterator[BinaryIO]:
+def open_decompressed(storage: Storage, file: str) -> Iterator[BinaryIO]:
     """A file's content; of a compressed one (gzip, bzip2, xz, Zstandard), by its extension.
 
     Raises:
@@ -114,6 +110,7 @@ _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".xz": _xz,
     ".zst": _zstandard,
 }
+SUFFIXES = frozenset(_OPENERS)
 
 
 def _is_damage(error: Exception) -> bool:

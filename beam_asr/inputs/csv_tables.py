@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import math
 import reprlib
@@ -10,17 +11,54 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from beam_asr.errors import BadRecordError, LineTooLongError, ManifestError
-from beam_asr.inputs import json_lines
+from beam_asr.errors import BadFieldError, BadRecordError, LineTooLongError, ManifestError
+from beam_asr.inputs import compression, json_lines
 from beam_asr.inputs.json_lines import BYTE_ORDER_MARK, SHOWN_CHARACTERS
+from beam_asr.inputs.readers import FileRange, Reader
+from beam_asr.records.row import Row
+from beam_asr.storage.storage import Storage
 
 NUMBER_COLUMNS = ("duration", "offset")  # which NeMo's format has as numbers
-LONGEST_CELL = 2**24  # characters; the csv module's own limit is 2**17
+MAX_CELL = 2**24  # characters; the csv module's own limit is 2**17
 SHOWN_COLUMNS = 10
 
 
 class TableError(ValueError):
     """A defect of a whole table: none of its records can be told for certain."""
+
+
+def read_rows(
+    delimiter: str,
+    storage: Storage,
+    piece: FileRange,
+    filepath_key: str,  # noqa: ARG001
+) -> Iterator[Row]:
+    """Gives a row for each record of a table of text.
+
+    Raises:
+        DamagedInputError, TableError: rows of the file cannot be told.
+    """
+    with compression.open_decompressed(storage, piece.file) as content:
+        yield from rows_of(csv_records(content, delimiter, piece.file), piece.file)
+
+
+def rows_of(
+    records: Iterable[tuple[int, dict[str, Any] | ManifestError]], file: str
+) -> Iterator[Row]:
+    """Makes rows of the numbered records of a table, or of what is wrong with them."""
+    return (_row(record, file, number) for number, record in records)
+
+
+def _row(record: dict[str, Any] | ManifestError, file: str, number: int) -> Row:
+    if isinstance(record, ManifestError):
+        return Row.broken(record, file, number)
+    try:
+        row = Row.of(record, file, number)
+    except BadFieldError as error:
+        return Row.broken(error, file, number)
+    if len(row.line) > json_lines.MAX_LINE_BYTES:
+        return Row.broken(too_long(row.line), file, number)
+    return row
 
 
 def csv_records(
@@ -44,7 +82,7 @@ def csv_records(
         TableError: with the first record, if no header names each column, and once.
     """
     # The limit is the whole process's; raised and never lowered, it disturbs no other thread.
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     source = _RecordLines(file)
     records = _cells(source, csv.reader(source, delimiter=delimiter, strict=True))
     _, header = next(records, (0, []))
@@ -70,7 +108,7 @@ def csv_records(
 def too_long(text: str) -> LineTooLongError:
     """Why the record of a table with this text, or longer, cannot become a row."""
     return LineTooLongError(
-        f"the record is longer than {json_lines.LONGEST_LINE_BYTES} bytes, which no row is; end "
+        f"the record is longer than {json_lines.MAX_LINE_BYTES} bytes, which no row is; end "
         "the quotes of its cells, and name audio in it by a path",
         text[:SHOWN_CHARACTERS],
     )
@@ -128,15 +166,15 @@ class _RecordLines:
 
     def __next__(self) -> str:
         """Raises `LineTooLongError` in the midst of a record of more than the longest line."""
-        line = self._file.readline(json_lines.LONGEST_LINE_BYTES + 1)
+        line = self._file.readline(json_lines.MAX_LINE_BYTES + 1)
         if not line:
             raise StopIteration
         text = line if self.number else line.removeprefix(BYTE_ORDER_MARK)
         self._record.append(text.decode("utf-8", "backslashreplace"))
         self._bytes += len(line)
         self.number += 1
-        if self._bytes > json_lines.LONGEST_LINE_BYTES:
-            if len(line) > json_lines.LONGEST_LINE_BYTES and not line.endswith(b"\n"):
+        if self._bytes > json_lines.MAX_LINE_BYTES:
+            if len(line) > json_lines.MAX_LINE_BYTES and not line.endswith(b"\n"):
                 json_lines.skip_line(self._file)
             raise too_long(self.text)
         return self._record[-1]
@@ -179,3 +217,17 @@ def _fields(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
         if math.isfinite(number) and "_" not in cell:  # 1_000 is a number in Python alone
             fields[column] = number
     return fields
+
+
+CSV = Reader(
+    suffixes=(".csv",),
+    read=functools.partial(read_rows, ","),
+    may_be_compressed=True,
+    is_in_folders=False,
+)
+TSV = Reader(
+    suffixes=(".tsv",),
+    read=functools.partial(read_rows, "\t"),
+    may_be_compressed=True,
+    is_in_folders=False,
+)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from beam_asr.inputs import compression
+from beam_asr.inputs.readers import reader_of
 from beam_asr.storage import patterns
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import extension, is_audio, is_glob
+from beam_asr.storage.uris import is_glob
 
 
 class NoInputError(FileNotFoundError):
     """An input stands for no file."""
 
 
-def is_tar(file: str) -> bool:
-    return kind_of(file) in (".tar", ".tgz")
-
-
-def files_of(storage: Storage, pattern: str) -> list[str]:
+def find_files(storage: Storage, pattern: str) -> list[str]:
     """The files that an input stands for: of a path, a glob, a folder, or several in braces.
 
-    A folder stands for the audio files and the tars below it.
+    A folder stands for the audio files and the tars below it, and for the files of other readers
+    that say so.
 
     Raises:
         NoInputError: there are none, or one that is named in braces is missing.
@@ -29,7 +26,7 @@ def files_of(storage: Storage, pattern: str) -> list[str]:
     names = patterns.expand(pattern)
     if len(names) > 1 and not any(is_glob(name) for name in names):
         found = names
-        missing = [name for name, there in zip(names, storage.which_exist(names)) if not there]
+        missing = [name for name, there in zip(names, storage.exist_many(names)) if not there]
         if missing:
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise NoInputError(
@@ -37,27 +34,29 @@ def files_of(storage: Storage, pattern: str) -> list[str]:
                 f"are missing: {shown}"
             )
         return found
-    return [file for name in names for file in _files_of_one(storage, name)]
+    return [file for name in names for file in _find_files_of_one(storage, name)]
 
 
 def check(storage: Storage, pattern: str) -> None:
-    """Raises as ``files_of`` does, but looks no further than to the first file of a folder or of a
-    glob of audio, which may be of millions."""
+    """Raises as ``find_files`` does.
+
+    Looks no further than the first file of a folder or of a glob of audio, which may hold millions.
+    """
     for name in patterns.expand(pattern):
         storage.check(name)
-        if is_glob(name) and is_audio(name):
+        if is_glob(name) and reader_of(name).is_row:
             continue  # the workers look, and fail the job
         if storage.is_folder(name):
-            if storage.find_first(name, lambda file: is_audio(file) or is_tar(file)) is None:
+            if storage.find_first(name, _is_in_folders) is None:
                 raise _empty_folder(name)
         else:
-            files_of(storage, pattern)
+            find_files(storage, pattern)
             return
 
 
-def _files_of_one(storage: Storage, name: str) -> list[str]:
+def _find_files_of_one(storage: Storage, name: str) -> list[str]:
     if storage.is_folder(name):
-        found = [file for file in storage.find(name) if is_audio(file) or is_tar(file)]
+        found = [file for file in storage.find(name) if _is_in_folders(file)]
         if not found:
             raise _empty_folder(name)
         return found
@@ -67,14 +66,11 @@ def _files_of_one(storage: Storage, name: str) -> list[str]:
     return found
 
 
+def _is_in_folders(file: str) -> bool:
+    return reader_of(file).is_in_folders
+
+
 def _empty_folder(name: str) -> NoInputError:
     return NoInputError(
         f"the input folder {name!r} holds no audio files; name a manifest's file itself"
     )
-
-
-def kind_of(file: str) -> str:
-    """The extension of a file, of a compressed one that before the compression's."""
-    if compression.is_compressed(file):
-        return extension(file.partition("?")[0][: -len(extension(file))])
-    return extension(file)

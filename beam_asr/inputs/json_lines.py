@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from beam_asr.errors import LineTooLongError, ManifestError, NotJsonError
-from beam_asr.inputs.compression import SKIPPED_BYTES, opened
+from beam_asr.inputs.compression import SKIPPED_BYTES, SUFFIXES, open_decompressed
+from beam_asr.inputs.readers import FileRange, Reader, whole_file
+from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import extension
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COUNTED_BYTES = 2**20
-LONGEST_LINE_BYTES = 2**24  # with its end; most rows have some hundred
+MAX_LINE_BYTES = 2**24  # with its end; most rows have some hundred
 SHOWN_CHARACTERS = 1000  # of a longer one
+RANGE_BYTES = 2**24  # some hundred thousand rows
 
 
-def lines_in(
+def split_file(storage: Storage, file: str) -> list[FileRange]:
+    """Splits a file by bytes, unless it is compressed or short.
+
+    A long one is read for it once, from start to end, so that rows know their lines.
+    """
+    size = None if extension(file) in SUFFIXES else storage.size(file)
+    if size is None or size <= RANGE_BYTES:
+        return whole_file(storage, file)
+    pieces, before = [], 0
+    for start, end in itertools.pairwise([*range(0, size, RANGE_BYTES), size]):
+        pieces.append(FileRange(file, start, end, before))
+        before += count_lines(storage, file, start, end)
+    return pieces
+
+
+def read_rows(
+    storage: Storage,
+    piece: FileRange,
+    filepath_key: str,  # noqa: ARG001
+) -> Iterator[Row]:
+    """Gives a row for each line of a range that is not blank.
+
+    Raises:
+        DamagedInputError: the compressed data are not whole.
+    """
+    lines = read_lines(storage, piece.file, piece.start, piece.end)
+    for number, line in enumerate(lines, piece.lines_before + 1):
+        if isinstance(line, ManifestError):
+            yield Row.broken(line, piece.file, number)
+        elif line and not line.isspace():
+            yield Row(line, piece.file, number)
+
+
+def read_lines(
     storage: Storage, file: str, start: int = 0, end: int | None = None
 ) -> Iterator[str | ManifestError]:
     """The lines that begin in a range of bytes, without their ends.
 
-    A byte order mark at the start is dropped. No more than `LONGEST_LINE_BYTES` of a line are held
+    A byte order mark at the start is dropped. No more than `MAX_LINE_BYTES` of a line are held
     at a time, whatever its length.
 
     Args:
@@ -33,20 +71,20 @@ def lines_in(
     Raises:
         DamagedInputError: the compressed data are not whole.
     """
-    with opened(storage, file) as content:
+    with open_decompressed(storage, file) as content:
         position = start
         if start:
             content.seek(start - 1)
             most = None if end is None else end - start + 1
             position += skip_line(content, most) - 1  # the end of the line before
         while end is None or position < end:
-            line = content.readline(LONGEST_LINE_BYTES + 1)
+            line = content.readline(MAX_LINE_BYTES + 1)
             if not line:
                 return
             text = line.removeprefix(BYTE_ORDER_MARK) if position == 0 else line
             position += len(line)
-            if len(line) <= LONGEST_LINE_BYTES:
-                yield decoded(text)
+            if len(line) <= MAX_LINE_BYTES:
+                yield decode_line(text)
                 continue
             if not line.endswith(b"\n"):
                 position += skip_line(content, None if end is None else end - position)
@@ -75,7 +113,7 @@ def count_lines(storage: Storage, file: str, start: int, end: int) -> int:
     return count
 
 
-def decoded(line: bytes) -> str | NotJsonError:
+def decode_line(line: bytes) -> str | NotJsonError:
     """A line as text without its end, or what is wrong with it."""
     try:
         return line.decode().rstrip("\r\n")
@@ -87,7 +125,16 @@ def decoded(line: bytes) -> str | NotJsonError:
 def _too_long(line: bytes) -> LineTooLongError:
     beginning = line[: 4 * SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
     return LineTooLongError(
-        f"the line is longer than {LONGEST_LINE_BYTES} bytes, which no row is; a row is a line "
+        f"the line is longer than {MAX_LINE_BYTES} bytes, which no row is; a row is a line "
         "that ends with LF, and names its audio by a path",
         beginning[:SHOWN_CHARACTERS],
     )
+
+
+READER = Reader(
+    suffixes=(".json", ".jsonl"),
+    read=read_rows,
+    split=split_file,
+    may_be_compressed=True,
+    is_in_folders=False,
+)

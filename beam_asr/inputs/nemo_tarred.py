@@ -25,7 +25,7 @@ class ShardError(ValueError):
     """Tars that do not make one data set."""
 
 
-def tars_of(storage: Storage, pattern: str | Iterable[str]) -> dict[int, str]:
+def find_tars(storage: Storage, pattern: str | Iterable[str]) -> dict[int, str]:
     """The tars of a data set by their numbers, which are in their names (``audio_3.tar``).
 
     A single tar need not have one.
@@ -36,7 +36,7 @@ def tars_of(storage: Storage, pattern: str | Iterable[str]) -> dict[int, str]:
     """
     several = [pattern] if isinstance(pattern, str) else list(pattern)
     parts = [part for each in several for part in patterns.split_commas(each)]
-    files = [file for part in parts for file in discovery.files_of(storage, part)]
+    files = [file for part in parts for file in discovery.find_files(storage, part)]
     numbered = defaultdict(list)
     for file in files:
         number = patterns.shard_number(file)

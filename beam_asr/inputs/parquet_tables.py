@@ -12,12 +12,43 @@ from decimal import Decimal
 from typing import Any, BinaryIO
 
 from beam_asr.errors import BadRecordError
-from beam_asr.inputs.csv_tables import TableError, check_columns
+from beam_asr.inputs.csv_tables import TableError, check_columns, rows_of
+from beam_asr.inputs.readers import FileRange, Reader
+from beam_asr.records.row import Row
+from beam_asr.storage.storage import Storage
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 2**24
 BUFFER_BYTES = 2**22  # for each column
 SMALL_FILE_BYTES = 2**23  # fetched column by column
+RANGE_ROW_GROUPS = 4
+
+
+def split_file(storage: Storage, file: str) -> list[FileRange]:
+    """Splits a Parquet file by row groups.
+
+    Raises:
+        TableError: it is not Parquet, or damaged.
+    """
+    with storage.open(file) as content:
+        groups = parquet_row_groups(content, file)
+    bounds = [*range(0, groups, RANGE_ROW_GROUPS), groups]
+    return [FileRange(file, start, end) for start, end in itertools.pairwise(bounds)]
+
+
+def read_rows(
+    storage: Storage,
+    piece: FileRange,
+    filepath_key: str,  # noqa: ARG001
+) -> Iterator[Row]:
+    """Gives a row for each record of some row groups.
+
+    Raises:
+        TableError: the file is not Parquet, or damaged.
+    """
+    with storage.open(piece.file) as content:
+        groups = range(piece.start, piece.end or 0)
+        yield from rows_of(parquet_records(content, groups, piece.file), piece.file)
 
 
 def parquet_row_groups(file: BinaryIO, name: str) -> int:
@@ -163,3 +194,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Exception):
         raise BadRecordError(f"holds a value that cannot be read ({value})")
     return str(value)
+
+
+READER = Reader(
+    suffixes=(".parquet",),
+    read=read_rows,
+    split=split_file,
+    may_be_compressed=True,  # such a file is refused as no Parquet, rather than read as lines
+    is_in_folders=False,
+)

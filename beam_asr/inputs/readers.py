@@ -1,25 +1,22 @@
-"""A file to ranges that workers read apart, and a range to rows."""
+"""A file to ranges that workers read apart, and a range to rows; the registry of readers."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
-from beam_asr.errors import BadFieldError, ManifestError
-from beam_asr.inputs import compression, csv_tables, json_lines, parquet_tables
-from beam_asr.inputs.discovery import is_tar, kind_of
+from beam_asr.errors import SetupError
+from beam_asr.inputs import compression
+from beam_asr.records.registry import Registry
 from beam_asr.records.row import Row
-from beam_asr.records.work import Tar
+from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import is_audio
-
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-PIECE_BYTES = 2**24  # of lines: some hundred thousand rows
-PIECE_ROW_GROUPS = 4
+from beam_asr.storage.uris import extension
 
 
-class Piece(NamedTuple):
+class FileRange(NamedTuple):
     """What one worker reads of an input: the whole of a file, or a range of it.
 
     Attributes:
@@ -35,74 +32,107 @@ class Piece(NamedTuple):
     lines_before: int = 0
 
 
-def pieces_of(storage: Storage, file: str) -> list[Piece]:
-    """The pieces of a file that can be read at the same time, each by another worker.
+def whole_file(storage: Storage, file: str) -> list[FileRange]:  # noqa: ARG001
+    """Gives one range, of a file that cannot be split."""
+    return [FileRange(file)]
 
-    A long file of lines is read for it once, from start to end, so that rows know their lines.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads one format of inputs.
+
+    Attributes:
+        suffixes: the ends of its files' names, in lower case, with the dot: ``.csv``.
+        read: gives the rows of a range; its arguments are the storage, the range, and the field
+            that names the audio in rows that are made of files.
+        split: gives the ranges of a file that workers can read at the same time.
+        may_be_compressed: whether it also takes names that have a compression's suffix after its
+            own, as ``.csv.gz``. ``read`` gets such a file as it is.
+        is_in_folders: whether a folder that is an input stands for its files too. Formats that hold
+            audio are; a manifest in a folder may list the audio beside it.
+        is_row: whether each file is one row, so that there may be millions of them.
+
+    Raises:
+        ValueError: a suffix could be that of no file.
     """
-    if (
-        is_audio(file)
-        or is_tar(file)
-        or compression.is_compressed(file)
-        or kind_of(file) in DELIMITERS
-    ):
-        return [Piece(file)]
-    if kind_of(file) == ".parquet":
-        with storage.open(file) as content:
-            groups = parquet_tables.parquet_row_groups(content, file)
-        bounds = [*range(0, groups, PIECE_ROW_GROUPS), groups]
-        return [Piece(file, start, end) for start, end in itertools.pairwise(bounds)]
-    size = storage.size(file)
-    if size is None or size <= PIECE_BYTES:
-        return [Piece(file)]
-    pieces, before = [], 0
-    for start, end in itertools.pairwise([*range(0, size, PIECE_BYTES), size]):
-        pieces.append(Piece(file, start, end, before))
-        before += json_lines.count_lines(storage, file, start, end)
-    return pieces
+
+    suffixes: Collection[str]
+    read: Callable[[Storage, FileRange, str], Iterator[Row | WebDatasetTar]]
+    split: Callable[[Storage, str], list[FileRange]] = whole_file
+    may_be_compressed: bool = False
+    is_in_folders: bool = True
+    is_row: bool = False
+
+    def __post_init__(self) -> None:
+        for suffix in self.suffixes:
+            if isinstance(self.suffixes, str) or extension(f"file{suffix}") != suffix:
+                raise ValueError(
+                    f"{self.suffixes!r} are no suffixes of files: give each as '.csv', in lower "
+                    "case and with one dot"
+                )
 
 
-def rows_of(storage: Storage, piece: Piece, filepath_key: str) -> Iterator[Row | Tar]:
-    """The rows of a piece: one for each line that is not blank, or record; for audio, itself.
+READERS: Registry[Reader] = Registry(
+    "beam_asr.readers",
+    {
+        "json_lines": "beam_asr.inputs.json_lines:READER",
+        "csv": "beam_asr.inputs.csv_tables:CSV",
+        "tsv": "beam_asr.inputs.csv_tables:TSV",
+        "parquet": "beam_asr.inputs.parquet_tables:READER",
+        "webdataset": "beam_asr.inputs.webdataset:READER",
+        "audio": "beam_asr.inputs.audio_files:READER",
+    },
+)
+ANY_OTHER = "json_lines"  # which takes files whose suffix says nothing
+
+
+def reader_of(file: str) -> Reader:
+    """Finds the reader of a file, by its name.
+
+    Raises:
+        SetupError: a reader of another package cannot be used.
+    """
+    by_suffix = _readers_by_suffix()
+    suffix = extension(file)
+    if suffix in compression.SUFFIXES:
+        inner = by_suffix.get(extension(file.partition("?")[0][: -len(suffix)]))
+        reader = inner if inner and inner.may_be_compressed else None
+    else:
+        reader = by_suffix.get(suffix)
+    return reader or READERS[ANY_OTHER]
+
+
+def split_file(storage: Storage, file: str) -> list[FileRange]:
+    """Gives the ranges of a file that can be read at the same time, each by another worker.
+
+    Raises:
+        TableError: the file is not what its name says.
+    """
+    return reader_of(file).split(storage, file)
+
+
+def read_rows(
+    storage: Storage, piece: FileRange, filepath_key: str
+) -> Iterator[Row | WebDatasetTar]:
+    """Reads the rows of a range: one for each line that is not blank, or record; for audio, itself.
 
     A tar, whose rows are read with its audio, gives itself.
 
     Raises:
         DamagedInputError, TableError: rows of the file cannot be told.
     """
-    file = piece.file
-    kind = kind_of(file)
-    if is_audio(file):
-        yield Row.of({filepath_key: file})
-    elif is_tar(file):
-        yield Tar(file)
-    elif kind in DELIMITERS:
-        with compression.opened(storage, file) as content:
-            yield from _rows(csv_tables.csv_records(content, DELIMITERS[kind], file), file)
-    elif kind == ".parquet":
-        with storage.open(file) as content:
-            groups = range(piece.start, piece.end or 0)
-            yield from _rows(parquet_tables.parquet_records(content, groups, file), file)
-    else:
-        found = json_lines.lines_in(storage, file, piece.start, piece.end)
-        for number, line in enumerate(found, piece.lines_before + 1):
-            if isinstance(line, ManifestError):
-                yield Row.broken(line, file, number)
-            elif line and not line.isspace():
-                yield Row(line, file, number)
+    return reader_of(piece.file).read(storage, piece, filepath_key)
 
 
-def _rows(records: Iterator[tuple[int, dict | ManifestError]], file: str) -> Iterator[Row]:
-    return (_row(record, file, number) for number, record in records)
-
-
-def _row(record: dict | ManifestError, file: str, number: int) -> Row:
-    if isinstance(record, ManifestError):
-        return Row.broken(record, file, number)
-    try:
-        row = Row.of(record, file, number)
-    except BadFieldError as error:
-        return Row.broken(error, file, number)
-    if len(row.line) > json_lines.LONGEST_LINE_BYTES:
-        return Row.broken(csv_tables.too_long(row.line), file, number)
-    return row
+@functools.cache
+def _readers_by_suffix() -> dict[str, Reader]:
+    taken: dict[str, str] = {}
+    for name, reader in READERS.items():
+        for suffix in reader.suffixes:
+            if suffix in taken:
+                raise SetupError(
+                    f"the readers {taken[suffix]!r} and {name!r} of {READERS.group} both take "
+                    f"{suffix} files: uninstall the package of one of them"
+                )
+            taken[suffix] = name
+    return {suffix: READERS[name] for suffix, name in taken.items()}

@@ -13,7 +13,7 @@ from beam_asr.records import row_ids
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.row import Row
 from beam_asr.records.statistics import Statistics
-from beam_asr.records.work import Clip, Shard, Tar
+from beam_asr.records.work import Clip, NemoTar, WebDatasetTar
 from beam_asr.storage.storage import Storage
 
 DONE = -1  # in place of an index of the clips that are left
@@ -48,11 +48,11 @@ class TarReader:
     done: list[tuple[Row, Outcome]] = dataclasses.field(default_factory=list)
     statistics: Statistics = dataclasses.field(default_factory=Statistics)
 
-    def contents(self, tar: Tar | Shard) -> Iterator[tuple[Clip, bytes]]:
+    def contents(self, tar: WebDatasetTar | NemoTar) -> Iterator[tuple[Clip, bytes]]:
         """The clips of a tar, in its order; each row is given once, here or in ``unread``."""
-        return self._of_shard(tar) if isinstance(tar, Shard) else self._of_samples(tar)
+        return self._of_shard(tar) if isinstance(tar, NemoTar) else self._of_samples(tar)
 
-    def _of_shard(self, shard: Shard) -> Iterator[tuple[Clip, bytes]]:
+    def _of_shard(self, shard: NemoTar) -> Iterator[tuple[Clip, bytes]]:
         if not shard.clips:
             self.statistics.tars_without_rows += not shard.done
             return
@@ -79,7 +79,7 @@ class TarReader:
         except Exception as error:  # of the storage: it costs what has not been read
             self.unread += [Unread(clip.row, "audio", error) for clip in left.values()]
 
-    def _of_samples(self, tar: Tar) -> Iterator[tuple[Clip, bytes]]:
+    def _of_samples(self, tar: WebDatasetTar) -> Iterator[tuple[Clip, bytes]]:
         seen: Counter[str] = Counter()
         try:
             with self.storage.open(tar.file) as file:

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from beam_asr.errors import BadRecordError, ManifestError, MissingMemberError, NotJsonError
+from beam_asr.inputs.readers import FileRange, Reader
 from beam_asr.inputs.tar_stream import TarError, TarStream, has_content, printable
 from beam_asr.records.json_objects import parse_object
+from beam_asr.records.work import WebDatasetTar
+from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import AUDIO_EXTENSIONS
 
 TEXT_LIMIT = 16 << 20  # bytes of a .json or .txt that are still read
@@ -63,6 +66,15 @@ def webdataset_samples(file: BinaryIO, name: str) -> Iterator[Sample]:
     for key, members in itertools.groupby(_keyed(tar), lambda keyed: keyed[0]):
         yield from _sample(tar, key, members)
     tar.check_end()
+
+
+def read_tar(
+    storage: Storage,  # noqa: ARG001
+    piece: FileRange,
+    filepath_key: str,  # noqa: ARG001
+) -> Iterator[WebDatasetTar]:
+    """Gives the tar itself, whose samples are read with their audio."""
+    yield WebDatasetTar(piece.file)
 
 
 def member_uri(tar_uri: str, member: str) -> str:
@@ -166,3 +178,6 @@ def _text_bytes(tar: TarStream, member: tarfile.TarInfo) -> bytes:
             "which is ample for one clip"
         )
     return tar.read(member)
+
+
+READER = Reader(suffixes=(".tar", ".tgz"), read=read_tar, may_be_compressed=True)

@@ -29,11 +29,11 @@ import yaml  # with which OmegaConf, and by it NeMo, reads too
 CONFIG = "model_config.yaml"
 WEIGHTS = "model_weights.ckpt"
 
-MOST_HEADER_BYTES = 2**24  # a model has some dozen members, of 512 bytes of header each
-MOST_CONFIG_BYTES = 2**21  # a vocabulary of 8192 tokens takes 0.1 MB
-MOST_CONFIG_NODES = 10**6
+MAX_HEADER_BYTES = 2**24  # a model has some dozen members, of 512 bytes of header each
+MAX_CONFIG_BYTES = 2**21  # a vocabulary of 8192 tokens takes 0.1 MB
+MAX_CONFIG_NODES = 10**6
 # Weights hardly compress. What grows more than this is no model, unless it is small.
-MOST_GROWTH = 20
+MAX_GROWTH = 20
 SMALL_BYTES = 2**27
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -144,7 +144,7 @@ def _is_header(block: bytes) -> bool:
 def _decompress(source: BinaryIO, target: IO[bytes]) -> None:
     """Decompresses a gzip file, unless it grows too much."""
     size = os.fstat(source.fileno()).st_size
-    growth = max(SMALL_BYTES, MOST_GROWTH * size)
+    growth = max(SMALL_BYTES, MAX_GROWTH * size)
     with _damage_named(), gzip.GzipFile(fileobj=source) as stream:
         while block := stream.read(2**20):
             if target.tell() + len(block) > growth:
@@ -169,13 +169,13 @@ class _Headers:
 
     def __init__(self, file: BinaryIO):
         self._file = file
-        self._left = MOST_HEADER_BYTES
+        self._left = MAX_HEADER_BYTES
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
         self._left -= size
         if self._left < 0:
-            raise UnsafeModelError(f"has more than {MOST_HEADER_BYTES} bytes of headers")
+            raise UnsafeModelError(f"has more than {MAX_HEADER_BYTES} bytes of headers")
         return self._file.read(size)
 
 
@@ -281,7 +281,7 @@ def _check_config(file: IO[bytes], member: tarfile.TarInfo) -> None:
     NeMo has a list of its own, by which a configuration may also call functions that write files,
     and a tokenizer that runs code from Hugging Face.
     """
-    if member.size > MOST_CONFIG_BYTES:
+    if member.size > MAX_CONFIG_BYTES:
         raise UnsafeModelError(f"has a {member.name} of {member.size} bytes, too long for one")
     try:
         root = yaml.compose(file.read().decode(), Loader=yaml.SafeLoader)
@@ -299,7 +299,7 @@ def _check_config(file: IO[bytes], member: tarfile.TarInfo) -> None:
 def _settings(root: Any) -> Iterator[tuple[str | None, Any]]:
     """Every node of a YAML document, with its key; those behind an alias, each time again."""
     waiting: list[tuple[str | None, Any]] = [(None, root)]
-    for _ in range(MOST_CONFIG_NODES):
+    for _ in range(MAX_CONFIG_NODES):
         if not waiting:
             return
         key, node = waiting.pop()

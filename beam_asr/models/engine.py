@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from beam_asr.errors import ModelError
 from beam_asr.records.outcome import Recognition
 from beam_asr.settings import NO_PROMPT, UNLIMITED, Prompt, Resources
 from beam_asr.storage.storage import Storage
+
+if TYPE_CHECKING:
+    import numpy as np  # the command line lists the engines, and --help need not pay for it
 
 
 class Recognizer(Protocol):
@@ -34,7 +35,7 @@ class Recognizer(Protocol):
         """Seconds of audio that it would transcribe in the time that any batch costs."""
 
     @property
-    def longest_seconds(self) -> float:
+    def max_clip_seconds(self) -> float:
         """Seconds of audio that it takes in one piece."""
 
     @property
@@ -42,7 +43,7 @@ class Recognizer(Protocol):
         """Seconds of the segments that longer audio is cut into, at most the above."""
 
     @property
-    def tells_times(self) -> bool:
+    def has_timestamps(self) -> bool:
         """Whether its results have the times of tokens: they were asked for, and it has them."""
 
     @property
@@ -97,12 +98,12 @@ class Recognizer(Protocol):
 # behind, and counts the padding as audio (TranscriptionTensorDataset in
 # nemo/collections/asr/parts/mixins/transcription.py). The same text takes the same input; and it
 # keeps clips of less than a frame, of which NeMo makes nothing or an exception, from the model.
-SHORTEST_SECONDS = 1.0
+MIN_SECONDS = 1.0
 
 
-def seconds_taken(waveform: np.ndarray, sample_rate: int) -> float:
+def padded_clip_seconds(waveform: np.ndarray, sample_rate: int) -> float:
     """Seconds of a clip as a model takes it, padded if it is short."""
-    return max(len(waveform) / sample_rate, SHORTEST_SECONDS)
+    return max(len(waveform) / sample_rate, MIN_SECONDS)
 
 
 class ModelSpec(NamedTuple):

@@ -19,8 +19,8 @@ TASKS = dict.fromkeys(("transcribe", "asr"), TRANSCRIBE) | dict.fromkeys(
 PNC = dict.fromkeys(("yes", "pnc", "true", "1"), "yes") | dict.fromkeys(
     ("no", "nopnc", "false", "0"), "no"
 )
-MOST_NAMED = 30  # languages, in a message
-MOST_LETTERS = 80  # of a value, in a message
+MAX_NAMED = 30  # languages, in a message
+MAX_CHARACTERS = 80  # of a value, in a message
 Known = TypeVar("Known", int, str)
 
 
@@ -145,11 +145,11 @@ def _plain(tag: str) -> str:
 
 def _shown(value: object) -> str:
     shown = repr(value)
-    return shown if len(shown) <= MOST_LETTERS else f"{shown[: MOST_LETTERS - 3]}..."
+    return shown if len(shown) <= MAX_CHARACTERS else f"{shown[: MAX_CHARACTERS - 3]}..."
 
 
 def _listed(names: Collection[str]) -> str:
     if not names:
         return "none"
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(list(names)[:MOST_NAMED]) + more
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(list(names)[:MAX_NAMED]) + more

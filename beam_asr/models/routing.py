@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,14 +15,61 @@ from beam_asr.errors import BadFieldError, UnmappedRowError
 from beam_asr.records.conditions import Expression, ExpressionError
 from beam_asr.records.conditions import parse as parse_expression
 from beam_asr.records.json_objects import kind
+from beam_asr.setting_fields import all_settings, flatten, make_groups
 from beam_asr.settings import (
-    SETTINGS,
-    ModelUse,
+    AudioLimits,
+    BatchSettings,
+    ModelSettings,
+    ReadSettings,
+    SegmentationSettings,
 )
 from beam_asr.storage.storage import Storage
 
 TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,8})*")
-MOST_SHOWN = 20  # keys, in a message
+MAX_SHOWN = 20  # keys, in a message
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelRoute:
+    """A model, and how rows are given to it.
+
+    Raises:
+        ValueError: it has no name.
+    """
+
+    model: ModelSettings
+    batching: BatchSettings
+    reading: ReadSettings
+    limits: AudioLimits
+    long_audio: SegmentationSettings
+
+    def __post_init__(self) -> None:
+        if self.model.model_name is None:
+            raise ValueError("model_name is None, not the name of a model")
+
+    @classmethod
+    def of(cls, **settings: Any) -> ModelRoute:
+        """The route with these settings; all others have their defaults.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        return cls(**make_groups(ROUTE_GROUPS, settings))
+
+    @property
+    def model_name(self) -> str:
+        return str(self.model.model_name)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Those of its settings that two runs have in common if one goes on with the other."""
+        values = flatten(getattr(self, name) for name in ROUTE_GROUPS)
+        return {name: values[name] for name, each in PER_MODEL.items() if each.identity}
+
+
+ROUTE_GROUPS = typing.get_type_hints(ModelRoute)
+# What a file of routes may say of a model.
+PER_MODEL = {each.name: each for each in all_settings(ROUTE_GROUPS) if each.per_model}
 
 
 class Rule(NamedTuple):
@@ -40,25 +88,25 @@ class Routing:
     """The models of a job, and which of them takes a row.
 
     Attributes:
-        uses: the models, each once.
+        routes: the models, each once.
         key: the field that ``by_value`` is about.
         by_value: the number of the model for a value of the field, as ``_tag`` has it.
         rules: looked at first, in their order.
         default: the number of the model of all other rows; None lets them fail.
     """
 
-    uses: tuple[ModelUse, ...]
+    routes: tuple[ModelRoute, ...]
     key: str = "lang"
     by_value: Mapping[str, int] = dataclasses.field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     default: int | None = 0
 
     @property
-    def several(self) -> bool:
+    def is_multi_model(self) -> bool:
         """Whether rows are routed at all."""
         return bool(self.by_value or self.rules)
 
-    def number_of(self, fields: Mapping[str, Any]) -> int:
+    def route_index(self, fields: Mapping[str, Any]) -> int:
         """The number of the model that takes a row.
 
         Raises:
@@ -66,7 +114,7 @@ class Routing:
             BadFieldError: the field by which it is chosen is no text.
         """
         for rule in self.rules:
-            if rule.when.holds(fields):
+            if rule.when.matches(fields):
                 return rule.use
         value = fields.get(self.key)
         if self.by_value and value is not None:
@@ -84,7 +132,7 @@ class Routing:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the models, by their numbers."""
-        return tuple(use.model_name for use in self.uses)
+        return tuple(use.model_name for use in self.routes)
 
     @property
     def lang_key(self) -> str:
@@ -108,14 +156,14 @@ class Routing:
 
     def _unmapped(self, value: Any) -> str:
         known = sorted(self.by_value)
-        shown = ", ".join(known[:MOST_SHOWN]) + (", ..." if len(known) > MOST_SHOWN else "")
+        shown = ", ".join(known[:MAX_SHOWN]) + (", ..." if len(known) > MAX_SHOWN else "")
         what = f"no model takes {self.key!r} {value!r}" if value is not None else ""
         what = what or f"the row has no {self.key!r}, which chooses the model"
         models = f"; there are models for {shown}" if known else ""
         return f"{what}{models}. Add it to --models, or give --model_name for all other rows"
 
 
-def single(use: ModelUse) -> Routing:
+def single(use: ModelRoute) -> Routing:
     """One model for all rows."""
     return Routing((use,))
 
@@ -190,7 +238,7 @@ def of_content(
 class _Builder:
     def __init__(self, base: Mapping[str, Any]):
         self._base = base
-        self._uses: dict[ModelUse, int] = {}
+        self._routes: list[ModelRoute] = []
         self.by_value: dict[str, int] = {}
         self.rules: list[Rule] = []
 
@@ -211,21 +259,23 @@ class _Builder:
 
     def routing(self, key: str, default: Mapping[str, Any] | None) -> Routing:
         number = None if default is None else self._number(default, "default")
-        return Routing(tuple(self._uses), key, self.by_value, tuple(self.rules), number)
+        return Routing(tuple(self._routes), key, self.by_value, tuple(self.rules), number)
 
     def _number(self, settings: Mapping[str, Any], where: str) -> int:
         try:
-            use = ModelUse(**{**self._base, **settings})
+            use = ModelRoute.of(**{**self._base, **settings})
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        return self._uses.setdefault(use, len(self._uses))
+        if use not in self._routes:
+            self._routes.append(use)
+        return self._routes.index(use)
 
 
 def _settings(given: Any, where: str) -> dict[str, Any]:
     if isinstance(given, str):
         return {"model_name": given}
     settings = dict(_mapping(given, where))
-    _known(settings, SETTINGS, where)
+    _known(settings, PER_MODEL, where)
     if "model_name" not in settings:
         raise ValueError(f"{where} has no model_name")
     if isinstance(settings.get("pnc"), bool):  # as YAML reads yes and no

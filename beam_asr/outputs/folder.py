@@ -37,8 +37,8 @@ def check_may_write(
         StorageError: the storage cannot be written.
     """
     storage.check_writable(folder)
-    there = [name for name in storage.names_in(folder) if not PARTIAL_FILE.fullmatch(name)]
-    if JOURNAL in there and set(storage.names_in(join(folder, JOURNAL))) <= {LOCK}:
+    there = [name for name in storage.list_names(folder) if not PARTIAL_FILE.fullmatch(name)]
+    if JOURNAL in there and set(storage.list_names(join(folder, JOURNAL))) <= {LOCK}:
         there.remove(JOURNAL)  # of a job that is about to begin, or did not
     if not there or overwrite:
         return
@@ -57,11 +57,11 @@ def check_may_write(
 
 def is_finished(storage: Storage, folder: str) -> bool:
     """Whether the results there are whole, and no run has begun to replace them."""
-    finished = SUCCESS in storage.names_in(folder)
-    return finished and RUN not in storage.names_in(join(folder, JOURNAL))
+    finished = SUCCESS in storage.list_names(folder)
+    return finished and RUN not in storage.list_names(join(folder, JOURNAL))
 
 
-def withdraw(storage: Storage, folder: str) -> None:
+def mark_unfinished(storage: Storage, folder: str) -> None:
     """Makes a folder an unfinished one, before anything in it is replaced."""
     storage.delete(join(folder, SUCCESS))
 
@@ -84,14 +84,14 @@ def folder_name(start: float, run: str) -> str:
 
 def inputs_done(storage: Storage, folder: str) -> frozenset[str]:
     """The files whose rows are all in windows of the output folder that are whole."""
-    windows = [join(folder, name) for name in storage.names_in(folder)]
+    windows = [join(folder, name) for name in storage.list_names(folder)]
     with ThreadPoolExecutor(READING_THREADS) as pool:
         found = pool.map(lambda window: _inputs_of(storage, window), windows)
         return frozenset(itertools.chain.from_iterable(found))
 
 
 def _inputs_of(storage: Storage, window: str) -> list[str]:
-    if SUCCESS not in storage.names_in(window):
+    if SUCCESS not in storage.list_names(window):
         return []
     try:
         return list(json.loads(storage.read(join(window, SUMMARY)))["inputs"])

@@ -27,10 +27,10 @@ from beam_asr.storage.storage import Storage
 logger = logging.getLogger(__name__)
 
 STALE_SECONDS = 600.0  # a run on another machine that gave no sign for so long is dead
-BEAT_SECONDS = 30.0
-LAST_BEAT_SECONDS = 30.0  # for a sign that is under way when it is to be the last
+HEARTBEAT_SECONDS = 30.0
+LAST_HEARTBEAT_SECONDS = 30.0  # for a sign that is under way when it is to be the last
 ATTEMPTS = 10
-LONGEST_WAIT_SECONDS = 0.2
+MAX_WAIT_SECONDS = 0.2
 
 
 class FolderBusyError(RuntimeError):
@@ -77,7 +77,7 @@ class FolderLock:
         _acquire(storage, uri, _Holder.this_process(run))
         return cls(storage, uri, run)
 
-    def beat(self, seconds: float = 0.0) -> None:
+    def heartbeat(self, seconds: float = 0.0) -> None:
         """Gives a sign of life, unless another worker has given one within so many seconds.
 
         One by another process than that which took the lock says that the run is more than this
@@ -100,10 +100,10 @@ class FolderLock:
             holder = dataclasses.replace(_Holder.this_process(self.run), process=None)
         elif not holder.is_of_this_process:
             holder = dataclasses.replace(holder, process=None)
-        holder = dataclasses.replace(holder, beat=now, patience=STALE_SECONDS)
+        holder = dataclasses.replace(holder, beat=now, timeout=STALE_SECONDS)
         self.storage.write(self.uri, [holder.encode()])
 
-    def leave(self, seconds: float) -> None:
+    def hand_over(self, seconds: float) -> None:
         """Leaves the lock to the workers, whose first sign of life may take so many seconds.
 
         Raises:
@@ -112,7 +112,7 @@ class FolderLock:
         with contextlib.suppress(FileNotFoundError):
             holder = self._holder() or _Holder.this_process(self.run)
             now = datetime.now(timezone.utc)
-            left = dataclasses.replace(holder, process=None, beat=now, patience=seconds)
+            left = dataclasses.replace(holder, process=None, beat=now, timeout=seconds)
             self.storage.write(self.uri, [left.encode()])
 
     def check(self) -> None:
@@ -131,8 +131,8 @@ class FolderLock:
                 self.storage.delete(self.uri)
 
     @contextlib.contextmanager
-    def kept_alive(
-        self, on_taken: Callable[[FolderTakenError], object], seconds: float = BEAT_SECONDS
+    def heartbeat_thread(
+        self, on_taken: Callable[[FolderTakenError], object], seconds: float = HEARTBEAT_SECONDS
     ) -> Iterator[None]:
         """Beats from another thread for as long as the block runs.
 
@@ -148,7 +148,7 @@ class FolderLock:
         def beat_until_ended() -> None:
             while not ended.wait(seconds):
                 try:
-                    self.beat()
+                    self.heartbeat()
                 except FolderTakenError as error:
                     on_taken(error)
                     return
@@ -165,7 +165,7 @@ class FolderLock:
             yield
         finally:
             ended.set()
-            thread.join(LAST_BEAT_SECONDS)
+            thread.join(LAST_HEARTBEAT_SECONDS)
 
     def _holder(self) -> _Holder | None:
         """What the file says of this run; None if it is damaged.
@@ -208,7 +208,7 @@ class _Holder:
         process: that process; None if it cannot be told from others, or is not all of the run.
         started: when the lock was taken.
         beat: when the last sign of life was given.
-        patience: seconds after it, in which the run is not taken for dead.
+        timeout: seconds after it, in which the run is not taken for dead.
     """
 
     run: str
@@ -217,7 +217,7 @@ class _Holder:
     process: _Process | None
     started: datetime
     beat: datetime
-    patience: float = STALE_SECONDS
+    timeout: float = STALE_SECONDS
 
     @classmethod
     def this_process(cls, run: str) -> _Holder:
@@ -245,7 +245,7 @@ class _Holder:
                 process=None if process is None else _Process(**process),
                 started=datetime.fromisoformat(fields["started"]).astimezone(timezone.utc),
                 beat=datetime.fromisoformat(fields["beat"]).astimezone(timezone.utc),
-                patience=float(fields["patience"]),
+                timeout=float(fields["timeout"]),
             )
         except (ValueError, TypeError, KeyError):
             return None
@@ -261,7 +261,7 @@ class _Holder:
             runs = _runs(self.pid, self.process.start)
             if runs is not None:
                 return runs
-        return _is_recent(self.beat, self.patience)
+        return _is_recent(self.beat, self.timeout)
 
     def __str__(self) -> str:
         return (
@@ -283,7 +283,7 @@ def _acquire(storage: Storage, uri: str, holder: _Holder) -> None:
     """
     content = holder.encode()
     for _ in range(ATTEMPTS):
-        storage.create(uri, content)
+        storage.create_exclusive(uri, content)
         with contextlib.suppress(FileNotFoundError):  # it has just been released
             found = storage.read(uri)
             if found == content:  # whatever came back of the request that wrote it
@@ -297,7 +297,7 @@ def _acquire(storage: Storage, uri: str, holder: _Holder) -> None:
                     storage.write(uri, [content])
             finally:
                 FolderLock(storage, guard, holder.run).release()
-        time.sleep(random.uniform(0, LONGEST_WAIT_SECONDS))
+        time.sleep(random.uniform(0, MAX_WAIT_SECONDS))
     raise FolderBusyError(
         f"other runs take and release {uri} at this very moment; begin again when they have ended"
     )

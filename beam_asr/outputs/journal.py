@@ -30,9 +30,9 @@ from beam_asr.storage.uris import join
 
 logger = logging.getLogger(__name__)
 
-WINDOWS = "windows"
+CHUNKS = "windows"
 WRITING_THREADS = 8
-BEAT_SECONDS = 30.0
+HEARTBEAT_SECONDS = 30.0
 UNKNOWN = frozenset(["model_content"])  # None where it could not be found out
 
 
@@ -91,15 +91,15 @@ class Journal:
         if self.resume and there is not None:
             _compare(self.output, there, identity)
         else:
-            self.storage.delete_folder(join(self.folder, WINDOWS))
-        for folder in (self.output, join(self.folder, WINDOWS)):
+            self.storage.delete_folder(join(self.folder, CHUNKS))
+        for folder in (self.output, join(self.folder, CHUNKS)):
             self.storage.delete_leftovers(folder)
         content = json.dumps({"run": run, **identity}, indent=2).encode() + b"\n"
         self.storage.write(join(self.folder, RUN), [content])
 
     def names(self) -> list[str]:
         """Of the windows that are there."""
-        return self.storage.names_in(join(self.folder, WINDOWS))
+        return self.storage.list_names(join(self.folder, CHUNKS))
 
     def read(self, name: str) -> list[Outcome]:
         """The outcomes of a window; none if it is not there.
@@ -107,7 +107,7 @@ class Journal:
         A line that is damaged is left out, and its row is done again.
         """
         try:
-            content = self.storage.read(join(self.folder, WINDOWS, name))
+            content = self.storage.read(join(self.folder, CHUNKS, name))
         except FileNotFoundError:
             return []
         return list(_outcomes(content, name))
@@ -115,13 +115,13 @@ class Journal:
     def write(self, outcomes: Iterable[Outcome]) -> None:
         """Makes the outcomes of a window durable."""
         lines = {outcome.row_id: _encode(outcome) for outcome in outcomes}
-        name = window_name(list(lines))
-        self.storage.write(join(self.folder, WINDOWS, name), lines.values())
+        name = chunk_name(list(lines))
+        self.storage.write(join(self.folder, CHUNKS, name), lines.values())
 
     def remove(self) -> None:
         """Removes all of it: first what makes it a run's, last the lock."""
         self.storage.delete(join(self.folder, RUN))
-        self.storage.delete_folder(join(self.folder, WINDOWS))
+        self.storage.delete_folder(join(self.folder, CHUNKS))
         self.storage.delete_folder(self.folder)
 
     @property
@@ -148,12 +148,12 @@ def lock_in(output: str) -> str:
     return join(folder_in(output), LOCK)
 
 
-def window_name(ids: list[str]) -> str:
+def chunk_name(ids: list[str]) -> str:
     """The file of a window with these rows."""
     return f"{row_ids.name_of(ids)}.jsonl"
 
 
-class _Window:
+class _Chunk:
     """Rows that are made durable together."""
 
     def __init__(self) -> None:
@@ -174,8 +174,8 @@ class JournalWriter:
 
     def __init__(self, journal: Journal):
         self._journal = journal
-        self._open = _Window()
-        self._window_of: dict[str, _Window] = {}
+        self._open = _Chunk()
+        self._window_of: dict[str, _Chunk] = {}
         self._writes: list[concurrent.futures.Future[None]] = []
         self._lock = threading.Lock()
         process.register(self)
@@ -195,10 +195,10 @@ class JournalWriter:
             window.left -= 1
             self._write_if_done(window)
 
-    def close_window(self) -> None:
+    def close_chunk(self) -> None:
         """Ends the open window; rows that come later are in the next one."""
         with self._lock:
-            window, self._open = self._open, _Window()
+            window, self._open = self._open, _Chunk()
             window.closed = True
             self._write_if_done(window)
 
@@ -221,7 +221,7 @@ class JournalWriter:
         Raises:
             Exception: of a write that failed.
         """
-        self.close_window()
+        self.close_chunk()
         for write in self._writes:
             write.result()
         self._writes = []
@@ -236,14 +236,14 @@ class JournalWriter:
         writes += [_writing().submit(self._journal.write, outcomes) for outcomes in done]
         concurrent.futures.wait(writes)
 
-    def _write_if_done(self, window: _Window) -> None:
+    def _write_if_done(self, window: _Chunk) -> None:
         if window.closed and not window.left and window.outcomes:
             self._writes.append(_writing().submit(self._write, window.done))
 
     def _write(self, outcomes: list[Outcome]) -> None:
         self._journal.write(outcomes)
         if self._journal.lock is not None and self._journal.workers_beat:
-            _beat(self._journal.lock)
+            _heartbeat(self._journal.lock)
 
     def _take_written(self) -> None:
         while self._writes and self._writes[0].done():
@@ -255,17 +255,17 @@ def _writing() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(WRITING_THREADS, "beam-asr-journal")
 
 
-_last_beat = 0.0
+_last_heartbeat = 0.0
 
 
-def _beat(lock: FolderLock) -> None:
+def _heartbeat(lock: FolderLock) -> None:
     """A sign of life of a job whose launcher may be gone, now and then."""
-    global _last_beat
-    if time.monotonic() - _last_beat > BEAT_SECONDS:
-        _last_beat = time.monotonic()
+    global _last_heartbeat
+    if time.monotonic() - _last_heartbeat > HEARTBEAT_SECONDS:
+        _last_heartbeat = time.monotonic()
         try:
             # Of many workers one is enough; a store takes about a write a second to an object.
-            lock.beat(BEAT_SECONDS)
+            lock.heartbeat(HEARTBEAT_SECONDS)
         except FolderTakenError:
             raise
         except Exception as error:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from beam_asr.settings import RECORDS_A_SHARD
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
 
@@ -16,8 +17,6 @@ FAILURES = "failures"
 FILTERED = "filtered"
 SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES}|{FILTERED})-\d{{5}}-of-\d{{5}}\.jsonl(\.gz|\.zst)?")
 EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression
-RECORDS_A_SHARD = 50_000
-MOST_SHARDS = 99_999  # that five digits can number
 
 
 def shard_name(kind: str, shard: int, shards: int, compression: str | None = None) -> str:
@@ -66,6 +65,6 @@ def compressed(lines: Iterable[bytes], compression: str | None) -> Iterator[byte
 
 def delete_stale(storage: Storage, folder: str, written: Iterable[str]) -> None:
     """Deletes shards of an earlier run that the present one has not written again."""
-    for name in set(storage.names_in(folder)) - set(written):
+    for name in set(storage.list_names(folder)) - set(written):
         if SHARD.fullmatch(name):
             storage.delete(join(folder, name))

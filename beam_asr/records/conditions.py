@@ -15,12 +15,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-LONGEST = 4000  # characters
-DEEPEST = 40  # levels of parentheses, operators and calls within each other
-MOST = 2**64  # of whole numbers that are written in an expression
-MOST_BITS = 1023  # of whole numbers that are reckoned with; a float has no more
+MAX_CHARACTERS = 4000  # characters
+MAX_DEPTH = 40  # levels of parentheses, operators and calls within each other
+MAX_WHOLE_NUMBER = 2**64  # of whole numbers that are written in an expression
+MAX_BITS = 1023  # of whole numbers that are reckoned with; a float has no more
 SHOWN = 24  # characters of the place that a message shows
-LONGEST_SHOWN = 200  # of the expression
+MAX_SHOWN_CHARACTERS = 200  # of the expression
 
 ALLOWED = (
     "Allowed are fields (wer, scores.wer), numbers, 'texts', True, False, None; and, or, not, "
@@ -28,13 +28,21 @@ ALLOWED = (
     "numbers; and len(x), lower(x), abs(x), min(x, y), max(x, y), startswith(x, 'a'), "
     "endswith(x, 'a')"
 )
-MEANT = {"=<": "<=", "=>": ">=", "&&": "and", "||": "or", "<>": "!=", "=": "==", "!": "not"}
-INSTEAD: dict[type[ast.AST], str] = {
+SUGGESTED_OPERATORS = {
+    "=<": "<=",
+    "=>": ">=",
+    "&&": "and",
+    "||": "or",
+    "<>": "!=",
+    "=": "==",
+    "!": "not",
+}
+SUGGESTED_SYNTAX: dict[type[ast.AST], str] = {
     ast.BitAnd: "write and",
     ast.BitOr: "write or",
     ast.Invert: "write not",
 }
-SPELLED = {"true": "True", "false": "False", "null": "None"}
+SUGGESTED_CONSTANTS = {"true": "True", "false": "False", "null": "None"}
 LISTS = "a list goes behind in, not in, or into startswith, endswith"
 BREAK = re.compile(r"[\0\n\r\f]")
 
@@ -60,7 +68,7 @@ class Expression:
         self._condition = compiler.condition(compiler.tree)
         self.names = tuple(compiler.names)
 
-    def holds(self, fields: Fields) -> bool:
+    def matches(self, fields: Fields) -> bool:
         """Is it true of a record? False where it is false or unknown; never raises.
 
         Args:
@@ -243,7 +251,7 @@ class _Compiler:
             if _is_number(value):
                 if isinstance(value, float) and math.isinf(value):
                     raise self._error(node, "this number is too large")
-                if isinstance(value, int) and value > MOST:
+                if isinstance(value, int) and value > MAX_WHOLE_NUMBER:
                     raise self._error(node, "this number is too large")
                 return value
         raise self._error(node, "this is neither a number, a text, True, False nor None")
@@ -260,16 +268,17 @@ class _Compiler:
         path.insert(0, inner.id)
         if any(each.startswith("__") for each in path):
             raise self._error(node, "no field's name may begin with __ here")
-        if path[0] in SPELLED:
-            raise self._error(node, f"write {SPELLED[path[0]]}")
+        if path[0] in SUGGESTED_CONSTANTS:
+            raise self._error(node, f"write {SUGGESTED_CONSTANTS[path[0]]}")
         self.names[".".join(path)] = None
         return lambda fields: _found(fields, path)
 
     def _tree(self) -> ast.expr:
         """The tree of the text, not deeper than a recursion may be."""
-        if len(self.text) > LONGEST:
+        if len(self.text) > MAX_CHARACTERS:
             raise ExpressionError(
-                f"the expression has {len(self.text)} characters; at most {LONGEST} are allowed"
+                f"the expression has {len(self.text)} characters; at most {MAX_CHARACTERS} are "
+                "allowed"
             )
         broken = BREAK.search(self.text)
         if broken:
@@ -284,12 +293,12 @@ class _Compiler:
         except (ValueError, RecursionError, MemoryError):  # by the depth, on some versions
             raise self._at(0, "this cannot be read") from None
         for node, level in _levels(tree):
-            if level > DEEPEST:
-                raise self._error(node, f"this is nested more than {DEEPEST} deep")
+            if level > MAX_DEPTH:
+                raise self._error(node, f"this is nested more than {MAX_DEPTH} deep")
         return tree
 
     def _unreadable(self, place: int) -> ExpressionError:
-        for wrong, right in MEANT.items():
+        for wrong, right in SUGGESTED_OPERATORS.items():
             for begin in (place, place - 1):
                 if begin >= 0 and self.text.startswith(wrong, begin):
                     return self._at(begin, f"write {right}")
@@ -297,7 +306,7 @@ class _Compiler:
         return self._at(place, "something is missing" if missing else "this cannot be read")
 
     def _not_allowed(self, kind: ast.AST, node: ast.expr) -> ExpressionError:
-        return self._error(node, INSTEAD.get(type(kind), "this is not allowed"))
+        return self._error(node, SUGGESTED_SYNTAX.get(type(kind), "this is not allowed"))
 
     def _error(self, node: ast.expr, reason: str) -> ExpressionError:
         before = self.text.encode()[: node.col_offset]  # the tree counts bytes
@@ -306,7 +315,9 @@ class _Compiler:
     def _at(self, place: int, reason: str) -> ExpressionError:
         shown = self.text[place : place + SHOWN]
         where = f"at character {place + 1} ({shown!r})" if shown.strip() else "at its end"
-        return ExpressionError(f"{self.text[:LONGEST_SHOWN]!r}, {where}: {reason}. {ALLOWED}")
+        return ExpressionError(
+            f"{self.text[:MAX_SHOWN_CHARACTERS]!r}, {where}: {reason}. {ALLOWED}"
+        )
 
 
 def _levels(tree: ast.expr) -> Iterator[tuple[ast.expr, int]]:
@@ -385,7 +396,7 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool):
         return False
     if isinstance(value, int):
-        return value.bit_length() <= MOST_BITS
+        return value.bit_length() <= MAX_BITS
     return isinstance(value, float) and value == value
 
 
@@ -483,8 +494,8 @@ CALLS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "len": (_len, 1, 1),
     "lower": (_lower, 1, 1),
     "abs": (_abs, 1, 1),
-    "min": (_extreme(min), 1, LONGEST),
-    "max": (_extreme(max), 1, LONGEST),
+    "min": (_extreme(min), 1, MAX_CHARACTERS),
+    "max": (_extreme(max), 1, MAX_CHARACTERS),
     "startswith": (_edge(str.startswith), 2, 2),
     "endswith": (_edge(str.endswith), 2, 2),
 }

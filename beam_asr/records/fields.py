@@ -10,16 +10,20 @@ from typing import Any
 from beam_asr.errors import ManifestError
 from beam_asr.records import lhotse_cuts
 
-MADE = frozenset(
+JOB_FIELDS = frozenset(
     """words segments chars confidence n_best no_speech segments_failed model exports
     wer cer substitutions deletions insertions
     chars_per_second words_per_second compression_ratio longest_word most_repeats""".split()
 )
 
 
-def own(record: Mapping[str, Any], pred_text_key: str = "pred_text") -> dict[str, Any]:
-    """The fields of the row itself, by their names: all but `MADE` and the text that was heard."""
-    return {key: value for key, value in record.items() if key not in MADE and key != pred_text_key}
+def input_fields(record: Mapping[str, Any], pred_text_key: str = "pred_text") -> dict[str, Any]:
+    """Returns the fields of the row itself: all but `JOB_FIELDS` and the transcript."""
+    return {
+        key: value
+        for key, value in record.items()
+        if key not in JOB_FIELDS and key != pred_text_key
+    }
 
 
 def cut_audio(record: Mapping[str, Any], filepath_key: str) -> lhotse_cuts.CutAudio | None:

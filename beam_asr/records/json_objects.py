@@ -16,7 +16,7 @@ from beam_asr.errors import (
     NotJsonError,
 )
 
-MOST_LEVELS = 100  # of objects and lists within each other; a row has two or three
+MAX_LEVELS = 100  # of objects and lists within each other; a row has two or three
 ONE_OBJECT = "it must be one JSON object"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 KINDS = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
@@ -28,7 +28,7 @@ def parse_object(text: str, name: str) -> dict[str, Any]:
 
     Refused, wherever in the object it is, is what would not come out as it went in: a key that
     comes twice, a number beyond what Python reads, half of a surrogate pair. So is nesting of more
-    than `MOST_LEVELS`, far below what ``json`` can do, which depends on the depth of the stack: a
+    than `MAX_LEVELS`, far below what ``json`` can do, which depends on the depth of the stack: a
     text that is read in one place must be written in another. ``NaN`` and ``Infinity``, which
     ``json`` reads and writes, stay.
 
@@ -50,7 +50,7 @@ def parse_object(text: str, name: str) -> dict[str, Any]:
         raise type(error)(f"{name} {error}") from None
     except ValueError:  # of int, which has a limit
         raise BadFieldError(f"{name} holds a number of too many digits; put it in quotes") from None
-    if text.count("[") + text.count("{") > MOST_LEVELS and _nests_deeper(value, MOST_LEVELS):
+    if text.count("[") + text.count("{") > MAX_LEVELS and _nests_deeper(value, MAX_LEVELS):
         raise _too_deep(name)
     if "\\u" in text and SURROGATE.search(text) and not _is_unicode(value):
         raise BadFieldError(
@@ -118,7 +118,7 @@ def _nests_deeper(value: Any, levels: int) -> bool:
 
 def _too_deep(name: str) -> NotJsonError:
     return NotJsonError(
-        f"{name} is not JSON of a row (it nests objects and lists more than {MOST_LEVELS} deep)"
+        f"{name} is not JSON of a row (it nests objects and lists more than {MAX_LEVELS} deep)"
     )
 
 

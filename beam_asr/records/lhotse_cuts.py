@@ -18,7 +18,7 @@ REQUIRED = {
     "MixedCut": {"id", "tracks"},
     "PaddingCut": {"id", "duration", "sampling_rate", "feat_value"},
 }
-MOST_SECONDS = 1e9  # 31 years; far beyond that, samples cannot be counted
+MAX_SECONDS = 1e9  # 31 years; far beyond that, samples cannot be counted
 REMEDY = "write its audio to a file first, with lhotse's cuts.save_audios(folder)"
 
 
@@ -148,7 +148,7 @@ def _channels(value: Any, name: str) -> list[int]:
 
 def _seconds(cut: dict[str, Any], key: str) -> float:
     value: Any = cut.get(key)
-    fits = type(value) in (int, float) and 0 <= value <= MOST_SECONDS
+    fits = type(value) in (int, float) and 0 <= value <= MAX_SECONDS
     if not fits or (key == "duration" and value == 0):
         raise BadFieldError(
             f"the cut's {key!r} is {reprlib.repr(value)}; a cut's times are numbers of seconds "

@@ -111,7 +111,7 @@ def _seconds(fields: dict[str, Any], key: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadFieldError(f"{key!r} is {kind(value)}, not a number of seconds")
-    if not 0 <= value <= lhotse_cuts.MOST_SECONDS:  # NaN fails too
+    if not 0 <= value <= lhotse_cuts.MAX_SECONDS:  # NaN fails too
         shown = reprlib.repr(value)
         raise BadFieldError(f"{key!r} is {shown}; seconds are not negative and below a billion")
     return float(value)

@@ -10,7 +10,7 @@ from beam_asr.errors import ManifestError
 from beam_asr.records.parsing import REPLACED, parse_fields
 from beam_asr.records.row import Row
 
-LONGEST_MESSAGE = 500
+MAX_MESSAGE_CHARACTERS = 500
 
 
 def transcript(row: Row, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def _carried(row: Row) -> dict[str, Any]:
 def _message(text: str) -> str:
     """An error's message on one line, in characters that can be written, and not long."""
     line = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
-    if len(line) <= LONGEST_MESSAGE:
+    if len(line) <= MAX_MESSAGE_CHARACTERS:
         return line
-    half = (LONGEST_MESSAGE - 5) // 2
+    half = (MAX_MESSAGE_CHARACTERS - 5) // 2
     return f"{line[:half]} ... {line[-half:]}"  # the remedy is at the end
 
 

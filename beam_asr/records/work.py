@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.row import Row
 
-STRETCH_SECONDS = 5 * 60.0  # of a recording that is read at a time, and by one worker
+GROUP_SECONDS = 5 * 60.0  # of a recording that is read at a time, and by one worker
 # Of one of which a range is read with all that is before it, as an MP3: so it is read this many
 # times, by half.
-MOST_STRETCHES = 8
+MAX_GROUPS = 8
 
 
-class LongRow(NamedTuple):
+class SegmentPlan(NamedTuple):
     """A row and the segments that it is planned into.
 
     Attributes:
@@ -23,19 +23,19 @@ class LongRow(NamedTuple):
         segments: in order; none if there is no speech.
         seconds: of its audio, speech or not.
         can_seek: whether a range of it can be read without all that is before it.
-        broken: ``(start, end, error)`` of what could not be read, at its end, with the ``error`` of
-            a failure record; None if all could be.
+        unreadable_tail: ``(start, end, error)`` of what could not be read, at its end, with the
+            ``error`` of a failure record; None if all could be.
     """
 
     key: str
     clip: Clip
     segments: tuple[Segment, ...]
     seconds: float
-    broken: tuple[float, float, Mapping[str, Any]] | None = None
+    unreadable_tail: tuple[float, float, Mapping[str, Any]] | None = None
     can_seek: bool = True
 
 
-class Stretch(NamedTuple):
+class SegmentGroup(NamedTuple):
     """Segments of a row that follow each other, to be read in one go.
 
     Attributes:
@@ -55,10 +55,10 @@ class Stretch(NamedTuple):
 
     def whole(self) -> Clip:
         """The range of the file that it is."""
-        piece = Piece(self.key, self.first, self.stitched)
-        return _part(self.clip, self.segments[0].start, self.segments[-1].end, piece)
+        ref = SegmentRef(self.key, self.first, self.stitched)
+        return _part(self.clip, self.segments[0].start, self.segments[-1].end, ref)
 
-    def without(self, done: Container[str]) -> list[Stretch]:
+    def without(self, done: Container[str]) -> list[SegmentGroup]:
         """What is left of it when segments with these ids need not be read."""
         if not any(clip.row.id in done for clip in self.clips()):
             return [self]
@@ -72,14 +72,14 @@ class Stretch(NamedTuple):
         """Its segments, each with an id that follows from the row's."""
         return [
             _part(
-                self.clip, segment.start, segment.end, Piece(self.key, number, self.stitched)
+                self.clip, segment.start, segment.end, SegmentRef(self.key, number, self.stitched)
             )._replace(row=self.clip.row._replace(id=segment_id(self.clip.row.id, segment)))
             for number, segment in enumerate(self.segments, self.first)
         ]
 
 
-class Piece(NamedTuple):
-    """Which segment of which row a clip is; ``key`` and ``stitched`` are those of ``Stretch``."""
+class SegmentRef(NamedTuple):
+    """Names a segment of a row; ``key`` and ``stitched`` are those of ``SegmentGroup``."""
 
     key: str
     number: int
@@ -114,23 +114,23 @@ def is_part(an_id: str) -> bool:
     return "/" in an_id
 
 
-def stretches(row: LongRow) -> Iterator[Stretch]:
+def group_segments(row: SegmentPlan) -> Iterator[SegmentGroup]:
     """The segments of a row in groups of some minutes."""
-    longest = STRETCH_SECONDS
+    longest = GROUP_SECONDS
     if not row.can_seek:
-        longest = max(longest, row.seconds / MOST_STRETCHES)
+        longest = max(longest, row.seconds / MAX_GROUPS)
     stitched = any(segment.overlaps for segment in row.segments)
     begin = 0
     for number, segment in enumerate(row.segments):
         if segment.end - row.segments[begin].start > longest and number > begin:
-            yield Stretch(row.key, row.clip, begin, row.segments[begin:number], stitched)
+            yield SegmentGroup(row.key, row.clip, begin, row.segments[begin:number], stitched)
             begin = number
     if row.segments:
-        yield Stretch(row.key, row.clip, begin, row.segments[begin:], stitched)
+        yield SegmentGroup(row.key, row.clip, begin, row.segments[begin:], stitched)
 
 
-def _part(clip: Clip, start: float, end: float, piece: Piece) -> Clip:
-    return clip._replace(offset=clip.offset + start, duration=end - start, piece=piece)
+def _part(clip: Clip, start: float, end: float, segment: SegmentRef) -> Clip:
+    return clip._replace(offset=clip.offset + start, duration=end - start, segment=segment)
 
 
 class Segment(NamedTuple):
@@ -148,7 +148,7 @@ class Segment(NamedTuple):
     overlaps: bool = False
 
 
-class Tar(NamedTuple):
+class WebDatasetTar(NamedTuple):
     """A tar of samples, each an audio file with what is said of it: a WebDataset.
 
     Attributes:
@@ -164,7 +164,7 @@ class Tar(NamedTuple):
     route: int = 0
 
 
-class Shard(NamedTuple):
+class NemoTar(NamedTuple):
     """A tar of a tarred data set of NeMo's, and the rows whose audio is in it.
 
     Attributes:
@@ -189,7 +189,7 @@ class Clip(NamedTuple):
         offset: seconds from the start of the audio.
         duration: seconds to read, or None for all that follows.
         channel: the channel that the row names, from 0; None if it names none.
-        piece: which segment of a long row it is (`long_rows`); None for a whole row.
+        segment: which segment of a long row it is (`SegmentPlan`); None for a whole row.
         route: the number of the model that takes it (`routes`).
     """
 
@@ -198,18 +198,18 @@ class Clip(NamedTuple):
     offset: float
     duration: float | None
     channel: int | None = None
-    piece: Piece | None = None
+    segment: SegmentRef | None = None
     route: int = 0
 
 
-class TooLong(NamedTuple):
+class LongClip(NamedTuple):
     """A row, and the seconds that a segment of it may have."""
 
     clip: Clip
     longest: float
 
 
-class InTar(NamedTuple):
+class TarredClip(NamedTuple):
     """A clip in a tar of a data set of NeMo's.
 
     Attributes:

@@ -45,7 +45,7 @@ class RequestNotAllowedError(NotAllowedError, aiohttp.ClientError):
 
 
 @dataclass(frozen=True)
-class AllowedPrefixes:
+class AllowList:
     """The folders, buckets and hosts that audio may be read from.
 
     A prefix allows itself and what lies below it, by whole path segments: ``gs://b/audio`` allows
@@ -75,7 +75,7 @@ class AllowedPrefixes:
         object.__setattr__(self, "prefixes", tuple(_checked(prefix) for prefix in self.prefixes))
 
     @classmethod
-    def of(cls, prefixes: Iterable[str]) -> AllowedPrefixes:
+    def of(cls, prefixes: Iterable[str]) -> AllowList:
         """The allow list of these paths and URIs.
 
         Raises:
@@ -85,9 +85,9 @@ class AllowedPrefixes:
             raise ValueError(f"{FLAG} is the string {prefixes!r}; give a list of prefixes")
         return cls(tuple(prefixes))
 
-    def __reduce__(self) -> tuple[type[AllowedPrefixes], tuple[tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[type[AllowList], tuple[tuple[str, ...]]]:
         # Made anew where it is used, for a worker's folders may be links where ours are none.
-        return AllowedPrefixes, (self.prefixes,)
+        return AllowList, (self.prefixes,)
 
     def check(self, uri: str) -> str:
         """The location to open for a path or URI, if it is allowed.
@@ -159,7 +159,7 @@ class HttpMiddleware:
     Its ``repr`` tells its setting: fsspec shares a file system among those that look equal.
     """
 
-    allowed: AllowedPrefixes
+    allowed: AllowList
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType

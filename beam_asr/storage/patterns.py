@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 
-MOST_NAMES = 1_000_000
+MAX_NAMES = 1_000_000
 STAND_INS = {"_OP_": "{", "_CL_": "}"}
 
 _MARK = re.compile(r"[{},]|_OP_|_CL_")
@@ -45,7 +45,7 @@ def expand(pattern: str) -> list[str]:
     is a glob's. A name whose braces hold neither comma nor range stands for itself.
 
     Raises:
-        PatternError: a brace without its pair, or more than `MOST_NAMES` names.
+        PatternError: a brace without its pair, or more than `MAX_NAMES` names.
     """
     from braceexpand import braceexpand
 
@@ -58,9 +58,9 @@ def expand(pattern: str) -> list[str]:
             f"the input {pattern!r} has a brace without its pair; add it, or, if the file is "
             "called so, put ? in the brace's place"
         )
-    if number > MOST_NAMES:
+    if number > MAX_NAMES:
         raise PatternError(
-            f"the input {pattern!r} stands for more than {MOST_NAMES:,} names; "
+            f"the input {pattern!r} stands for more than {MAX_NAMES:,} names; "
             "check its ranges, or list its parts as inputs of their own"
         )
     try:
@@ -114,5 +114,5 @@ def _range_length(group: str) -> int | None:
         else:
             return None
     except ValueError:  # Python refuses to read thousands of digits, and so would braceexpand
-        return MOST_NAMES + 1
+        return MAX_NAMES + 1
     return abs(last - first) // (step or 1) + 1

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 REQUEST_SECONDS = 60.0  # a request that takes longer has stalled
 FIRST_BLOCK_BYTES = 2**20  # most clips are smaller: one request fetches them
 SMALL_BLOCK_BYTES = 2**16
-LARGEST_BLOCK_BYTES = 2**22
+MAX_BLOCK_BYTES = 2**22
 BLOCKS_KEPT = 2
 IN_MEMORY_BYTES = 2**26  # of a file whose server cannot serve ranges; what is beyond is on disk
 
@@ -116,12 +116,10 @@ class RemoteFile(io.RawIOBase):
         if position >= self._size:
             return memoryview(b"")
         if position == self._read_on_from:
-            self._block_bytes = min(2 * self._block_bytes, LARGEST_BLOCK_BYTES)
+            self._block_bytes = min(2 * self._block_bytes, MAX_BLOCK_BYTES)
         else:
             self._block_bytes = SMALL_BLOCK_BYTES
-        length = min(
-            max(self._block_bytes, min(wanted, LARGEST_BLOCK_BYTES)), self._size - position
-        )
+        length = min(max(self._block_bytes, min(wanted, MAX_BLOCK_BYTES)), self._size - position)
         block = self._request(lambda seconds: self._whole(position, length, seconds))
         self._blocks = [*self._blocks[1 - BLOCKS_KEPT :], (position, block)]
         self._read_on_from = position + len(block)

@@ -12,7 +12,7 @@ from beam_asr.errors import DeadlineError
 Result = TypeVar("Result")
 ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 0.5  # the longest before the second attempt; doubled for each one after it
-LONGEST_WAIT_SECONDS = 20.0
+MAX_WAIT_SECONDS = 20.0
 TRANSIENT_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])
 TRANSIENT_ERRNO = frozenset(
     [errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.ESTALE, errno.ETIMEDOUT]
@@ -102,9 +102,7 @@ def retry(
         out_of_time = deadline is not None and clock() + state.upcoming_sleep >= deadline
         return out_of_time or state.attempt_number >= ATTEMPTS
 
-    backoff = tenacity.wait_random_exponential(
-        multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS
-    )
+    backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=MAX_WAIT_SECONDS)
 
     def wait(state: tenacity.RetryCallState) -> float:
         asked = _retry_after(state.outcome.exception()) if state.outcome else 0.0
@@ -135,7 +133,7 @@ def _retry_after(error: BaseException | None) -> float:
     """Seconds that a server asked to wait (RFC 9110, section 10.2.3), within the longest wait."""
     headers: Any = getattr(error, "headers", None)
     value = headers.get("Retry-After", "") if hasattr(headers, "get") else ""
-    return min(float(value), LONGEST_WAIT_SECONDS) if str(value).isdigit() else 0.0
+    return min(float(value), MAX_WAIT_SECONDS) if str(value).isdigit() else 0.0
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

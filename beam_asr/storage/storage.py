@@ -29,16 +29,16 @@ from beam_asr.storage.retry import is_transient, retry, status_of
 from beam_asr.storage.uris import is_glob, is_local, join, local_path, protocol_of
 
 if TYPE_CHECKING:
-    from beam_asr.storage.allow_list import AllowedPrefixes
+    from beam_asr.storage.allow_list import AllowList
 
 
 Result = TypeVar("Result")
 EXTRAS = {"s3": "s3", "az": "azure", "hf": "hf"}
 READ_ONLY = frozenset(["http", "data", "github", "git", "reference", "zip", "tar", "libarchive"])
-OF_BUCKETS = frozenset(["gs", "s3", "az"])
+BUCKET_PROTOCOLS = frozenset(["gs", "s3", "az"])
 LISTING_THREADS = 32
 BULK_DELETE = 1000  # objects in one request of S3
-EXISTS = frozenset([409, 412])
+ALREADY_EXISTS = frozenset([409, 412])
 FINGERPRINT_KEYS = (
     "ETag etag md5Hash LastModified Last-Modified last_modified updated mtime created size".split()
 )
@@ -56,7 +56,7 @@ class Storage:
     """
 
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
-    allowed: AllowedPrefixes | None = None
+    allowed: AllowList | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping):
@@ -89,7 +89,7 @@ class Storage:
         self.check(folder)
         if "::" in folder or protocol_of(folder) in READ_ONLY:
             raise StorageError(f"the output folder {folder!r} is on a storage that is only read")
-        if protocol_of(folder) not in OF_BUCKETS:
+        if protocol_of(folder) not in BUCKET_PROTOCOLS:
             return
         fs, path = self._file_system(folder)
         bucket = path.strip("/").partition("/")[0]
@@ -144,7 +144,7 @@ class Storage:
             raise StorageError(f"cannot tell whether {uri} is there: {error.__cause__}") from error
         return True
 
-    def which_exist(self, uris: list[str]) -> list[bool]:
+    def exist_many(self, uris: list[str]) -> list[bool]:
         """``exists`` of many at a time."""
         with ThreadPoolExecutor(LISTING_THREADS) as pool:
             return list(pool.map(self.exists, uris))
@@ -223,7 +223,7 @@ class Storage:
             part.flush()
             _into_folder(fs, path, lambda: retry(lambda: fs.put_file(part.name, path)))
 
-    def create(self, uri: str, content: bytes) -> bool:
+    def create_exclusive(self, uri: str, content: bytes) -> bool:
         """Writes a small file, whole or not at all, unless there is one of its name.
 
         Of several that create the same file at once, exactly one does on a disk, ``gs``, ``s3`` and
@@ -246,12 +246,12 @@ class Storage:
         except FileExistsError:
             return False
         except Exception as error:
-            if status_of(error) in EXISTS:
+            if status_of(error) in ALREADY_EXISTS:
                 return False
             raise
         return True
 
-    def names_in(self, folder: str) -> list[str]:
+    def list_names(self, folder: str) -> list[str]:
         """The names of what lies in a folder; empty if there is no such folder."""
         fs, path = self._file_system(folder)
         fs.invalidate_cache()
@@ -325,7 +325,7 @@ class Storage:
         """
         if not is_local(folder):
             return []
-        names = [name for name in self.names_in(folder) if PARTIAL_FILE.fullmatch(name)]
+        names = [name for name in self.list_names(folder) if PARTIAL_FILE.fullmatch(name)]
         return [name for name in names if delete_unless_held(join(local_path(folder), name))]
 
     def fingerprint(self, uri: str) -> str:
@@ -506,7 +506,7 @@ def _delete_empty_folders(fs: Any, folders: list[str]) -> None:
     fs.invalidate_cache()
     for folder in sorted(folders, reverse=True):
         with contextlib.suppress(FileNotFoundError):
-            if OF_BUCKETS.isdisjoint(_protocols(fs)):
+            if BUCKET_PROTOCOLS.isdisjoint(_protocols(fs)):
                 fs.rmdir(folder)
             elif "az" in _protocols(fs) and retry(functools.partial(fs.isdir, folder)):
                 retry(functools.partial(fs.rm_file, folder))

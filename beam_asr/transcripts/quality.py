@@ -9,7 +9,7 @@ from typing import Any
 
 from beam_asr.transcripts.normalizers import normalizer
 
-LONGEST_PHRASE = 5  # words
+MAX_PHRASE_WORDS = 5  # words
 DIGITS = 6
 
 
@@ -24,8 +24,8 @@ def signals(text: str, seconds: float | None) -> dict[str, Any]:
       less than 1.
     - ``longest_word``: its characters. The Speech Data Processor takes 25 and more for a
       hallucination (``DetectWhisperHallucinationFeatures``), in languages that part words.
-    - ``most_repeats``: how many times in a row the phrase comes, of one to `LONGEST_PHRASE` words,
-      that is repeated most; whatever its case and punctuation. It finds a loop in a long text,
+    - ``most_repeats``: how often the phrase that is repeated most, of one to `MAX_PHRASE_WORDS`
+      words, comes in a row, whatever its case and punctuation. It finds a loop in a long text,
       whose compression ratio hardly shows it. 1 if nothing is repeated, 0 without a word.
 
     Args:
@@ -39,7 +39,7 @@ def signals(text: str, seconds: float | None) -> dict[str, Any]:
         "words_per_second": _rate(len(words), seconds),
         "compression_ratio": round(len(encoded) / len(zlib.compress(encoded)), DIGITS),
         "longest_word": max(map(len, words), default=0),
-        "most_repeats": _most_repeats(normalizer("basic")(text).split()),
+        "most_repeats": _max_phrase_repeats(normalizer("basic")(text).split()),
     }
 
 
@@ -47,12 +47,12 @@ def _rate(count: int, seconds: float | None) -> float | None:
     return round(count / seconds, DIGITS) if seconds and seconds > 0 else None
 
 
-def _most_repeats(words: Sequence[str]) -> int:
+def _max_phrase_repeats(words: Sequence[str]) -> int:
     """A phrase of some words is repeated as long as each word is the one so many words before."""
     if not words:
         return 0
     most = 1
-    for length in range(1, LONGEST_PHRASE + 1):
+    for length in range(1, MAX_PHRASE_WORDS + 1):
         same = map(str.__eq__, words, itertools.islice(words, length, None))
         runs = (sum(1 for _ in run) for equal, run in itertools.groupby(same) if equal)
         most = max(most, max(runs, default=0) // length + 1)

@@ -19,7 +19,7 @@ EDGE_SECONDS = 0.6  # so near to its edge, a part is not believed what it alone 
 ALONE_SECONDS = 0.15  # so far from each word of the other part, a word was heard by one alone
 
 
-class Part(NamedTuple):
+class SegmentText(NamedTuple):
     """What was heard in one part of a recording.
 
     Attributes:
@@ -51,7 +51,7 @@ class Stitched(NamedTuple):
     tokens: list[Token] | None
 
 
-class Unit(NamedTuple):
+class TimedWord(NamedTuple):
     """A word, which is kept or left as a whole.
 
     Attributes:
@@ -71,14 +71,14 @@ class Unit(NamedTuple):
         return (self.start + self.end) / 2
 
 
-def stitch(parts: Sequence[Part]) -> Stitched:
+def stitch(parts: Sequence[SegmentText]) -> Stitched:
     """Joins the transcripts of parts, in order of their starts.
 
     Parts that do not overlap are joined as they are, with a space if their script writes one. Where
     two overlap, each word that was heard twice is there once.
     """
-    heard: list[Unit] = []
-    before: Part | None = None
+    heard: list[TimedWord] = []
+    before: SegmentText | None = None
     for part in parts:
         units = _units(part)
         twice = part.overlaps and before is not None and before.end > part.start
@@ -109,12 +109,12 @@ def stitch(parts: Sequence[Part]) -> Stitched:
     return Stitched(text, words.monotone(tokens, earliest, latest))
 
 
-def _units(part: Part) -> list[Unit]:
+def _units(part: SegmentText) -> list[TimedWord]:
     text, tokens = part.text.strip(), part.tokens
     if not tokens:
         tokens = words.spread(text, part.start, part.end)
     return [
-        Unit(
+        TimedWord(
             _key("".join(token.text for token in group)),
             group[0].start,
             group[-1].end,
@@ -132,13 +132,13 @@ def _key(word: str) -> str:
 
 
 def _spliced(
-    left: list[Unit],
-    right: list[Unit],
+    left: list[TimedWord],
+    right: list[TimedWord],
     start: float,
     end: float,
     tolerance: float,
     timed: bool,
-) -> list[Unit]:
+) -> list[TimedWord]:
     """The words of two parts that overlap, those that both heard once.
 
     Args:
@@ -179,7 +179,7 @@ def _spliced(
 
 
 def _agreement(
-    left: list[Unit], right: list[Unit], tolerance: float, timed: bool
+    left: list[TimedWord], right: list[TimedWord], tolerance: float, timed: bool
 ) -> list[tuple[int, int]]:
     """The words that two parts have in common, in order: pairs of indices.
 
@@ -188,7 +188,7 @@ def _agreement(
     are not known, pairs count first.
     """
 
-    def worth(one: Unit, other: Unit) -> float:
+    def worth(one: TimedWord, other: TimedWord) -> float:
         apart = abs(one.middle - other.middle)
         if one.key != other.key or apart >= tolerance:
             return 0.0
@@ -214,7 +214,7 @@ def _agreement(
     return pairs
 
 
-def _cut_by_time(left: list[Unit], right: list[Unit], at: float) -> tuple[int, int]:
+def _cut_by_time(left: list[TimedWord], right: list[TimedWord], at: float) -> tuple[int, int]:
     """How many words of the left are before a time, and how many of the right.
 
     A word that the time falls into is heard from one part, whole.
@@ -232,13 +232,15 @@ def _cut_by_time(left: list[Unit], right: list[Unit], at: float) -> tuple[int, i
     )
 
 
-def _is_alone(unit: Unit, others: list[Unit]) -> bool:
+def _is_alone(unit: TimedWord, others: list[TimedWord]) -> bool:
     """Whether no word of the other part is near the time of this one."""
     first, last = unit.start - ALONE_SECONDS, unit.end + ALONE_SECONDS
     return not any(other.start < last and other.end > first for other in others)
 
 
-def _merged(left: list[Unit], alone: list[Unit], right: list[Unit]) -> list[Unit]:
+def _merged(
+    left: list[TimedWord], alone: list[TimedWord], right: list[TimedWord]
+) -> list[TimedWord]:
     """The words of the left and of the right, those between them put in by their times."""
     merged = [*left, *right]
     for unit in alone:

@@ -15,7 +15,7 @@ BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's, of a character it
 UNKNOWN = ("<unk>", "⁇")
 
 
-class Piece(NamedTuple):
+class TimedPiece(NamedTuple):
     """The characters that a piece of a tokenizer stands for, and its times."""
 
     characters: str
@@ -78,10 +78,10 @@ def _known(
     starts: Sequence[float],
     ends: Sequence[float],
     confidences: Sequence[float] | None,
-) -> Iterator[Piece]:
+) -> Iterator[TimedPiece]:
     """The pieces as characters, those bytes joined that are one character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    open_bytes: list[Piece] = []
+    open_bytes: list[TimedPiece] = []
     certainties = [None] * len(pieces) if confidences is None else confidences
     for piece, start, end, confidence in zip(pieces, starts, ends, certainties):
         byte = BYTE.fullmatch(piece)
@@ -89,9 +89,9 @@ def _known(
             if open_bytes:  # bytes that are no whole character
                 yield _joined(decoder.decode(b"", final=True), open_bytes)
                 open_bytes = []
-            yield Piece(_characters(piece), start, end, confidence)
+            yield TimedPiece(_characters(piece), start, end, confidence)
             continue
-        open_bytes.append(Piece("", start, end, confidence))
+        open_bytes.append(TimedPiece("", start, end, confidence))
         characters = decoder.decode(bytes.fromhex(byte[1]))
         if characters:
             yield _joined("".join(characters.split()), open_bytes)
@@ -100,9 +100,9 @@ def _known(
         yield _joined(decoder.decode(b"", final=True), open_bytes)
 
 
-def _joined(characters: str, pieces: list[Piece]) -> Piece:
+def _joined(characters: str, pieces: list[TimedPiece]) -> TimedPiece:
     confidence = earliest([piece.confidence for piece in pieces])
-    return Piece(characters, pieces[0].start, pieces[-1].end, confidence)
+    return TimedPiece(characters, pieces[0].start, pieces[-1].end, confidence)
 
 
 def _characters(piece: str) -> str:
@@ -131,7 +131,7 @@ def _places(heard: str, visible: str) -> list[int]:
     return places
 
 
-def _of_piece(text: str, piece: Piece) -> list[Token]:
+def _of_piece(text: str, piece: TimedPiece) -> list[Token]:
     """The token of a piece, or as many as it has words."""
     if len(text.split()) == 1:
         return [Token(text, piece.start, piece.end, piece.confidence)]

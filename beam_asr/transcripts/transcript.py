@@ -10,7 +10,7 @@ import numpy as np
 
 from beam_asr.records.record import transcript
 from beam_asr.records.row import Row
-from beam_asr.settings import Asked
+from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import token_alignment, word_edges
 from beam_asr.transcripts import words as tokens
 from beam_asr.transcripts.words import Token, Word
@@ -23,7 +23,7 @@ ORIGIN = "\0manifest"  # no row has such a field that means anything
 DECIMALS = 3  # of a time in seconds, and of a confidence
 
 
-def kept(
+def to_stored(
     recognition: Recognition, waveform: np.ndarray, sample_rate: int, start: float, wanted: bool
 ) -> dict[str, Any]:
     """What is kept of a clip: JSON, with all that a transcript of any kind is made of.
@@ -72,7 +72,7 @@ def tokens_of(recognition: Mapping[str, Any]) -> list[Token] | None:
     return [Token(*each) for each in recognition["tokens"]]
 
 
-def fields(recognition: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+def transcript_fields(recognition: Mapping[str, Any], asked: TranscriptFields) -> dict[str, Any]:
     """The fields of a transcript, of what was kept."""
     made: dict[str, Any] = {asked.pred_text_key: recognition["text"]}
     found = tokens_of(recognition) or []
@@ -100,26 +100,30 @@ def fields(recognition: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
     return made
 
 
-def nothing(seconds: float) -> dict[str, Any]:
+def empty_result(seconds: float) -> dict[str, Any]:
     """What is kept of a clip of so many seconds without speech."""
     seconds = round(seconds, DECIMALS)
     return {"text": "", "seconds": seconds, "timed": True, "tokens": [], "no_speech": True}
 
 
-def record(row: Row, recognition: Mapping[str, Any], asked: Asked, route: int) -> dict[str, Any]:
+def transcript_record(
+    row: Row, recognition: Mapping[str, Any], asked: TranscriptFields, route: int
+) -> dict[str, Any]:
     """The terminal record of a row, of what was kept of it.
 
     Args:
         route: the number of its model.
     """
-    whole = labelled(transcript(row, fields(recognition, asked)), row, asked, route)
+    whole = with_provenance(
+        transcript(row, transcript_fields(recognition, asked)), row, asked, route
+    )
     if asked.duration and whole.get("duration") is None:
         whole["duration"] = recognition["seconds"]
     return whole
 
 
-def labelled(
-    record: dict[str, Any], row: Row, asked: Asked, route: int | None = None
+def with_provenance(
+    record: dict[str, Any], row: Row, asked: TranscriptFields, route: int | None = None
 ) -> dict[str, Any]:
     """The record of a row with the name of its model, if there are several, and its origin.
 
@@ -134,7 +138,7 @@ def labelled(
     return {**record, **labels}
 
 
-def _word(word: Word, asked: Asked) -> dict[str, Any]:
+def _word(word: Word, asked: TranscriptFields) -> dict[str, Any]:
     made: dict[str, Any] = {"word": word.text}
     if "word" in asked.timestamps:
         made |= {"start": word.start, "end": word.end}

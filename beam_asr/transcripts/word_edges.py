@@ -21,15 +21,15 @@ CLICK_FRAMES = 2  # sound that is no longer is none
 # always so much below speech.
 BELOW_SPEECH_DB = 40.0
 ABOVE_FLOOR_DB = 6.0
-LEAST_BELOW_DB = 6.0
+MIN_BELOW_DB = 6.0
 SPEECH_QUANTILE = 0.9
 SPEECH_FRAMES = 50  # or as loud as the loudest so many, where most of a clip is no speech
 FLOOR_QUANTILE = 0.02
 SILENT_DB = -100.0  # below the noise of 16 bits
 
-MOST_BACK = 0.6  # seconds that a start may move back
-MOST_FORWARD = 0.8  # and an end forward
-MOST_LATE = 0.2  # and a start forward, out of a pause
+MAX_BACK = 0.6  # seconds that a start may move back
+MAX_FORWARD = 0.8  # and an end forward
+MAX_LATE = 0.2  # and a start forward, out of a pause
 
 
 def refine(tokens: Sequence[Token], waveform: np.ndarray, sample_rate: int) -> list[Token]:
@@ -60,14 +60,14 @@ def refine(tokens: Sequence[Token], waveform: np.ndarray, sample_rate: int) -> l
         if index:
             last_spike = groups[index - 1][-1].start
             first = bisect_right(pause_starts, last_spike)
-            if first and pause_ends[first - 1] > last_spike + MOST_LATE:
+            if first and pause_ends[first - 1] > last_spike + MAX_LATE:
                 first -= 1  # that token's sound is lost in the noise of the pause
             sound_ends = pause_starts[first] if first < behind else spike
-            if ends[index - 1] < sound_ends <= ends[index - 1] + MOST_FORWARD:
+            if ends[index - 1] < sound_ends <= ends[index - 1] + MAX_FORWARD:
                 ends[index - 1] = sound_ends
         if index < len(groups) and first < behind:
             sound_begins = pause_ends[behind - 1]
-            if spike - MOST_BACK <= sound_begins <= spike + MOST_LATE:
+            if spike - MAX_BACK <= sound_begins <= spike + MAX_LATE:
                 starts[index] = sound_begins
     moved = []
     for group, start, end in zip(groups, starts, ends):
@@ -95,7 +95,7 @@ def find_pauses(waveform: np.ndarray, sample_rate: int) -> tuple[list[float], li
         return ([0.0], [len(waveform) / sample_rate]) if len(levels) else ([], [])
     speech = ordered[max(int(SPEECH_QUANTILE * (len(ordered) - 1)), len(ordered) - SPEECH_FRAMES)]
     floor = noisy[int(FLOOR_QUANTILE * (len(noisy) - 1))]
-    near_floor = min(floor + ABOVE_FLOOR_DB, speech - LEAST_BELOW_DB)
+    near_floor = min(floor + ABOVE_FLOOR_DB, speech - MIN_BELOW_DB)
     starts, ends = _runs(levels < max(speech - BELOW_SPEECH_DB, near_floor))
     # Sound between two pauses that is as short as a click is part of the pause.
     apart = starts[1:] - ends[:-1] > CLICK_FRAMES

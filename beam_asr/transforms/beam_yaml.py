@@ -22,22 +22,22 @@ from beam_asr.errors import BadFieldError, ManifestError
 from beam_asr.records import parsing
 from beam_asr.records.record import Record, failure
 from beam_asr.records.row import Row
-from beam_asr.records.work import Tar
+from beam_asr.records.work import WebDatasetTar
+from beam_asr.setting_fields import YAML, Groups, all_settings
+from beam_asr.settings import GROUPS
 from beam_asr.transforms.read_manifest import ReadManifest
-from beam_asr.transforms.transcribe import Transcribe
+from beam_asr.transforms.transcribe import Transcribe, TranscribeSettings
 from beam_asr.transforms.write_manifest import WriteManifest
 
 Fields = Sequence[tuple[str, Any]]
 
-# Arguments of Transcribe that can be written in YAML, and whose results have a type here.
-PARAMETERS = frozenset(
-    "filepath_key pred_text_key batch_size max_batch_seconds device channel decoder precision "
-    "storage_options audio_timeout max_concurrent_reads allowed_audio_prefixes batch_timeout "
-    "accelerator model_copies gpus cpus gpu_memory_gb segmentation max_segment_seconds attention "
-    "partial timestamps confidence n_best models route_key unmapped source_lang target_lang task "
-    "pnc min_duration max_duration required_sample_rate required_channels "
-    "max_failure_fraction".split()
-)
+
+def parameters(groups: Groups = GROUPS) -> frozenset[str]:
+    """The names of the settings that ``TranscribeNeMo`` takes."""
+    return frozenset(each.name for each in all_settings(groups) if each.scope == YAML)
+
+
+PARAMETERS = parameters()
 READ_TYPES: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 CARRIED = "__row__"  # a field of the dicts that Transcribe gets: the row itself, encoded
 GOOD = "good"
@@ -78,11 +78,11 @@ class TranscribeNeMo(beam.PTransform):
         super().__init__()
         if isinstance(parameters.get("pnc"), bool):  # as YAML reads yes and no
             parameters["pnc"] = "yes" if parameters["pnc"] else "no"
-        _check_known("TranscribeNeMo", parameters, PARAMETERS | {"model_name", "error_handling"})
+        _check_known("TranscribeNeMo", parameters, PARAMETERS | {"error_handling"})
         self._errors = _error_output(error_handling)
-        self._filepath_key = parameters.get("filepath_key", "audio_filepath")
         self._transcribe = Transcribe(model_name, **parameters)
-        self._made = _made_fields(**parameters)
+        self._filepath_key = self._transcribe.settings.names.filepath_key
+        self._made = _made_fields(self._transcribe.settings)
 
     def expand(self, rows: PCollection[Any]) -> PCollection[Any] | dict[str, PCollection[Any]]:
         fields = named_fields_from_element_type(rows.element_type)
@@ -221,8 +221,8 @@ class _ToRow(beam.DoFn):
         self._filepath_key = filepath_key
         self._fields = fields
 
-    def process(self, row: Row | Tar) -> Iterator[Any]:
-        if isinstance(row, Tar):
+    def process(self, row: Row | WebDatasetTar) -> Iterator[Any]:
+        if isinstance(row, WebDatasetTar):
             raise ValueError(f"{row.file}: a tar is read by Transcribe in Python, but not in YAML")
         try:
             yield self._row(row)
@@ -305,21 +305,12 @@ def _error(element: Any, error: Mapping[str, Any]) -> beam.Row:
     )
 
 
-def _made_fields(
-    pred_text_key: str = "pred_text",
-    timestamps: str | Iterable[str] | None = None,
-    confidence: str | None = None,
-    n_best: int = 0,
-    partial: str = "fail",
-    models: Any = None,
-    segmentation: str = "vad",
-    **_: Any,
-) -> Fields:
+def _made_fields(settings: TranscribeSettings) -> Fields:
     """The fields that are made of a row, with their types."""
-    asked = [timestamps] if isinstance(timestamps, str) else list(timestamps or ())
+    asked, confidence = settings.transcripts.timestamps or (), settings.transcripts.confidence
     number = _nullable(float)
     times: Fields = [("start", float), ("end", float)]
-    fields: list[tuple[str, Any]] = [(pred_text_key, str)]
+    fields: list[tuple[str, Any]] = [(settings.names.pred_text_key, str)]
     if "word" in asked or confidence == "word":
         of_word = [
             ("word", str),
@@ -332,15 +323,15 @@ def _made_fields(
             fields.append((f"{kind}s", _rows([(kind, str), *times])))
     if confidence == "row":
         fields.append(("confidence", number))
-    if n_best:
+    if settings.transcripts.n_best:
         fields.append(("n_best", _rows([("text", str), ("score", number)])))
-    if partial == "keep":
+    if settings.long_audio.partial == "keep":
         error = [("stage", str), ("type", str), ("message", str), ("attempts", int)]
         of_segment = [*times, ("error", RowTypeConstraint.from_fields(error))]
         fields.append(("segments_failed", _rows(of_segment)))
-    if models is not None:
+    if settings.routing.models is not None:
         fields.append(("model", str))
-    if segmentation == "vad":
+    if settings.long_audio.segmentation == "vad":
         fields.append(("no_speech", bool))
     return fields
 

@@ -18,7 +18,7 @@ from apache_beam.transforms.window import BoundedWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 
-class Gather(beam.DoFn):
+class BatchWithinBundle(beam.DoFn):
     """Gives lists of elements of a bundle, each of one window of time.
 
     Args:
@@ -64,7 +64,9 @@ class _Gathered:
         return WindowedValue(self.elements, self.timestamp, [window])
 
 
-def placed(outputs: Iterable[Any], window: BoundedWindow, timestamp: Any = None) -> Iterator[Any]:
+def at_window(
+    outputs: Iterable[Any], window: BoundedWindow, timestamp: Any = None
+) -> Iterator[Any]:
     """Outputs of a bundle's end, which belong to no element, in a window.
 
     Args:

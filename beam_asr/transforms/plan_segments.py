@@ -15,23 +15,23 @@ from beam_asr.audio import read_pool
 from beam_asr.audio.limits import is_refusal
 from beam_asr.audio.read_pool import Read, StalledError
 from beam_asr.audio.segment_planner import Planner
-from beam_asr.audio.source import shown
+from beam_asr.audio.source import for_message
 from beam_asr.errors import AudioTimeoutError
 from beam_asr.outputs import failure_limit
-from beam_asr.outputs.journal import Journal, window_name
+from beam_asr.outputs.journal import Journal, chunk_name
 from beam_asr.records import record as manifest
 from beam_asr.records import work
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.work import Clip, LongRow, Segment, TooLong, plan_id
-from beam_asr.settings import Asked
+from beam_asr.records.work import Clip, LongClip, Segment, SegmentPlan, plan_id
+from beam_asr.settings import TranscriptFields
 from beam_asr.storage.retry import attempts_of
 from beam_asr.transcripts import transcript
 from beam_asr.transforms import bundles
 
 
-class _Begun(NamedTuple):
-    item: TooLong
-    read: Read[LongRow]
+class _PendingPlan(NamedTuple):
+    item: LongClip
+    read: Read[SegmentPlan]
     window: Any
     timestamp: Any
 
@@ -53,7 +53,7 @@ class PlanSegments(beam.DoFn):
     def __init__(
         self,
         planners: Sequence[Planner],
-        asked: Asked,
+        asked: TranscriptFields,
         journal: Journal | None,
         run: str,
         max_failure_fraction: float | None,
@@ -71,17 +71,17 @@ class PlanSegments(beam.DoFn):
         self._watch = None if fraction is None else failure_limit.watch(self._run, fraction)
 
     def start_bundle(self) -> None:
-        self._begun: deque[_Begun] = deque()
+        self._begun: deque[_PendingPlan] = deque()
 
     def process(
         self,
-        item: TooLong,
+        item: LongClip,
         window: Any = beam.DoFn.WindowParam,
         timestamp: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[Any]:
         at_a_time = os.cpu_count() or 1
         read = read_pool.pool(at_a_time).start(partial(self._plan, item))
-        self._begun.append(_Begun(item, read, window, timestamp))
+        self._begun.append(_PendingPlan(item, read, window, timestamp))
         if len(self._begun) > at_a_time:
             yield from self._take(self._begun.popleft())
 
@@ -89,32 +89,32 @@ class PlanSegments(beam.DoFn):
         while self._begun:
             yield from self._take(self._begun.popleft())
 
-    def _plan(self, item: TooLong) -> LongRow:
+    def _plan(self, item: LongClip) -> SegmentPlan:
         clip = item.clip
         if self._journal is None:
             return self._planners[clip.route].plan(clip, item.longest)
-        for outcome in self._journal.read(window_name([plan_id(clip.row.id)])):
+        for outcome in self._journal.read(chunk_name([plan_id(clip.row.id)])):
             if outcome.recognition is not None:  # of an earlier run, or an earlier try
                 return _from_fields(clip, outcome.recognition)
         row = self._planners[clip.route].plan(clip, item.longest)
         self._journal.write([Outcome(plan_id(clip.row.id), _to_fields(row))])
         return row
 
-    def _take(self, begun: _Begun) -> Iterator[Any]:
+    def _take(self, begun: _PendingPlan) -> Iterator[Any]:
         clip = begun.item.clip
         row = begun.read.result(self._planners[clip.route].time_limit(clip))
         if isinstance(row, Exception):
             outputs = [self._failed(clip, row)]
         else:
             planned = TaggedOutput("rows", (row.key, row))
-            outputs = [planned, *work.stretches(row)]
-        yield from bundles.placed(outputs, begun.window, begun.timestamp)
+            outputs = [planned, *work.group_segments(row)]
+        yield from bundles.at_window(outputs, begun.window, begun.timestamp)
 
     def _failed(self, clip: Clip, error: Exception) -> TaggedOutput:
         if isinstance(error, StalledError):
             error = AudioTimeoutError(
-                f"{shown(clip.audio)}: could not be read to its end, and its storage does not "
-                "answer. Mend the storage, or raise --audio_timeout."
+                f"{for_message(clip.audio)}: could not be read to its end, and its storage does "
+                "not answer. Mend the storage, or raise --audio_timeout."
             )
         record = manifest.failure(clip.row, "audio", error, attempts_of(error))
         if self._journal is not None:
@@ -123,21 +123,21 @@ class PlanSegments(beam.DoFn):
             filtered = self._filters and is_refusal(record["error"])
             self._watch.add(None if filtered else record["error"], None)
         return TaggedOutput(
-            "failures", transcript.labelled(record, clip.row, self._asked, clip.route)
+            "failures", transcript.with_provenance(record, clip.row, self._asked, clip.route)
         )
 
 
-def _to_fields(row: LongRow) -> dict[str, Any]:
+def _to_fields(row: SegmentPlan) -> dict[str, Any]:
     return {
         "segments": [list(segment) for segment in row.segments],
         "seconds": row.seconds,
-        "broken": row.broken,
+        "unreadable_tail": row.unreadable_tail,
         "can_seek": row.can_seek,
     }
 
 
-def _from_fields(clip: Clip, fields: Any) -> LongRow:
+def _from_fields(clip: Clip, fields: Any) -> SegmentPlan:
     planned = tuple(Segment(*each) for each in fields["segments"])
-    broken = None if fields["broken"] is None else tuple(fields["broken"])
+    broken = None if fields["unreadable_tail"] is None else tuple(fields["unreadable_tail"])
     can_seek = fields["can_seek"]
-    return LongRow(clip.row.id, clip, planned, fields["seconds"], broken, can_seek)
+    return SegmentPlan(clip.row.id, clip, planned, fields["seconds"], broken, can_seek)

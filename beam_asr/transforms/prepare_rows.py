@@ -20,14 +20,14 @@ from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Record, failure
 from beam_asr.records.row import Row
 from beam_asr.records.statistics import Statistics
-from beam_asr.records.work import Clip, InTar, Tar
-from beam_asr.settings import Asked
+from beam_asr.records.work import Clip, TarredClip, WebDatasetTar
+from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import transcript
-from beam_asr.transforms.bundles import placed
-from beam_asr.transforms.results import record_of, resumed
+from beam_asr.transforms.bundles import at_window
+from beam_asr.transforms.results import resumed_statistics, tag_outcome
 
 
-class Begun(NamedTuple):
+class JobStart(NamedTuple):
     """What is known of a job when its rows have been read.
 
     Attributes:
@@ -37,8 +37,8 @@ class Begun(NamedTuple):
     rows: int | None
 
 
-class Validate(beam.DoFn):
-    """Gives a ``Clip``, an ``InTar`` or a ``Tar`` for each row that is right; counts the rows.
+class CheckRows(beam.DoFn):
+    """Yields a ``Clip``, ``TarredClip`` or ``WebDatasetTar`` for each valid row; counts the rows.
 
     Args:
         tars: those of a tarred data set of NeMo's by their numbers, if that is the input.
@@ -52,7 +52,7 @@ class Validate(beam.DoFn):
         tars: Mapping[int, str] | None,
         grouped: bool,
         routing: Routing,
-        asked: Asked,
+        asked: TranscriptFields,
     ):
         self._filepath_key = filepath_key
         self._tars = tars
@@ -67,13 +67,13 @@ class Validate(beam.DoFn):
 
     def process(
         self,
-        element: Row | Record | Tar,
+        element: Row | Record | WebDatasetTar,
         window: Any = beam.DoFn.WindowParam,
         timestamp: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[Any]:
         self._statistics = self._of_window[window]
         self._timestamps.setdefault(window, timestamp)
-        if isinstance(element, Tar):  # its rows are counted as it is read
+        if isinstance(element, WebDatasetTar):  # its rows are counted as it is read
             self._statistics.tars += 1
             self._inputs[window].add(element.file)
             yield self._work(element, element.file)
@@ -89,26 +89,28 @@ class Validate(beam.DoFn):
             self._sum(row_ids.group_of_text(row.line, row.problem))
             record = failure(row, "manifest", error)
             self._statistics.example_invalid = record["error"]["message"]
-            yield TaggedOutput("failures", transcript.labelled(record, row, self._asked))
+            yield TaggedOutput("failures", transcript.with_provenance(record, row, self._asked))
 
     def finish_bundle(self) -> Iterator[Any]:
         for window, statistics in self._of_window.items():
             if not isinstance(window, GlobalWindow):
                 statistics.inputs = frozenset(self._inputs[window] - {""})
             at = self._timestamps[window]
-            yield from placed([TaggedOutput("statistics", statistics)], window, at)
+            yield from at_window([TaggedOutput("statistics", statistics)], window, at)
 
     def _of_row(self, row: Row) -> Any:
         clip = parsing.parse(row, self._filepath_key, in_tar=self._tars is not None)
-        if self._routing.several:
-            route = self._routing.number_of(parsing.parse_fields(row.line))
+        if self._routing.is_multi_model:
+            route = self._routing.route_index(parsing.parse_fields(row.line))
             clip = clip._replace(route=route)
         if self._tars is None:
             return self._work(clip, clip.audio, row)
         number = nemo_tarred.number_of(row, self._tars)
-        return self._work(InTar(number, clip), f"{self._tars[number]}: {clip.audio}", row)
+        return self._work(TarredClip(number, clip), f"{self._tars[number]}: {clip.audio}", row)
 
-    def _work(self, item: Clip | InTar | Tar, place: str, row: Row | None = None) -> Any:
+    def _work(
+        self, item: Clip | TarredClip | WebDatasetTar, place: str, row: Row | None = None
+    ) -> Any:
         if not self._grouped:
             return item
         if row is None:
@@ -123,13 +125,13 @@ class Validate(beam.DoFn):
         self._statistics.rows_digest %= row_ids.MODULUS
 
 
-class Identify(beam.DoFn):
+class AssignRowIds(beam.DoFn):
     """Gives the work of each group, with ids, and the records of what an earlier run has done.
 
     Takes a group and, in any order, its work and what became of some of it.
     """
 
-    def __init__(self, journal: Journal, asked: Asked):
+    def __init__(self, journal: Journal, asked: TranscriptFields):
         self._journal = journal
         self._asked = asked
 
@@ -138,12 +140,12 @@ class Identify(beam.DoFn):
 
     def process(
         self,
-        grouped: tuple[str, Iterable[Clip | InTar | Tar | Outcome]],
-        begun: Begun,
+        grouped: tuple[str, Iterable[Clip | TarredClip | WebDatasetTar | Outcome]],
+        begun: JobStart,
     ) -> Iterator[Any]:
         del begun  # waited for: the journal is this run's before anything is done
         group, values = grouped
-        work: list[Clip | InTar | Tar] = []
+        work: list[Clip | TarredClip | WebDatasetTar] = []
         done: dict[str, Outcome] = {}
         for value in values:
             if not isinstance(value, Outcome):
@@ -156,22 +158,22 @@ class Identify(beam.DoFn):
             )
         for number, item in enumerate(work):
             row_id = row_ids.id_of(group, number)
-            if isinstance(item, Tar):
+            if isinstance(item, WebDatasetTar):
                 yield item._replace(id=row_id, done=done)
                 continue
-            clip = item.clip if isinstance(item, InTar) else item
+            clip = item.clip if isinstance(item, TarredClip) else item
             clip = clip._replace(row=clip.row._replace(id=row_id))
             outcome = done.get(row_id)
             if outcome is not None:
-                self._statistics += resumed(outcome)
-                yield record_of(clip.row, outcome, self._asked, clip.route)
-            if isinstance(item, InTar):
-                yield InTar(item.number, clip, done=outcome is not None)
+                self._statistics += resumed_statistics(outcome)
+                yield tag_outcome(clip.row, outcome, self._asked, clip.route)
+            if isinstance(item, TarredClip):
+                yield TarredClip(item.number, clip, done=outcome is not None)
             elif outcome is None:
                 yield clip
 
     def finish_bundle(self) -> Iterator[Any]:
-        yield from placed([TaggedOutput("statistics", self._statistics)], GlobalWindow())
+        yield from at_window([TaggedOutput("statistics", self._statistics)], GlobalWindow())
 
 
 def _row_of(fields: Record) -> Row:

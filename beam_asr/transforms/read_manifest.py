@@ -9,9 +9,9 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from beam_asr.inputs import discovery, readers
-from beam_asr.inputs.readers import Piece
+from beam_asr.inputs.readers import FileRange
 from beam_asr.records.row import Row
-from beam_asr.records.work import Tar
+from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage import patterns
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
@@ -63,7 +63,7 @@ class ReadManifest(beam.PTransform):
         if self._messages and len(self._patterns) > 1:
             raise ValueError(f"the input {pattern!r} is more than one topic or subscription")
 
-    def expand(self, pbegin: Any) -> PCollection[Row | Tar]:
+    def expand(self, pbegin: Any) -> PCollection[Row | WebDatasetTar]:
         if self._messages:
             return pbegin | "PubSub" >> self._messages[0]
         named = pbegin | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
@@ -78,22 +78,24 @@ class ReadManifest(beam.PTransform):
         return (
             files
             | "SpreadFiles" >> beam.Reshuffle()
-            | "Split" >> beam.FlatMap(_pieces_of, self._storage).with_output_types(Piece)
+            | "Split" >> beam.FlatMap(_pieces_of, self._storage).with_output_types(FileRange)
             | "SpreadPieces" >> beam.Reshuffle()
             | "ReadRows"
             >> beam.FlatMap(_rows_of, self._storage, self._filepath_key).with_output_types(
-                Row | Tar
+                Row | WebDatasetTar
             )
         )
 
 
 def _files_of(pattern: str, storage: Storage) -> list[str]:
-    return discovery.files_of(storage, pattern)
+    return discovery.find_files(storage, pattern)
 
 
-def _pieces_of(file: str, storage: Storage) -> list[Piece]:
-    return readers.pieces_of(storage, file)
+def _pieces_of(file: str, storage: Storage) -> list[FileRange]:
+    return readers.split_file(storage, file)
 
 
-def _rows_of(piece: Piece, storage: Storage, filepath_key: str) -> Iterator[Row | Tar]:
-    return readers.rows_of(storage, piece, filepath_key)
+def _rows_of(
+    piece: FileRange, storage: Storage, filepath_key: str
+) -> Iterator[Row | WebDatasetTar]:
+    return readers.read_rows(storage, piece, filepath_key)

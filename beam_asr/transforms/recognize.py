@@ -11,9 +11,9 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import BoundedWindow
 
-from beam_asr.audio.clip_reader import ClipReader, Heard
+from beam_asr.audio.clip_reader import ClipReader, LoadedClip
 from beam_asr.audio.limits import is_refusal
-from beam_asr.audio.reading import LONGEST_SECONDS
+from beam_asr.audio.reading import MAX_SECONDS
 from beam_asr.audio.segment_planner import Planner
 from beam_asr.audio.vad import is_silence
 from beam_asr.errors import TooLongAudioError
@@ -24,28 +24,36 @@ from beam_asr.models.nemo.decoding import ModelLoadError
 from beam_asr.models.prompts import PromptError
 from beam_asr.models.routing import Routing
 from beam_asr.models.serving import pool
-from beam_asr.models.serving.batcher import Backlog, Batch
+from beam_asr.models.serving.batcher import Batch, Batcher
 from beam_asr.outputs import failure_limit
-from beam_asr.outputs.journal import Journal, JournalWriter, window_name
+from beam_asr.outputs.journal import Journal, JournalWriter, chunk_name
 from beam_asr.records import parsing
 from beam_asr.records import work as long_rows
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import failure
 from beam_asr.records.row import Row
 from beam_asr.records.statistics import Statistics
-from beam_asr.records.work import Clip, Piece, SegmentOutcome, Shard, Stretch, Tar, TooLong
-from beam_asr.settings import NO_PROMPT, Asked, Prompt
+from beam_asr.records.work import (
+    Clip,
+    LongClip,
+    NemoTar,
+    SegmentGroup,
+    SegmentOutcome,
+    SegmentRef,
+    WebDatasetTar,
+)
+from beam_asr.settings import NO_PROMPT, Prompt, TranscriptFields
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 from beam_asr.transcripts import transcript
 from beam_asr.transforms import bundles, results
-from beam_asr.transforms.prepare_rows import Begun
+from beam_asr.transforms.prepare_rows import JobStart
 
 NAMESPACE = "beam_asr"
-WINDOW_SECONDS = 20 * 60  # of audio in a window
+CHUNK_SECONDS = 20 * 60  # of audio in a window
 
 
-class WindowSettings(NamedTuple):
+class RecognizeSettings(NamedTuple):
     """How windows are transcribed; ``Transcribe`` says what its arguments mean.
 
     Attributes:
@@ -61,7 +69,7 @@ class WindowSettings(NamedTuple):
     tar_storage: Storage
     planner: Planner
     filepath_key: str
-    asked: Asked
+    asked: TranscriptFields
     prompt: Prompt
     routing: Routing
     route: int
@@ -74,7 +82,7 @@ class WindowSettings(NamedTuple):
     run: str
 
 
-class TranscribeWindow(beam.DoFn):
+class RecognizeChunk(beam.DoFn):
     """Reads the audio of windows and has the process's model transcribe it.
 
     The results of a window's clips come with later windows, or with the end of the bundle.
@@ -84,7 +92,7 @@ class TranscribeWindow(beam.DoFn):
     rows in tars, both by their rows' keys; and to ``statistics`` sums.
     """
 
-    def __init__(self, settings: WindowSettings):
+    def __init__(self, settings: RecognizeSettings):
         self._settings = settings
         self._leased = False
         self._model_loads = Metrics.counter(NAMESPACE, "model_loads")
@@ -111,10 +119,10 @@ class TranscribeWindow(beam.DoFn):
 
     def process(
         self,
-        work: list[Clip | Stretch | Tar | Shard],
+        work: list[Clip | SegmentGroup | WebDatasetTar | NemoTar],
         window: Any = beam.DoFn.WindowParam,
         timestamp: Any = beam.DoFn.TimestampParam,
-        begun: Begun | None = None,
+        begun: JobStart | None = None,
     ) -> Iterator[Any]:
         if not work:  # BatchElements gives an empty window before an element above its target
             return
@@ -125,8 +133,8 @@ class TranscribeWindow(beam.DoFn):
             self._lease()
         self._rows = begun.rows if begun is not None else None
         yield from self._clips([item for item in work if isinstance(item, Clip)])
-        yield from self._stretches(item for item in work if isinstance(item, Stretch))
-        yield from self._tars(item for item in work if isinstance(item, (Tar, Shard)))
+        yield from self._stretches(item for item in work if isinstance(item, SegmentGroup))
+        yield from self._tars(item for item in work if isinstance(item, (WebDatasetTar, NemoTar)))
 
     def finish_bundle(self) -> Iterator[Any]:
         yield from self._end_window()
@@ -151,7 +159,7 @@ class TranscribeWindow(beam.DoFn):
                 "model that is told by a prompt, as Canary"
             )
         host.warm_up(settings.batch_size)
-        self._backlog = Backlog(host, settings.batch_size, settings.max_batch_seconds)
+        self._backlog = Batcher(host, settings.batch_size, settings.max_batch_seconds)
 
     def _release(self) -> None:
         if self._leased:
@@ -164,9 +172,9 @@ class TranscribeWindow(beam.DoFn):
             return
         last = chain.from_iterable(map(self._records, self._backlog.drain()))
         # The sums are complete when the last result has been taken.
-        yield from bundles.placed(last, self._window, self._timestamp)
+        yield from bundles.at_window(last, self._window, self._timestamp)
         statistics = TaggedOutput("statistics", self._statistics)
-        yield from bundles.placed([statistics], self._window, self._timestamp)
+        yield from bundles.at_window([statistics], self._window, self._timestamp)
         self._statistics = Statistics()
 
     def _clips(self, clips: list[Clip]) -> Iterator[Any]:
@@ -181,10 +189,10 @@ class TranscribeWindow(beam.DoFn):
             del heard  # its waveform, before the next one is read
 
     def _stretches(
-        self, stretches: Iterable[Stretch], content: bytes | None = None
+        self, stretches: Iterable[SegmentGroup], content: bytes | None = None
     ) -> Iterator[Any]:
         """Segments of long rows; each stretch is a window of the journal."""
-        left: list[Stretch] = []
+        left: list[SegmentGroup] = []
         for stretch in stretches:
             clips = stretch.clips()
             done = self._done_before([clip.row.id for clip in clips])
@@ -208,12 +216,12 @@ class TranscribeWindow(beam.DoFn):
         if self._writer is not None:
             for clip in clips:
                 self._writer.expect(clip.row.id)
-            self._writer.close_window()
+            self._writer.close_chunk()
 
-    def _tars(self, items: Iterator[Tar | Shard]) -> Iterator[Any]:
+    def _tars(self, items: Iterator[WebDatasetTar | NemoTar]) -> Iterator[Any]:
         settings = self._settings
         routing = settings.routing
-        route_of = routing.number_of if routing.several else None
+        route_of = routing.route_index if routing.is_multi_model else None
         tars = TarReader(settings.tar_storage, settings.filepath_key, route_of)
         contents = chain.from_iterable(map(tars.contents, items))
         seconds = 0.0
@@ -225,8 +233,8 @@ class TranscribeWindow(beam.DoFn):
                 self._writer.expect(heard.clip.row.id)
                 if not isinstance(heard.waveform, Exception):
                     seconds += len(heard.waveform) / self._host.sample_rate
-                if seconds >= WINDOW_SECONDS:
-                    self._writer.close_window()
+                if seconds >= CHUNK_SECONDS:
+                    self._writer.close_chunk()
                     seconds = 0.0
             yield from self._take(heard)
             del heard
@@ -235,15 +243,15 @@ class TranscribeWindow(beam.DoFn):
                 self._writer.expect(unread.row.id)
             yield self._failed(unread.row, unread.stage, unread.error, attempts_of(unread.error))
         if self._writer is not None:
-            self._writer.close_window()
+            self._writer.close_chunk()
         for row, outcome in tars.done:
             yield self._resumed(row, outcome)
         self._statistics += tars.statistics
 
-    def _long_in_tar(self, heard: Heard) -> Iterator[Any]:
+    def _long_in_tar(self, heard: LoadedClip) -> Iterator[Any]:
         """A long row is planned and transcribed here, where its content is."""
         if self._writer is not None:
-            self._writer.close_window()
+            self._writer.close_chunk()
         try:
             row = self._settings.planner.plan(heard.clip, self._segment, heard.content)
         except Exception as error:
@@ -252,40 +260,40 @@ class TranscribeWindow(beam.DoFn):
             yield self._failed(heard.clip.row, "audio", error, attempts_of(error))
             return
         yield TaggedOutput("rows", (row.key, row))
-        yield from self._stretches(long_rows.stretches(row), heard.content)
+        yield from self._stretches(long_rows.group_segments(row), heard.content)
 
     def _done_before(self, ids: list[str]) -> dict[str, Outcome]:
         """What an earlier attempt of the runner at this very window has left in the journal."""
         if self._settings.journal is None or not ids:
             return {}
-        outcomes = self._settings.journal.read(window_name(ids))
+        outcomes = self._settings.journal.read(chunk_name(ids))
         return {each.row_id: each for each in outcomes if each.error is None}
 
     @property
     def _longest(self) -> float:
         """Seconds that a clip may have."""
         if self._settings.planner.segmentation == "none":
-            return LONGEST_SECONDS
-        return self._settings.max_segment_seconds or self._host.longest_seconds
+            return MAX_SECONDS
+        return self._settings.max_segment_seconds or self._host.max_clip_seconds
 
     @property
     def _segment(self) -> float:
         """Seconds that a segment may have."""
         return self._settings.max_segment_seconds or self._host.segment_seconds
 
-    def _is_too_long(self, heard: Heard) -> bool:
+    def _is_too_long(self, heard: LoadedClip) -> bool:
         """Whether it is to be cut into segments."""
-        is_long = isinstance(heard.waveform, TooLongAudioError) and heard.clip.piece is None
-        return is_long and self._longest < LONGEST_SECONDS
+        is_long = isinstance(heard.waveform, TooLongAudioError) and heard.clip.segment is None
+        return is_long and self._longest < MAX_SECONDS
 
-    def _take(self, heard: Heard) -> Iterator[Any]:
+    def _take(self, heard: LoadedClip) -> Iterator[Any]:
         """Records: of a clip that cannot be read, or of earlier ones that are transcribed."""
         self._count_models()
         clip, waveform, seconds, _ = heard
         if self._is_too_long(heard):
             if self._writer is not None:
                 self._writer.forget(clip.row.id)
-            yield TaggedOutput("long", TooLong(clip, self._segment))
+            yield TaggedOutput("long", LongClip(clip, self._segment))
             return
         self._read_milliseconds.update(round(1000 * seconds))
         if isinstance(waveform, Exception):
@@ -295,8 +303,8 @@ class TranscribeWindow(beam.DoFn):
         if vad and is_silence(waveform, self._host.sample_rate):
             length = len(waveform) / self._host.sample_rate
             self._statistics.unheard_seconds += length
-            self._statistics.no_speech += clip.piece is None
-            yield self._heard(clip, Outcome(clip.row.id, transcript.nothing(length)))
+            self._statistics.no_speech += clip.segment is None
+            yield self._heard(clip, Outcome(clip.row.id, transcript.empty_result(length)))
             return
         try:
             prompt = self._prompt(clip)
@@ -322,41 +330,43 @@ class TranscribeWindow(beam.DoFn):
             if isinstance(heard, Exception):
                 yield self._ended_as_failure(clip, "model", heard, attempts)
                 continue
-            wanted = self._settings.asked.tokens or (clip.piece is not None and clip.piece.stitched)
+            wanted = self._settings.asked.tokens or (
+                clip.segment is not None and clip.segment.stitched
+            )
             rate = self._host.sample_rate
-            kept = transcript.kept(heard, waveform, rate, clip.offset, wanted)
+            kept = transcript.to_stored(heard, waveform, rate, clip.offset, wanted)
             yield self._heard(clip, Outcome(clip.row.id, kept, seconds=len(waveform) / rate))
 
     def _heard(self, clip: Clip, outcome: Outcome) -> Any:
-        self._ended(outcome, clip.piece)
-        if clip.piece is not None:
+        self._ended(outcome, clip.segment)
+        if clip.segment is not None:
             return _of_segment(clip, outcome)
-        return results.record_of(clip.row, outcome, self._settings.asked, clip.route)
+        return results.tag_outcome(clip.row, outcome, self._settings.asked, clip.route)
 
     def _ended_as_failure(self, clip: Clip, stage: str, error: Exception, attempts: int) -> Any:
-        if clip.piece is None:
+        if clip.segment is None:
             return self._failed(clip.row, stage, error, attempts)
         record = failure(clip.row, stage, error, attempts)
         outcome = Outcome(clip.row.id, error=record["error"])
-        self._ended(outcome, clip.piece)
+        self._ended(outcome, clip.segment)
         return _of_segment(clip, outcome)
 
     def _failed(self, row: Row, stage: str, error: Exception, attempts: int) -> Any:
         record = failure(row, stage, error, attempts)
         self._ended(Outcome(row.id, error=record["error"]))
         settings = self._settings
-        labelled = transcript.labelled(record, row, settings.asked, settings.route)
+        labelled = transcript.with_provenance(record, row, settings.asked, settings.route)
         return TaggedOutput("failures", labelled)
 
     def _resumed(self, row: Row, outcome: Outcome) -> Any:
         settings = self._settings
-        self._statistics += results.resumed(outcome)
-        return results.record_of(row, outcome, settings.asked, settings.route)
+        self._statistics += results.resumed_statistics(outcome)
+        return results.tag_outcome(row, outcome, settings.asked, settings.route)
 
-    def _ended(self, outcome: Outcome, piece: Piece | None = None) -> None:
+    def _ended(self, outcome: Outcome, segment: SegmentRef | None = None) -> None:
         if self._writer is not None and outcome.row_id:
             self._writer.add(outcome)
-        if self._watch is not None and piece is None:  # else its row is counted when it is whole
+        if self._watch is not None and segment is None:  # else its row is counted when it is whole
             filtered = self._settings.filters and is_refusal(outcome.error)
             self._watch.add(None if filtered else outcome.error, self._rows)
 
@@ -383,6 +393,6 @@ class TranscribeWindow(beam.DoFn):
 
 
 def _of_segment(clip: Clip, outcome: Outcome, resumed: bool = False) -> TaggedOutput:
-    assert clip.piece is not None
-    ended = SegmentOutcome(clip.piece.number, outcome, resumed)
-    return TaggedOutput("segments", (clip.piece.key, ended))
+    assert clip.segment is not None
+    ended = SegmentOutcome(clip.segment.number, outcome, resumed)
+    return TaggedOutput("segments", (clip.segment.key, ended))

@@ -13,27 +13,25 @@ from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Record
 from beam_asr.records.row import Row
 from beam_asr.records.statistics import Statistics
-from beam_asr.settings import (
-    Asked,
-)
+from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import transcript
 
 
-def resumed(outcome: Outcome) -> Statistics:
+def resumed_statistics(outcome: Outcome) -> Statistics:
     return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
 
 
-def record_of(row: Row, outcome: Outcome, asked: Asked, route: int) -> TaggedOutput:
+def tag_outcome(row: Row, outcome: Outcome, asked: TranscriptFields, route: int) -> TaggedOutput:
     """The terminal record of a row of which something became.
 
     Args:
         route: the number of its model.
     """
     if outcome.recognition is not None:
-        record = transcript.record(row, outcome.recognition, asked, route)
+        record = transcript.transcript_record(row, outcome.recognition, asked, route)
         return TaggedOutput("transcripts", record)
     failed = {**parsing.parse_fields(row.line), "error": dict(outcome.error or {})}
-    return TaggedOutput("failures", transcript.labelled(failed, row, asked, route))
+    return TaggedOutput("failures", transcript.with_provenance(failed, row, asked, route))
 
 
 class Transcribed(NamedTuple):

@@ -14,7 +14,7 @@ from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
 from beam_asr.errors import BadFieldError, ManifestError, ZeroLengthAudioError
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.serving import pool
-from beam_asr.models.serving.batcher import Backlog, Batch
+from beam_asr.models.serving.batcher import Batch, Batcher
 from beam_asr.models.serving.host import ModelHost
 from beam_asr.records import parsing, record
 from beam_asr.records.row import Row
@@ -25,7 +25,7 @@ from beam_asr.storage.storage import Storage
 
 Example = Mapping[str, Any] | np.ndarray
 
-WINDOW_SECONDS = 20 * 60  # of audio in what RunInference calls a batch
+CHUNK_SECONDS = 20 * 60  # of audio in what RunInference calls a batch
 RATE = 16000  # Hz, of a waveform whose length is reckoned before the model is there
 AUDIO_TIMEOUT = 300.0  # seconds
 CONCURRENT_READS = 32
@@ -80,8 +80,8 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
         storage_options: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         super().__init__(
-            min_batch_size=WINDOW_SECONDS,
-            max_batch_size=WINDOW_SECONDS,
+            min_batch_size=CHUNK_SECONDS,
+            max_batch_size=CHUNK_SECONDS,
             element_size_fn=_seconds_of,
         )
         if batch_size < 1:
@@ -129,7 +129,7 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
     ) -> list[PredictionResult]:
         """One result for each example, in their order."""
         del inference_args  # there are none, as `validate_inference_args` has seen
-        window = _Window(Backlog(model, self._batch_size, self._max_batch_seconds))
+        window = _Chunk(Batcher(model, self._batch_size, self._max_batch_seconds))
         rows: list[Clip] = []
         for number, example in enumerate(batch):
             row = Row("", id=str(number))
@@ -192,14 +192,14 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
 
 
 @dataclasses.dataclass
-class _Window:
+class _Chunk:
     """What RunInference hands over in one call, while it is transcribed.
 
     Attributes:
         ended: the text of each example, or its error, by its number.
     """
 
-    backlog: Backlog
+    backlog: Batcher
     ended: dict[int, str | dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def add(self, clip: Clip, waveform: np.ndarray) -> None:
@@ -241,8 +241,8 @@ def _seconds_of(example: Any) -> int:
     if isinstance(example, tuple):
         example = example[1]
     if isinstance(example, np.ndarray):
-        return max(1, min(example.size // RATE, WINDOW_SECONDS - 1))
+        return max(1, min(example.size // RATE, CHUNK_SECONDS - 1))
     seconds = example.get("duration") if isinstance(example, Mapping) else None
     if not isinstance(seconds, (int, float)) or not seconds > 0:
         return UNKNOWN_SECONDS
-    return max(1, round(min(seconds, WINDOW_SECONDS - 1)))
+    return max(1, round(min(seconds, CHUNK_SECONDS - 1)))

@@ -14,7 +14,7 @@ from beam_asr.records.record import Record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.transcripts import quality, scoring
 from beam_asr.transcripts.normalizers import normalizer as normalizer_of
-from beam_asr.transforms.bundles import placed
+from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.results import Transcribed
 
 CORPUS = ("corpus", "")
@@ -116,7 +116,7 @@ class _Score(beam.DoFn):
             record |= scoring.fields(score) if score is not None else {}
         if self._quality:
             record |= quality.signals(text, seconds)
-        if self._expression is not None and not self._expression.holds(record):
+        if self._expression is not None and not self._expression.matches(record):
             read = self._expression.values(record)
             why = {"by": "keep", "expression": self.keep, "values": read}
             yield TaggedOutput("filtered", {**record, "filtered": why})
@@ -129,7 +129,7 @@ class _Score(beam.DoFn):
     def finish_bundle(self) -> Iterator[Any]:
         for window, statistics in self._of_window.items():
             output = TaggedOutput("statistics", statistics)
-            yield from placed([output], window, self._timestamps[window])
+            yield from at_window([output], window, self._timestamps[window])
 
     def _count(
         self, statistics: Statistics, record: Record, score: Score | None, seconds: float | None

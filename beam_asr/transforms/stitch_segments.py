@@ -14,10 +14,10 @@ from beam_asr.outputs.summary import LostRowsError
 from beam_asr.records import record as manifest
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.statistics import Statistics
-from beam_asr.records.work import LongRow, Segment, SegmentOutcome
-from beam_asr.settings import Asked
+from beam_asr.records.work import Segment, SegmentOutcome, SegmentPlan
+from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import transcript
-from beam_asr.transcripts.stitching import Part, stitch
+from beam_asr.transcripts.stitching import SegmentText, stitch
 from beam_asr.transforms import results
 
 
@@ -36,7 +36,9 @@ class StitchRows(beam.DoFn):
         max_failure_fraction: as in ``Transcribe``.
     """
 
-    def __init__(self, asked: Asked, keep: bool, run: str, max_failure_fraction: float | None):
+    def __init__(
+        self, asked: TranscriptFields, keep: bool, run: str, max_failure_fraction: float | None
+    ):
         self._asked = asked
         self._keep = keep
         self._run = run
@@ -47,11 +49,11 @@ class StitchRows(beam.DoFn):
         self._watch = None if fraction is None else failure_limit.watch(self._run, fraction)
 
     def process(
-        self, keyed: tuple[str, Iterable[LongRow | SegmentOutcome]]
+        self, keyed: tuple[str, Iterable[SegmentPlan | SegmentOutcome]]
     ) -> Iterator[TaggedOutput]:
         rows, outcomes = [], {}
         for value in keyed[1]:
-            if isinstance(value, LongRow):
+            if isinstance(value, SegmentPlan):
                 rows.append(value)
             elif value.number in outcomes:
                 raise LostRowsError(f"segment {value.number} of a row has come out twice")
@@ -71,7 +73,7 @@ class StitchRows(beam.DoFn):
             record = manifest.failure(row.clip.row, *_failure(row, ended, failed))
             self._watched(record["error"])
             clip = row.clip
-            labelled = transcript.labelled(record, clip.row, self._asked, clip.route)
+            labelled = transcript.with_provenance(record, clip.row, self._asked, clip.route)
             yield TaggedOutput("failures", labelled)
             return
         self._watched(None)
@@ -79,14 +81,14 @@ class StitchRows(beam.DoFn):
         if failed:
             made["segments_failed"] = failed
         outcome = Outcome(row.clip.row.id, made)
-        yield results.record_of(row.clip.row, outcome, self._asked, row.clip.route)
+        yield results.tag_outcome(row.clip.row, outcome, self._asked, row.clip.route)
 
     def _watched(self, error: Mapping[str, Any] | None) -> None:
         if self._watch is not None:
             self._watch.add(error, None)
 
 
-def _statistics(row: LongRow, ended: list[SegmentOutcome]) -> Statistics:
+def _statistics(row: SegmentPlan, ended: list[SegmentOutcome]) -> Statistics:
     heard = sum(segment.end - segment.start for segment in row.segments)
     overlaps = sum(
         before.end - after.start
@@ -106,15 +108,15 @@ def _statistics(row: LongRow, ended: list[SegmentOutcome]) -> Statistics:
     )
 
 
-def _failed(row: LongRow, ended: list[SegmentOutcome]) -> list[dict[str, Any]]:
+def _failed(row: SegmentPlan, ended: list[SegmentOutcome]) -> list[dict[str, Any]]:
     """What of a row could not be transcribed, with its times in the file."""
     failed: list[tuple[float, float, Mapping[str, Any]]] = [
         (segment.start, segment.end, each.outcome.error)
         for segment, each in zip(row.segments, ended, strict=True)
         if each.outcome.error is not None
     ]
-    if row.broken is not None:
-        failed.append(row.broken)
+    if row.unreadable_tail is not None:
+        failed.append(row.unreadable_tail)
     offset = row.clip.offset
     return [
         {
@@ -127,24 +129,24 @@ def _failed(row: LongRow, ended: list[SegmentOutcome]) -> list[dict[str, Any]]:
 
 
 def _failure(
-    row: LongRow, ended: list[SegmentOutcome], failed: list[dict[str, Any]]
+    row: SegmentPlan, ended: list[SegmentOutcome], failed: list[dict[str, Any]]
 ) -> tuple[str, Exception, int]:
     """The stage, the error and the attempts of a row that fails because segments did."""
     first = failed[0]["error"]
     whole = len(ended) == sum(each.outcome.error is not None for each in ended)
     remedy = "" if whole else " Give --partial=keep for the transcript of the others."
     error = SegmentsFailedError(
-        f"{len(failed)} of {len(ended) + (row.broken is not None)} segments failed, the first one "
-        f"from {failed[0]['start']:.2f} s to {failed[0]['end']:.2f} s of the file: "
+        f"{len(failed)} of {len(ended) + (row.unreadable_tail is not None)} segments failed, the "
+        f"first one from {failed[0]['start']:.2f} s to {failed[0]['end']:.2f} s of the file: "
         f"{first['type']}: {first['message']}{remedy}"
     )
     return first["stage"], error, max(each["error"]["attempts"] for each in failed)
 
 
-def _together(row: LongRow, ended: list[SegmentOutcome]) -> dict[str, Any]:
+def _together(row: SegmentPlan, ended: list[SegmentOutcome]) -> dict[str, Any]:
     """What was heard in a row, as in one clip (`transcripts.kept`)."""
     if not ended:
-        return transcript.nothing(row.seconds)
+        return transcript.empty_result(row.seconds)
     heard = [
         (segment, each.outcome.recognition)
         for segment, each in zip(row.segments, ended, strict=True)
@@ -165,7 +167,7 @@ def _together(row: LongRow, ended: list[SegmentOutcome]) -> dict[str, Any]:
     return made
 
 
-def _part(segment: Segment, offset: float, recognition: Mapping[str, Any]) -> Part:
+def _part(segment: Segment, offset: float, recognition: Mapping[str, Any]) -> SegmentText:
     start, end = offset + segment.start, offset + segment.end
     found = transcript.tokens_of(recognition)
     if found is not None and not recognition["timed"]:  # as if they came at an even pace
@@ -174,7 +176,7 @@ def _part(segment: Segment, offset: float, recognition: Mapping[str, Any]) -> Pa
             token._replace(start=start + number * pace, end=start + (number + 1) * pace)
             for number, token in enumerate(found)
         ]
-    return Part(start, end, segment.overlaps, recognition["text"], found)
+    return SegmentText(start, end, segment.overlaps, recognition["text"], found)
 
 
 def _best_of(parts: list[list[list[Any]]]) -> list[list[Any]]:

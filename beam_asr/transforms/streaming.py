@@ -54,7 +54,7 @@ class _Find(PollFn):
     def __call__(self, pattern: str) -> PollResult:
         now = Timestamp.now()
         try:
-            files = discovery.files_of(self._storage, pattern)
+            files = discovery.find_files(self._storage, pattern)
         except discovery.NoInputError:
             files = []
         done = self._done
@@ -110,7 +110,7 @@ def _arrived(row: Row) -> TimestampedValue:
 
 
 def _row(message: bytes, address: str) -> Iterator[Row]:
-    line = json_lines.decoded(message)
+    line = json_lines.decode_line(message)
     if isinstance(line, Exception):
         yield Row.broken(line, address)
     elif line and not line.isspace():

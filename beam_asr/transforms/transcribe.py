@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import typing
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -15,10 +17,9 @@ from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
 from beam_asr.audio.segment_planner import Planner
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models import files
-from beam_asr.models import routing as routes
-from beam_asr.models.devices import resources
+from beam_asr.models.devices import resources as devices
 from beam_asr.models.engine import ModelSpec
-from beam_asr.models.routing import Routing, load
+from beam_asr.models.routing import ROUTE_GROUPS, ModelRoute, Routing, load, single
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal
 from beam_asr.records.outcome import Outcome
@@ -26,26 +27,66 @@ from beam_asr.records.record import Record
 from beam_asr.records.row import Row
 from beam_asr.records.row_ids import group_of_id
 from beam_asr.records.statistics import Statistics, total
-from beam_asr.records.work import Clip, InTar, Shard, Stretch, Tar, is_part
-from beam_asr.settings import (
-    AUDIO_CHECKS,
-    CONFIDENCES,
-    DEVICES,
-    PARTIALS,
-    SEGMENTATIONS,
-    TIMESTAMPS,
-    Asked,
-    ModelUse,
-    Resources,
+from beam_asr.records.work import Clip, NemoTar, SegmentGroup, TarredClip, WebDatasetTar, is_part
+from beam_asr.setting_fields import (
+    PYTHON,
+    YAML,
+    Group,
+    Groups,
+    Setting,
+    all_settings,
+    flatten,
+    make_groups,
+    unknown_setting,
 )
-from beam_asr.storage.allow_list import AllowedPrefixes
+from beam_asr.settings import (
+    GROUPS,
+    AudioLimits,
+    BatchSettings,
+    FieldNames,
+    ModelSettings,
+    ReadSettings,
+    Resources,
+    RoutingSettings,
+    SegmentationSettings,
+    TranscriptFields,
+    TranscriptSettings,
+)
+from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
-from beam_asr.transforms.bundles import Gather
+from beam_asr.transforms.bundles import BatchWithinBundle
+from beam_asr.transforms.choices import check_choice
 from beam_asr.transforms.plan_segments import PlanSegments
-from beam_asr.transforms.prepare_rows import Begun, Identify, Validate
-from beam_asr.transforms.recognize import WINDOW_SECONDS, TranscribeWindow, WindowSettings
+from beam_asr.transforms.prepare_rows import AssignRowIds, CheckRows, JobStart
+from beam_asr.transforms.recognize import CHUNK_SECONDS, RecognizeChunk, RecognizeSettings
 from beam_asr.transforms.results import Transcribed, filtered_record
 from beam_asr.transforms.stitch_segments import StitchRows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscribeSettings:
+    """The groups of settings that ``Transcribe`` takes."""
+
+    names: FieldNames
+    model: ModelSettings
+    routing: RoutingSettings
+    batching: BatchSettings
+    resources: Resources
+    reading: ReadSettings
+    limits: AudioLimits
+    long_audio: SegmentationSettings
+    transcripts: TranscriptSettings
+
+
+TRANSCRIBE_GROUPS = typing.get_type_hints(TranscribeSettings)
+
+
+def parameters(groups: Groups = GROUPS) -> dict[str, Setting]:
+    """The settings that ``Transcribe`` takes, by name."""
+    return {each.name: each for each in all_settings(groups) if each.scope in (PYTHON, YAML)}
+
+
+PARAMETERS = parameters()
 
 
 class Transcribe(beam.PTransform):
@@ -54,255 +95,228 @@ class Transcribe(beam.PTransform):
     Takes what ``ReadManifest`` gives, or dicts with the fields of a manifest's row. Gives a
     ``Transcribed``. Every row ends in one of ``transcripts`` and ``failures``, once.
 
+    Settings are given by their names, which are those of the flags of ``beam-asr transcribe``
+    (docs/flags.md), or in their groups (`beam_asr.settings`), or some in groups and others by name:
+
+        Transcribe("a.nemo", batch_size=16, timestamps="word")
+        Transcribe(ModelSettings(model_name="a.nemo"), batching=BatchSettings(batch_size=16))
+
     Args:
-        model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file; None where
-            there are ``models``, else the default beside them.
-        filepath_key: the field that names the audio.
-        pred_text_key: the field that the text goes into.
-        batch_size: most clips in one forward pass.
-        max_batch_seconds: most padded seconds in one forward pass (clips x longest clip); None
-            chooses by the device.
-        device: ``auto`` takes a GPU if there is one, ``cuda`` fails without one, ``cpu``.
-        channel: the channel of the audio to take, from 0; None averages them.
-        decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
-        precision: of the model's weights: ``fp32``, ``bf16``, or ``auto``, which is bf16 on a GPU
-            that has it.
+        model: the name of the model on Hugging Face or NGC, or the path or URI of a ``.nemo``
+            file, or all of its settings; None where there are ``models``, else the default beside
+            them.
+        names: of the fields of rows.
+        routing: several models, and which of them takes which row. Its ``models`` are what a file
+            of routes says (`models.routing`), as ``{"models": {"en": "a.nemo"}}``; or its path or
+            URI; or pairs, as ``["en=a.nemo"]``. The other settings are what they have in common.
+        batching: how clips are put together for a forward pass.
+        resources: what a worker may use of its machine.
+        reading: how audio is read.
+        limits: what audio must be like to be transcribed.
+        long_audio: how long rows are cut into segments.
+        transcripts: what is written of a transcript beside its text.
         tarred_audio: the tars of a tarred data set of NeMo's, in which the rows' audio is: path,
             URI, glob or brace expansion, or several.
-        storage_options: for each protocol what its fsspec file system is opened with.
-        audio_timeout: seconds that reading a file may take.
-        max_concurrent_reads: most files that a worker process reads at one time.
-        allowed_audio_prefixes: what a row may point to; None is everything.
-        batch_timeout: seconds that a forward pass may take; then the process ends, so that the
-            runner tries again in another.
-        accelerator: on Dataflow, the GPU of the workers of this step alone, as
-            ``type:nvidia-l4;count:1;install-nvidia-driver``.
-        model_copies: worker processes that share a GPU.
-        gpus: of a worker machine, each with a process of its own, of which the runner must know;
-            1/n has n processes share one.
-        cpus: that a worker process may use.
-        gpu_memory_gb: of its GPU's memory, that a worker process may use.
-        segmentation: how a long row is cut into segments: ``vad`` in pauses, leaving silence out;
-            ``fixed`` by the clock, with overlaps; ``none`` gives each row to the model in one
-            piece.
-        max_segment_seconds: a longer row is cut into segments of at most so many seconds; None is
-            what suits the model.
-        attention: of the encoder: ``full``, ``local`` or ``chunked``
-            (`beam_asr.models.nemo.long_context`).
-        partial: whether a long row of which some segments failed does ``fail``, or to ``keep`` the
-            others, with ``segments_failed``.
-        timestamps: which times to give, of ``word``, ``segment`` and ``char``: in ``words``,
-            ``segments`` and ``chars``, in seconds from the beginning of the file.
-        confidence: to give that of each ``word`` or of the ``row``; None gives none.
-        n_best: how many texts to give with their scores, in ``n_best``; 0 gives none.
-        models: several models, and which of them takes which row: what a file of routes says
-            (`routes`), as ``{"models": {"en": "a.nemo"}}``; or its path or URI; or pairs, as
-            ``["en=a.nemo"]``. The other arguments are what they have in common.
-        route_key: the field by which the model of a row is chosen; None is ``lang``, or what the
-            routes say.
-        unmapped: whether rows that no route takes ``fail``, or the ``default`` model takes them;
-            None is the latter, if there is one.
-        source_lang: the language spoken, for a model that is told by a prompt; what a row says of
-            itself comes first.
-        target_lang: the language written, likewise.
-        task: ``transcribe`` or ``translate``, likewise.
-        pnc: ``yes`` for punctuation and capitals or ``no``, likewise.
-        min_duration: seconds; shorter audio fails.
-        max_duration: seconds; longer audio fails.
-        required_sample_rate: in Hz; audio whose file has another one fails.
-        required_channels: audio whose file has more or fewer channels fails.
-        audio_checks: whether the rows that the four above refuse do ``fail``, or are to ``filter``.
+        max_failure_fraction: the job fails while it runs if a larger part of the rows, and at least
+            100, failed; None leaves it to the end.
         give_duration: whether rows that do not say how long they are get their ``duration``.
         give_origin: whether records have the path of their manifest, for ``WriteManifest`` to write
             NeMo's from them.
-        max_failure_fraction: the job fails while it runs if a larger part of the rows, and at least
-            100, failed; None leaves it to the end.
         journal: where what is done is kept for another run; None keeps nothing. Rows are grouped
             for it, so the input must be bounded and in the global window.
+        settings: other settings by name, each of `PARAMETERS`.
 
     Raises:
-        ValueError: an argument is out of its range, or the rows are without an end and in the
-            global window, in which long ones cannot be put together; when the graph is built.
+        TypeError: a setting is unknown, or is given both by its name and in its group.
+        ValueError: a value is out of its range.
+
+    When the graph is built, it reads the file of routes, lists the tars, and looks at the journal
+    and the files of the models.
+
+    Raises (then):
+        ValueError: the routes cannot be, or the rows are without an end and in the global window,
+            in which long ones cannot be put together.
+        FileNotFoundError: there is no file of routes.
         NoInputError: no tar is there.
+        ResumeError: the journal is another run's.
     """
 
     def __init__(
         self,
-        model_name: str | None = None,
-        filepath_key: str = "audio_filepath",
-        pred_text_key: str = "pred_text",
-        batch_size: int = 128,
-        max_batch_seconds: float | None = None,
-        device: str = "auto",
-        channel: int | None = None,
-        decoder: str | None = None,
-        precision: str = "auto",
+        model: str | ModelSettings | None = None,
+        *,
+        names: FieldNames | None = None,
+        routing: RoutingSettings | None = None,
+        batching: BatchSettings | None = None,
+        resources: Resources | None = None,
+        reading: ReadSettings | None = None,
+        limits: AudioLimits | None = None,
+        long_audio: SegmentationSettings | None = None,
+        transcripts: TranscriptSettings | None = None,
         tarred_audio: str | Iterable[str] | None = None,
-        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
-        audio_timeout: float = 300.0,
-        max_concurrent_reads: int = 32,
-        allowed_audio_prefixes: Iterable[str] | None = None,
-        batch_timeout: float = 1800.0,
-        accelerator: str | None = None,
-        model_copies: int = 1,
-        gpus: float | None = None,
-        cpus: int | None = None,
-        gpu_memory_gb: float | None = None,
-        segmentation: str = "vad",
-        max_segment_seconds: float | None = None,
-        attention: str = "full",
-        partial: str = "fail",
-        timestamps: str | Iterable[str] | None = None,
-        confidence: str | None = None,
-        n_best: int = 0,
-        models: str | Mapping[str, Any] | Sequence[str] | None = None,
-        route_key: str | None = None,
-        unmapped: str | None = None,
-        source_lang: str | None = None,
-        target_lang: str | None = None,
-        task: str | None = None,
-        pnc: str | None = None,
-        min_duration: float | None = None,
-        max_duration: float | None = None,
-        required_sample_rate: int | None = None,
-        required_channels: int | None = None,
-        audio_checks: str = "fail",
+        max_failure_fraction: float | None = None,
         give_duration: bool = False,
         give_origin: bool = False,
-        max_failure_fraction: float | None = None,
         journal: Journal | None = None,
+        **settings: Any,
     ):
         super().__init__()
-        if filepath_key == pred_text_key:
-            raise ValueError(f"filepath_key and pred_text_key are both {filepath_key!r}")
-        timestamps = (timestamps,) if isinstance(timestamps, str) else tuple(timestamps or ())
-        for name, value, allowed in (
-            ("device", device, DEVICES),
-            ("segmentation", segmentation, SEGMENTATIONS),
-            ("audio_checks", audio_checks, AUDIO_CHECKS),
-            ("partial", partial, PARTIALS),
-            ("confidence", confidence, (None, *CONFIDENCES)),
-            *(("timestamps", each, TIMESTAMPS) for each in timestamps),
-        ):
-            if value not in allowed:
-                known = ", ".join(filter(None, allowed))
-                raise ValueError(f"{name} is {value!r}, but must be one of {known}")
-        if n_best < 0:
-            raise ValueError(f"n_best is {n_best}, but must be at least 0")
-        if not audio_timeout > 0:
-            raise ValueError(f"audio_timeout is {audio_timeout}, but must be above 0")
-        if not batch_timeout > 0:
-            raise ValueError(f"batch_timeout is {batch_timeout}, but must be above 0")
-        if max_failure_fraction is not None and not 0 <= max_failure_fraction <= 1:
-            raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
-        if max_concurrent_reads < 1:
-            raise ValueError(
-                f"max_concurrent_reads is {max_concurrent_reads}, but must be at least 1"
-            )
-        storage = Storage(storage_options or {})
-        prefixes = allowed_audio_prefixes
-        guarded = storage
-        if prefixes is not None:
-            guarded = Storage(storage.options, AllowedPrefixes.of(prefixes))
-        common: dict[str, Any] = {
-            "decoder": decoder,
-            "precision": precision,
-            "attention": attention,
-            "batch_size": batch_size,
-            "max_batch_seconds": max_batch_seconds,
-            "max_segment_seconds": max_segment_seconds,
-            "channel": channel,
-            "source_lang": source_lang,
-            "target_lang": target_lang,
-            "task": task,
-            "pnc": pnc,
-            "min_duration": min_duration,
-            "max_duration": max_duration,
-            "required_sample_rate": required_sample_rate,
-            "required_channels": required_channels,
+        if model is not None and not isinstance(model, ModelSettings):
+            if "model_name" in settings:
+                raise TypeError("model_name is given twice")
+            settings["model_name"], model = model, None
+        for name in settings:
+            if name not in PARAMETERS:
+                raise unknown_setting(name, PARAMETERS)
+        given: dict[str, Group | None] = {
+            "names": names,
+            "model": model,
+            "routing": routing,
+            "batching": batching,
+            "resources": resources,
+            "reading": reading,
+            "limits": limits,
+            "long_audio": long_audio,
+            "transcripts": transcripts,
         }
-        if models is not None:
-            given = [models] if isinstance(models, str) else models
-            routing = load(storage, given, common, route_key, unmapped, model_name)
-        elif model_name is not None:
-            routing = routes.single(ModelUse(model_name, **common))
-        else:
+        asked = TranscribeSettings(**make_groups(TRANSCRIBE_GROUPS, settings, given))
+        if asked.model.model_name is None and asked.routing.models is None:
             raise ValueError("neither model_name nor models is given")
-        names = routing.names if routing.several else ()
-        asked = Asked(
-            pred_text_key, timestamps, confidence, n_best, names, give_duration, give_origin
-        )
-        self._routing = routing
-        self._filters = audio_checks == "filter"
-        self._filepath_key = filepath_key
-        self._tars = None if tarred_audio is None else nemo_tarred.tars_of(storage, tarred_audio)
+        if max_failure_fraction is not None:
+            PARAMETERS["max_failure_fraction"].check(max_failure_fraction)
+        check_choice(PARAMETERS["engine"], asked.model.engine)
+        devices.check(asked.resources, asked.model.device)
+        self.settings = asked
+        self._storage = Storage(asked.reading.storage_options)
+        prefixes = asked.reading.allowed_audio_prefixes
+        allowed = None if prefixes is None else AllowList.of(prefixes)
+        self._audio_storage = Storage(self._storage.options, allowed)
+        self._tarred_audio = tarred_audio
+        self._give_duration, self._give_origin = give_duration, give_origin
         self._journal = journal
         self._max_failure_fraction = max_failure_fraction
-        machine = Resources(gpus, cpus, gpu_memory_gb, model_copies)
-        resources.check(machine, device)
-        self._accelerator = resources.hint(accelerator, machine.copies)
-        # What two runs must have in common for one to go on with the other.
-        self._identity = {
-            **_identity(routing),
-            "device": device,
-            "filepath_key": filepath_key,
-            "segmentation": segmentation,
-            "partial": partial,
-            "timestamps": bool(timestamps),
-            "confidence": confidence is not None,
-            "n_best": n_best,
-        }
-        if journal is not None:
-            contents = [_content(storage, use.model_name) for use in routing.uses]
-            self._identity["model_content"] = contents if routing.several else contents[0]
-            journal.check(self._identity)
-        times = "required" if timestamps else None if segmentation == "none" else "wanted"
-        run = uuid.uuid4().hex
-        self._settings = [
-            WindowSettings(
-                ModelSpec(
-                    use.model_name,
-                    device,
-                    use.decoder,
-                    use.precision,
-                    storage,
-                    batch_timeout,
-                    machine,
-                    use.attention,
-                    times,
-                    confidence is not None,
-                    n_best,
-                ),
-                ClipReader(guarded, use.channel, audio_timeout, max_concurrent_reads, use.checks),
-                storage,
-                Planner(
-                    guarded,
-                    use.channel,
-                    audio_timeout,
-                    segmentation,
-                    partial == "keep",
-                    use.checks,
-                ),
-                filepath_key,
-                asked,
-                use.prompt,
-                routing,
-                route,
-                use.max_segment_seconds,
-                use.batch_size,
-                use.max_batch_seconds,
-                max_failure_fraction,
-                audio_checks == "filter",
-                journal,
-                run,
-            )
-            for route, use in enumerate(routing.uses)
-        ]
+        self._filters = asked.limits.audio_checks == "filter"
+        self._filepath_key = asked.names.filepath_key
+        self._accelerator = devices.accelerator_hint(
+            asked.resources.accelerator, asked.resources.copies
+        )
 
-    def expand(self, rows: PCollection[Row | Record | Tar]) -> Transcribed:
+    @property
+    def lang_key(self) -> str:
+        """The field of a row's language. It reads the file of routes, if there is one."""
+        return self._routing.lang_key
+
+    # What is looked up in storage, when the graph is built.
+
+    @functools.cached_property
+    def _routing(self) -> Routing:
+        asked, given = self.settings, self.settings.routing
+        base = flatten(getattr(asked, name) for name in ROUTE_GROUPS)
+        default = base.pop("model_name")
+        if given.models is None:
+            return single(ModelRoute.of(model_name=default, **base))
+        return load(self._storage, given.models, base, given.route_key, given.unmapped, default)
+
+    @functools.cached_property
+    def _tars(self) -> dict[int, str] | None:
+        if self._tarred_audio is None:
+            return None
+        return nemo_tarred.find_tars(self._storage, self._tarred_audio)
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What two runs must have in common for one to go on with the other."""
+        routing = self._routing
+        found = _identity(routing)
+        values = flatten(getattr(self.settings, name) for name in TRANSCRIBE_GROUPS)
+        for each in all_settings(TRANSCRIBE_GROUPS):
+            value = values[each.name]
+            if each.identity_if_given:
+                found[each.name] = bool(value)
+            elif each.identity and not each.per_model:
+                found[each.name] = value
+        if self._journal is not None:
+            contents = [_content(self._storage, use.model_name) for use in routing.routes]
+            found["model_content"] = contents if routing.is_multi_model else contents[0]
+        return found
+
+    @functools.cached_property
+    def _settings(self) -> list[RecognizeSettings]:
+        """Of the steps of each model."""
+        run = uuid.uuid4().hex
+        return [self._of_route(number, run) for number in range(len(self._routing.routes))]
+
+    def _of_route(self, number: int, run: str) -> RecognizeSettings:
+        use, asked = self._routing.routes[number], self.settings
+        reading, transcripts = asked.reading, asked.transcripts
+        wanted = None if asked.long_audio.segmentation == "none" else "wanted"
+        spec = ModelSpec(
+            model_name=use.model_name,
+            device=use.model.device,
+            decoder=use.model.decoder,
+            precision=use.model.precision,
+            storage=self._storage,
+            batch_timeout=use.batching.batch_timeout,
+            resources=asked.resources,
+            attention=use.model.attention,
+            times="required" if transcripts.timestamps else wanted,
+            confidence=transcripts.confidence is not None,
+            n_best=transcripts.n_best,
+            engine=use.model.engine,
+        )
+        reader = ClipReader(
+            storage=self._audio_storage,
+            channel=use.reading.channel,
+            timeout_seconds=reading.audio_timeout,
+            concurrency=reading.max_concurrent_reads,
+            limits=use.limits,
+        )
+        planner = Planner(
+            storage=self._audio_storage,
+            channel=use.reading.channel,
+            timeout_seconds=reading.audio_timeout,
+            segmentation=asked.long_audio.segmentation,
+            keep_parts=asked.long_audio.partial == "keep",
+            limits=use.limits,
+        )
+        return RecognizeSettings(
+            spec=spec,
+            reader=reader,
+            tar_storage=self._storage,
+            planner=planner,
+            filepath_key=self._filepath_key,
+            asked=self._fields,
+            prompt=use.model.prompt,
+            routing=self._routing,
+            route=number,
+            max_segment_seconds=use.long_audio.max_segment_seconds,
+            batch_size=use.batching.batch_size,
+            max_batch_seconds=use.batching.max_batch_seconds,
+            max_failure_fraction=self._max_failure_fraction,
+            filters=self._filters,
+            journal=self._journal,
+            run=run,
+        )
+
+    @property
+    def _fields(self) -> TranscriptFields:
+        transcripts = self.settings.transcripts
+        return TranscriptFields(
+            pred_text_key=self.settings.names.pred_text_key,
+            timestamps=transcripts.timestamps or (),
+            confidence=transcripts.confidence,
+            n_best=transcripts.n_best,
+            models=self._routing.names if self._routing.is_multi_model else (),
+            duration=self._give_duration,
+            origin=self._give_origin,
+        )
+
+    def expand(self, rows: PCollection[Row | Record | WebDatasetTar]) -> Transcribed:
         journaled = self._journal is not None
+        if self._journal is not None:
+            self._journal.check(self._identity)
         checked = rows | "Validate" >> beam.ParDo(
-            Validate(
+            CheckRows(
                 self._filepath_key,
                 self._tars,
                 journaled,
@@ -316,7 +330,7 @@ class Transcribe(beam.PTransform):
         if self._journal is not None:
             begun["begun"] = AsSingleton(self._begin(checked.statistics))
             identified = self._grouped(work, self._journal) | "Identify" >> beam.ParDo(
-                Identify(self._journal, self._settings[0].asked), **begun
+                AssignRowIds(self._journal, self._settings[0].asked), **begun
             ).with_outputs("transcripts", "failures", "statistics", main="work")
             work = identified.work
             transcripts.append(identified.transcripts)
@@ -324,7 +338,7 @@ class Transcribe(beam.PTransform):
             statistics.append(identified.statistics)
         if self._tars is not None:
             work = self._by_shard(work, self._tars)
-        if not self._routing.several and (self._tars is not None or not journaled):
+        if not self._routing.is_multi_model and (self._tars is not None or not journaled):
             work |= "SpreadWork" >> beam.Reshuffle()
         heard = self._heard("", work, begun)
         ended = list(heard)
@@ -361,7 +375,7 @@ class Transcribe(beam.PTransform):
         Each model has steps of its own, so that a worker which takes a bundle of theirs needs one
         model for it; a runner that does step after step never swaps them.
         """
-        if not self._routing.several:
+        if not self._routing.is_multi_model:
             named = [("", work)]
         else:
             tags = [str(route) for route in range(len(self._settings))]
@@ -372,7 +386,7 @@ class Transcribe(beam.PTransform):
         steps = []
         for settings, (name, part) in zip(self._settings, named, strict=True):
             windows = self._in_windows(f"Windows{of}{name}", part)
-            model = beam.ParDo(TranscribeWindow(settings), **begun)
+            model = beam.ParDo(RecognizeChunk(settings), **begun)
             if self._accelerator is not None:
                 model = model.with_resource_hints(accelerator=self._accelerator)
             steps.append(
@@ -431,13 +445,13 @@ class Transcribe(beam.PTransform):
         # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
         if work.is_bounded:
             return work | name >> beam.BatchElements(
-                min_batch_size=WINDOW_SECONDS,
-                max_batch_size=WINDOW_SECONDS,
-                element_size_fn=_window_seconds,
+                min_batch_size=CHUNK_SECONDS,
+                max_batch_size=CHUNK_SECONDS,
+                element_size_fn=_chunk_seconds,
             )
-        return work | name >> beam.ParDo(Gather(_window_seconds, WINDOW_SECONDS))
+        return work | name >> beam.ParDo(BatchWithinBundle(_chunk_seconds, CHUNK_SECONDS))
 
-    def _begin(self, statistics: PCollection[Statistics]) -> PCollection[Begun]:
+    def _begin(self, statistics: PCollection[Statistics]) -> PCollection[JobStart]:
         """What is known when all rows have been read, and that the journal is this run's."""
         return (
             statistics
@@ -492,12 +506,12 @@ def _begin(
     identity: Mapping[str, Any],
     run: str,
     max_failure_fraction: float | None,
-) -> Begun:
+) -> JobStart:
     rows = {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
     journal.begin({**identity, **rows}, run)
     if max_failure_fraction is not None and not statistics.tars:
         failure_limit.check_invalid(statistics, max_failure_fraction)
-    return Begun(None if statistics.tars else statistics.rows_in)
+    return JobStart(None if statistics.tars else statistics.rows_in)
 
 
 def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
@@ -508,14 +522,14 @@ def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
             yield group_of_id(outcome.row_id), outcome
 
 
-def _split(item: Clip | InTar | Tar) -> Iterator[Any]:
-    if isinstance(item, InTar):
+def _split(item: Clip | TarredClip | WebDatasetTar) -> Iterator[Any]:
+    if isinstance(item, TarredClip):
         yield beam.pvalue.TaggedOutput("in_tars", (item.number, item))
     else:
         yield item
 
 
-def _shards(by_shard: tuple[int, dict[str, list[Any]]]) -> Iterator[Shard]:
+def _shards(by_shard: tuple[int, dict[str, list[Any]]]) -> Iterator[NemoTar]:
     """A tar, for each model that its clips are for; one without clips is counted by the first."""
     (tar,), items = by_shard[1]["tars"], list(by_shard[1]["clips"])
     left: dict[int, list[Clip]] = defaultdict(list)
@@ -525,25 +539,25 @@ def _shards(by_shard: tuple[int, dict[str, list[Any]]]) -> Iterator[Shard]:
     for route, clips in left.items() or [(0, [])]:
         mine = {id(clip) for clip in clips}
         others = [item.clip.audio for item in items if id(item.clip) not in mine]
-        yield Shard(tar, clips, others, route)
+        yield NemoTar(tar, clips, others, route)
 
 
-def _by_route(item: Clip | Stretch | Tar | Shard, models: int) -> Iterator[TaggedOutput]:
+def _by_route(
+    item: Clip | SegmentGroup | WebDatasetTar | NemoTar, models: int
+) -> Iterator[TaggedOutput]:
     """An item to its model; a tar of which nobody has looked into the rows to each."""
-    if isinstance(item, Tar):
+    if isinstance(item, WebDatasetTar):
         for route in range(models):
             yield TaggedOutput(str(route), item._replace(route=route))
         return
-    route = item.clip.route if isinstance(item, Stretch) else item.route
+    route = item.clip.route if isinstance(item, SegmentGroup) else item.route
     yield TaggedOutput(str(route), item)
 
 
 def _identity(routing: Routing) -> dict[str, Any]:
     """What two runs must have in common of their models."""
-    uses = [dataclasses.asdict(use) for use in routing.uses]
-    for use in uses:  # what changes no text
-        del use["batch_size"], use["max_batch_seconds"]
-    if not routing.several:
+    uses = [use.identity for use in routing.routes]
+    if not routing.is_multi_model:
         return uses[0]
     return {
         "models": uses,
@@ -554,12 +568,12 @@ def _identity(routing: Routing) -> dict[str, Any]:
     }
 
 
-def _window_seconds(item: Clip | Stretch | Tar | Shard) -> int:
+def _chunk_seconds(item: Clip | SegmentGroup | WebDatasetTar | NemoTar) -> int:
     """An item's size in a window; none is above the window's, which BatchElements cannot take."""
-    if isinstance(item, Stretch):
+    if isinstance(item, SegmentGroup):
         seconds = item.seconds
     elif isinstance(item, Clip):
         seconds = UNKNOWN_SECONDS if item.duration is None else item.duration
     else:
-        return WINDOW_SECONDS - 1
-    return min(max(1, round(seconds)), WINDOW_SECONDS - 1)
+        return CHUNK_SECONDS - 1
+    return min(max(1, round(seconds)), CHUNK_SECONDS - 1)

@@ -13,20 +13,20 @@ import apache_beam as beam
 
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.file_names import HASH_DIGITS, name_of
-from beam_asr.records.fields import MADE
+from beam_asr.records.fields import JOB_FIELDS
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
 from beam_asr.transcripts.transcript import ORIGIN
-from beam_asr.transforms.bundles import placed
+from beam_asr.transforms.bundles import at_window
 
 Record = dict[str, Any]
 
 WRITING_THREADS = 8
 HASH = f"-[0-9a-f]{{{HASH_DIGITS}}}"
-MOST_WAITING = 4 * WRITING_THREADS  # records of a bundle; each may be hours of words
+MAX_PENDING = 4 * WRITING_THREADS  # records of a bundle; each may be hours of words
 
 
-class _Waiting(NamedTuple):
+class _PendingWrite(NamedTuple):
     """A record whose files are being written, and where in time it stands."""
 
     record: Record
@@ -35,7 +35,7 @@ class _Waiting(NamedTuple):
     writes: list[Future[None]]
 
 
-class WriteExports(beam.DoFn):
+class WriteFormats(beam.DoFn):
     """Writes each record as ``FOLDER/FORMAT/NAME.EXTENSION`` in each format, and gives it with the
     paths, relative to the folder, as ``exports``, when they are written.
 
@@ -65,7 +65,7 @@ class WriteExports(beam.DoFn):
         self._pred_text_key = pred_text_key
 
     def start_bundle(self) -> None:
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_PendingWrite] = deque()
 
     def process(
         self,
@@ -77,7 +77,7 @@ class WriteExports(beam.DoFn):
         list(ready)  # what an earlier run has left is gone
         folder = self._folder_of(window)
         own = {key: value for key, value in record.items() if key != ORIGIN}
-        name = name_of(own, self._filepath_key, {*MADE, self._pred_text_key})
+        name = name_of(own, self._filepath_key, {*JOB_FIELDS, self._pred_text_key})
         paths = {
             format: join(format, f"{name}.{registry.EXTENSIONS[format]}")
             for format in self._formats
@@ -86,8 +86,8 @@ class WriteExports(beam.DoFn):
             _writing().submit(self._write, format, join(folder, path), record)
             for format, path in paths.items()
         ]
-        self._waiting.append(_Waiting({**record, "exports": paths}, window, timestamp, writes))
-        while len(self._waiting) > MOST_WAITING:
+        self._waiting.append(_PendingWrite({**record, "exports": paths}, window, timestamp, writes))
+        while len(self._waiting) > MAX_PENDING:
             yield from self._take_first()
 
     def finish_bundle(self) -> Iterator[Any]:
@@ -99,7 +99,7 @@ class WriteExports(beam.DoFn):
         first = self._waiting.popleft()
         for write in first.writes:
             write.result()
-        yield from placed([first.record], first.window, first.timestamp)
+        yield from at_window([first.record], first.window, first.timestamp)
 
     def _write(self, format: str, path: str, record: Record) -> None:
         content = registry.render(format, record, self._filepath_key, self._pred_text_key)
@@ -114,7 +114,7 @@ def delete_stale(storage: Storage, folder: str) -> None:
     """
     for format, extension in registry.EXTENSIONS.items():
         path = join(folder, format)
-        names = storage.names_in(path)
+        names = storage.list_names(path)
         ours = [name for name in names if re.fullmatch(rf".+{HASH}\.{extension}", name)]
         if ours and len(ours) == len(names):
             storage.delete_folder(path)

@@ -37,7 +37,7 @@ from beam_asr.transcripts.transcript import ORIGIN
 from beam_asr.transforms import write_formats
 from beam_asr.transforms.results import Transcribed
 from beam_asr.transforms.transcribe import Record
-from beam_asr.transforms.write_formats import WriteExports
+from beam_asr.transforms.write_formats import WriteFormats
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class WriteManifest(beam.PTransform):
         self._max_failure_fraction = max_failure_fraction
         self._details = details or {}
         self._keys = (filepath_key, pred_text_key)
-        self._target = _Target(
+        self._target = OutputTarget(
             folder,
             Storage(storage_options or {}),
             num_shards,
@@ -153,11 +153,11 @@ class WriteManifest(beam.PTransform):
             shards=AsList(written),
         )
 
-    def _exported(self, records: Transcribed, target: _Target, **after: Any) -> Transcribed:
+    def _exported(self, records: Transcribed, target: OutputTarget, **after: Any) -> Transcribed:
         """The records, when the files of their transcripts are written."""
         if not self._formats:
             return records
-        export = WriteExports(target.storage, target.folder_of, self._formats, *self._keys)
+        export = WriteFormats(target.storage, target.folder_of, self._formats, *self._keys)
         written = records.transcripts | "WriteExports" >> beam.ParDo(export, **after)
         return records._replace(transcripts=written)
 
@@ -208,7 +208,7 @@ def _all_transcribed(records: PCollection[Record]) -> Transcribed:
     return Transcribed(records, none, counted, none)
 
 
-class _Target(NamedTuple):
+class OutputTarget(NamedTuple):
     """Where and how records are written.
 
     Attributes:
@@ -233,7 +233,7 @@ class _Target(NamedTuple):
             return self.folder
         return join(self.folder, folder_name(float(window.start), self.run))
 
-    def of_window(self, window: Any) -> _Target:
+    def of_window(self, window: Any) -> OutputTarget:
         return self._replace(folder=self.folder_of(window))
 
     def check(self) -> None:
@@ -310,8 +310,8 @@ def _by_shard(
 
 def _write_shard(
     keyed: tuple[tuple[str, int, int], Iterable[tuple[str, bytes]]],
-    target: _Target,
-    ready: Iterable[_Target],
+    target: OutputTarget,
+    ready: Iterable[OutputTarget],
 ) -> _Shard:
     (kind, shard, shards), records = keyed
     list(ready)  # the folder is an unfinished one before the first file in it is replaced
@@ -332,22 +332,22 @@ class _Lines:
 
 def _write_shard_of_window(
     keyed: tuple[tuple[str, int, int], Iterable[tuple[str, bytes]]],
-    target: _Target,
+    target: OutputTarget,
     window: Any = beam.DoFn.WindowParam,
 ) -> _Shard:
     return _write_shard(keyed, target.of_window(window), [])
 
 
-def _withdraw(target: _Target) -> _Target:
+def _withdraw(target: OutputTarget) -> OutputTarget:
     target.check()
-    output.withdraw(target.storage, target.folder)
+    output.mark_unfinished(target.storage, target.folder)
     write_formats.delete_stale(target.storage, target.folder)
     shard_files.delete_stale(target.storage, target.folder)
     return target
 
 
 def _finish(
-    target: _Target,
+    target: OutputTarget,
     started: float,
     max_failure_fraction: float,
     details: Record,
@@ -367,7 +367,7 @@ def _finish(
 
 def _finish_window(
     keyed: tuple[str, dict[str, Iterable[Any]]],
-    target: _Target,
+    target: OutputTarget,
     max_failure_fraction: float,
     details: Record,
     window: Any = beam.DoFn.WindowParam,
@@ -386,7 +386,7 @@ def _finish_window(
 
 
 def _complete(
-    target: _Target,
+    target: OutputTarget,
     wall_seconds: float | None,
     details: Record,
     statistics: Statistics,
@@ -423,7 +423,7 @@ def _complete(
     return summary, failed_by_type
 
 
-def _complete_labels(target: _Target, statistics: Statistics, names: set[str]) -> None:
+def _complete_labels(target: OutputTarget, statistics: Statistics, names: set[str]) -> None:
     """Writes those of NeMo's manifests that no line is in: the only one, or one for each tar."""
     if not target.tarred:
         if not names:

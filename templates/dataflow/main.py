@@ -7,14 +7,15 @@ empty counts as not given.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
-from beam_asr.cli import main, options
+from beam_asr.cli import main
+from beam_asr.setting_fields import all_settings
+from beam_asr.settings import GROUPS
 
 # The image that this runs in, which the workers are to have too; Dockerfile sets it.
 IMAGE = "BEAM_ASR_IMAGE"
@@ -44,23 +45,14 @@ def command_line(parameters: Sequence[str]) -> list[str]:
 
 def switches() -> set[str]:
     """The flags that take no value: ours, and Beam's, of which the launcher gives some itself."""
-    parsers = [transcribe_parser()]
+    flags = {each.flag for each in all_settings(GROUPS) if each.value_type is bool}
     for group in PipelineOptions.__subclasses__():
-        parsers.append(_BeamArgumentParser(add_help=False))
-        group._add_argparse_args(parsers[-1])
-    return {
-        flag
-        for parser in parsers
-        for action in parser._actions
-        if action.nargs == 0 and not isinstance(action, argparse._HelpAction)
-        for flag in action.option_strings
-    }
-
-
-def transcribe_parser() -> argparse.ArgumentParser:
-    """The parser of ``beam-asr transcribe`` alone."""
-    (commands,) = [each for each in options._parser()._actions if each.dest == "command"]
-    return commands.choices["transcribe"]
+        parser = _BeamArgumentParser(add_help=False)
+        group._add_argparse_args(parser)
+        for action in parser._actions:
+            if action.nargs == 0:
+                flags.update(action.option_strings)
+    return flags
 
 
 if __name__ == "__main__":

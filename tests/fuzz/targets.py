@@ -25,19 +25,19 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from beam_asr.audio.reading import AudioError, read_audio
-from beam_asr.errors import ManifestError
+from beam_asr.audio.reading import AudioRequest, read_audio
+from beam_asr.errors import AudioError, ManifestError
 from beam_asr.inputs import json_lines, nemo_tarred, readers, tar_stream, webdataset
 from beam_asr.inputs.compression import DamagedInputError
 from beam_asr.inputs.csv_tables import TableError
 from beam_asr.inputs.discovery import NoInputError
-from beam_asr.inputs.readers import Piece
+from beam_asr.inputs.readers import FileRange
 from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.outputs import shards
 from beam_asr.records import parsing
 from beam_asr.records.record import failure, transcript
 from beam_asr.records.row import Row
-from beam_asr.records.work import Tar
+from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 
 HEADER = 4
@@ -94,7 +94,7 @@ def manifest_file(data: bytes) -> Hashable:
         content = COMPRESS[ending](content)
     path = _written(name, content)
     try:
-        rows = [row for piece in readers.pieces_of(Storage(), path) for row in _rows(piece)]
+        rows = [row for piece in readers.split_file(Storage(), path) for row in _rows(piece)]
     except (DamagedInputError, TableError, NoInputError) as error:
         _check_may_fail(name, content, error)
         return _place(error)
@@ -105,7 +105,7 @@ def manifest_file(data: bytes) -> Hashable:
     if name == "m.jsonl":
         cut = int.from_bytes(header[2:4], "big") % (len(content) + 1)
         before = json_lines.count_lines(Storage(), path, 0, cut) if cut else 0
-        pieces = Piece(path, 0, cut), Piece(path, cut, len(content), before)
+        pieces = FileRange(path, 0, cut), FileRange(path, cut, len(content), before)
         assert [*_rows(pieces[0]), *_rows(pieces[1])] == rows, f"other rows if cut at {cut}"
     return name, frozenset(map(_end_of_row, rows[:100]))
 
@@ -116,10 +116,12 @@ def audio_file(data: bytes) -> Hashable:
     name = AUDIO_NAMES[header[0] % len(AUDIO_NAMES)]
     read = partial(
         read_audio,
-        sample_rate=SAMPLE_RATES[header[3] // 16 % len(SAMPLE_RATES)],
-        offset=OFFSETS[header[1] % len(OFFSETS)],
-        duration=DURATIONS[header[2] % len(DURATIONS)],
-        channel=CHANNELS[header[3] % len(CHANNELS)],
+        request=AudioRequest(
+            sample_rate=SAMPLE_RATES[header[3] // 16 % len(SAMPLE_RATES)],
+            offset=OFFSETS[header[1] % len(OFFSETS)],
+            duration=DURATIONS[header[2] % len(DURATIONS)],
+            channel=CHANNELS[header[3] % len(CHANNELS)],
+        ),
     )
     on_disk, place = _samples_or_error(read, _written(name, content), None)
     in_memory, _ = _samples_or_error(read, name, content)
@@ -178,8 +180,8 @@ def _place(error: BaseException) -> tuple[Hashable, ...]:
 # Manifests
 
 
-def _rows(piece: Piece) -> Iterator[Row]:
-    for row in readers.rows_of(Storage(), piece, "audio_filepath"):
+def _rows(piece: FileRange) -> Iterator[Row]:
+    for row in readers.read_rows(Storage(), piece, "audio_filepath"):
         assert isinstance(row, Row)
         yield row
 
@@ -320,7 +322,7 @@ def _end_of_samples(content: bytes) -> Hashable:
         damage = error
     path = _written("t.tar", content)
     reader = TarReader(Storage(), "audio_filepath")
-    clips = list(reader.contents(Tar(path)))
+    clips = list(reader.contents(WebDatasetTar(path)))
     for row in [clip.row for clip, _ in clips] + [unread.row for unread in reader.unread]:
         json.loads(shards.encode(failure(row, "audio", ValueError("?"))))
     assert len(clips) + len(reader.unread) == samples + bool(damage), "samples are lost or doubled"

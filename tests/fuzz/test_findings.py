@@ -20,7 +20,13 @@ import pytest
 import soundfile
 from pyarrow import parquet
 
-from beam_asr.audio.reading import AudioError, CorruptAudioError, OffsetBeyondEndError, read_audio
+from beam_asr.audio.reading import (
+    AudioError,
+    AudioRequest,
+    CorruptAudioError,
+    OffsetBeyondEndError,
+    read_audio,
+)
 from beam_asr.inputs import readers
 from beam_asr.inputs.compression import DamagedInputError
 from beam_asr.inputs.tar_clips import TarReader
@@ -28,7 +34,7 @@ from beam_asr.outputs import shards
 from beam_asr.records import parsing
 from beam_asr.records import row as manifest
 from beam_asr.records.record import failure, transcript
-from beam_asr.records.work import Tar
+from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 from tests.fuzz.mutations import repair_ogg_pages
 from tests.support.ffmpeg import mux_audio
@@ -37,13 +43,13 @@ from tests.support.job_files import REPOSITORY
 RATE = 16_000
 READ_ALONE = """
 import resource, sys
-from beam_asr.inputs import discovery as inputs
-from beam_asr.audio.reading import read_audio
+from beam_asr.inputs import readers
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.storage.storage import Storage
 
 def read_rows(path):
-    for piece in inputs.pieces_of(Storage(), path):
-        list(inputs.rows_of(Storage(), piece, "audio_filepath"))
+    for piece in readers.split_file(Storage(), path):
+        list(readers.read_rows(Storage(), piece, "audio_filepath"))
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -91,8 +97,8 @@ def encoded(container, codec, seconds=0.1, rate=RATE, layout="mono"):
 
 def rows_of(path):
     storage = Storage()
-    pieces = readers.pieces_of(storage, str(path))
-    return [row for piece in pieces for row in readers.rows_of(storage, piece, "audio_filepath")]
+    pieces = readers.split_file(storage, str(path))
+    return [row for piece in pieces for row in readers.read_rows(storage, piece, "audio_filepath")]
 
 
 # Audio
@@ -103,7 +109,7 @@ def test_a_range_of_a_vorbis_file_with_damaged_codebooks_does_not_crash_the_proc
     content = bytearray(sound_file(samples(rate=8_000), 8_000, format="OGG", subtype="VORBIS"))
     content[content.index(b"\x05vorbis") + 30] ^= 0xFF
     repair_ogg_pages(content)
-    call = "read_audio(path, sample_rate=8_000, offset=0.05)"
+    call = "read_audio(path, AudioRequest(sample_rate=8_000, offset=0.05))"
     ended, _ = read_alone(tmp_path / "a.ogg", content, call)
     assert ended.endswith("AudioError")
 
@@ -112,7 +118,7 @@ def test_a_range_of_a_vorbis_file_with_damaged_codebooks_does_not_crash_the_proc
 def test_eight_channels_do_not_crash_the_process(tmp_path, kind):
     # PyAV counts the planes of a frame up to a null pointer, which of eight there is none.
     content = encoded(*kind, rate=48_000, layout="7.1")
-    call = "assert len(read_audio(path, sample_rate=8_000)) >= 800"
+    call = "assert len(read_audio(path, AudioRequest(sample_rate=8_000))) >= 800"
     ended, _ = read_alone(tmp_path / "a.m4a", content, call)
     assert ended == "read"
 
@@ -124,7 +130,9 @@ def test_a_header_that_claims_much_text_takes_no_memory(tmp_path):
     chunks += b"LIST" + (0xFFFF0000).to_bytes(4, "little") + b"INFO"
     chunks += b"ISFT" + (0x7FFF0000).to_bytes(4, "little") + b"Lavf"
     content = b"RIFF" + (4 + len(chunks)).to_bytes(4, "little") + b"WAVE" + chunks
-    ended, grown = read_alone(tmp_path / "a.wav", content, "read_audio(path, sample_rate=8_000)")
+    ended, grown = read_alone(
+        tmp_path / "a.wav", content, "read_audio(path, AudioRequest(sample_rate=8_000))"
+    )
     assert ended.endswith("AudioError")
     assert grown < 200
 
@@ -135,7 +143,7 @@ def test_a_header_by_which_ffmpeg_seeks_before_the_start_is_the_files_fault(tmp_
     path = tmp_path / "a.caf"
     path.write_bytes(b"caff\0\1\0\0" + description + chunk)
     with pytest.raises(AudioError):
-        read_audio(str(path), sample_rate=RATE)
+        read_audio(str(path), AudioRequest(sample_rate=RATE))
 
 
 @pytest.mark.parametrize("offset", [1e15, 1e300])
@@ -147,7 +155,7 @@ def test_an_offset_that_no_decoder_can_count_to_is_beyond_the_end(kind, offset):
         "m4a": lambda: encoded("ipod", "aac"),
     }
     with pytest.raises(OffsetBeyondEndError):
-        read_audio(f"a.{kind}", sample_rate=RATE, offset=offset, content=made[kind]())
+        read_audio(f"a.{kind}", AudioRequest(sample_rate=RATE, offset=offset), content=made[kind]())
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -156,7 +164,7 @@ def test_samples_near_the_largest_float_do_not_become_infinite(channels):
     loud[::7] *= -1
     content = sound_file(loud, 8_000, format="WAV", subtype="FLOAT")
     try:
-        heard = read_audio("a.wav", sample_rate=RATE, content=content)
+        heard = read_audio("a.wav", AudioRequest(sample_rate=RATE), content=content)
     except CorruptAudioError:
         return
     assert np.isfinite(heard).all()
@@ -164,12 +172,14 @@ def test_samples_near_the_largest_float_do_not_become_infinite(channels):
 
 def test_a_wavpack_file_that_is_cut_short_is_the_files_fault():
     with pytest.raises(CorruptAudioError):
-        read_audio("a.wv", sample_rate=RATE, content=encoded("wv", "wavpack")[:-20])
+        read_audio("a.wv", AudioRequest(sample_rate=RATE), content=encoded("wv", "wavpack")[:-20])
 
 
 def test_samples_of_64_bit_integers_are_read_or_are_the_files_fault():
     try:
-        heard = read_audio("a.wav", sample_rate=RATE, content=encoded("wav", "pcm_s64le"))
+        heard = read_audio(
+            "a.wav", AudioRequest(sample_rate=RATE), content=encoded("wav", "pcm_s64le")
+        )
     except AudioError:
         return
     assert np.allclose(heard, samples(), atol=1e-6)
@@ -184,7 +194,7 @@ def test_a_stream_that_begins_late_is_no_error_or_is_the_files_fault():
         tag = following
     content[tag] = 9  # the last one's type: video
     try:
-        heard = read_audio("a.flv", sample_rate=RATE, content=bytes(content))
+        heard = read_audio("a.flv", AudioRequest(sample_rate=RATE), content=bytes(content))
     except AudioError:
         return
     assert 7.9 < len(heard) / RATE < 8.1
@@ -222,7 +232,7 @@ def test_a_row_ends_as_one_line_of_json_at_any_depth_of_the_stack(tmp_path, line
     except manifest.ManifestError as error:
         record = at_depth(60, partial(failure, row, "manifest", error))
     else:
-        record = at_depth(60, partial(transcript, row, "pred_text", "text"))
+        record = at_depth(60, partial(transcript, row, {"pred_text": "text"}))
     written = at_depth(60, partial(shards.encode, record))
     assert json.loads(written, parse_constant=pytest.fail)
 
@@ -259,7 +269,9 @@ def test_a_sample_whose_name_has_no_uri_does_not_cost_those_that_follow(tmp_path
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
     reader = TarReader(Storage(), "audio_filepath")
-    assert [clip.audio for clip, _ in reader.contents(Tar(str(path)))] == [f"{path}: c.wav"]
+    assert [clip.audio for clip, _ in reader.contents(WebDatasetTar(str(path)))] == [
+        f"{path}: c.wav"
+    ]
     assert len(reader.unread) == 1
     assert reader.statistics.rows_in == 2
 

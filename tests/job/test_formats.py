@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from beam_asr.cli import main
-from beam_asr.inputs.json_lines import lines_in
+from beam_asr.inputs.json_lines import read_lines
 from beam_asr.outputs.formats import documents
 from beam_asr.outputs.formats import table as tabular
 from beam_asr.storage.storage import Storage
@@ -77,12 +77,12 @@ def whole(corpus, model, tmp_path_factory) -> Path:
     return out
 
 
-def names_in(folder: Path) -> set[str]:
+def list_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
 def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in lines_in(Storage(), str(path))]
+    return [json.loads(line) for line in read_lines(Storage(), str(path))]
 
 
 def labels(out: Path) -> list[dict]:
@@ -94,9 +94,9 @@ def summary(out: Path) -> dict:
 
 
 def test_each_format_has_its_files(out):
-    assert names_in(out / "parquet") == {"transcripts-00000-of-00001.parquet"}
-    assert names_in(out / "documents") == {"documents-00000-of-00001.jsonl"}
-    assert names_in(out / "nemo") == {"manifest-00000-of-00001.json"}
+    assert list_names(out / "parquet") == {"transcripts-00000-of-00001.parquet"}
+    assert list_names(out / "documents") == {"documents-00000-of-00001.jsonl"}
+    assert list_names(out / "nemo") == {"manifest-00000-of-00001.json"}
 
 
 def test_parquet_and_documents_hold_the_transcripts(out):
@@ -149,7 +149,7 @@ def test_where_a_row_comes_from_is_in_no_file(out, corpus, model, tmp_path):
     # Nor do the names of captions go by it, or by what other formats need.
     plain = tmp_path / "plain"
     run(f"--input={corpus}", f"--output={plain}", model, "--formats=srt", KEEP)
-    assert names_in(out / "srt") == names_in(plain / "srt")
+    assert list_names(out / "srt") == list_names(plain / "srt")
 
 
 def test_as_many_files_as_shards_of_transcripts_be_they_empty(model, corpus, tmp_path):
@@ -158,8 +158,8 @@ def test_as_many_files_as_shards_of_transcripts_be_they_empty(model, corpus, tmp
     out = tmp_path / "out"
     run(f"--input={manifest}", f"--output={out}", model, FORMATS, "--num_shards=3")
     numbers = [f"{number:05d}-of-00003" for number in range(3)]
-    assert names_in(out / "parquet") == {f"transcripts-{each}.parquet" for each in numbers}
-    assert names_in(out / "documents") == {f"documents-{each}.jsonl" for each in numbers}
+    assert list_names(out / "parquet") == {f"transcripts-{each}.parquet" for each in numbers}
+    assert list_names(out / "documents") == {f"documents-{each}.jsonl" for each in numbers}
     rows = {path.name: pq.read_table(path).num_rows for path in (out / "parquet").iterdir()}
     assert sorted(rows.values()) == [0, 0, 1]
     for each in numbers:
@@ -185,13 +185,13 @@ def test_overwriting_leaves_nothing_of_an_earlier_run(corpus, model, tmp_path):
     run(*flags, FORMATS, "--num_shards=3")
     (out / "parquet" / "notes.txt").write_text("mine")
     run(*flags, "--formats=parquet,nemo", "--num_shards=2", "--overwrite")
-    assert names_in(out / "parquet") == {
+    assert list_names(out / "parquet") == {
         "notes.txt",
         "transcripts-00000-of-00002.parquet",
         "transcripts-00001-of-00002.parquet",
     }
     assert not list(out.glob("documents/*"))
-    assert names_in(out / "nemo") == {"manifest-00000-of-00001.json"}
+    assert list_names(out / "nemo") == {"manifest-00000-of-00001.json"}
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
@@ -235,10 +235,10 @@ def test_a_run_that_broke_while_it_wrote_is_gone_on_with(
         patched.setattr(tabular, "parquet", breaks)
         run(*flags, f"--output={out}", "--num_shards=3", expect=1)
     assert not (out / "_SUCCESS").exists()
-    assert len(names_in(out / "parquet")) == 1
+    assert len(list_names(out / "parquet")) == 1
     run(*flags, f"--output={out}", "--num_shards=2", "--resume")
     assert summary(out)["resumed"] == summary(out)["transcribed"] + summary(out)["filtered"]
-    assert names_in(out / "parquet") == {f"transcripts-0000{n}-of-00002.parquet" for n in (0, 1)}
+    assert list_names(out / "parquet") == {f"transcripts-0000{n}-of-00002.parquet" for n in (0, 1)}
     assert content(out) == content(whole)
     assert summary(out)["nemo"] == summary(whole)["nemo"]
 
@@ -265,7 +265,7 @@ def test_each_tar_of_a_set_has_a_manifest_with_a_line_for_each_row(corpus, model
         FORMATS,
         KEEP,
     )
-    assert names_in(out / "nemo") == {f"manifest_{number}.json" for number in range(3)}
+    assert list_names(out / "nemo") == {f"manifest_{number}.json" for number in range(3)}
     lines = {number: read(out / f"nemo/manifest_{number}.json") for number in range(3)}
     names = {
         number: Counter(line["audio_filepath"] for line in lines[number]) for number in range(3)

@@ -16,7 +16,7 @@ import soundfile
 import webdataset
 import zstandard
 
-from beam_asr.inputs import readers
+from beam_asr.inputs import json_lines, readers
 from beam_asr.storage.storage import Storage
 from tests.support.job_files import read_records, transcripts_of, write_manifest
 from tests.support.tiny_models import speechlike
@@ -95,7 +95,7 @@ def test_a_compressed_manifest(corpus, expected, hear, ending):
 
 
 def test_a_manifest_in_pieces_of_a_few_rows(corpus, expected, hear, monkeypatch):
-    monkeypatch.setattr(readers, "PIECE_BYTES", 100)
+    monkeypatch.setattr(json_lines, "RANGE_BYTES", 100)
     assert texts(hear(f"--input={corpus / 'm.jsonl'}")[0]) == expected
 
 
@@ -121,7 +121,7 @@ def test_a_table_of_text(corpus, rows, expected, hear, name, delimiter):
 def test_a_parquet_table(corpus, rows, expected, hear):
     table = pyarrow.Table.from_pylist([{"offset": None, **row} for row in rows])
     pyarrow.parquet.write_table(table, corpus / "t.parquet", row_group_size=2)
-    assert len(readers.pieces_of(Storage(), str(corpus / "t.parquet"))) > 1
+    assert len(readers.split_file(Storage(), str(corpus / "t.parquet"))) > 1
     records, _, _ = hear(f"--input={corpus / 't.parquet'}")
     assert texts(records) == expected
     assert records[0].keys() == {"offset", "audio_filepath", "duration", "n", "pred_text"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from tests.support import long_recordings
 from tests.support.job_files import SAMPLE_MODEL, read_records, transcripts_of, write_manifest
 from tests.support.long_recordings import RATE
@@ -222,6 +222,8 @@ def test_planning_reads_as_a_stream(recordings):
     path = str(recordings[0] / "pauses.flac")
     from beam_asr.audio.reading import stream_audio
 
-    blocks = list(stream_audio(path, sample_rate=8000, offset=10.0))
+    blocks = list(stream_audio(path, AudioRequest(sample_rate=8000, offset=10.0)))
     assert max(map(len, blocks)) < 40 * 8000
-    assert np.array_equal(np.concatenate(blocks), read_audio(path, sample_rate=8000, offset=10.0))
+    assert np.array_equal(
+        np.concatenate(blocks), read_audio(path, AudioRequest(sample_rate=8000, offset=10.0))
+    )

@@ -48,10 +48,10 @@ def clips(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
     """Windows of four seconds, so that a small corpus has many."""
-    monkeypatch.setattr(recognize, "WINDOW_SECONDS", 4)
+    monkeypatch.setattr(recognize, "CHUNK_SECONDS", 4)
     monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 4)
     monkeypatch.setattr(batcher, "FIRST_SECONDS", 3)
-    monkeypatch.setattr(batcher, "MOST_SECONDS", 4)
+    monkeypatch.setattr(batcher, "MAX_SECONDS", 4)
     monkeypatch.setattr(clip_reader, "UNKNOWN_SECONDS", 2)
 
 
@@ -70,7 +70,7 @@ def breaking(after: int | None, saved: bool = False) -> Iterator[list[str]]:
     through: list[str] = []
     left = after
     with pytest.MonkeyPatch.context() as patch:
-        take = batcher.Backlog._take
+        take = batcher.Batcher._take
 
         def counted(self, given):
             nonlocal left
@@ -82,7 +82,7 @@ def breaking(after: int | None, saved: bool = False) -> Iterator[list[str]]:
             through.extend(result.clip.audio for result in batch.results)
             return batch
 
-        patch.setattr(batcher.Backlog, "_take", counted)
+        patch.setattr(batcher.Batcher, "_take", counted)
         if not saved:
             patch.setattr(process, "save_all", lambda: None)
         yield through
@@ -250,7 +250,7 @@ def test_a_bundle_that_is_tried_again_uses_what_its_windows_left(clips, tiny_mod
     step = Transcribe(model_name=str(tiny_model("ctc_bpe")), max_batch_seconds=4, journal=journal)
     outputs = []
     for after in (4, None):
-        bundle = recognize.TranscribeWindow(step._settings[0])
+        bundle = recognize.RecognizeChunk(step._settings[0])
         bundle.setup()
         bundle.start_bundle()
         with breaking(after) as through:

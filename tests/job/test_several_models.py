@@ -15,6 +15,7 @@ import soundfile
 
 from beam_asr import ReadManifest, Transcribe, WriteManifest
 from beam_asr.audio import reading
+from beam_asr.audio.reading import AudioRequest
 from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.serving import pool as model_pool
@@ -302,7 +303,7 @@ def test_each_row_has_its_own_prompt_and_batches_never_mix_them(tiny_model, corp
         Prompt(target_lang="en"),
     ]
     for record in read_records(tmp_path / "out", "transcripts"):
-        clip = reading.read_audio(record["audio_filepath"], sample_rate=RATE)
+        clip = reading.read_audio(record["audio_filepath"], AudioRequest(sample_rate=RATE))
         (alone,) = model.transcribe([clip], prompts[record["n"] % 4])
         assert record["pred_text"] == alone.text, record["n"]
 

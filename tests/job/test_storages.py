@@ -78,7 +78,7 @@ def test_the_whole_job_in_a_bucket(bucket, corpus, model, expected, transcribe, 
     assert f"9 rows: 9 transcribed, 0 failed; 0.005 h of audio; transcripts in {out}" in printed
 
     names = ["_SUCCESS", "summary.json", "transcripts-00000-of-00001.jsonl"]
-    assert storage.names_in(out) == names
+    assert storage.list_names(out) == names
     fs = bucket.filesystem()
     lines = fs.cat_file(f"{out}/{names[2]}").decode().splitlines()
     assert texts(map(json.loads, lines)) == expected
@@ -90,7 +90,7 @@ def test_the_whole_job_in_a_bucket(bucket, corpus, model, expected, transcribe, 
     status, _, errors = transcribe(*flags)
     assert (status, "is not empty" in errors) == (2, True)
     assert transcribe(*flags, "--overwrite")[0] == 0
-    assert storage.names_in(out) == names
+    assert storage.list_names(out) == names
     assert transcribe(*flags, "--resume")[0] == 0
 
 

@@ -18,6 +18,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from beam_asr import ReadManifest, Transcribe, Transcribed, WriteManifest
 from beam_asr.audio import reading
+from beam_asr.audio.reading import AudioRequest
 from beam_asr.models import engine
 from beam_asr.models.serving import host as model_host
 from beam_asr.models.serving import pool as model_pool
@@ -443,6 +444,8 @@ def test_the_samples_are_what_they_are_said_to_be():
     rows = [json.loads(line) for line in (SAMPLES / "manifest.jsonl").read_text().splitlines()]
     assert len(rows) == 12
     for row in rows:
-        samples = reading.read_audio(str(SAMPLES / row["audio_filepath"]), sample_rate=RATE)
+        samples = reading.read_audio(
+            str(SAMPLES / row["audio_filepath"]), AudioRequest(sample_rate=RATE)
+        )
         assert len(samples) / RATE == pytest.approx(row["duration"], abs=0.001)
     assert SAMPLE_MODEL.stat().st_size <= 15e6

@@ -28,7 +28,7 @@ from beam_asr.models.serving import pool as model_pool
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
-from beam_asr.transforms.recognize import TranscribeWindow
+from beam_asr.transforms.recognize import RecognizeChunk
 from tests.support.job_files import SAMPLE_MODEL, SAMPLES, read_records
 from tests.support.waiting import MAX_SECONDS, wait_until
 
@@ -211,13 +211,13 @@ def test_the_model_stays_when_beam_takes_down_what_is_idle(loads, monkeypatch):
     events = []
 
     def note(name: str) -> None:
-        method = getattr(TranscribeWindow, name)
+        method = getattr(RecognizeChunk, name)
 
         def noted(self):
             events.append(name)
             method(self)
 
-        monkeypatch.setattr(TranscribeWindow, name, noted)
+        monkeypatch.setattr(RecognizeChunk, name, noted)
 
     note("setup")
     note("teardown")
@@ -239,9 +239,7 @@ def test_the_model_stays_when_beam_takes_down_what_is_idle(loads, monkeypatch):
         pipeline
         | PeriodicImpulse(now, now + 2, 1)
         | beam.Map(lambda _: window)
-        | beam.ParDo(TranscribeWindow(settings)).with_outputs(
-            "transcripts", "failures", "statistics"
-        )
+        | beam.ParDo(RecognizeChunk(settings)).with_outputs("transcripts", "failures", "statistics")
     )
     result = pipeline.run()
     result.wait_until_finish()

@@ -9,6 +9,8 @@ import shutil
 import pytest
 
 from beam_asr.cli import main, options
+from beam_asr.setting_fields import all_settings
+from beam_asr.settings import GROUPS
 from tests.support.job_files import REPOSITORY, SAMPLES, read_records
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -55,12 +57,25 @@ def test_command_lines_that_need_a_cloud_are_accepted(example):
     assert options.parse_args(args).beam_args == []
 
 
+def table_of_flags() -> dict[str, str]:
+    """The default that README gives each flag, in its words."""
+    rows = [row.split("|") for row in re.findall(r"^\| `--.*", README, re.M)]
+    return {flag: row[-2] for row in rows for flag in re.findall(r"`(--\w+)`", row[1])}
+
+
 def test_every_flag_stands_in_the_table_and_every_flag_of_the_table_exists():
-    table = set(re.findall(r"`(--\w+)`", "\n".join(re.findall(r"^\| `--.*", README, re.M))))
-    parser = options._parser()
-    (commands,) = [action for action in parser._actions if action.dest == "command"]
-    flags = set(commands.choices["transcribe"]._option_string_actions) - {"-h", "--help"}
-    assert table == flags
+    assert table_of_flags().keys() == {each.flag for each in all_settings(GROUPS)}
+
+
+def test_the_defaults_of_the_table_are_those_of_the_settings():
+    table = table_of_flags()
+    for each in all_settings(GROUPS):
+        if isinstance(each.default, bool):
+            assert table[each.flag].strip() == "off"
+        elif each.default:
+            default = f"{each.default:g}" if isinstance(each.default, float) else str(each.default)
+            assert default in re.findall(r"[\w.]+", table[each.flag])
+        assert ("required" in table[each.flag]) == (each.required or each.name == "model_name")
 
 
 def test_every_failure_type_that_the_readme_names_exists_and_is_complete():

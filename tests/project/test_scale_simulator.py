@@ -129,4 +129,4 @@ def test_there_are_as_many_of_all_things_as_hours():
 
 def test_reads_at_a_time_are_those_of_the_job():
     given = options.parse_args(["transcribe", "--input=i", "--output=o", "--model_name=m"])
-    assert given.max_concurrent_reads == scale.CONCURRENT_READS
+    assert given.reading.max_concurrent_reads == scale.CONCURRENT_READS

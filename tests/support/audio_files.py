@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from beam_asr.audio import reading
-from beam_asr.audio.reading import read_audio
+from beam_asr import errors
+from beam_asr.audio.reading import AudioRequest, read_audio
 from tests.support.ffmpeg import mux_audio
 
 RATE = 16_000
@@ -81,8 +81,10 @@ def wav_bytes(
     )  # fmt: skip
 
 
-def read(path, **options):
-    return read_audio(str(path), sample_rate=RATE, **options)
+def read(path, storage=None, deadline=None, content=None, **request):
+    """The samples of a file at `RATE`; the rest is of its ``AudioRequest``."""
+    wanted = AudioRequest(**{"sample_rate": RATE, **request})
+    return read_audio(str(path), wanted, storage=storage, deadline=deadline, content=content)
 
 
 class CountingFileSystem(MemoryFileSystem):
@@ -129,7 +131,7 @@ def check_error(path, error, *words, **options):
     """The error is raised, is an AudioError, and names the file and what is wrong."""
     with pytest.raises(error) as caught:
         read(path, **options)
-    assert isinstance(caught.value, reading.AudioError)
+    assert isinstance(caught.value, errors.AudioError)
     assert caught.type is error
     for word in (str(path), *words):
         assert word in str(caught.value)

@@ -302,15 +302,15 @@ def _count(path: str) -> None:
     """Notes each clip whose result the model has given, in a file that survives the process."""
     from beam_asr.models.serving import batcher
 
-    take = batcher.Backlog._take
+    take = batcher.Batcher._take
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def noted(self: batcher.Backlog, given: batcher._Given) -> batcher.Batch:
+    def noted(self: batcher.Batcher, given: batcher._InFlight) -> batcher.Batch:
         batch = take(self, given)
         os.write(file, "".join(f"{each.clip.audio}\n" for each in batch.results).encode())
         return batch
 
-    batcher.Backlog._take = noted
+    batcher.Batcher._take = noted
 
 
 def _count_loads(path: str) -> None:

@@ -20,7 +20,7 @@ def read_records(folder: Path, kind: str) -> list[dict]:
     return [
         json.loads(line)
         for shard in sorted(folder.glob(f"{kind}-*"))
-        for line in json_lines.lines_in(Storage(), str(shard))
+        for line in json_lines.read_lines(Storage(), str(shard))
     ]
 
 

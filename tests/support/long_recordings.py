@@ -11,7 +11,7 @@ import jiwer
 import numpy as np
 import soundfile
 
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 
 RATE = 16_000
 FRAME = RATE // 100
@@ -55,7 +55,7 @@ def write(
             row = order.pop()
             name = row["audio_filepath"]
             if name not in known:
-                known[name] = read_audio(str(prompts / name), sample_rate=RATE)
+                known[name] = read_audio(str(prompts / name), AudioRequest(sample_rate=RATE))
             start, end = sound_of(known[name])
             places.append(Place((at + start) / RATE, (at + end) / RATE, row["text"], name))
             file.write(known[name])

@@ -13,7 +13,7 @@ class Notes:
     """A recognizer that notes what it is asked to do; its waveforms hold their own name."""
 
     sample_rate = 10
-    default_batch_seconds = longest_seconds = segment_seconds = 40.0
+    default_batch_seconds = max_clip_seconds = segment_seconds = 40.0
     weight_bytes, prompt_fields = 0, frozenset()
     batch_overhead_seconds = 2.0
 

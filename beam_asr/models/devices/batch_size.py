@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 MEMORY_SHARE = 0.7  # of the free memory that a batch may take: real ones differ from those tried
-LEAST_GAIN = 1.03  # in speed, for which twice as large a batch is tried
+MIN_GAIN = 1.03  # in speed, for which twice as large a batch is tried
 NEAR_BEST = 0.95  # of the best speed, which the smallest such batch is as good as
 
 
-class Trial(NamedTuple):
+class BatchTrial(NamedTuple):
     """What a forward pass took.
 
     Attributes:
@@ -38,7 +38,7 @@ class Budget(NamedTuple):
 
 
 def find(
-    attempt: Callable[[int], Trial | None],
+    attempt: Callable[[int], BatchTrial | None],
     clip_seconds: float,
     free_memory: float,
     most_clips: int,
@@ -54,14 +54,14 @@ def find(
     Returns:
         None if not even one clip fits.
     """
-    trials: list[tuple[int, Trial]] = []
+    trials: list[tuple[int, BatchTrial]] = []
     clips, best = 1, 0.0
     while (trial := attempt(clips)) is not None:
         trials.append((clips, trial))
         rate = clips / trial.seconds
         twice = min(2 * clips, most_clips)
         too_much = trial.memory * twice / clips > MEMORY_SHARE * free_memory
-        if twice == clips or too_much or rate < LEAST_GAIN * best:
+        if twice == clips or too_much or rate < MIN_GAIN * best:
             break
         clips, best = twice, rate
     if not trials:
@@ -71,7 +71,7 @@ def find(
     return Budget(enough * clip_seconds, _overhead(trials) * clip_seconds)
 
 
-def _overhead(trials: list[tuple[int, Trial]]) -> float:
+def _overhead(trials: list[tuple[int, BatchTrial]]) -> float:
     """In clips: where the line through the times meets no time, by least squares of their ratios.
 
     A small device may show none.

@@ -38,7 +38,7 @@ V1_CACHE = ("total_active_file", "total_inactive_file")
 V2_CACHE = ("active_file", "inactive_file")
 
 
-class Guard:
+class CpuMemoryGuard:
     """Refuses the passes of one model for which there is too little memory.
 
     Args:
@@ -47,7 +47,7 @@ class Guard:
 
     def __init__(self, encode_noise: Callable[[float], object]):
         self._encode_noise = encode_noise
-        self._growth: Growth | None = None
+        self._growth: MemoryModel | None = None
 
     def check(self, clips: int, seconds: float) -> None:
         """Lets a pass go on that fits.
@@ -73,9 +73,9 @@ class Guard:
                 "memory or a model with local attention"
             )
 
-    def _measured(self) -> Growth:
+    def _measured(self) -> MemoryModel:
         try:
-            return Growth.measured(self._encode_noise)
+            return MemoryModel.measured(self._encode_noise)
         except Exception as error:  # then it may still do what it is asked for
             logger.warning(
                 "What memory long clips take cannot be told, and if it is too much the system may "
@@ -83,10 +83,10 @@ class Guard:
                 type(error).__name__,
                 error,
             )
-            return Growth(PROBE_SECONDS, [[0]] * len(PROBE_SECONDS))
+            return MemoryModel(PROBE_SECONDS, [[0]] * len(PROBE_SECONDS))
 
 
-class Growth:
+class MemoryModel:
     """How the memory of a forward pass of one clip grows with its length.
 
     Args:
@@ -102,7 +102,7 @@ class Growth:
         self._coefficients = np.maximum(fitted, 0.0)
 
     @classmethod
-    def measured(cls, encode_noise: Callable[[float], object]) -> Growth:
+    def measured(cls, encode_noise: Callable[[float], object]) -> MemoryModel:
         """That of a model, by passes of short clips."""
         encode_noise(max(PROBE_SECONDS))  # what is made once, for the longest clip so far
         traces = [live_bytes(partial(encode_noise, seconds)) for seconds in PROBE_SECONDS]

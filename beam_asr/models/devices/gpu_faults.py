@@ -47,13 +47,13 @@ def is_lost(error: BaseException, answers: Callable[[], bool] | None = None) -> 
     Args:
         answers: whether the device still works; by default it is tried.
     """
-    return any(_is_lost(each, answers or _answers) for each in errors.chain_of(error))
+    return any(_is_lost(each, answers or _answers) for each in errors.causes(error))
 
 
 def _is_lost(error: BaseException, answers: Callable[[], bool]) -> bool:
     import torch
 
-    message = errors.message_of(error)
+    message = errors.shortened(error)
     if _GONE.search(message):
         return True
     if not isinstance(error, torch.AcceleratorError) and not _OF_THE_DEVICE.search(message):

@@ -30,7 +30,7 @@ def is_exhausted(error: BaseException) -> bool:
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return _EXHAUSTED.search(errors.message_of(error)) is not None
+    return _EXHAUSTED.search(errors.shortened(error)) is not None
 
 
 def total(device: str) -> float | None:
@@ -40,7 +40,7 @@ def total(device: str) -> float | None:
     return torch.cuda.mem_get_info(device)[1] if device.startswith("cuda") else None
 
 
-def give_back() -> None:
+def empty_cache() -> None:
     """Gives back what torch keeps for reuse, in pieces that may be too small now."""
     import torch
 
@@ -48,7 +48,9 @@ def give_back() -> None:
         torch.cuda.empty_cache()
 
 
-def take_part(device: torch.device, copies: int, gpu_memory_gb: float | None = None) -> None:
+def limit_process_memory(
+    device: torch.device, copies: int, gpu_memory_gb: float | None = None
+) -> None:
     """Leaves this process its part of a GPU's memory, and no more.
 
     Args:
@@ -90,13 +92,13 @@ def free(device: torch.device) -> float:
 
     if device.type == "cpu":
         return math.inf
-    give_back()
+    empty_cache()
     there, whole = torch.cuda.mem_get_info(device)
     part = torch.cuda.get_per_process_memory_fraction(_index(device)) * whole
     return min(there, part - torch.cuda.memory_reserved(device))
 
 
-def begin_peak(device: torch.device) -> int:
+def reset_peak(device: torch.device) -> int:
     """Bytes that are taken; from now on the peak counts."""
     import torch
 

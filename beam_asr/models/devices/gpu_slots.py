@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds that a process waits for a place when all are taken. A runner may start the next step's
 # workers while those of the step before are still ending.
-PATIENCE = 10.0
+TIMEOUT_SECONDS = 10.0
 _PAUSE = 0.1
 
 _lock = threading.Lock()
@@ -38,7 +38,7 @@ def visible() -> list[str]:
     return [str(getattr(each, "uuid", index)) for index, each in enumerate(properties)]
 
 
-def take(devices: Sequence[str], cards: int, copies: int, patience: float = PATIENCE) -> int:
+def take(devices: Sequence[str], cards: int, copies: int, patience: float = TIMEOUT_SECONDS) -> int:
     """Takes a card for this process, which keeps it until it ends.
 
     The first cards are spread over evenly; where another job has them, the next ones are taken. If
@@ -108,7 +108,7 @@ def _bound(card: str, place: int) -> socket.socket | None:
     return holder
 
 
-def _begin_anew() -> None:
+def _start_anew() -> None:
     """In a process that was forked off: the card is its parent's, and so is the lock's owner."""
     global _lock
     _lock = threading.Lock()
@@ -118,4 +118,4 @@ def _begin_anew() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_start_anew)

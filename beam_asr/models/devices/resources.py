@@ -1,8 +1,9 @@
 """What a worker may use of its machine: its GPUs and their memory, and its CPUs.
 
 A machine uses some cards (GPUs), and each card is shared by some copies of the model: worker
-processes with a model of their own. Runners are told so by `runners.settle`, a process takes its
-card by `cards.take`, and its part of the card's memory by `device_memory.take_part`.
+processes with a model of their own. Runners are told so by `runners.apply_runner_defaults`, a
+process takes its card by `cards.take`, and its part of the card's memory by
+`device_memory.limit_process_memory`.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def use_cpus(cpus: int) -> None:
 SHARE_GPU = "use_nvidia_mps"
 
 
-def hint(accelerator: str | None, model_copies: int) -> str | None:
+def accelerator_hint(accelerator: str | None, model_copies: int) -> str | None:
     """The resource hint ``accelerator`` of the model's step, or None for no hint."""
     if accelerator is None or model_copies == 1:
         return accelerator

@@ -21,7 +21,7 @@ CONFIDENCE: dict[str, Any] = {
 }
 _METHOD = ("name", "entropy_type", "alpha", "entropy_norm")
 
-LEAST_BEAM = 4  # a narrower beam finds too few texts that differ
+MIN_BEAM = 4  # a narrower beam finds too few texts that differ
 
 GREEDY = ("greedy", "greedy_batch")
 # Those whose hypotheses say of which frame each token is.
@@ -33,7 +33,7 @@ class ModelLoadError(RuntimeError):
     """A model cannot be loaded; says which, why, and what to do."""
 
 
-class Extras(NamedTuple):
+class DecodingRequest(NamedTuple):
     """What is wanted besides the text.
 
     Attributes:
@@ -55,10 +55,10 @@ class Extras(NamedTuple):
     @property
     def beam(self) -> int:
         """Hypotheses to search with; 1 is greedily."""
-        return 1 if self.n_best <= 1 else max(self.n_best, LEAST_BEAM)
+        return 1 if self.n_best <= 1 else max(self.n_best, MIN_BEAM)
 
 
-TEXT_ALONE = Extras()
+TEXT_ONLY = DecodingRequest()
 
 
 def choose_decoder(model: Any, model_name: str, decoder: str) -> None:
@@ -77,7 +77,7 @@ def choose_decoder(model: Any, model_name: str, decoder: str) -> None:
     model.change_decoding_strategy(decoder_type=decoder, verbose=False)
 
 
-def decode_in_batches(model: Any) -> None:
+def use_batched_greedy(model: Any) -> None:
     """Has a greedy decoder take a batch at once and not clip by clip; the texts are the same."""
     chosen = getattr(model, "cur_decoder", None)
     ctc_of_hybrid = model.cfg.get("aux_ctc", {}).get("decoding")
@@ -92,7 +92,7 @@ def decode_in_batches(model: Any) -> None:
         model.change_decoding_strategy(decoder_type=chosen, verbose=False)
 
 
-def set_up(model: Any, model_name: str, extras: Extras) -> None:
+def configure_decoding(model: Any, model_name: str, extras: DecodingRequest) -> None:
     """Sets up the chosen decoder so that its hypotheses tell what is wanted.
 
     The text stays as it is, but where more than one is wanted, which takes a beam search.
@@ -102,14 +102,14 @@ def set_up(model: Any, model_name: str, extras: Extras) -> None:
     """
     from nemo.collections.asr import models
 
-    if extras == TEXT_ALONE:
+    if extras == TEXT_ONLY:
         return
     if isinstance(model, models.EncDecMultiTaskModel):
-        _set_up_multitask(model, model_name, extras)
+        _configure_multitask(model, model_name, extras)
     elif is_ctc(model):
-        _set_up_ctc(model, model_name, extras)
+        _configure_ctc(model, model_name, extras)
     elif isinstance(model, models.EncDecRNNTModel):
-        _set_up_transducer(model, model_name, extras)
+        _configure_transducer(model, model_name, extras)
     elif extras.confidence or extras.n_best:
         flag = "--confidence" if extras.confidence else "--n_best"
         raise _refused(model, model_name, flag, "its decoder is not known here")
@@ -124,7 +124,7 @@ def is_ctc(model: Any) -> bool:
     return isinstance(model, models.EncDecCTCModel)
 
 
-def _set_up_ctc(model: Any, model_name: str, extras: Extras) -> None:
+def _configure_ctc(model: Any, model_name: str, extras: DecodingRequest) -> None:
     hybrid = hasattr(model, "cur_decoder")
     config = _copy(model.cfg.aux_ctc.decoding if hybrid else model.cfg.decoding)
     if extras.confidence and extras.beam == 1 and config.get("strategy") not in CTC_WITH_FRAMES:
@@ -145,7 +145,7 @@ def _set_up_ctc(model: Any, model_name: str, extras: Extras) -> None:
     _change(model, model_name, config, "--n_best", verbose=False, **options)
 
 
-def _set_up_transducer(model: Any, model_name: str, extras: Extras) -> None:
+def _configure_transducer(model: Any, model_name: str, extras: DecodingRequest) -> None:
     config = _copy(model.cfg.decoding)
     if extras.confidence:
         if extras.beam > 1:
@@ -168,7 +168,7 @@ def _set_up_transducer(model: Any, model_name: str, extras: Extras) -> None:
         _change(model, model_name, config, "--n_best", verbose=False)
 
 
-def _set_up_multitask(model: Any, model_name: str, extras: Extras) -> None:
+def _configure_multitask(model: Any, model_name: str, extras: DecodingRequest) -> None:
     config = _copy(model.cfg.decoding)
     beam = config.setdefault("beam", {})
     is_beam = config.get("strategy") == "beam"

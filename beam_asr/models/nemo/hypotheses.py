@@ -37,7 +37,7 @@ class Tokens(NamedTuple):
     confidences: list[float] | None = None
 
 
-class Pieces:
+class TokenTexts:
     """The pieces of a tokenizer, each looked up once."""
 
     def __init__(self, pieces_of: Callable[[list[int]], Sequence[str]]):
@@ -74,7 +74,7 @@ def n_best(
 
 
 def of_ctc(
-    hypothesis: Any, blank: int, frame_seconds: float, pieces: Pieces, collapsed: bool
+    hypothesis: Any, blank: int, frame_seconds: float, pieces: TokenTexts, collapsed: bool
 ) -> Tokens:
     """The tokens of a CTC hypothesis; each spans from its first frame to its last repeated one.
 
@@ -122,7 +122,7 @@ def collapse(labels: np.ndarray, blank: int) -> tuple[list[int], list[int], list
 
 
 def of_transducer(
-    hypothesis: Any, is_token: Callable[[int], bool], frame_seconds: float, pieces: Pieces
+    hypothesis: Any, is_token: Callable[[int], bool], frame_seconds: float, pieces: TokenTexts
 ) -> Tokens:
     """The tokens of an RNNT or TDT hypothesis.
 
@@ -158,7 +158,7 @@ def emitted(hypothesis: Any) -> list[int]:
     return _integers(timestamp["timestep"] if isinstance(timestamp, dict) else timestamp)
 
 
-def of_multitask(hypothesis: Any, pieces: Pieces) -> Tokens:
+def of_multitask(hypothesis: Any, pieces: TokenTexts) -> Tokens:
     """The tokens of a multitask hypothesis; words, if ``timestamp`` has any.
 
     A word's confidence is the aggregated one of its tokens.

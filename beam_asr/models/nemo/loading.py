@@ -15,7 +15,7 @@ from beam_asr.models.devices import gpu_memory, gpu_slots
 from beam_asr.models.devices.resources import ResourceError, use_cpus
 from beam_asr.models.engine import ModelSpec, Recognizer
 from beam_asr.models.nemo import decoding
-from beam_asr.models.nemo.decoding import Extras, ModelLoadError
+from beam_asr.models.nemo.decoding import DecodingRequest, ModelLoadError
 from beam_asr.models.nemo.long_context import AttentionError
 from beam_asr.models.nemo.recognizer import NemoRecognizer
 from beam_asr.settings import DEVICES, PRECISIONS, UNLIMITED, Resources
@@ -43,18 +43,18 @@ def load(spec: ModelSpec) -> Recognizer:
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported
     device = _place(spec)
     model = _restore(spec, device)
-    decoding.decode_in_batches(model)
+    decoding.use_batched_greedy(model)
     if spec.decoder is not None:
         decoding.choose_decoder(model, spec.model_name, spec.decoder)
-    extras = Extras(spec.times, spec.confidence, spec.n_best)
-    decoding.set_up(model, spec.model_name, extras)
+    extras = DecodingRequest(spec.times, spec.confidence, spec.n_best)
+    decoding.configure_decoding(model, spec.model_name, extras)
     if _choose_precision(spec.precision, device) == "bf16":
         _to_bf16(model)
     try:
         loaded = NemoRecognizer(model, spec.model_name, device, extras, spec.attention)
     except AttentionError as error:
         raise ModelLoadError(f"cannot use the model {spec.model_name!r} so: {error}") from error
-    if spec.times == decoding.REQUIRED and not loaded.tells_times:
+    if spec.times == decoding.REQUIRED and not loaded.has_timestamps:
         raise decoding.no_times(model, spec.model_name)
     return loaded
 
@@ -66,7 +66,7 @@ def _place(spec: ModelSpec) -> torch.device:
         if resources.cpus is not None:
             use_cpus(resources.cpus)
         device = _choose_device(spec.device, resources)
-        gpu_memory.take_part(device, resources.copies, resources.gpu_memory_gb)
+        gpu_memory.limit_process_memory(device, resources.copies, resources.gpu_memory_gb)
     except ResourceError as error:
         raise ModelLoadError(str(error)) from error
     return device

@@ -157,7 +157,7 @@ class Chunked:
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         return self._family.decode(*encoded)
 
-    def _windows(self, clip: int, samples: int) -> list[_Window]:
+    def _windows(self, clip: int, samples: int) -> list[_ContextChunk]:
         """A clip's windows, each a chunk after the one before; the last goes to the clip's end.
 
         The first has nothing on its left to see, so its frames count from its beginning, and
@@ -172,14 +172,14 @@ class Chunked:
             first = start + self._left if index else 0
             # A causal subsampling makes one frame more of any clip.
             end = start - (-taken // self._frame) + 1 if last else start + self._left + self._chunk
-            windows.append(_Window(clip, start, taken, first, end, last))
+            windows.append(_ContextChunk(clip, start, taken, first, end, last))
         return windows
 
     def _encode_windows(
         self,
         signal: torch.Tensor,
         lengths: torch.Tensor,
-        windows: list[_Window],
+        windows: list[_ContextChunk],
         prompt: Prompt,
     ) -> tuple[torch.Tensor, ...]:
         import torch
@@ -194,7 +194,7 @@ class Chunked:
         taken = torch.tensor([window.samples for window in windows])
         return self._family.encode(batch, taken.to(lengths), prompt)
 
-    def _join(self, joined: torch.Tensor, window: _Window, states: torch.Tensor) -> None:
+    def _join(self, joined: torch.Tensor, window: _ContextChunk, states: torch.Tensor) -> None:
         """Puts a window's own frames into their places of the clip's."""
         axis = self._time - 1
         skipped = window.first - window.start
@@ -205,7 +205,7 @@ class Chunked:
         joined.narrow(axis, window.first, count).copy_(states.narrow(axis, skipped, count))
 
 
-class _Window(NamedTuple):
+class _ContextChunk(NamedTuple):
     """A part of a clip that the encoder sees at once; places in frames of the clip.
 
     Attributes:

@@ -14,11 +14,11 @@ from beam_asr import errors
 from beam_asr.errors import ModelError, NotFiniteError
 from beam_asr.models.devices import batch_size as batch_budget
 from beam_asr.models.devices import cpu_memory, gpu_memory
-from beam_asr.models.devices.batch_size import Budget, Trial
-from beam_asr.models.engine import SHORTEST_SECONDS
+from beam_asr.models.devices.batch_size import BatchTrial, Budget
+from beam_asr.models.engine import MIN_SECONDS
 from beam_asr.models.nemo import hypotheses
 from beam_asr.models.nemo.cuda_graphs import DecodingGraphs
-from beam_asr.models.nemo.decoding import CONFIDENCE, TEXT_ALONE, Extras
+from beam_asr.models.nemo.decoding import CONFIDENCE, TEXT_ONLY, DecodingRequest
 from beam_asr.models.nemo.families import base, multitask, registry
 from beam_asr.models.nemo.families.transducer import Transducer
 from beam_asr.models.nemo.long_context import Chunked, use_local
@@ -42,7 +42,7 @@ CPU_OVERHEAD_SECONDS = 2.0
 # what a second of audio takes grows with the length of its clip.
 TRIAL_SECONDS = 30.0
 # Longer clips are decoded without a CUDA graph.
-LONGEST_GRAPH_SECONDS = 120.0
+MAX_GRAPH_SECONDS = 120.0
 
 
 class Encoded(NamedTuple):
@@ -73,7 +73,7 @@ class NemoRecognizer:
         model: Any,
         model_name: str,
         device: torch.device,
-        extras: Extras = TEXT_ALONE,
+        extras: DecodingRequest = TEXT_ONLY,
         attention: str = "full",
     ):
         import torch
@@ -96,7 +96,7 @@ class NemoRecognizer:
         self._decoding_stream = self._streams.Stream()
         self._budget = Budget(CPU_BATCH_SECONDS, CPU_OVERHEAD_SECONDS)
         self._warm_for = 0
-        self._cpu_memory = cpu_memory.Guard(self._encode_noise)
+        self._cpu_memory = cpu_memory.CpuMemoryGuard(self._encode_noise)
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
         # As transcribe() does: no noise added, no frames beyond the batch's longest.
@@ -118,16 +118,16 @@ class NemoRecognizer:
         return self._budget.overhead_seconds
 
     @property
-    def longest_seconds(self) -> float:
-        return LONGEST_SECONDS[self._attention]
+    def max_clip_seconds(self) -> float:
+        return MAX_SEGMENT_SECONDS[self._attention]
 
     @property
     def segment_seconds(self) -> float:
         return segment_seconds(self._model, self._attention)
 
     @property
-    def tells_times(self) -> bool:
-        return self._teller.tells_times
+    def has_timestamps(self) -> bool:
+        return self._teller.has_timestamps
 
     @property
     def weight_bytes(self) -> int:
@@ -242,7 +242,7 @@ class NemoRecognizer:
     @property
     def _shortest(self) -> int:
         """Samples that a clip is padded to."""
-        return int(SHORTEST_SECONDS * self.sample_rate)
+        return int(MIN_SECONDS * self.sample_rate)
 
     def _encode_noise(self, seconds: float) -> Encoded:
         return self.encode([_noise(seconds, self.sample_rate)], self._teller.any_prompt())
@@ -254,7 +254,7 @@ class NemoRecognizer:
         import torch
 
         states, lengths = self._encode_noise(TRIAL_SECONDS).tensors
-        frames = round(states.shape[-1] * LONGEST_GRAPH_SECONDS / TRIAL_SECONDS)
+        frames = round(states.shape[-1] * MAX_GRAPH_SECONDS / TRIAL_SECONDS)
         with torch.inference_mode():
             empty = states.new_zeros(batch_size, states.shape[1], frames)
             lengths = lengths.new_ones(batch_size)
@@ -267,18 +267,18 @@ class NemoRecognizer:
         """The padded seconds that a pass takes well, and what a pass costs in any case."""
         clip, prompt = _noise(TRIAL_SECONDS, self.sample_rate), self._teller.any_prompt()
 
-        def attempt(clips: int) -> Trial | None:
+        def attempt(clips: int) -> BatchTrial | None:
             try:
                 self.transcribe([clip] * clips, prompt)  # the first of a shape is slower
-                before, started = gpu_memory.begin_peak(self._device), time.monotonic()
+                before, started = gpu_memory.reset_peak(self._device), time.monotonic()
                 self.transcribe([clip] * clips, prompt)
             except Exception as error:
                 if not gpu_memory.is_exhausted(error):
                     raise
-                errors.release(error)
-                gpu_memory.give_back()
+                errors.release_frames(error)
+                gpu_memory.empty_cache()
                 return None
-            return Trial(time.monotonic() - started, gpu_memory.peak(self._device) - before)
+            return BatchTrial(time.monotonic() - started, gpu_memory.peak(self._device) - before)
 
         free = gpu_memory.free(self._device)
         found = batch_budget.find(attempt, TRIAL_SECONDS, free, batch_size)
@@ -346,8 +346,8 @@ def _noise(seconds: float, rate: int) -> np.ndarray:
 # Seconds of audio that are taken in one piece. 40 s is what models are trained with, multitask ones
 # above all. The memory of local attention grows by 4 MB a second, and a chunked encoder takes any
 # length; but then a row is no work for several workers.
-LONGEST_SECONDS = {"full": 40.0, "local": 300.0, "chunked": 1200.0}
-LEAST_SECONDS = 10.0  # of a segment
+MAX_SEGMENT_SECONDS = {"full": 40.0, "local": 300.0, "chunked": 1200.0}
+MIN_SEGMENT_SECONDS = 10.0  # of a segment
 
 
 def segment_seconds(model: Any, attention: str) -> float:
@@ -361,8 +361,10 @@ def segment_seconds(model: Any, attention: str) -> float:
     encoder = getattr(model, "encoder", None)
     width, factor = getattr(encoder, "d_model", None), getattr(encoder, "subsampling_factor", None)
     if attention != "full" or not isinstance(width, int) or factor is None:
-        return LONGEST_SECONDS[attention]
+        return MAX_SEGMENT_SECONDS[attention]
     if isinstance(registry.family_of(model), multitask.Multitask):
-        return LONGEST_SECONDS[attention]
+        return MAX_SEGMENT_SECONDS[attention]
     stride = float(model.cfg.preprocessor.get("window_stride") or 0.01)
-    return min(max(width * stride * int(factor), LEAST_SECONDS), LONGEST_SECONDS[attention])
+    return min(
+        max(width * stride * int(factor), MIN_SEGMENT_SECONDS), MAX_SEGMENT_SECONDS[attention]
+    )

@@ -62,7 +62,7 @@ def plan_batches(
     return batches
 
 
-def plan_cheapest(
+def plan_most_efficient(
     seconds: Sequence[float],
     share: float,
     max_batch_seconds: float,

@@ -10,33 +10,33 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_asr.errors import ModelError
-from beam_asr.models.engine import seconds_taken
+from beam_asr.models.engine import padded_clip_seconds
 from beam_asr.models.serving import batch_plan, isolation
-from beam_asr.models.serving.host import ModelHost, Pass
+from beam_asr.models.serving.host import ForwardPass, ModelHost
 from beam_asr.records.outcome import Recognition
 from beam_asr.records.work import Clip
 from beam_asr.settings import NO_PROMPT, Prompt
 
 FIRST_SECONDS = 80  # of audio: the model shall not wait for more before it begins
-MOST_SECONDS = 20 * 60  # that wait: 77 MB at 16 kHz
-MOST_BATCHES = 4  # that wait, of a device whose batches are so long that this is more
+MAX_SECONDS = 20 * 60  # that wait: 77 MB at 16 kHz
+MAX_BATCHES = 4  # that wait, of a device whose batches are so long that this is more
 GROWTH = 1.5  # by which more may wait each time; then 2.5 times what was given is read meanwhile
 SHARE = 1 / 3  # of the audio that waits, given at a time
 # Times as much audio as may wait at most; when so much has come after a clip, it waits no longer.
-MOST_WAIT = 2.0
+MAX_WAIT = 2.0
 
 
 class Result(NamedTuple):
     """What became of a clip.
 
     Attributes:
-        heard: the text, or why there is none.
+        recognition: the text, or why there is none.
         attempts: the forward passes that it took part in.
         waveform: its audio.
     """
 
     clip: Clip
-    heard: Recognition | Exception
+    recognition: Recognition | Exception
     attempts: int
     waveform: np.ndarray
 
@@ -51,10 +51,10 @@ class Batch(NamedTuple):
     results: list[Result]
     audio_seconds: float
     padded_seconds: float
-    passes: list[Pass]
+    passes: list[ForwardPass]
 
 
-class _Waiting(NamedTuple):
+class _Queued(NamedTuple):
     """A clip that waits for the model.
 
     Attributes:
@@ -69,17 +69,17 @@ class _Waiting(NamedTuple):
     prompt: Prompt
 
 
-class _Given(NamedTuple):
+class _InFlight(NamedTuple):
     """A batch that is with the model."""
 
     clips: list[Clip]
     waveforms: list[np.ndarray]
     padded_seconds: float
-    done: Future[Pass]
+    done: Future[ForwardPass]
     prompt: Prompt
 
 
-class Backlog:
+class Batcher:
     """Puts clips into batches and hands them to the model, whose results come with later calls.
 
     The longer clips wait, the better they can be put together, and the longer the model waits. So
@@ -100,22 +100,22 @@ class Backlog:
         self._batch_size = batch_size
         self._max_batch_seconds = max_batch_seconds
         self._began = time.monotonic()
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_Queued] = []
         self._seconds = 0.0  # that wait
         self._added = 0.0
         self._enough: float = FIRST_SECONDS
-        self._given: list[_Given] = []
+        self._given: list[_InFlight] = []
 
     def add(self, clip: Clip, waveform: np.ndarray, prompt: Prompt = NO_PROMPT) -> Iterator[Batch]:
         """Takes in a clip; gives the batches that are done, if it is time to look.
 
         Clips with different prompts are in different batches.
         """
-        seconds = seconds_taken(waveform, self._host.sample_rate)
+        seconds = padded_clip_seconds(waveform, self._host.sample_rate)
         self._added += seconds
         self._seconds += seconds
-        self._waiting.append(_Waiting(clip, waveform, seconds, self._added, prompt))
-        before: list[_Given] = []
+        self._waiting.append(_Queued(clip, waveform, seconds, self._added, prompt))
+        before: list[_InFlight] = []
         if self._seconds >= min(self._enough, self._most):
             self._enough = min(self._enough, self._most) * GROWTH
             before, self._given = self._given, self._give(SHARE)
@@ -129,18 +129,18 @@ class Backlog:
     @property
     def _budget(self) -> float:
         budget = self._max_batch_seconds or self._host.default_batch_seconds
-        return min(budget, self._host.most_batch_seconds)
+        return min(budget, self._host.memory_limit_seconds)
 
     @property
     def _most(self) -> float:
         """Seconds that may wait."""
-        return max(MOST_SECONDS, MOST_BATCHES * self._budget)
+        return max(MAX_SECONDS, MAX_BATCHES * self._budget)
 
-    def _give(self, share: float) -> list[_Given]:
+    def _give(self, share: float) -> list[_InFlight]:
         taken = [each.seconds for each in self._waiting]
-        latest = self._added - MOST_WAIT * self._most
+        latest = self._added - MAX_WAIT * self._most
         overdue = {index for index, each in enumerate(self._waiting) if each.place < latest}
-        plan = batch_plan.plan_cheapest(
+        plan = batch_plan.plan_most_efficient(
             taken,
             share,
             self._budget,
@@ -155,15 +155,15 @@ class Backlog:
         self._seconds = sum(each.seconds for each in self._waiting)
         return given
 
-    def _submit(self, batch: list[_Waiting]) -> _Given:
+    def _submit(self, batch: list[_Queued]) -> _InFlight:
         clips, waveforms = [each.clip for each in batch], [each.waveform for each in batch]
         names, prompt = [clip.audio for clip in clips], batch[0].prompt
         done = self._host.submit(waveforms, self._began, names, prompt)
         padded = batch_plan.padded_seconds([each.seconds for each in batch])
-        return _Given(clips, waveforms, padded, done, prompt)
+        return _InFlight(clips, waveforms, padded, done, prompt)
 
-    def _take(self, given: _Given) -> Batch:
-        passes: list[Pass] = []
+    def _take(self, given: _InFlight) -> Batch:
+        passes: list[ForwardPass] = []
 
         def transcribe(indices: Sequence[int]) -> list[Recognition | ModelError]:
             whole = len(indices) == len(given.clips)
@@ -175,7 +175,7 @@ class Backlog:
             passes.append(done.result())
             return passes[-1].results
 
-        heard = isolation.apply_to_each(transcribe, range(len(given.clips)))
+        heard = isolation.apply_bisecting(transcribe, range(len(given.clips)))
         seconds = [len(waveform) / self._host.sample_rate for waveform in given.waveforms]
         results = [
             Result(clip, each, attempts, waveform)

@@ -24,7 +24,7 @@ from beam_asr.errors import ClipTooLongError, ModelError
 from beam_asr.models import engine
 from beam_asr.models.devices import gpu_faults, gpu_memory
 from beam_asr.models.devices.batch_size import BatchLimit
-from beam_asr.models.engine import ModelSpec, Recognizer, seconds_taken
+from beam_asr.models.engine import ModelSpec, Recognizer, padded_clip_seconds
 from beam_asr.models.serving import batch_plan
 from beam_asr.models.serving.watchdog import NOTHING_LOST, Watchdog, Work, listed
 from beam_asr.records.outcome import Recognition
@@ -33,7 +33,7 @@ from beam_asr.settings import NO_PROMPT, Prompt
 Result = TypeVar("Result")
 
 
-class Pass(NamedTuple):
+class ForwardPass(NamedTuple):
     """A batch that has been through the model.
 
     Attributes:
@@ -58,12 +58,12 @@ class _Request:
     waveforms: Sequence[np.ndarray]
     since: float
     work: Work
-    done: Future[Pass]
+    done: Future[ForwardPass]
     prompt: Prompt = NO_PROMPT
     alone: bool = False
 
 
-class _Begun(NamedTuple):
+class _InFlight(NamedTuple):
     request: _Request
     encoded: Any
     started: float
@@ -93,7 +93,7 @@ class ModelHost:
         self._read_properties()
 
     @property
-    def most_batch_seconds(self) -> float:
+    def memory_limit_seconds(self) -> float:
         """Most padded seconds of a batch for which the memory may do, by all that is known."""
         return self._limit.padded_seconds
 
@@ -116,7 +116,7 @@ class ModelHost:
         since: float = math.inf,
         names: Sequence[str] = (),
         prompt: Prompt = NO_PROMPT,
-    ) -> Future[Pass]:
+    ) -> Future[ForwardPass]:
         """Has a batch transcribed, after those that were submitted before.
 
         Args:
@@ -125,7 +125,7 @@ class ModelHost:
             names: of the clips, to be named if the process has to end with them.
             prompt: of all of them, one that ``check_prompt`` takes.
         """
-        done: Future[Pass] = Future()
+        done: Future[ForwardPass] = Future()
         self._tasks.put(_Request(waveforms, since, Work(names), done, prompt))
         return done
 
@@ -143,7 +143,7 @@ class ModelHost:
         self._call(end)
         self._watchdog.close()
         gc.collect()  # models are full of cycles
-        gpu_memory.give_back()
+        gpu_memory.empty_cache()
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Raises PromptError for one that the model does not take."""
@@ -167,7 +167,7 @@ class ModelHost:
     def _read_properties(self) -> None:
         self.default_batch_seconds = self._model.default_batch_seconds
         self.batch_overhead_seconds = self._model.batch_overhead_seconds
-        self.longest_seconds = self._model.longest_seconds
+        self.max_clip_seconds = self._model.max_clip_seconds
         self.segment_seconds = self._model.segment_seconds
         self.weight_bytes = self._model.weight_bytes
         self.prompt_fields = self._model.prompt_fields
@@ -196,7 +196,7 @@ class ModelHost:
                 f"the model's thread came to an end by {_worded(error)}. {NOTHING_LOST}"
             )
 
-    def _step(self, begun: _Begun | None) -> _Begun | None:
+    def _step(self, begun: _InFlight | None) -> _InFlight | None:
         """Begins with the next batch, if there is one, and ends the one before."""
         try:
             task = self._tasks.get(block=begun is None)
@@ -214,7 +214,7 @@ class ModelHost:
             task()
         return following
 
-    def _begin(self, request: _Request, before: _Begun | None) -> _Begun | None:
+    def _begin(self, request: _Request, before: _InFlight | None) -> _InFlight | None:
         started = time.monotonic()
         idle = 0.0 if before else max(0.0, started - max(request.since, self._last_ended))
         with self._watchdog.watching(request.work, before and before.request.work):
@@ -223,9 +223,9 @@ class ModelHost:
             except BaseException as error:
                 self._fail(request, error, alone=before is None)
                 return None
-        return _Begun(request, encoded, started, idle)
+        return _InFlight(request, encoded, started, idle)
 
-    def _end(self, begun: _Begun, following: _Begun | None) -> None:
+    def _end(self, begun: _InFlight, following: _InFlight | None) -> None:
         request = begun.request
         with self._watchdog.watching(request.work, following and following.request.work):
             try:
@@ -236,7 +236,7 @@ class ModelHost:
         before, self._last_ended = self._last_ended, time.monotonic()
         seconds = self._last_ended - max(begun.started, before)
         self._limit.hold(len(request.waveforms), self._padded_seconds(request))
-        request.done.set_result(Pass(results, seconds, begun.idle_seconds))
+        request.done.set_result(ForwardPass(results, seconds, begun.idle_seconds))
 
     def _fail(self, request: _Request, error: BaseException, alone: bool) -> None:
         """Ends a batch with an error, unless it is not the batch's.
@@ -246,9 +246,9 @@ class ModelHost:
         """
         self._last_ended = time.monotonic()
         _end_if_lost(error, f"while it worked on {listed(request.work.names)}")
-        errors.release(error)
+        errors.release_frames(error)
         if gpu_memory.is_exhausted(error):
-            gpu_memory.give_back()
+            gpu_memory.empty_cache()
             self._limit.fail(len(request.waveforms), self._padded_seconds(request))
             if len(request.waveforms) == 1:
                 if not alone:  # then it may fit
@@ -257,7 +257,9 @@ class ModelHost:
                     return
                 error = self._too_long(request.waveforms[0], error)
         # What is no Exception, such as SystemExit, is no failure of a clip: it ends the caller.
-        request.done.set_exception(errors.small(error) if isinstance(error, Exception) else error)
+        request.done.set_exception(
+            errors.without_tensors(error) if isinstance(error, Exception) else error
+        )
 
     def _too_long(self, waveform: np.ndarray, cause: BaseException) -> ClipTooLongError:
         device = self.description.get("device", "cpu")
@@ -268,7 +270,7 @@ class ModelHost:
 
     def _padded_seconds(self, request: _Request) -> float:
         return batch_plan.padded_seconds(
-            [seconds_taken(waveform, self.sample_rate) for waveform in request.waveforms]
+            [padded_clip_seconds(waveform, self.sample_rate) for waveform in request.waveforms]
         )
 
 
@@ -282,4 +284,4 @@ def _end_if_lost(error: BaseException, when: str) -> None:
 
 
 def _worded(error: BaseException) -> str:
-    return f"{type(error).__name__}: {errors.message_of(error)}"
+    return f"{type(error).__name__}: {errors.shortened(error)}"

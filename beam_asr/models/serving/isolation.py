@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def apply_to_each(
+def apply_bisecting(
     function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], attempts: int = 1
 ) -> list[tuple[Result | Exception, int]]:
     """Applies a function of a batch so that what fails in it fails alone.
@@ -29,6 +29,6 @@ def apply_to_each(
             return [(error, attempts)]
     half = len(items) // 2
     return [
-        *apply_to_each(function, items[:half], attempts + 1),
-        *apply_to_each(function, items[half:], attempts + 1),
+        *apply_bisecting(function, items[:half], attempts + 1),
+        *apply_bisecting(function, items[half:], attempts + 1),
     ]

@@ -23,7 +23,7 @@ MODEL_SHARE = 0.5
 # What a model takes of memory over what its file takes of disk, where weights are stored by half.
 FILE_GROWTH = 2.0
 # Seconds that a load waits for room; bundles take minutes, and then the memory may do all the same.
-PATIENCE_SECONDS = 900.0
+TIMEOUT_SECONDS = 900.0
 
 
 class ModelPool:
@@ -100,7 +100,7 @@ class ModelPool:
 
     def _make_room(self, needed: float) -> None:
         """Lets models go until there is room for one, as far as any are idle or become so."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while needed > MODEL_SHARE * self._free():
             with self._changed:
                 while not (idle := self._idle()):

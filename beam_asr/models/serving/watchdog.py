@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from beam_asr import process
 
-MOST_NAMES = 4  # of clips, in a message
+MAX_NAMES = 4  # of clips, in a message
 NOTHING_LOST = (
     "No row was turned into a failure for it: the runner tries this work again, elsewhere if it "
     "can; where it gives up, the same command with --resume goes on"
@@ -93,5 +93,5 @@ def listed(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     if not names:
         return "a batch"
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

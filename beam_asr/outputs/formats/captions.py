@@ -19,8 +19,8 @@ from beam_asr.transcripts.words import CLOSING, PAUSE_SECONDS, SENTENCE_ENDS, en
 
 LINE = 42  # cells; a character of Chinese, Japanese or Korean takes two
 SPEED = 17.0  # cells a second that are read with ease
-LEAST = 1.0  # seconds that a cue stays, where there is room
-MOST = 7.0  # seconds
+MIN_SECONDS = 1.0  # seconds that a cue stays, where there is room
+MAX_SECONDS = 7.0  # seconds
 
 CLAUSE_ENDS = ",;:、，；：،؛–—"  # noqa: RUF001
 # What no line begins with where words stand without spaces: marks, small kana, the long vowel.
@@ -58,7 +58,7 @@ class Cue(NamedTuple):
     lines: list[str]
 
 
-class Spoken(NamedTuple):
+class CaptionWord(NamedTuple):
     """A word with what stands before it in the text.
 
     Attributes:
@@ -74,7 +74,7 @@ class Spoken(NamedTuple):
     glue: str
 
 
-def spoken(words: Iterable[Mapping[str, Any]], text: str = "") -> list[Spoken]:
+def caption_words(words: Iterable[Mapping[str, Any]], text: str = "") -> list[CaptionWord]:
     """Words that can be written, joined as they are in the text.
 
     Control characters and line breaks go, and words of nothing else. Words that are not found in
@@ -84,7 +84,7 @@ def spoken(words: Iterable[Mapping[str, Any]], text: str = "") -> list[Spoken]:
         words: each with ``word``, ``start`` and ``end``, in seconds.
         text: what the words are of.
     """
-    found: list[Spoken] = []
+    found: list[CaptionWord] = []
     position = 0
     for word in words:
         raw = word["word"].strip()
@@ -97,7 +97,7 @@ def spoken(words: Iterable[Mapping[str, Any]], text: str = "") -> list[Spoken]:
             if at == position:
                 glue = ""
             position = at + len(raw)
-        found.append(Spoken(clean, float(word["start"]), float(word["end"]), glue))
+        found.append(CaptionWord(clean, float(word["start"]), float(word["end"]), glue))
     return found
 
 
@@ -106,7 +106,7 @@ def one_line(text: str) -> str:
     return " ".join(CONTROL.sub("", text).split())
 
 
-def joined(words: Sequence[Spoken]) -> str:
+def joined(words: Sequence[CaptionWord]) -> str:
     """The text of some words that follow each other."""
     return "".join(word.glue + word.text for word in words)[len(words[0].glue) :] if words else ""
 
@@ -145,7 +145,7 @@ def cues(words: Iterable[Mapping[str, Any]], text: str = "") -> list[Cue]:
         words: each with ``word``, ``start`` and ``end``, in seconds, by start.
         text: what the words are of, which tells those that stand without a space between them.
     """
-    pieces = [piece for word in spoken(words, text) for piece in _pieces(word)]
+    pieces = [piece for word in caption_words(words, text) for piece in _pieces(word)]
     if not pieces:
         return []
     row = _Row(pieces)
@@ -153,8 +153,8 @@ def cues(words: Iterable[Mapping[str, Any]], text: str = "") -> list[Cue]:
     times = []
     for first, end in breaks:
         begin = pieces[first].start
-        wanted = max(LEAST, row.cells(first, end) / SPEED)
-        times.append((begin, min(max(pieces[end - 1].end, begin + wanted), begin + MOST)))
+        wanted = max(MIN_SECONDS, row.cells(first, end) / SPEED)
+        times.append((begin, min(max(pieces[end - 1].end, begin + wanted), begin + MAX_SECONDS)))
     return [
         Cue(start / 1000, end / 1000, row.lines(*span))
         for (start, end), span in zip(apart(times), breaks, strict=True)
@@ -169,7 +169,7 @@ def _cells(text: str) -> int:
     return len(text) if text.isascii() else len(text) + sum(map(_is_wide, text))
 
 
-def _pieces(word: Spoken) -> list[Spoken]:
+def _pieces(word: CaptionWord) -> list[CaptionWord]:
     """A word, or, of one too long for a line, what it may be broken into: Chinese and Japanese
     may come as one word a sentence. Their times are as if all took the same time."""
     if _cells(word.text) <= LINE or not any(map(_is_wide, word.text)):
@@ -184,7 +184,7 @@ def _pieces(word: Spoken) -> list[Spoken]:
             texts[-1] += character
     each = (word.end - word.start) / len(texts)
     return [
-        Spoken(
+        CaptionWord(
             text,
             word.start + number * each,
             word.start + (number + 1) * each,
@@ -206,7 +206,7 @@ class _Row:
         reach: for each word, the word before which a line that begins with it ends at the latest.
     """
 
-    def __init__(self, words: list[Spoken]):
+    def __init__(self, words: list[CaptionWord]):
         self.words = words
         self.begins: list[int] = []
         self.ends: list[int] = []
@@ -245,7 +245,7 @@ class _Row:
         return 2 * unequal + self.breaks[at] + ORPHAN * orphan
 
 
-def _cost(before: Spoken, after: Spoken) -> tuple[float, float]:
+def _cost(before: CaptionWord, after: CaptionWord) -> tuple[float, float]:
     """What it costs to break between two words, and what not to."""
     pause = max(after.start - before.end, 0.0)
     if ends_with_any(before.text, SENTENCE_ENDS):
@@ -272,14 +272,14 @@ def _best_breaks(row: _Row) -> list[tuple[int, int]]:
         start = words[first].start
         base = best[first] + 1.0 - held[first]
         for end in range(first + 1, row.reach[row.reach[first]] + 1):
-            if words[end - 1].end > start + MOST and end > first + 1:
+            if words[end - 1].end > start + MAX_SECONDS and end > first + 1:
                 break
             cells = ends[end - 1] - begins[first]
             cost = base + held[end - 1] + breaks[end] + UNFILLED * (1 - cells / (2 * LINE)) ** 2
             if cells < ORPHAN_CELLS:
                 cost += ORPHAN
             if end < count:
-                lack = max(LEAST, cells / SPEED) - (words[end].start - start)
+                lack = max(MIN_SECONDS, cells / SPEED) - (words[end].start - start)
                 if lack > 0:
                     cost += lack
             if cost < best[end]:

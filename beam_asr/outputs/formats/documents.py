@@ -57,7 +57,7 @@ def to_document(
     def taken(key: str, fits: Callable[[Any], bool]) -> Any:
         return left.pop(key) if fits(left.get(key)) else None
 
-    own = fields.own(record, pred_text_key)
+    own = fields.input_fields(record, pred_text_key)
     text = _shown(taken(pred_text_key, is_text), record.get(pred_text_key))
     cut = fields.cut_audio(record, filepath_key)
     source = cut.audio if cut else taken(filepath_key, is_text)

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from beam_asr.records import lhotse_cuts
-from beam_asr.records.fields import MADE
+from beam_asr.records.fields import JOB_FIELDS
 from beam_asr.records.row import URI_SCHEME
 
-MOST_CHARACTERS = 60
+MAX_CHARACTERS = 60
 HASH_DIGITS = 16
 NAMELESS = "audio"
 # Windows takes these for devices, whatever follows the first dot.
@@ -77,7 +77,7 @@ def stem_of(audio: str) -> str:
 def name_of(
     record: Mapping[str, Any],
     filepath_key: str,
-    output_fields: Collection[str] = MADE,
+    output_fields: Collection[str] = JOB_FIELDS,
 ) -> str:
     """The name of a record's files, without extension: the audio's and a hash.
 
@@ -98,9 +98,9 @@ def name_of(
 
 
 def _safe(stem: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", stem[: 4 * MOST_CHARACTERS])
+    decomposed = unicodedata.normalize("NFKD", stem[: 4 * MAX_CHARACTERS])
     letters = "".join(each for each in decomposed if not unicodedata.combining(each))
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", letters).strip("._-")[:MOST_CHARACTERS]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", letters).strip("._-")[:MAX_CHARACTERS]
     if RESERVED.match(name):
         name = f"_{name}"
     return name or NAMELESS

@@ -127,7 +127,7 @@ def tarred_label(
 
 def _fields(record: Mapping[str, Any], filepath_key: str, pred_text_key: str) -> dict[str, Any]:
     """The fields of a line; what the row does not say is None, or of texts empty."""
-    own = record_fields.own(record, pred_text_key)
+    own = record_fields.input_fields(record, pred_text_key)
     audio, offset, duration = own.pop(filepath_key, None), own.pop("offset", None), None
     if cut := record_fields.cut_audio(record, filepath_key):
         audio, offset, duration = cut.audio, cut.offset, cut.duration

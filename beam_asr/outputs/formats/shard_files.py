@@ -61,6 +61,6 @@ def content(
 def delete_stale(storage: Storage, folder: str) -> None:
     """Deletes what an earlier run has left."""
     for format in FORMATS:
-        for name in storage.names_in(join(folder, format)):
+        for name in storage.list_names(join(folder, format)):
             if NAME.fullmatch(name):
                 storage.delete(join(folder, format, name))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beam_asr.outputs.formats import captions
-from beam_asr.outputs.formats.captions import Spoken
+from beam_asr.outputs.formats.captions import CaptionWord
 from beam_asr.outputs.formats.file_names import Audio, stem_of
 from beam_asr.transcripts.words import PAUSE_SECONDS, SENTENCE_ENDS, ends_with_any
 
@@ -21,8 +21,8 @@ class TimedTranscript(NamedTuple):
     text: str
 
     @property
-    def words(self) -> list[Spoken]:
-        return captions.spoken(self.record.get("words") or [], self.text)
+    def words(self) -> list[CaptionWord]:
+        return captions.caption_words(self.record.get("words") or [], self.text)
 
     @property
     def file(self) -> str:
@@ -35,7 +35,7 @@ class TimedTranscript(NamedTuple):
         return 1 + (self.audio.channel or 0)
 
 
-def sentences(words: Sequence[Spoken]) -> list[tuple[int, int, str]]:
+def sentences(words: Sequence[CaptionWord]) -> list[tuple[int, int, str]]:
     """Start and end in milliseconds, and the text, of what ends in a full stop or a pause."""
     if not words:
         return []

@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from beam_asr.audio import reading
-from beam_asr.audio.reading import read_audio
+from beam_asr import errors
+from beam_asr.audio.reading import AudioRequest, read_audio
 from tests.support.audio_files import (
     RATE,
     add_video,
@@ -79,7 +79,7 @@ def test_an_ffmpeg_seek_lands_on_the_right_sample(
     path = tmp_path / name
     encode(path, chirp(12, rate), codec=codec, rate=rate)
 
-    whole, part = (read_audio(str(path), sample_rate=rate, **range_) for range_ in (
+    whole, part = (read_audio(str(path), AudioRequest(sample_rate=rate, **range_)) for range_ in (
         {}, {"offset": offset, "duration": duration}))  # fmt: skip
 
     start = round(offset * rate)
@@ -110,14 +110,14 @@ def test_a_video_without_sound(tmp_path):
     with av.open(str(tmp_path / "clip.mp4"), "w") as output:
         add_video(output)
     (tmp_path / "clip.mp4").rename(tmp_path / "clip.m4a")
-    check_error(tmp_path / "clip.m4a", reading.WrongExtensionError, "without an audio stream")
+    check_error(tmp_path / "clip.m4a", errors.WrongExtensionError, "without an audio stream")
 
 
 @pytest.mark.parametrize("codec", ["aac", "alac"])
 def test_an_m4a_damaged_in_the_middle(tmp_path, codec):
     encode(tmp_path / "clip.m4a", chirp(12), codec=codec)
     (tmp_path / "clip.m4a").write_bytes(damage((tmp_path / "clip.m4a").read_bytes()))
-    check_error(tmp_path / "clip.m4a", reading.CorruptAudioError)
+    check_error(tmp_path / "clip.m4a", errors.CorruptAudioError)
 
 
 @pytest.mark.parametrize(
@@ -128,18 +128,18 @@ def test_a_truncated_file_of_ffmpeg(tmp_path, name, codec, rate):
     encode(tmp_path / name, chirp(12, rate), codec=codec, rate=rate)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2 + 1])
-    check_error(tmp_path / name, reading.TruncatedAudioError)
+    check_error(tmp_path / name, errors.TruncatedAudioError)
 
 
 def test_a_truncated_m4a_has_no_index(tmp_path):
     encode(tmp_path / "clip.m4a", chirp(12), codec="aac")
     content = (tmp_path / "clip.m4a").read_bytes()
     (tmp_path / "clip.m4a").write_bytes(content[: len(content) // 2])
-    check_error(tmp_path / "clip.m4a", reading.CorruptAudioError, "cut short")
+    check_error(tmp_path / "clip.m4a", errors.CorruptAudioError, "cut short")
 
 
 def test_ffmpeg_stays_quiet(tmp_path, capfd):
     encode(tmp_path / "clip.m4a", chirp(12), codec="aac")
     Path(tmp_path / "clip.m4a").write_bytes(damage((tmp_path / "clip.m4a").read_bytes()))
-    check_error(tmp_path / "clip.m4a", reading.CorruptAudioError)
+    check_error(tmp_path / "clip.m4a", errors.CorruptAudioError)
     assert capfd.readouterr() == ("", "")

@@ -29,7 +29,7 @@ import soundfile
 
 from beam_asr.audio import clip_reader, reading
 from beam_asr.audio.clip_reader import ClipReader
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.errors import (
     AudioError,
     AudioMemoryError,
@@ -630,7 +630,7 @@ REFERENCES = {
 def test_a_list_opens_neither_another_file_nor_an_address(elsewhere, http_server, name, kind):
     Path(name).write_text(REFERENCES[name].format(elsewhere[kind]))
     with pytest.raises(NotAudioError):
-        read_audio(name, sample_rate=RATE)
+        read_audio(name, AudioRequest(sample_rate=RATE))
     assert http_server.requests == []
 
 
@@ -655,7 +655,7 @@ def test_a_session_description_opens_no_port(tmp_path):
     )
     (tmp_path / "a.sdp").write_text(sdp)
     with pytest.raises(NotAudioError):
-        read_audio(str(tmp_path / "a.sdp"), sample_rate=RATE)
+        read_audio(str(tmp_path / "a.sdp"), AudioRequest(sample_rate=RATE))
 
 
 @pytest.mark.parametrize("kind", ["relative", "absolute", "http"])
@@ -673,7 +673,7 @@ def test_an_mp4_whose_samples_are_in_another_file_reads_its_own_bytes(elsewhere,
         dref = full_box(b"dref", struct.pack(">I", 1), reference)
         Path("a.mp4").write_bytes(mp4(dref=dref))
         try:
-            heard = read_audio("a.mp4", sample_rate=RATE)
+            heard = read_audio("a.mp4", AudioRequest(sample_rate=RATE))
             np.testing.assert_array_equal(heard, np.full(1000, 16 / 2**15, np.float32))
         except ZeroLengthAudioError:
             pass
@@ -729,7 +729,7 @@ def paths(tmp_path) -> dict[str, str]:
 )
 def test_an_odd_path_fails_as_one_of_our_classes(paths, path, kind):
     with pytest.raises(AudioError) as caught:
-        read_audio(paths.get(path, path), sample_rate=RATE)
+        read_audio(paths.get(path, path), AudioRequest(sample_rate=RATE))
     assert caught.type is kind
     message = str(caught.value)
     assert message.isprintable()
@@ -741,8 +741,8 @@ def test_an_odd_path_fails_as_one_of_our_classes(paths, path, kind):
 def test_standard_input_is_not_read():
     """Of a worker it may be a pipe or a terminal, which nobody will ever write to."""
     code = (
-        "from beam_asr.audio.reading import read_audio; "
-        "read_audio('/dev/stdin', sample_rate=16_000)"
+        "from beam_asr.audio.reading import AudioRequest, read_audio; "
+        "read_audio('/dev/stdin', AudioRequest(sample_rate=16_000))"
     )
     ours, theirs = os.pipe()
     try:
@@ -775,27 +775,33 @@ def clip(path: object, duration: float | None = None) -> Clip:
 
 
 def test_a_header_that_states_too_much_is_enough_to_refuse_a_clip():
-    assert reading.LONGEST_SECONDS == 12 * 3600
+    assert reading.MAX_SECONDS == 12 * 3600
     with pytest.raises(TooLongAudioError, match=r"13\.0 h.*12\.0 h.*offset and duration"):
-        read_audio("a.flac", sample_rate=RATE, content=flac(13 * HOUR))
+        read_audio("a.flac", AudioRequest(sample_rate=RATE), content=flac(13 * HOUR))
 
 
 def test_a_part_of_a_file_that_is_too_long_is_read():
     content = flac(13 * HOUR)
-    assert len(read_audio("a.flac", sample_rate=RATE, content=content, duration=0.5)) == RATE // 2
+    assert (
+        len(read_audio("a.flac", AudioRequest(sample_rate=RATE, duration=0.5), content=content))
+        == RATE // 2
+    )
     with pytest.raises(TooLongAudioError):
-        read_audio("a.flac", sample_rate=RATE, content=content, offset=0.5)
+        read_audio("a.flac", AudioRequest(sample_rate=RATE, offset=0.5), content=content)
     with pytest.raises((TruncatedAudioError, OffsetBeyondEndError)):
-        read_audio("a.flac", sample_rate=RATE, content=content, offset=2 * 3600)
+        read_audio("a.flac", AudioRequest(sample_rate=RATE, offset=2 * 3600), content=content)
 
 
 @pytest.mark.usefixtures("counting")
 def test_a_clip_that_does_not_state_its_length_is_refused_before_it_is_decoded_whole():
     CountingFileSystem.content = flac(0, samples=chirp(10.0).repeat(10))
     with pytest.raises(TooLongAudioError, match="holds at least"):
-        read_audio("counting://a.flac", sample_rate=RATE, most_seconds=20)
+        read_audio("counting://a.flac", AudioRequest(sample_rate=RATE, max_seconds=20))
     assert CountingFileSystem.bytes_read < len(CountingFileSystem.content) / 2
-    assert len(read_audio("counting://a.flac", sample_rate=RATE, most_seconds=100)) == 100 * RATE
+    assert (
+        len(read_audio("counting://a.flac", AudioRequest(sample_rate=RATE, max_seconds=100)))
+        == 100 * RATE
+    )
 
 
 @pytest.mark.parametrize("content", [unstated, lambda seconds: flac(samples=quiet(seconds))])
@@ -841,9 +847,10 @@ def test_the_time_limit_of_a_clip_grows_with_its_hours_and_begins_with_its_turn(
 
 def test_decoding_that_takes_too_long_is_given_up():
     content = flac(samples=quiet(4 * 3600))
-    for options in ({"content": content}, {"content": content, "offset": 1.0}):
+    for offset in (0.0, 1.0):
+        request = AudioRequest(sample_rate=8_000, offset=offset)
         with pytest.raises(AudioTimeoutError, match="--audio_timeout"):
-            read_audio("a.flac", sample_rate=8_000, deadline=time.monotonic() + 0.2, **options)
+            read_audio("a.flac", request, deadline=time.monotonic() + 0.2, content=content)
 
 
 READ_ALL = """

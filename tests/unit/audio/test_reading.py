@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.audio import reading
+from beam_asr import errors
 from beam_asr.storage import retry
 from tests.support.audio_files import (
     RATE,
@@ -122,9 +122,9 @@ def test_http_is_read_even_without_range_requests(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         np.testing.assert_allclose(read(f"{url}/clip.wav"), chirp(), atol=1 / 2**15)
-        with pytest.raises(reading.AudioNotFoundError):
+        with pytest.raises(errors.AudioNotFoundError):
             read(f"{url}/missing.wav")
-        with pytest.raises(reading.AudioAccessError):
+        with pytest.raises(errors.AudioAccessError):
             read(f"{url}/forbidden.wav")
         server.shutdown()
 
@@ -141,9 +141,9 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 def test_a_missing_file(tmp_path):
-    check_error(tmp_path / "no.wav", reading.AudioNotFoundError)
-    check_error("memory://no.wav", reading.AudioNotFoundError)
-    assert issubclass(reading.AudioNotFoundError, FileNotFoundError)
+    check_error(tmp_path / "no.wav", errors.AudioNotFoundError)
+    check_error("memory://no.wav", errors.AudioNotFoundError)
+    assert issubclass(errors.AudioNotFoundError, FileNotFoundError)
 
 
 @pytest.mark.parametrize(
@@ -155,17 +155,17 @@ def test_a_refused_file(monkeypatch, refusal):  # root may read anything: no chm
         raise refusal
 
     monkeypatch.setattr(CountingFileSystem, "_open", refuse)
-    check_error("counting://clip.wav", reading.AudioAccessError)
-    assert issubclass(reading.AudioAccessError, PermissionError)
+    check_error("counting://clip.wav", errors.AudioAccessError)
+    assert issubclass(errors.AudioAccessError, PermissionError)
 
 
 def test_a_folder(tmp_path):
-    check_error(tmp_path, reading.NotAudioError, "folder")
+    check_error(tmp_path, errors.NotAudioError, "folder")
 
 
 def test_zero_bytes(tmp_path):
     (tmp_path / "clip.wav").write_bytes(b"")
-    check_error(tmp_path / "clip.wav", reading.EmptyAudioError)
+    check_error(tmp_path / "clip.wav", errors.EmptyAudioError)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -173,7 +173,7 @@ def test_samples_that_are_not_numbers(tmp_path, bad):
     samples = chirp()
     samples[20_000] = bad
     soundfile.write(tmp_path / "clip.wav", samples, RATE, subtype="FLOAT")
-    check_error(tmp_path / "clip.wav", reading.CorruptAudioError, "NaN")
+    check_error(tmp_path / "clip.wav", errors.CorruptAudioError, "NaN")
 
 
 @pytest.mark.usefixtures("counting")
@@ -187,9 +187,7 @@ def test_memory_holds_one_clip_and_a_block():
 
 def test_a_row_that_asks_for_more_than_there_is(tmp_path):
     soundfile.write(tmp_path / "clip.wav", chirp(3.0), RATE)
-    check_error(
-        tmp_path / "clip.wav", reading.TruncatedAudioError, "3.00 s", offset=1, duration=2.6
-    )
+    check_error(tmp_path / "clip.wav", errors.TruncatedAudioError, "3.00 s", offset=1, duration=2.6)
 
 
 def test_digital_silence(tmp_path):
@@ -197,8 +195,8 @@ def test_digital_silence(tmp_path):
     soundfile.write(tmp_path / "half.wav", samples, RATE)
     soundfile.write(tmp_path / "all.wav", np.zeros(RATE, "f4"), RATE)
 
-    check_error(tmp_path / "all.wav", reading.SilentAudioError)
-    check_error(tmp_path / "half.wav", reading.SilentAudioError, duration=1.5)
+    check_error(tmp_path / "all.wav", errors.SilentAudioError)
+    check_error(tmp_path / "half.wav", errors.SilentAudioError, duration=1.5)
     assert len(read(tmp_path / "half.wav")) == 4 * RATE
 
 
@@ -213,15 +211,15 @@ def test_a_quiet_recording_is_not_silence(tmp_path):
 @pytest.mark.parametrize("offset", [3.0, 3.5, 1e9])
 def test_an_offset_beyond_the_end(tmp_path, offset):
     soundfile.write(tmp_path / "clip.wav", chirp(3.0), RATE)
-    check_error(tmp_path / "clip.wav", reading.OffsetBeyondEndError, "3.00 s", offset=offset)
+    check_error(tmp_path / "clip.wav", errors.OffsetBeyondEndError, "3.00 s", offset=offset)
     encode(tmp_path / "clip.m4a", chirp(3.0), codec="alac")
-    check_error(tmp_path / "clip.m4a", reading.OffsetBeyondEndError, "3.00 s", offset=offset)
+    check_error(tmp_path / "clip.m4a", errors.OffsetBeyondEndError, "3.00 s", offset=offset)
 
 
 @pytest.mark.parametrize("channel", [2, -1])
 def test_a_channel_the_file_lacks(tmp_path, channel):
     soundfile.write(tmp_path / "clip.wav", np.stack([chirp(), chirp()], axis=1), RATE)
-    check_error(tmp_path / "clip.wav", reading.ChannelError, "it has 2", channel=channel)
+    check_error(tmp_path / "clip.wav", errors.ChannelError, "it has 2", channel=channel)
 
 
 @pytest.mark.parametrize(
@@ -231,4 +229,4 @@ def test_a_channel_the_file_lacks(tmp_path, channel):
 def test_an_impossible_range_is_the_callers_fault(tmp_path, options):
     with pytest.raises(ValueError, match=next(iter(options))) as caught:
         read(tmp_path / "any.wav", **options)
-    assert not isinstance(caught.value, reading.AudioError)
+    assert not isinstance(caught.value, errors.AudioError)

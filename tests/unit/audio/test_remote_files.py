@@ -14,12 +14,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from beam_asr.audio import read_pool
 from beam_asr.audio.clip_reader import ClipReader
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.storage import remote_file, retry
-from beam_asr.storage.allow_list import AllowedPrefixes, NotAllowedError
+from beam_asr.storage.allow_list import AllowList, NotAllowedError
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 from tests.support import servers
@@ -238,7 +238,7 @@ def test_a_redirect_is_followed(server, short):
 
 
 def test_a_redirect_to_a_forbidden_address_is_not(server, short, forbidden):
-    allowed = AllowedPrefixes.of([server.address])
+    allowed = AllowList.of([server.address])
     assert_same(read(server.url("short.wav"), allowed), short)
     error = read(server.behave("moved.wav", redirect=forbidden.url("secret")), allowed)
     assert isinstance(error, NotAllowedError)
@@ -252,7 +252,7 @@ def test_local_files_outside_the_allowed_folder_are_not_read(tmp_path, short):
     for name in ("in/a.wav", "secret.wav"):
         soundfile.write(tmp_path / name, short, RATE)
     (tmp_path / "in/link.wav").symlink_to(tmp_path / "secret.wav")
-    allowed = AllowedPrefixes.of([str(tmp_path / "in")])
+    allowed = AllowList.of([str(tmp_path / "in")])
     assert_same(read(str(tmp_path / "in/a.wav"), allowed), short)
     for name in ("secret.wav", "in/../secret.wav", "in/link.wav"):
         assert isinstance(read(str(tmp_path / name), allowed), NotAllowedError)
@@ -269,7 +269,9 @@ def test_reads_are_many_at_a_time_and_no_more_than_allowed(server):
 def test_all_threads_share_the_connections_of_a_server(server, short):
     pools = [ThreadPoolExecutor(1) for _ in range(8)]  # a thread each, all alive
     for pool in pools:
-        read_alone = pool.submit(read_audio, server.url("short.wav"), sample_rate=RATE)
+        read_alone = pool.submit(
+            read_audio, server.url("short.wav"), AudioRequest(sample_rate=RATE)
+        )
         assert_same(read_alone.result(), short)
     for pool in pools:
         pool.shutdown()

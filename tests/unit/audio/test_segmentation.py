@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.audio.reading import read_audio
-from beam_asr.audio.segmentation import OVERLAP, plan, plan_fixed
+from beam_asr.audio.reading import AudioRequest, read_audio
+from beam_asr.audio.segmentation import OVERLAP, plan_by_pauses, plan_fixed
 from beam_asr.audio.vad import FRAME_SECONDS, RATE, Activity, Detector
 from beam_asr.records.work import Segment
 
@@ -31,7 +31,7 @@ def spoken(prompts):
     for row in rows:
         if not (row["text"] and 1 < row["duration"] < 4):
             continue
-        audio = read_audio(str(prompts / row["audio_filepath"]), sample_rate=RATE)
+        audio = read_audio(str(prompts / row["audio_filepath"]), AudioRequest(sample_rate=RATE))
         loud = loud_steps(audio)
         if np.diff(loud).max() <= 8:
             clips.append(audio[loud[0] * STEP : (loud[-1] + 1) * STEP])
@@ -105,7 +105,7 @@ def cut_within(plan, spans):
 @pytest.mark.parametrize("longest", [10, 30, 120])
 def test_every_cut_is_in_a_pause_and_no_speech_is_lost(paused, method, longest):
     activities, spans = paused
-    found = plan(activities[method], longest)
+    found = plan_by_pauses(activities[method], longest)
     check(found, activities[method].seconds, longest)
     assert cut_within(found, spans) == []
     assert missed(found, spans) < 1e-6
@@ -119,7 +119,7 @@ def test_in_noise_all_is_held_and_cut_in_pauses(spoken, noise_db):
     """Of 10 to 15 dB below the speech, that is."""
     spoken = spoken[:70]
     audio, spans = recording(spoken, pauses_of(len(spoken)), noise_db)
-    found = plan(heard(audio), 30)
+    found = plan_by_pauses(heard(audio), 30)
     check(found, len(audio) / RATE, 30)
     assert cut_within(found, spans) == []
     assert missed(found, spans) < 0.1
@@ -127,7 +127,7 @@ def test_in_noise_all_is_held_and_cut_in_pauses(spoken, noise_db):
 
 def test_in_noise_the_level_alone_loses_nothing_either(spoken):
     audio, spans = recording(spoken, pauses_of(len(spoken)), -30)
-    found = plan(heard(audio, "energy"), 30)
+    found = plan_by_pauses(heard(audio, "energy"), 30)
     check(found, len(audio) / RATE, 30)
     assert missed(found, spans) < 0.1
 
@@ -136,7 +136,7 @@ def test_in_noise_the_level_alone_loses_nothing_either(spoken):
 @pytest.mark.parametrize("noise_db", [-60, -150])
 def test_long_pauses_are_left_out(spoken, method, noise_db):
     audio, spans = recording(spoken[:20], [9.0] * 20, noise_db)
-    found = plan(heard(audio, method), 30)
+    found = plan_by_pauses(heard(audio, method), 30)
     assert len(found) == 20
     assert missed(found, spans) < 1e-6
     kept = sum(segment.end - segment.start for segment in found)
@@ -149,7 +149,7 @@ def test_without_pauses_all_is_held_and_cut_where_the_level_dips(spoken, method,
     spoken = spoken[:50]
     audio, spans = recording(spoken, [0.0] * len(spoken))
     activity = heard(audio, method)
-    found = plan(activity, longest)
+    found = plan_by_pauses(activity, longest)
     check(found, len(audio) / RATE, longest)
     assert missed(found, spans) < 0.1
     for before, after in itertools.pairwise(found):
@@ -162,13 +162,13 @@ def test_without_pauses_all_is_held_and_cut_where_the_level_dips(spoken, method,
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("seconds", [0, 0.001, 1, 60])
 def test_silence_has_no_segments(method, seconds):
-    assert plan(heard(np.zeros(round(seconds * RATE), np.float32), method), 30) == []
+    assert plan_by_pauses(heard(np.zeros(round(seconds * RATE), np.float32), method), 30) == []
 
 
 @pytest.mark.parametrize("decibels", [-20, -50, -80])
 def test_noise_has_no_segments(decibels):
     noise = np.random.default_rng(0).standard_normal(60 * RATE) * 10 ** (decibels / 20)
-    assert plan(heard(noise.astype(np.float32)), 30) == []
+    assert plan_by_pauses(heard(noise.astype(np.float32)), 30) == []
 
 
 @pytest.mark.parametrize("pitch", [110, 220, 440, 1000])
@@ -177,8 +177,8 @@ def test_tones_have_no_segments(pitch):
     time = np.arange(30 * RATE) / RATE
     tone = sum(np.sin(2 * np.pi * pitch * n * time) / n for n in (1, 2, 3)) * 0.1
     struck = tone * np.exp(-4 * (time % 0.5))
-    assert plan(heard(struck.astype(np.float32)), 30) == []
-    assert plan(heard(tone.astype(np.float32)), 30) == []
+    assert plan_by_pauses(heard(struck.astype(np.float32)), 30) == []
+    assert plan_by_pauses(heard(tone.astype(np.float32)), 30) == []
 
 
 def activity_of(runs, speech_db=-20.0, pause_db=-60.0):
@@ -193,7 +193,7 @@ def activity_of(runs, speech_db=-20.0, pause_db=-60.0):
 @pytest.mark.parametrize("longest", [5, 30, 600])
 def test_speech_without_end_overlaps(longest):
     activity = activity_of([0, 2000])
-    found = plan(activity, longest)
+    found = plan_by_pauses(activity, longest)
     check(found, activity.seconds, longest)
     assert missed(found, [(0, activity.seconds)]) < 1e-6
     overlap = min(OVERLAP, longest / 4)
@@ -205,52 +205,52 @@ def test_speech_without_end_overlaps(longest):
 
 def test_a_long_pause_is_preferred_and_a_late_one():
     early_and_long = activity_of([0, 16, 0.8, 11, 0.2, 20])
-    assert plan(early_and_long, 30)[0].end == pytest.approx(16.4, abs=0.3)
+    assert plan_by_pauses(early_and_long, 30)[0].end == pytest.approx(16.4, abs=0.3)
     equal = activity_of([0, 16, 0.5, 10, 0.5, 20])
-    assert plan(equal, 30)[0].end == pytest.approx(26.75, abs=0.2)
+    assert plan_by_pauses(equal, 30)[0].end == pytest.approx(26.75, abs=0.2)
     only_early = activity_of([0, 4, 0.2, 50])
-    assert plan(only_early, 30)[0].end == pytest.approx(4.1, abs=0.1)
+    assert plan_by_pauses(only_early, 30)[0].end == pytest.approx(4.1, abs=0.1)
 
 
 def test_a_pause_is_preferred_to_a_dip_around_which_segments_overlap():
     activity = activity_of([0, 50])
     dip = round(25 / FRAME_SECONDS)
     activity.level[dip : dip + 3] = -40
-    first, second = plan(activity, 30)
+    first, second = plan_by_pauses(activity, 30)
     assert second.overlaps
     assert first.end - second.start == pytest.approx(4.0, abs=0.04)
     assert (first.end + second.start) / 2 == pytest.approx(25.05, abs=0.06)
     pause = round(10 / FRAME_SECONDS)
     activity.speech[pause : pause + 5] = 0.1
-    assert plan(activity, 30)[0].end == pytest.approx(10.08, abs=0.08)
+    assert plan_by_pauses(activity, 30)[0].end == pytest.approx(10.08, abs=0.08)
 
 
 def test_the_quietest_place_of_a_pause_is_cut():
     activity = activity_of([0, 25, 1.5, 25], pause_db=-50)
     quiet = round(25.4 / FRAME_SECONDS)
     activity.level[quiet - 1 : quiet + 1] = -70
-    first, second = plan(activity, 30)
+    first, second = plan_by_pauses(activity, 30)
     assert first.end == second.start == pytest.approx(25.4, abs=0.02)
 
 
 def test_what_is_left_for_the_end_is_no_sliver():
     activity = activity_of([0, 20, 0.3, 9, 0.3, 0.7])
-    assert [segment.end for segment in plan(activity, 30)] == [
+    assert [segment.end for segment in plan_by_pauses(activity, 30)] == [
         pytest.approx(20.15, abs=0.1),
         pytest.approx(30.3, abs=0.1),
     ]
 
 
 def test_a_word_alone_goes_with_the_words_after_it():
-    (only,) = plan(activity_of([5, 0.4, 3, 10, 5]), 30)
+    (only,) = plan_by_pauses(activity_of([5, 0.4, 3, 10, 5]), 30)
     assert only == Segment(pytest.approx(4.75, abs=0.04), pytest.approx(18.65, abs=0.04))
-    assert len(plan(activity_of([5, 0.4, 6, 10, 5]), 30)) == 2
-    assert len(plan(activity_of([5, 2, 3, 10, 5]), 30)) == 2
+    assert len(plan_by_pauses(activity_of([5, 0.4, 6, 10, 5]), 30)) == 2
+    assert len(plan_by_pauses(activity_of([5, 2, 3, 10, 5]), 30)) == 2
 
 
 def test_a_short_word_is_kept():
     runs = [10, 0.128, 10]
-    (only,) = plan(activity_of(runs), 30)
+    (only,) = plan_by_pauses(activity_of(runs), 30)
     assert only.start < 10 - 0.2
     assert only.end > 10.128 + 0.2
 
@@ -259,7 +259,7 @@ def test_a_short_word_is_kept():
 def test_a_burst_is_kept_if_it_is_surely_speech(probability, kept):
     activity = activity_of([10, 0.064, 10])
     activity.speech[activity.speech > 0.5] = probability
-    assert len(plan(activity, 30)) == kept
+    assert len(plan_by_pauses(activity, 30)) == kept
 
 
 seconds_of_runs = st.one_of(st.floats(0, 0.3), st.floats(0, 3), st.floats(0, 80))
@@ -300,7 +300,7 @@ def surely_spoken(activity):
 @given(activities(), longests)
 @example(activity_of([0, 0.5, 3, 30, 3, 0.5, 3, 4]), 5)
 def test_any_plan_holds_all_speech_in_order_within_the_limit(activity, longest):
-    found = plan(activity, longest)
+    found = plan_by_pauses(activity, longest)
     check(found, activity.seconds, longest)
     assert missed(found, surely_spoken(activity)) < 1e-6
 
@@ -314,7 +314,7 @@ def test_no_plan_holds_much_silence_at_a_stretch(activity, longest):
         count = len(list(group))
         if value and count * FRAME_SECONDS > 4.1:
             inside = [(frame * FRAME_SECONDS + 0.6, (frame + count) * FRAME_SECONDS - 0.6)]
-            assert missed(plan(activity, longest), inside) == pytest.approx(
+            assert missed(plan_by_pauses(activity, longest), inside) == pytest.approx(
                 inside[0][1] - inside[0][0]
             )
         frame += count
@@ -342,6 +342,6 @@ def test_fixed_segments_hold_all_and_overlap(seconds, longest):
 @pytest.mark.parametrize("longest", [0, 0.9, -3, math.inf, math.nan])
 def test_a_limit_out_of_range_is_refused(longest):
     with pytest.raises(ValueError, match=f"longest={longest}"):
-        plan(activity_of([1, 1]), longest)
+        plan_by_pauses(activity_of([1, 1]), longest)
     with pytest.raises(ValueError, match=f"longest={longest}"):
         plan_fixed(100, longest)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.audio import reading
+from beam_asr import errors
 from tests.support.audio_files import (
     RATE,
     check_error,
@@ -33,12 +33,12 @@ def test_a_wav_written_to_a_pipe_is_read_to_its_end(tmp_path, size):
 @pytest.mark.parametrize("seed", range(10))
 def test_random_bytes_are_not_audio(tmp_path, size, seed):
     (tmp_path / "clip.wav").write_bytes(np.random.default_rng(seed).bytes(size))
-    check_error(tmp_path / "clip.wav", reading.NotAudioError)
+    check_error(tmp_path / "clip.wav", errors.NotAudioError)
 
 
 def test_text_is_not_audio(tmp_path):
     (tmp_path / "clip.wav").write_text("Mary had a little lamb.\n" * 100)
-    check_error(tmp_path / "clip.wav", reading.NotAudioError, "Mary had")
+    check_error(tmp_path / "clip.wav", errors.NotAudioError, "Mary had")
 
 
 def test_a_playlist_opens_nothing(tmp_path, monkeypatch):
@@ -49,7 +49,7 @@ def test_a_playlist_opens_nothing(tmp_path, monkeypatch):
         ("list.wav", "ffconcat version 1.0\nfile secret.aac\n"),
     ]:
         (tmp_path / name).write_text(text)
-        check_error(tmp_path / name, reading.NotAudioError)
+        check_error(tmp_path / name, errors.NotAudioError)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_playlist_opens_nothing(tmp_path, monkeypatch):
 )
 def test_another_kind_of_file_is_named(tmp_path, content, kind):
     (tmp_path / "clip.wav").write_bytes(content)
-    check_error(tmp_path / "clip.wav", reading.WrongExtensionError, kind, ".wav")
+    check_error(tmp_path / "clip.wav", errors.WrongExtensionError, kind, ".wav")
 
 
 def test_raw_g722_may_begin_like_text(tmp_path):
@@ -90,7 +90,7 @@ def test_a_truncated_file(tmp_path, container, share):
     soundfile.write(path, chirp(20), RATE, format=container)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    check_error(path, reading.TruncatedAudioError)
+    check_error(path, errors.TruncatedAudioError)
 
 
 def test_a_claim_of_ten_hours_allocates_nothing(tmp_path):
@@ -101,23 +101,23 @@ def test_a_claim_of_ten_hours_allocates_nothing(tmp_path):
     content[22:26] = struct.pack(">I", ten_hours)
     path.write_bytes(content)
     tracemalloc.start()
-    check_error(path, reading.TruncatedAudioError)
+    check_error(path, errors.TruncatedAudioError)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 2**24
     (tmp_path / "clip.wav").write_bytes(wav_bytes(size=2 * ten_hours))
-    check_error(tmp_path / "clip.wav", reading.TruncatedAudioError, str(2 * ten_hours))
+    check_error(tmp_path / "clip.wav", errors.TruncatedAudioError, str(2 * ten_hours))
 
 
 @pytest.mark.parametrize("container", ["WAV", "RF64", "AIFF", "AU", "NIST"])
 def test_a_header_without_samples(tmp_path, container):
     path = tmp_path / "clip"
     soundfile.write(path, np.zeros(0, np.float32), RATE, format=container)
-    check_error(path, reading.ZeroLengthAudioError)
+    check_error(path, errors.ZeroLengthAudioError)
 
 
 def test_an_empty_wav_with_a_comment_is_empty(tmp_path):
     comment = b"LIST" + struct.pack("<I", 100) + b"INFO" + b"\1\2\3\4" * 24
     content = wav_bytes(b"", riff=36 + len(comment)) + comment
     (tmp_path / "clip.wav").write_bytes(content)
-    check_error(tmp_path / "clip.wav", reading.ZeroLengthAudioError)
+    check_error(tmp_path / "clip.wav", errors.ZeroLengthAudioError)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.audio import reading
-from beam_asr.audio import source as audio_source
-from beam_asr.audio.reading import can_seek, probe_duration, read_audio
+from beam_asr import errors
+from beam_asr.audio import source
+from beam_asr.audio.reading import AudioRequest, can_seek, probe_duration, read_audio
 from tests.support.audio_files import (
     RATE,
     check_error,
@@ -139,19 +139,19 @@ def test_a_range_near_an_end_of_an_ogg_equals_the_slice(tmp_path, subtype, secon
 )
 def test_impossible_headers(tmp_path, header):
     (tmp_path / "clip.wav").write_bytes(wav_bytes(**header))
-    check_error(tmp_path / "clip.wav", reading.CorruptAudioError)
+    check_error(tmp_path / "clip.wav", errors.CorruptAudioError)
 
 
 @pytest.mark.parametrize("length", [5, 20, 40])
 def test_a_header_that_breaks_off(tmp_path, length):
     (tmp_path / "clip.wav").write_bytes(wav_bytes()[:length])
-    check_error(tmp_path / "clip.wav", reading.CorruptAudioError)
+    check_error(tmp_path / "clip.wav", errors.CorruptAudioError)
 
 
 def test_a_flac_damaged_in_the_middle(tmp_path):
     soundfile.write(tmp_path / "clip.flac", chirp(12), RATE)
     (tmp_path / "clip.flac").write_bytes(damage((tmp_path / "clip.flac").read_bytes()))
-    check_error(tmp_path / "clip.flac", reading.CorruptAudioError)
+    check_error(tmp_path / "clip.flac", errors.CorruptAudioError)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
@@ -159,14 +159,14 @@ def test_bytes_in_memory_are_read_the_same_without_files_in_memory(tmp_path, mon
     samples = np.sin(np.arange(48_000) * 0.05).astype(np.float32) / 2
     soundfile.write(tmp_path / name, samples, 16_000)
     content = (tmp_path / name).read_bytes()
-    from_disk = read_audio(str(tmp_path / name), sample_rate=16_000)
-    by_descriptor = read_audio(name, sample_rate=16_000, content=content)
+    from_disk = read_audio(str(tmp_path / name), AudioRequest(sample_rate=16_000))
+    by_descriptor = read_audio(name, AudioRequest(sample_rate=16_000), content=content)
 
     def refused(_):
         raise PermissionError("a sandbox")
 
-    monkeypatch.setattr(audio_source.os, "memfd_create", refused)
-    by_callback = read_audio(name, sample_rate=16_000, content=content)
+    monkeypatch.setattr(source.os, "memfd_create", refused)
+    by_callback = read_audio(name, AudioRequest(sample_rate=16_000), content=content)
     assert len(from_disk) >= 48_000
     assert np.array_equal(from_disk, by_descriptor)
     assert np.array_equal(from_disk, by_callback)
@@ -177,15 +177,15 @@ def test_a_disk_that_fails_is_no_truncated_file(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 48_000), 16_000)
     whole = (tmp_path / "a.flac").read_bytes()
     (tmp_path / "a.flac").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(reading.TruncatedAudioError):
-        read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)
+    with pytest.raises(errors.TruncatedAudioError):
+        read_audio(str(tmp_path / "a.flac"), AudioRequest(sample_rate=16_000))
 
     def fails(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(audio_source.os, "pread", fails)
+    monkeypatch.setattr(source.os, "pread", fails)
     with pytest.raises(OSError, match="Input/output error"):
-        read_audio(str(tmp_path / "a.flac"), sample_rate=16_000)
+        read_audio(str(tmp_path / "a.flac"), AudioRequest(sample_rate=16_000))
 
 
 @pytest.mark.parametrize(("extension", "expected"), [("flac", True), ("ogg", True), ("mp3", False)])

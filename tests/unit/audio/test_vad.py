@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beam_asr.audio import vad
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.audio.vad import FRAME_SAMPLES, RATE, Detector
 
 METHODS = ["silero", "energy"]
@@ -24,7 +24,10 @@ def speech(prompts):
     rows = [json.loads(line) for line in (prompts / "all.jsonl").read_text().splitlines()]
     long = [row for row in rows if row["duration"] > 3 and row["text"]][:6]
     return np.concatenate(
-        [read_audio(str(prompts / row["audio_filepath"]), sample_rate=RATE) for row in long]
+        [
+            read_audio(str(prompts / row["audio_filepath"]), AudioRequest(sample_rate=RATE))
+            for row in long
+        ]
     )[: 30 * RATE]
 
 
@@ -188,11 +191,11 @@ def test_a_method_that_is_none_is_refused():
 def test_neither_torch_nor_beam_is_imported():
     script = (
         "import sys, numpy as np\n"
-        "from beam_asr.audio import segmentation as segments, vad as voice_activity\n"
+        "from beam_asr.audio import segmentation, vad\n"
         "assert 'onnxruntime' not in sys.modules\n"
-        "detector = voice_activity.Detector()\n"
+        "detector = vad.Detector()\n"
         "detector.add(np.zeros(1000, np.float32))\n"
-        "segments.plan(detector.finish(), 30)\n"
+        "segmentation.plan_by_pauses(detector.finish(), 30)\n"
         "print({'torch', 'nemo', 'apache_beam', 'silero_vad'} & sys.modules.keys())\n"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -203,7 +206,7 @@ def test_neither_torch_nor_beam_is_imported():
 def test_digital_silence_need_not_be_heard(monkeypatch):
     """Hours of it are a small file."""
     heard = []
-    monkeypatch.setattr(vad, "_hear", lambda *_: heard.append(1))
+    monkeypatch.setattr(vad, "_run_network", lambda *_: heard.append(1))
     noise = np.random.default_rng(0).standard_normal(40 * RATE).astype(np.float32)
     found = activity(1e-5 * noise + np.float32(0.001))  # with an offset, as of a microphone
     assert found.detector == "silero"

@@ -6,7 +6,6 @@ tested.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -25,9 +24,10 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from beam_asr.cli import dataflow, options
+from beam_asr.cli import dataflow, options, runners
 from beam_asr.models.devices import resources
-from beam_asr.settings import Resources
+from beam_asr.setting_fields import all_settings
+from beam_asr.settings import GROUPS, Resources
 from tests.support import dataflow_stub
 from tests.support.job_files import REPOSITORY, SAMPLES
 
@@ -46,12 +46,8 @@ ACCELERATOR_HINT = "beam:resources:accelerator:v1"
 
 def settled(*flags: str, accelerator: str | None = None, **asked) -> PipelineOptions:
     beam_options = PipelineOptions(["--runner=DataflowRunner", *flags])
-    dataflow.settle(beam_options, accelerator, Resources(**asked))
+    dataflow.apply_dataflow_defaults(beam_options, accelerator, Resources(**asked))
     return beam_options
-
-
-def resources_of(asked: options.TranscribeOptions) -> Resources:
-    return Resources(asked.gpus, asked.cpus, asked.gpu_memory_gb, asked.model_copies)
 
 
 def experiments(beam_options: PipelineOptions) -> list[str]:
@@ -66,15 +62,17 @@ def experiments(beam_options: PipelineOptions) -> list[str]:
     ],
 )  # fmt: skip
 def test_dataflow_is_known_in_every_spelling_that_beam_takes(runner):
-    assert dataflow.is_dataflow(PipelineOptions([f"--runner={runner}"]))
+    assert runners.name(PipelineOptions([f"--runner={runner}"])) == "dataflow"
 
 
-@pytest.mark.parametrize("runner", ["FnApiRunner", "FlinkRunner", "PortableRunner"])
+@pytest.mark.parametrize(
+    "runner", [["FnApiRunner"], ["FlinkRunner", "--flink_master=m:8081"], ["PortableRunner"]]
+)
 def test_other_runners_options_stay_as_they_are(runner):
-    beam_options = PipelineOptions([f"--runner={runner}", f"--sdk_container_image={IMAGE}"])
+    name, *flags = runner
+    beam_options = PipelineOptions([f"--runner={name}", f"--sdk_container_image={IMAGE}", *flags])
     before = beam_options.get_all_options()
-    dataflow.settle(beam_options, None, Resources())
-    assert not dataflow.is_dataflow(beam_options)
+    runners.apply_runner_defaults(beam_options, None, Resources())
     assert beam_options.get_all_options() == before
 
 
@@ -103,10 +101,10 @@ def test_copies_of_the_model_share_the_gpu_in_processes_of_their_own():
     assert experiments(beam_options) == ["use_multiple_sdk_containers"]
     services = beam_options.view_as(GoogleCloudOptions).dataflow_service_options
     assert services == [f"worker_accelerator={L4};use_nvidia_mps"]
-    assert resources.hint(L4, 8) == f"{L4};use_nvidia_mps"
-    assert resources.hint(f"{L4};use_nvidia_mps", 8) == f"{L4};use_nvidia_mps"
-    assert resources.hint(L4, 1) == L4
-    assert resources.hint(None, 8) is None
+    assert resources.accelerator_hint(L4, 8) == f"{L4};use_nvidia_mps"
+    assert resources.accelerator_hint(f"{L4};use_nvidia_mps", 8) == f"{L4};use_nvidia_mps"
+    assert resources.accelerator_hint(L4, 1) == L4
+    assert resources.accelerator_hint(None, 8) is None
 
 
 @pytest.mark.parametrize(
@@ -202,7 +200,7 @@ def test_a_gpu_or_a_machine_that_is_not_known_is_left_to_the_worker():
 
 def test_only_dataflow_gives_an_accelerator():
     with pytest.raises(ValueError, match="the runner is FlinkRunner"):
-        dataflow.settle(PipelineOptions(["--runner=FlinkRunner"]), L4, Resources())
+        runners.apply_runner_defaults(PipelineOptions(["--runner=FlinkRunner"]), L4, Resources())
 
 
 @pytest.mark.parametrize(
@@ -400,7 +398,7 @@ def test_every_flag_travels_with_the_job_and_no_secret_is_shown(launch):
     status, out, errors = launch(*flags)
     assert status == 0, errors
     asked = options.parse_args(["transcribe", *launch.job, *launch.beam, *flags])
-    expected = dataclasses.asdict(asked)
+    expected = asked.values
     expected["storage_options"] = {"gs": ["endpoint_url", "token"], "s3": ["key", "secret"]}
     graph = launch.graph()
     assert recorded(graph) == expected
@@ -483,9 +481,8 @@ def test_metadata_is_what_the_flags_make_of_it():
     )
 
 
-def test_every_flag_is_a_parameter(main, parameters):
-    flags = {flag.lstrip("-") for flag in main.transcribe_parser()._option_string_actions}
-    assert flags - {"h", "help"} <= set(parameters)
+def test_every_flag_is_a_parameter(parameters):
+    assert {each.flag.lstrip("-") for each in all_settings(GROUPS)} <= set(parameters)
     required = {name for name, each in parameters.items() if not each["isOptional"]}
     assert required == {"input", "output"}  # and a model, by one of two flags
     for each in parameters.values():
@@ -497,10 +494,10 @@ def test_every_flag_is_a_parameter(main, parameters):
 REQUIRED = {"input": "gs://b/m", "output": "gs://b/o", "model_name": "m"}
 # For each parameter a value that is not the default one, and what comes of it.
 GIVEN = {
-    "input": ("gs://b/a,pubsub://c", ["gs://b/a", "pubsub://c"]),
+    "input": ("gs://b/a,pubsub://c", ("gs://b/a", "pubsub://c")),
     "output": ("s3://b/out", "s3://b/out"),
     "model_name": (MODEL, MODEL),
-    "tarred_audio": ("gs://b/_OP_0..3_CL_.tar", ["gs://b/_OP_0..3_CL_.tar"]),
+    "tarred_audio": ("gs://b/_OP_0..3_CL_.tar", ("gs://b/_OP_0..3_CL_.tar",)),
     "filepath_key": ("path", "path"),
     "pred_text_key": ("heard", "heard"),
     "num_shards": ("12", 12),
@@ -518,7 +515,7 @@ GIVEN = {
     "batch_timeout": ("60", 60.0),
     "model_copies": ("8", 8),
     "accelerator": (L4, L4),
-    "models": ("en=gs://b/en.nemo,es=gs://b/es.nemo", ["en=gs://b/en.nemo", "es=gs://b/es.nemo"]),
+    "models": ("en=gs://b/en.nemo,es=gs://b/es.nemo", ("en=gs://b/en.nemo", "es=gs://b/es.nemo")),
     "route_key": ("domain", "domain"),
     "unmapped": ("fail", "fail"),
     "source_lang": ("es", "es"),
@@ -541,15 +538,15 @@ GIVEN = {
     "max_segment_seconds": ("25.5", 25.5),
     "attention": ("chunked", "chunked"),
     "partial": ("keep", "keep"),
-    "timestamps": ("word,char", ["word", "char"]),
+    "timestamps": ("word,char", ("word", "char")),
     "confidence": ("row", "row"),
     "n_best": ("5", 5),
-    "formats": ("srt,vtt", ["srt", "vtt"]),
+    "formats": ("srt,vtt", ("srt", "vtt")),
     "channel": ("0", 0),
     "audio_timeout": ("9.5", 9.5),
     "max_concurrent_reads": ("3", 3),
     "storage_options": ('{"s3": {"anon": true}}', {"s3": {"anon": True}}),
-    "allowed_audio_prefixes": ("gs://b,gs://c", ["gs://b", "gs://c"]),
+    "allowed_audio_prefixes": ("gs://b,gs://c", ("gs://b", "gs://c")),
 }
 # What goes with another flag alone.
 WITH = {"unmapped": {"models": "en=gs://b/en.nemo"}, "normalizer": {"reference_key": "text"}}
@@ -578,16 +575,17 @@ def test_every_parameter_arrives(main, parameters):
         assert accepts(parameters[name], value), name
         usual = parsed(main, **REQUIRED, **WITH.get(name, {}))
         found = parsed(main, **{**REQUIRED, **WITH.get(name, {}), name: value})
-        assert found == dataclasses.replace(usual, **{name: expected})
+        assert found.values == {**usual.values, name: expected}
         assert found != usual
     usual = parsed(main, **REQUIRED)
     kept = parsed(main, **REQUIRED, resume="true", no_retry_failures="true")
-    assert kept == dataclasses.replace(usual, resume=True, retry_failures=False)
+    assert kept.values == {**usual.values, "resume": True, "retry_failures": False}
     for name, (value, expected) in GIVEN_TO_BEAM.items():
         assert accepts(parameters[name], value), name
         beam_args = parsed(main, **REQUIRED, **{name: value}).beam_args
         assert PipelineOptions(beam_args).get_all_options()[name] == expected
-    assert {*GIVEN, *GIVEN_TO_BEAM, "no_retry_failures"} == set(parameters)
+    assert parsed(main, **REQUIRED, engine="nemo") == usual  # there is no other
+    assert {*GIVEN, *GIVEN_TO_BEAM, "no_retry_failures", "engine"} == set(parameters)
 
 
 def test_a_parameter_that_is_left_as_the_form_has_it_changes_nothing(main, parameters):
@@ -628,7 +626,8 @@ def test_switches_of_the_launcher_are_turned_into_flags(main, monkeypatch):
     assert not [arg for arg in args if arg.startswith(("--resume", "--decoder"))]
     assert args[-1] == f"--sdk_container_image={IMAGE}"
     parsed = options.parse_args(args)
-    assert (parsed.overwrite, parsed.resume, parsed.decoder) == (True, False, None)
+    assert (parsed.outputs.overwrite, parsed.outputs.resume) == (True, False)
+    assert parsed.model.decoder is None
     assert PipelineOptions(parsed.beam_args).view_as(GoogleCloudOptions).project == "p"
     own = main.command_line([*given, "--sdk_container_image=mine"])
     assert [arg for arg in own if "sdk_container_image" in arg] == ["--sdk_container_image=mine"]
@@ -704,16 +703,16 @@ def test_run_starts_a_job_with_a_gpu(
         of_workers.replace("--worker-machine-type", "--machine_type"),
     ]
     parsed = options.parse_args(main.command_line(flags))
-    assert parsed.input == inputs.split(",")
+    assert parsed.inputs.input == tuple(inputs.split(","))
     beam_options = PipelineOptions(parsed.beam_args)
-    dataflow.settle(beam_options, parsed.accelerator, resources_of(parsed))
+    dataflow.apply_dataflow_defaults(beam_options, parsed.resources.accelerator, parsed.resources)
     services = beam_options.view_as(GoogleCloudOptions).dataflow_service_options or []
     if right_fitting:
-        assert f"type:{kind};count:1;machine_type:{machine};" in parsed.accelerator
+        assert f"type:{kind};count:1;machine_type:{machine};" in parsed.resources.accelerator
         assert services == []
         assert of_workers == "--worker-machine-type=n1-standard-4"
     else:
-        assert parsed.accelerator is None
+        assert parsed.resources.accelerator is None
         assert services == [f"worker_accelerator=type:{kind};count:1;install-nvidia-driver"]
         assert of_workers == f"--worker-machine-type={machine}"
 
@@ -740,7 +739,7 @@ def test_the_command_line_of_the_docs_is_accepted():
     _, *args = shlex.split(example.replace("\\\n", " "))
     asked = options.parse_args(args)
     beam_options = PipelineOptions(asked.beam_args)
-    dataflow.settle(beam_options, asked.accelerator, resources_of(asked))
+    dataflow.apply_dataflow_defaults(beam_options, asked.resources.accelerator, asked.resources)
     assert not dataflow.launcher_waits(beam_options)
     assert set(beam_options.get_all_options(drop_default=True)) >= {
         arg.lstrip("-").partition("=")[0] for arg in asked.beam_args

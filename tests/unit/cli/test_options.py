@@ -3,81 +3,82 @@
 import pytest
 
 from beam_asr.cli import main
-from beam_asr.cli.options import TranscribeOptions, parse_args
+from beam_asr.cli.options import parse_args
 
 LEAST = ["transcribe", "--input=m.jsonl", "--output=out", "--model_name=m.nemo"]
 
 
 def test_the_defaults_are_those_of_the_interface():
-    assert parse_args(LEAST) == TranscribeOptions(
-        input=["m.jsonl"],
-        output="out",
-        model_name="m.nemo",
-        filepath_key="audio_filepath",
-        pred_text_key="pred_text",
-        batch_size=128,
-        max_batch_seconds=None,
-        device="auto",
-        channel=None,
-        decoder=None,
-        precision="auto",
-        resume=False,
-        overwrite=False,
-        retry_failures=True,
-        max_failure_fraction=0.1,
-        num_shards=None,
-        compression=None,
-        batch_timeout=1800.0,
-        tarred_audio=None,
-        storage_options={},
-        audio_timeout=300.0,
-        max_concurrent_reads=32,
-        allowed_audio_prefixes=None,
-        watch=None,
-        output_window=600.0,
-        accelerator=None,
-        model_copies=1,
-        segmentation="vad",
-        max_segment_seconds=None,
-        attention="full",
-        partial="fail",
-        timestamps=None,
-        confidence=None,
-        n_best=0,
-        formats=None,
-        models=None,
-        route_key=None,
-        unmapped=None,
-        source_lang=None,
-        target_lang=None,
-        task=None,
-        pnc=None,
-        min_duration=None,
-        max_duration=None,
-        required_sample_rate=None,
-        required_channels=None,
-        audio_checks="fail",
-        reference_key=None,
-        normalizer="none",
-        quality=False,
-        keep=None,
-        gpus=None,
-        cpus=None,
-        gpu_memory_gb=None,
-        beam_args=[],
-    )
+    assert parse_args(LEAST).values == {
+        "input": ("m.jsonl",),
+        "output": "out",
+        "model_name": "m.nemo",
+        "filepath_key": "audio_filepath",
+        "pred_text_key": "pred_text",
+        "batch_size": 128,
+        "max_batch_seconds": None,
+        "device": "auto",
+        "channel": None,
+        "decoder": None,
+        "precision": "auto",
+        "engine": "nemo",
+        "resume": False,
+        "overwrite": False,
+        "retry_failures": True,
+        "max_failure_fraction": 0.1,
+        "num_shards": None,
+        "compression": None,
+        "batch_timeout": 1800.0,
+        "tarred_audio": None,
+        "storage_options": {},
+        "audio_timeout": 300.0,
+        "max_concurrent_reads": 32,
+        "allowed_audio_prefixes": None,
+        "watch": None,
+        "output_window": 600.0,
+        "accelerator": None,
+        "model_copies": 1,
+        "segmentation": "vad",
+        "max_segment_seconds": None,
+        "attention": "full",
+        "partial": "fail",
+        "timestamps": None,
+        "confidence": None,
+        "n_best": 0,
+        "formats": None,
+        "models": None,
+        "route_key": None,
+        "unmapped": None,
+        "source_lang": None,
+        "target_lang": None,
+        "task": None,
+        "pnc": None,
+        "min_duration": None,
+        "max_duration": None,
+        "required_sample_rate": None,
+        "required_channels": None,
+        "audio_checks": "fail",
+        "reference_key": None,
+        "normalizer": "none",
+        "quality": False,
+        "keep": None,
+        "gpus": None,
+        "cpus": None,
+        "gpu_memory_gb": None,
+        "beam_args": [],
+    }
 
 
 def test_every_flag_arrives():
     args = """transcribe --input a,b --input c --output o --model_name n --filepath_key path
         --pred_text_key said --batch_size 7 --max_batch_seconds 2.5 --device cpu --channel 1
-        --decoder ctc --precision bf16 --tarred_audio t_{0..3}.tar,u.tar
+        --decoder ctc --precision bf16 --engine nemo --tarred_audio t_{0..3}.tar,u.tar
         --storage_options {"s3":{"anon":true}}
         --audio_timeout 1.5 --max_concurrent_reads 4 --allowed_audio_prefixes /data,gs://b
         --allowed_audio_prefixes s3://c --overwrite --max_failure_fraction 0.5
         --num_shards 12 --compression zstd --batch_timeout 60
         --watch 2.5 --output_window 30 --accelerator type:nvidia-l4;count:1;install-nvidia-driver
-        --model_copies 3 --segmentation fixed --max_segment_seconds 25 --attention local
+        --model_copies 4 --segmentation fixed --max_segment_seconds 25 --attention local
         --partial keep --timestamps word,char --timestamps segment --confidence row --n_best 4
         --formats srt,textgrid --formats parquet
         --models en=a.nemo,es=b.nemo --models fr=c.nemo --route_key language --unmapped default
@@ -86,71 +87,72 @@ def test_every_flag_arrives():
         --reference_key text --normalizer basic --quality --keep wer<1
         --gpus .25 --cpus 3 --gpu_memory_gb 7.5
         --runner=FlinkRunner --parallelism 2"""
-    assert parse_args(args.split()) == TranscribeOptions(
-        input=["a", "b", "c"],
-        output="o",
-        model_name="n",
-        filepath_key="path",
-        pred_text_key="said",
-        batch_size=7,
-        max_batch_seconds=2.5,
-        device="cpu",
-        channel=1,
-        decoder="ctc",
-        precision="bf16",
-        resume=False,
-        overwrite=True,
-        retry_failures=True,
-        max_failure_fraction=0.5,
-        num_shards=12,
-        compression="zstd",
-        batch_timeout=60.0,
-        tarred_audio=["t_{0..3}.tar", "u.tar"],
-        storage_options={"s3": {"anon": True}},
-        audio_timeout=1.5,
-        max_concurrent_reads=4,
-        allowed_audio_prefixes=["/data", "gs://b", "s3://c"],
-        watch=2.5,
-        output_window=30.0,
-        accelerator="type:nvidia-l4;count:1;install-nvidia-driver",
-        model_copies=3,
-        segmentation="fixed",
-        max_segment_seconds=25.0,
-        attention="local",
-        partial="keep",
-        timestamps=["word", "char", "segment"],
-        confidence="row",
-        n_best=4,
-        formats=["srt", "textgrid", "parquet"],
-        models=["en=a.nemo", "es=b.nemo", "fr=c.nemo"],
-        route_key="language",
-        unmapped="default",
-        source_lang="es",
-        target_lang="en",
-        task="translate",
-        pnc="no",
-        min_duration=0.5,
-        max_duration=60.0,
-        required_sample_rate=16000,
-        required_channels=2,
-        audio_checks="filter",
-        reference_key="text",
-        normalizer="basic",
-        quality=True,
-        keep="wer<1",
-        gpus=0.25,
-        cpus=3,
-        gpu_memory_gb=7.5,
-        beam_args=["--runner=FlinkRunner", "--parallelism", "2"],
-    )
-    assert parse_args([*LEAST, "--resume"]).resume
-    assert not parse_args([*LEAST, "--resume", "--no_retry_failures"]).retry_failures
+    assert parse_args(args.split()).values == {
+        "input": ("a", "b", "c"),
+        "output": "o",
+        "model_name": "n",
+        "filepath_key": "path",
+        "pred_text_key": "said",
+        "batch_size": 7,
+        "max_batch_seconds": 2.5,
+        "device": "cpu",
+        "channel": 1,
+        "decoder": "ctc",
+        "precision": "bf16",
+        "engine": "nemo",
+        "resume": False,
+        "overwrite": True,
+        "retry_failures": True,
+        "max_failure_fraction": 0.5,
+        "num_shards": 12,
+        "compression": "zstd",
+        "batch_timeout": 60.0,
+        "tarred_audio": ("t_{0..3}.tar", "u.tar"),
+        "storage_options": {"s3": {"anon": True}},
+        "audio_timeout": 1.5,
+        "max_concurrent_reads": 4,
+        "allowed_audio_prefixes": ("/data", "gs://b", "s3://c"),
+        "watch": 2.5,
+        "output_window": 30.0,
+        "accelerator": "type:nvidia-l4;count:1;install-nvidia-driver",
+        "model_copies": 4,
+        "segmentation": "fixed",
+        "max_segment_seconds": 25.0,
+        "attention": "local",
+        "partial": "keep",
+        "timestamps": ("word", "char", "segment"),
+        "confidence": "row",
+        "n_best": 4,
+        "formats": ("srt", "textgrid", "parquet"),
+        "models": ("en=a.nemo", "es=b.nemo", "fr=c.nemo"),
+        "route_key": "language",
+        "unmapped": "default",
+        "source_lang": "es",
+        "target_lang": "en",
+        "task": "translate",
+        "pnc": "no",
+        "min_duration": 0.5,
+        "max_duration": 60.0,
+        "required_sample_rate": 16000,
+        "required_channels": 2,
+        "audio_checks": "filter",
+        "reference_key": "text",
+        "normalizer": "basic",
+        "quality": True,
+        "keep": "wer<1",
+        "gpus": 0.25,
+        "cpus": 3,
+        "gpu_memory_gb": 7.5,
+        "beam_args": ["--runner=FlinkRunner", "--parallelism", "2"],
+    }
+    assert parse_args([*LEAST, "--resume"]).outputs.resume
+    assert not parse_args([*LEAST, "--resume", "--no_retry_failures"]).outputs.retry_failures
 
 
 @pytest.mark.parametrize("after", [[], ["--runner=PrismRunner"]])
 def test_a_watch_without_a_number_looks_each_minute(after):
     options = parse_args([*LEAST, "--watch", *after])
-    assert options.watch == 60.0
+    assert options.inputs.watch == 60.0
     assert options.beam_args == after
 
 
@@ -163,7 +165,7 @@ def test_a_watch_without_a_number_looks_each_minute(after):
     ],
 )
 def test_an_accelerator_is_what_dataflow_takes(spec):
-    assert parse_args([*LEAST, f"--accelerator={spec}"]).accelerator == spec
+    assert parse_args([*LEAST, f"--accelerator={spec}"]).resources.accelerator == spec
 
 
 @pytest.mark.parametrize(
@@ -212,6 +214,7 @@ def test_an_accelerator_is_what_dataflow_takes(spec):
         (["--max_segment_seconds=inf"], "--max_segment_seconds: inf"),
         (["--max_segment_seconds=30", "--segmentation=none"], "--segmentation=none cuts no row"),
         (["--attention=sparse"], "choose from"),
+        (["--engine=vosk"], "choose from"),
         (["--partial=drop"], "choose from"),
         (["--timestamps=words"], "--timestamps: 'words' is none of word, segment, char"),
         (["--timestamps=word,"], "--timestamps: '' is none of"),

@@ -12,7 +12,9 @@ from apache_beam.options.pipeline_options import (
 
 from beam_asr.cli import launch, main, runners
 from beam_asr.cli.options import TranscribeOptions, parse_args
+from beam_asr.cli.runners import RunnerProfile
 from beam_asr.models.devices.resources import available_cpus
+from beam_asr.records.registry import Registry
 from beam_asr.settings import Resources
 from tests.support.job_files import SAMPLE_MODEL, SAMPLES
 
@@ -26,7 +28,7 @@ CLUSTER = ["--runner=FlinkRunner", "--flink_master=m:8081"]
 def settled(*flags: str, streaming: bool = False, **asked) -> PipelineOptions:
     beam_options = PipelineOptions(list(flags))
     beam_options.view_as(StandardOptions).streaming = streaming
-    runners.settle(beam_options, None, Resources(**asked))
+    runners.apply_runner_defaults(beam_options, None, Resources(**asked))
     return beam_options
 
 
@@ -74,7 +76,24 @@ def asked(command, tmp_path) -> TranscribeOptions:
 def test_a_runner_is_known_by_any_name_that_beam_takes(flags, name):
     beam_options = PipelineOptions(flags)
     assert runners.name(beam_options) == name
-    assert runners.is_local(beam_options) == (name == "fnapi")
+    assert runners.profile_of(beam_options).is_local == (name == "fnapi")
+
+
+def test_a_package_adds_a_runner_and_any_other_has_the_default_profile(tmp_path, monkeypatch):
+    metadata = tmp_path / "conveyor-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: conveyor\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[beam_asr.runners]\nconveyor = conveyor:PROFILE\n")
+    (tmp_path / "conveyor.py").write_text(
+        "from beam_asr.cli.runners import RunnerProfile\n"
+        "PROFILE = RunnerProfile(reads_pubsub=True, shares_disk=False)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(runners, "RUNNERS", Registry(runners.RUNNERS.group, {}))
+    added = runners.profile_of(PipelineOptions(["--runner=conveyor.ConveyorRunner"]))
+    assert added.reads_pubsub
+    assert not added.shares_disk
+    assert runners.profile_of(PipelineOptions(["--runner=SamzaRunner"])) == RunnerProfile()
 
 
 # How a job ends.
@@ -99,15 +118,20 @@ def test_a_runner_is_known_by_any_name_that_beam_takes(flags, name):
     ],
 )
 def test_it_is_known_whether_the_workers_end_with_the_launcher(flags, ends):
-    assert runners.ends_with_launcher(PipelineOptions(flags)) is ends
+    beam_options = PipelineOptions(flags)
+    assert runners.profile_of(beam_options).ends_with_launcher(beam_options) is ends
 
 
 def test_a_launcher_stays_unless_it_is_told_to_leave_or_only_writes_a_template():
-    assert runners.waits(PipelineOptions([]))
-    assert runners.waits(PipelineOptions(["--runner=FlinkRunner"]))
-    assert not runners.waits(PipelineOptions(["--no_wait_until_finish"]))
-    template = ["--runner=DataflowRunner", "--template_location=gs://b/t"]
-    assert not runners.waits(PipelineOptions(template))
+    def waits(*flags: str) -> bool:
+        beam_options = PipelineOptions(list(flags))
+        return runners.profile_of(beam_options).waits(beam_options)
+
+    assert waits()
+    assert waits("--runner=FlinkRunner")
+    assert not waits("--no_wait_until_finish")
+    assert not waits("--runner=DataflowRunner", "--template_location=gs://b/t")
+    assert not waits("--runner=DataflowRunner", "--no_wait_until_finish")
 
 
 # What is settled.

@@ -25,7 +25,7 @@ def test_compressed_lines_are_read_over_all_parts_of_the_file(tmp_path, ending):
     path = tmp_path / f"m.jsonl{ending}"
     compress = COMPRESSORS[ending]
     path.write_bytes(compress(b"one\n" * 50_000) + compress(b"two\nthree"))
-    assert list(json_lines.lines_in(Storage(), str(path))) == ["one"] * 50_000 + ["two", "three"]
+    assert list(json_lines.read_lines(Storage(), str(path))) == ["one"] * 50_000 + ["two", "three"]
 
 
 @pytest.mark.parametrize("ending", COMPRESSORS)
@@ -39,14 +39,14 @@ def test_compressed_lines_that_are_not_whole_are_an_error_and_not_an_end(tmp_pat
         del content[-20:]
     path.write_bytes(content)
     with pytest.raises(compression.DamagedInputError, match=f"m.jsonl{ending}"):
-        list(json_lines.lines_in(Storage(), str(path)))
+        list(json_lines.read_lines(Storage(), str(path)))
 
 
 def test_an_empty_compressed_file_has_no_lines(tmp_path):
     for ending, compress in COMPRESSORS.items():
         path = tmp_path / f"m.jsonl{ending}"
         path.write_bytes(compress(b""))
-        assert list(json_lines.lines_in(Storage(), str(path))) == []
+        assert list(json_lines.read_lines(Storage(), str(path))) == []
 
 
 @pytest.mark.parametrize("ending", COMPRESSORS)
@@ -61,7 +61,7 @@ def test_what_follows_compressed_lines_and_is_none_is_an_error_and_not_an_end(
     path = tmp_path / f"m.jsonl{ending}"
     path.write_bytes(compress(b"one\n") + after)
     with pytest.raises(compression.DamagedInputError, match=f"m.jsonl{ending}"):
-        list(json_lines.lines_in(Storage(), str(path)))
+        list(json_lines.read_lines(Storage(), str(path)))
 
 
 @pytest.mark.parametrize("ending", [".gz", ".xz"])
@@ -70,15 +70,15 @@ def test_zeros_may_pad_the_parts_of_compressed_lines(tmp_path, ending, size):
     compress = COMPRESSORS[ending]
     path = tmp_path / f"m.jsonl{ending}"
     path.write_bytes(compress(b"one\n") + bytes(size) + compress(b"two\n") + bytes(size))
-    assert list(json_lines.lines_in(Storage(), str(path))) == ["one", "two"]
+    assert list(json_lines.read_lines(Storage(), str(path))) == ["one", "two"]
 
 
 def test_compressed_lines_that_ask_for_gigabytes_of_memory_are_refused(tmp_path):
     content = bytearray(lzma.compress(b"one\n", lzma.FORMAT_ALONE))
     path = tmp_path / "m.jsonl.xz"
     path.write_bytes(content)
-    assert list(json_lines.lines_in(Storage(), str(path))) == ["one"]
+    assert list(json_lines.read_lines(Storage(), str(path))) == ["one"]
     content[1:5] = b"\xff" * 4  # the size of the dictionary
     path.write_bytes(content)
     with pytest.raises(compression.DamagedInputError, match="Memory usage limit"):
-        list(json_lines.lines_in(Storage(), str(path)))
+        list(json_lines.read_lines(Storage(), str(path)))

@@ -20,17 +20,17 @@ from beam_asr.storage.storage import Storage
     ],
 )
 def test_an_input_stands_for_manifests_or_for_audio(input_folder, pattern, expected):
-    found = discovery.files_of(Storage(), str(input_folder / pattern))
+    found = discovery.find_files(Storage(), str(input_folder / pattern))
     assert found == [str(input_folder / name) for name in expected]
 
 
 def test_an_input_that_stands_for_nothing_is_named(input_folder):
     for pattern, message in (("c.jsonl", "matches no file"), ("*.mp3", "matches no file")):
         with pytest.raises(discovery.NoInputError, match=message):
-            discovery.files_of(Storage(), str(input_folder / pattern))
+            discovery.find_files(Storage(), str(input_folder / pattern))
     (input_folder / "empty").mkdir()
     with pytest.raises(discovery.NoInputError, match="holds no audio files"):
-        discovery.files_of(Storage(), str(input_folder / "empty"))
+        discovery.find_files(Storage(), str(input_folder / "empty"))
 
 
 def test_braces_stand_for_all_their_files_and_a_missing_one_is_named(input_folder):
@@ -38,18 +38,18 @@ def test_braces_stand_for_all_their_files_and_a_missing_one_is_named(input_folde
         (input_folder / f"manifest_{number}.json").touch()
     storage, braces = Storage(), str(input_folder / "manifest__OP_0..2_CL_.json")
     expected = [str(input_folder / f"manifest_{number}.json") for number in range(3)]
-    assert discovery.files_of(storage, braces) == expected
-    assert discovery.files_of(storage, str(input_folder / "manifest_{0..2}.json")) == expected
+    assert discovery.find_files(storage, braces) == expected
+    assert discovery.find_files(storage, str(input_folder / "manifest_{0..2}.json")) == expected
     (input_folder / "manifest_1.json").unlink()
     with pytest.raises(discovery.NoInputError, match=r"3 files, of which 1 are missing: .*_1.json"):
-        discovery.files_of(storage, braces)
+        discovery.find_files(storage, braces)
     with pytest.raises(discovery.NoInputError, match=r"_1.json"):
         discovery.check(storage, braces)
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(input_folder):
     (input_folder / "a[1].jsonl").touch()
-    assert discovery.files_of(Storage(), str(input_folder / "a[1].jsonl")) == [
+    assert discovery.find_files(Storage(), str(input_folder / "a[1].jsonl")) == [
         str(input_folder / "a[1].jsonl")
     ]
 

@@ -24,17 +24,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from beam_asr.audio.reading import AudioError, read_audio
+from beam_asr.audio.reading import AudioError, AudioRequest, read_audio
 from beam_asr.errors import BadRecordError, LineTooLongError, ManifestError, StorageError
 from beam_asr.inputs import compression, json_lines, readers
 from beam_asr.inputs.csv_tables import TableError
-from beam_asr.inputs.readers import Piece
+from beam_asr.inputs.readers import FileRange
 from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.outputs import shards
 from beam_asr.records import lhotse_cuts, parsing
 from beam_asr.records.record import failure, transcript
 from beam_asr.records.row import Row
-from beam_asr.records.work import Tar
+from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 
 RUNNER_FRAMES = 400  # that a runner may have on the stack: a generous number
@@ -49,8 +49,10 @@ GOOD = b'{"audio_filepath": "/a.wav"}'
 
 
 def rows_of(file):
-    pieces = readers.pieces_of(Storage(), str(file))
-    return [row for piece in pieces for row in readers.rows_of(Storage(), piece, "audio_filepath")]
+    pieces = readers.split_file(Storage(), str(file))
+    return [
+        row for piece in pieces for row in readers.read_rows(Storage(), piece, "audio_filepath")
+    ]
 
 
 def from_deep(function, frames=RUNNER_FRAMES):
@@ -96,7 +98,7 @@ def failure_of(line):
 def is_row(line, number):
     text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     blank = not text.decode("utf-8", "backslashreplace").strip()
-    return not blank or len(line) > json_lines.LONGEST_LINE_BYTES
+    return not blank or len(line) > json_lines.MAX_LINE_BYTES
 
 
 def numbers_of_rows(content):
@@ -161,13 +163,13 @@ def test_rows_are_the_same_however_a_file_is_split(tmp_path_factory, content, pl
     bounds = sorted({0, len(content), *(place for place in places if place < len(content))})
     storage = Storage()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_lines, "LONGEST_LINE_BYTES", longest)
+        patch.setattr(json_lines, "MAX_LINE_BYTES", longest)
         patch.setattr(compression, "SKIPPED_BYTES", 7)
-        whole = list(readers.rows_of(storage, Piece(file), "audio_filepath"))
+        whole = list(readers.read_rows(storage, FileRange(file), "audio_filepath"))
         in_pieces, before = [], 0
         for start, end in itertools.pairwise(bounds):
-            piece = Piece(file, start, end, before)
-            in_pieces += readers.rows_of(storage, piece, "audio_filepath")
+            piece = FileRange(file, start, end, before)
+            in_pieces += readers.read_rows(storage, piece, "audio_filepath")
             before += json_lines.count_lines(storage, file, start, end)
         assert in_pieces == whole
         assert [row.line_number for row in whole] == numbers_of_rows(content)
@@ -193,14 +195,14 @@ def test_a_line_that_is_too_long_fails_alone_with_its_beginning_and_its_place(tm
 
 
 def test_a_line_of_just_the_longest_length_is_a_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_lines, "LONGEST_LINE_BYTES", len(GOOD) + 1)
+    monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", len(GOOD) + 1)
     file = tmp_path / "m.jsonl"
     file.write_bytes(GOOD + b"\n" + GOOD + b" \n" + GOOD)
     assert [bool(row.problem) for row in rows_of(file)] == [False, True, False]
 
 
 def test_a_line_whose_beginning_is_a_row_is_none_if_it_is_too_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_lines, "LONGEST_LINE_BYTES", 1000)
+    monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", 1000)
     file = tmp_path / "m.jsonl"
     file.write_bytes(GOOD + b" " * 5000 + b"garbage\n")
     (record,) = map(record_of, rows_of(file))
@@ -251,11 +253,11 @@ class CountedFile(io.BytesIO):
 
 
 def test_the_pieces_of_a_long_line_are_not_each_read_to_its_end(monkeypatch):
-    monkeypatch.setattr(json_lines, "LONGEST_LINE_BYTES", 2**16)
+    monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", 2**16)
     file = CountedFile(b"x" * 2**24)
     found = []
     for start, end in itertools.pairwise(range(0, 2**24 + 1, 2**19)):
-        found += json_lines.lines_in(file, "m.jsonl", start, end)
+        found += json_lines.read_lines(file, "m.jsonl", start, end)
     assert [type(line) for line in found] == [LineTooLongError]
     assert file.taken < 1.5 * 2**24
 
@@ -404,7 +406,7 @@ def test_an_odd_path_is_kept_and_reading_it_says_what_is_wrong(audio, tmp_path):
     row = Row(json.dumps({"audio_filepath": audio}), str(tmp_path / "m.jsonl"), 1)
     assert record_of(row)["audio_filepath"] == audio
     with pytest.raises((AudioError, StorageError)):
-        read_audio(parsing.parse(row).audio, sample_rate=16_000)
+        read_audio(parsing.parse(row).audio, AudioRequest(sample_rate=16_000))
 
 
 @pytest.mark.parametrize("length", [300, 100_000])
@@ -522,7 +524,7 @@ def test_a_record_of_a_table_fails_with_its_text(tmp_path):
 def test_a_record_that_is_too_long_fails_with_its_beginning_and_the_next_line_is_read(
     tmp_path, monkeypatch, cell
 ):
-    monkeypatch.setattr(json_lines, "LONGEST_LINE_BYTES", 200)
+    monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", 200)
     file = tmp_path / "t.csv"
     file.write_text(f"\ufeffaudio_filepath,text\n/a.wav,1\n/b.wav,{cell}\n/c.wav,3\n")
     records = [written(record_of(row)) for row in rows_of(file)]
@@ -543,7 +545,7 @@ def test_a_header_of_very_many_columns_is_judged_and_its_message_is_short(tmp_pa
 
 
 def test_a_long_cell_of_parquet_and_one_that_nests_deep_fail_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_lines, "LONGEST_LINE_BYTES", 2000)
+    monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", 2000)
     deep, type_ = 1, pa.int32()
     for _ in range(700):
         deep, type_ = [deep], pa.list_(type_)
@@ -588,7 +590,7 @@ def test_samples_that_cannot_be_used_cost_no_others_of_their_tar(tmp_path):
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
     reader = TarReader(Storage(), "audio_filepath")
-    heard = [clip.audio for clip, _ in reader.contents(Tar(str(tmp_path / "t.tar")))]
+    heard = [clip.audio for clip, _ in reader.contents(WebDatasetTar(str(tmp_path / "t.tar")))]
     assert [re.sub(".*: ", "", audio) for audio in heard] == ["first.wav", "last.wav"]
     assert reader.statistics.rows_in == len(heard) + len(reader.unread) == 8
     for (row, stage, error), name in zip(reader.unread, bad, strict=True):

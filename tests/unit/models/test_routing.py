@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from beam_asr.errors import BadFieldError, UnmappedRowError
 from beam_asr.models import routing as routes
-from beam_asr.models.routing import load
-from beam_asr.settings import ModelUse
+from beam_asr.models.routing import ModelRoute, load
 from beam_asr.storage.storage import Storage
 
 
@@ -25,7 +24,7 @@ def of_text(tmp_path, text, name="routes.yaml", **how):
 
 
 def model_of(routing, **fields):
-    return routing.names[routing.number_of(fields)]
+    return routing.names[routing.route_index(fields)]
 
 
 @pytest.mark.parametrize("written", ["en", "EN", "en-US", "en_us", "en_US.UTF-8", " en-GB "])
@@ -41,20 +40,20 @@ def test_the_closest_tag_takes_a_row():
     assert model_of(routing, lang="zh_Hans_CN") == "c.nemo"
     assert model_of(routing, lang="pt") == "brazil.nemo"  # there is no other Portuguese
     with pytest.raises(UnmappedRowError, match=r"no model takes 'lang' 'pt-PT'; there are models"):
-        routing.number_of({"lang": "pt-PT"})
+        routing.route_index({"lang": "pt-PT"})
 
 
 def test_a_language_with_two_regions_is_not_guessed():
     routing = of_pairs("en-US=a.nemo", "en-GB=b.nemo")
     with pytest.raises(UnmappedRowError):
-        routing.number_of({"lang": "en"})
+        routing.route_index({"lang": "en"})
 
 
 def test_values_that_are_no_languages_are_not_cut():
     routing = of_pairs("call=a.nemo", key="domain")
     assert model_of(routing, domain="Call") == "a.nemo"
     with pytest.raises(UnmappedRowError):
-        routing.number_of({"domain": "call center"})
+        routing.route_index({"domain": "call center"})
     dotted = of_pairs("a.b=a.nemo", "a.c=b.nemo", key="host")
     assert model_of(dotted, host="A.C") == "b.nemo"
 
@@ -68,15 +67,15 @@ def test_rows_that_no_route_takes_fail_or_go_to_the_default():
     pairs = ["en=a.nemo"]
     for fields in ({"lang": "fr"}, {"lang": None}, {}):
         with pytest.raises(UnmappedRowError, match="--model_name"):
-            of_pairs(*pairs).number_of(fields)
+            of_pairs(*pairs).route_index(fields)
         assert model_of(of_pairs(*pairs, default="d.nemo"), **fields) == "d.nemo"
         with pytest.raises(UnmappedRowError):
-            of_pairs(*pairs, default="d.nemo", unmapped="fail").number_of(fields)
+            of_pairs(*pairs, default="d.nemo", unmapped="fail").route_index(fields)
 
 
 def test_a_field_that_is_no_text_is_named():
     with pytest.raises(BadFieldError, match="'lang', which chooses the model, is a number"):
-        of_pairs("en=a.nemo", default="d.nemo").number_of({"lang": 5})
+        of_pairs("en=a.nemo", default="d.nemo").route_index({"lang": 5})
 
 
 FILE = """
@@ -97,29 +96,29 @@ def test_a_file_of_routes(tmp_path):
     assert model_of(routing, lang="en", domain="telephony", sample_rate=8000) == "t.nemo"
     assert model_of(routing, lang="en", domain="telephony", sample_rate=16000) == "a.nemo"
     assert model_of(routing, lang="fi") == "d.nemo"
-    norwegian = routing.uses[routing.number_of({"lang": "no"})]  # of which YAML 1.1 makes False
-    assert norwegian == ModelUse("n.nemo", decoder="ctc", max_duration=60, pnc="no")
+    norwegian = routing.routes[routing.route_index({"lang": "no"})]  # of which YAML 1.1 makes False
+    assert norwegian == ModelRoute.of(model_name="n.nemo", decoder="ctc", max_duration=60, pnc="no")
 
 
 def test_json_says_the_same(tmp_path):
     said = {"models": {"en": "a.nemo"}, "default": {"model_name": "d.nemo", "batch_size": 4}}
     routing = of_text(tmp_path, json.dumps(said), "routes.json")
     assert model_of(routing, lang="en") == "a.nemo"
-    assert routing.uses[routing.number_of({})].batch_size == 4
+    assert routing.routes[routing.route_index({})].batching.batch_size == 4
 
 
 def test_models_that_are_the_same_are_one(tmp_path):
     routing = of_text(tmp_path, "models: {en: a.nemo, fr: a.nemo, de: {model_name: a.nemo}}")
-    assert len(routing.uses) == 1
+    assert len(routing.routes) == 1
 
 
 def test_what_the_flags_say_holds_for_all_models_that_do_not_say_otherwise(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("models: {en: a.nemo, fr: {model_name: b.nemo, batch_size: 2}}")
     routing = load(Storage(), [str(path)], {"batch_size": 8, "decoder": "ctc"})
-    english, french = (routing.uses[routing.number_of({"lang": each})] for each in ("en", "fr"))
-    assert (english.batch_size, french.batch_size) == (8, 2)
-    assert english.decoder == french.decoder == "ctc"
+    english, french = (routing.routes[routing.route_index({"lang": each})] for each in ("en", "fr"))
+    assert (english.batching.batch_size, french.batching.batch_size) == (8, 2)
+    assert english.model.decoder == french.model.decoder == "ctc"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +158,7 @@ def test_whatever_the_value_a_row_gets_a_model_or_an_error_of_its_own(key, value
     routing = of_pairs("en=a.nemo", "fr-CA=b.nemo", default="d.nemo", key=key or "k")
     try:
         assert model_of(routing) == "d.nemo"
-        assert routing.number_of({key or "k": value}) in (0, 1, 2)
+        assert routing.route_index({key or "k": value}) in (0, 1, 2)
     except BadFieldError:
         assert not isinstance(value, str)
 
@@ -170,8 +169,8 @@ def test_routes_come_back_from_a_pickle(tmp_path):
     routing = of_text(tmp_path, FILE)
     again = pickle.loads(pickle.dumps(routing))
     assert model_of(again, domain="telephony", sample_rate=1) == "t.nemo"
-    assert again.uses == routing.uses
+    assert again.routes == routing.routes
 
 
 def test_one_model_takes_every_row():
-    assert not routes.single(ModelUse("a.nemo")).several
+    assert not routes.single(ModelRoute.of(model_name="a.nemo")).is_multi_model

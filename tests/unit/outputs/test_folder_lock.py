@@ -48,10 +48,10 @@ for line in sys.stdin:
         elif what == "check":
             lock.check()
         elif what == "leave":
-            lock.leave(float(uri))
+            lock.hand_over(float(uri))
         elif what == "beat":
             uri, run, *seconds = uri.split(" ")
-            FolderLock(Storage(storage), uri, run).beat(*map(float, seconds))
+            FolderLock(Storage(storage), uri, run).heartbeat(*map(float, seconds))
         print("done", flush=True)
     except (FolderBusyError, FolderTakenError) as error:
         print(type(error).__name__, flush=True)
@@ -151,7 +151,7 @@ def test_the_second_run_is_refused_until_the_first_has_released_the_folder(place
         assert said in str(raised.value)
     first.release()
     first.release()
-    assert place.storage.names_in(f"{place.folder}/_journal") == []
+    assert place.storage.list_names(f"{place.folder}/_journal") == []
     second = place.take()
     assert second.run != first.run
     second.check()
@@ -165,7 +165,7 @@ def test_the_lock_of_a_killed_run_is_no_hindrance(place, launch):
     launcher.kill()
     place.take().check()
     assert place.content()["pid"] == os.getpid()
-    assert place.storage.names_in(f"{place.folder}/_journal") == ["lock.json"]
+    assert place.storage.list_names(f"{place.folder}/_journal") == ["lock.json"]
 
 
 def test_a_process_that_is_there_is_a_living_run_however_long_it_gave_no_sign(disk):
@@ -241,7 +241,7 @@ def test_of_two_runs_that_begin_at_once_one_gets_the_folder(place, launch, stale
         winner = runs[answers.index("done")]
         assert winner.do("check") == "done"
         assert place.content(lock)["pid"] == winner.process.pid
-        assert place.storage.names_in(f"{place.folder}/{number}") == ["lock.json"]
+        assert place.storage.list_names(f"{place.folder}/{number}") == ["lock.json"]
 
 
 class Paused(Storage):
@@ -283,7 +283,7 @@ def test_a_run_that_is_killed_while_it_takes_the_folder_over_is_no_hindrance(pla
 def test_a_beat_renews_the_time_and_nothing_else(place):
     lock = place.take()
     before = place.content()
-    lock.beat()
+    lock.heartbeat()
     after = place.content()
     assert after.pop("beat") > before.pop("beat")
     assert after == before
@@ -318,7 +318,7 @@ def test_a_launcher_that_leaves_keeps_the_folder_for_workers_that_are_yet_to_beg
 
 def test_with_the_first_sign_of_a_worker_the_patience_is_that_for_any_run(disk, launch):
     left = disk.take()
-    left.leave(10 * STALE_SECONDS)
+    left.hand_over(10 * STALE_SECONDS)
     assert launch(disk.storage).do("beat", f"{disk.lock} {left.run}") == "done"
     with pytest.raises(FolderBusyError):
         disk.take()
@@ -328,34 +328,34 @@ def test_with_the_first_sign_of_a_worker_the_patience_is_that_for_any_run(disk, 
 
 def test_who_has_lost_the_folder_cannot_leave_it_to_anyone(place):
     lock = place.take()
-    lock.leave(5.0)
+    lock.hand_over(5.0)
     place.change(beat=seconds_ago(6.0))
     found = place.take()
     with pytest.raises(FolderTakenError, match=f"run {found.run[:8]}"):
-        lock.leave(5.0)
+        lock.hand_over(5.0)
     found.check()
     found.release()
-    lock.leave(5.0)  # the job has ended already
-    assert place.storage.names_in(f"{place.folder}/_journal") == []
+    lock.hand_over(5.0)  # the job has ended already
+    assert place.storage.list_names(f"{place.folder}/_journal") == []
 
 
 def test_of_many_workers_one_gives_the_sign(place):
     lock = place.take()
-    lock.leave(5.0)
+    lock.hand_over(5.0)
     left = place.content()
-    lock.beat(3600.0)
+    lock.heartbeat(3600.0)
     assert place.content() == left
-    lock.beat()
+    lock.heartbeat()
     assert place.content()["beat"] > left["beat"]
 
 
 @pytest.mark.parametrize("age", [3.0, -3.0])
 def test_a_sign_that_is_old_or_of_a_clock_that_is_ahead_does_not_spare_one(disk, age):
     lock = disk.take()
-    lock.leave(5.0)
+    lock.hand_over(5.0)
     disk.change(beat=seconds_ago(age))
     before = disk.content()["beat"]
-    lock.beat(2.0)
+    lock.heartbeat(2.0)
     assert disk.content()["beat"] != before
 
 
@@ -373,7 +373,7 @@ def test_a_run_that_has_lost_the_folder_learns_by_whom(place):
     place.change(**elsewhere(place), beat=seconds_ago(2 * STALE_SECONDS))
     found = place.take()
     by_whom = rf"run {found.run[:8]} on .* \(process {os.getpid()}\)"
-    for learn in (lost.check, lost.beat):
+    for learn in (lost.check, lost.heartbeat):
         with pytest.raises(FolderTakenError, match=by_whom):
             learn()
     lost.release()
@@ -385,12 +385,12 @@ def test_a_run_whose_lock_was_deleted_goes_on_and_leaves_it_deleted(place):
     lock = place.take()
     place.storage.delete_folder(f"{place.folder}/_journal")
     lock.check()
-    lock.beat()
+    lock.heartbeat()
     lock.release()
-    assert place.storage.names_in(place.folder) == []
+    assert place.storage.list_names(place.folder) == []
     other = place.take()
     with pytest.raises(FolderTakenError):
-        lock.beat()
+        lock.heartbeat()
     assert place.content()["run"] == other.run
 
 
@@ -398,7 +398,7 @@ def test_a_beat_mends_a_damaged_lock(disk):
     lock = disk.take()
     disk.storage.write(disk.lock, [b""])
     lock.check()
-    lock.beat()
+    lock.heartbeat()
     assert disk.content()["run"] == lock.run
     lock.check()
 
@@ -443,7 +443,7 @@ def watched(tmp_path) -> Place:
 
 def test_a_lock_is_kept_alive_for_as_long_as_the_block_runs(watched):
     lock = watched.take()
-    with lock.kept_alive(pytest.fail, seconds=0.01):
+    with lock.heartbeat_thread(pytest.fail, seconds=0.01):
         before = watched.content()["beat"]
         assert watched.storage.beats()
         assert watched.storage.beats()
@@ -452,12 +452,12 @@ def test_a_lock_is_kept_alive_for_as_long_as_the_block_runs(watched):
     assert [each.name for each in threading.enumerate() if each.name == "beam-asr-lock"] == []
     assert watched.content()["beat"] == last
     lock.release()
-    assert watched.storage.names_in(f"{watched.folder}/_journal") == []
+    assert watched.storage.list_names(f"{watched.folder}/_journal") == []
 
 
 def test_a_storage_that_is_away_for_a_moment_does_not_end_the_beats(watched):
     lock = watched.take()
-    with lock.kept_alive(pytest.fail, seconds=0.01):
+    with lock.heartbeat_thread(pytest.fail, seconds=0.01):
         assert watched.storage.beats()
         os.rename(f"{watched.folder}/_journal", f"{watched.folder}/away")
         open(f"{watched.folder}/_journal", "w").close()  # so that reading below it is an error
@@ -476,7 +476,7 @@ def test_who_keeps_a_lock_alive_is_told_once_that_it_is_taken(disk):
         told.append(error)
         heard.set()
 
-    with lock.kept_alive(on_taken, seconds=0.01):
+    with lock.heartbeat_thread(on_taken, seconds=0.01):
         disk.change(run="another")
         assert heard.wait(PATIENCE)
     assert [type(error) for error in told] == [FolderTakenError]

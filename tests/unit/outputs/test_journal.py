@@ -11,7 +11,7 @@ import pytest
 from beam_asr import process
 from beam_asr.outputs import journal
 from beam_asr.outputs.folder_lock import FolderLock, FolderTakenError
-from beam_asr.outputs.journal import Journal, JournalWriter, ResumeError, window_name
+from beam_asr.outputs.journal import Journal, JournalWriter, ResumeError, chunk_name
 from beam_asr.records import row_ids
 from beam_asr.records.outcome import Outcome
 from beam_asr.storage.storage import Storage
@@ -36,15 +36,15 @@ def test_a_window_is_written_when_its_last_row_is_done_and_not_before(kept):
     writer = JournalWriter(kept)
     for row in ("a.0", "b.0"):
         writer.expect(row)
-    writer.close_window()
+    writer.close_chunk()
     writer.expect("c.0")
     writer.add(failure("b.0"))
     writer.add(text("c.0"))  # of a window that is still open
     assert kept.names() == []
     writer.add(text("a.0"))
     writer.finish()
-    assert sorted(kept.names()) == sorted([window_name(["b.0", "a.0"]), window_name(["c.0"])])
-    assert sorted(kept.read(window_name(["a.0", "b.0"]))) == [text("a.0"), failure("b.0")]
+    assert sorted(kept.names()) == sorted([chunk_name(["b.0", "a.0"]), chunk_name(["c.0"])])
+    assert sorted(kept.read(chunk_name(["a.0", "b.0"]))) == [text("a.0"), failure("b.0")]
 
 
 def test_a_window_that_is_tried_again_replaces_itself(kept):
@@ -62,7 +62,7 @@ def test_what_is_done_of_unfinished_windows_is_kept_when_the_process_must_end(ke
     writer = JournalWriter(kept)
     for row in ("a.0", "b.0"):
         writer.expect(row)
-    writer.close_window()
+    writer.close_chunk()
     writer.expect("c.0")
     writer.add(text("a.0"))
     writer.add(text("c.0"))
@@ -89,7 +89,7 @@ class Refusing(Storage):
 
 def locked(kept: Journal, monkeypatch, storage: type[Storage] = Storage) -> Journal:
     """A journal whose workers give signs of life, as if none had been given yet."""
-    monkeypatch.setattr(journal, "_last_beat", float("-inf"))
+    monkeypatch.setattr(journal, "_last_heartbeat", float("-inf"))
     lock = FolderLock.take(kept.storage, journal.lock_in(kept.output))
     lock = dataclasses.replace(lock, storage=storage(kept.storage.options))
     return dataclasses.replace(kept, lock=lock, workers_beat=True)
@@ -99,7 +99,7 @@ def write_windows(of: Journal, *rows: str) -> None:
     writer = JournalWriter(of)
     for row in rows:
         writer.expect(row)
-        writer.close_window()
+        writer.close_chunk()
         writer.add(text(row))
     writer.finish()
 
@@ -116,7 +116,7 @@ def test_a_window_that_is_done_is_a_sign_of_life_but_not_each_of_many(kept, monk
     assert second > first
     write_windows(kept, "b.0", "c.0")
     assert beat_of(kept) == second
-    monkeypatch.setattr(journal, "_last_beat", float("-inf"))
+    monkeypatch.setattr(journal, "_last_heartbeat", float("-inf"))
     write_windows(kept, "d.0")
     assert beat_of(kept) > second
 
@@ -132,7 +132,7 @@ def test_a_storage_that_refuses_a_sign_of_life_costs_no_window(kept, monkeypatch
     kept = locked(kept, monkeypatch, Refusing)
     with caplog.at_level(logging.WARNING, logger="beam_asr.outputs.journal"):
         write_windows(kept, "a.0", "b.0")
-    assert sorted(kept.names()) == sorted([window_name(["a.0"]), window_name(["b.0"])])
+    assert sorted(kept.names()) == sorted([chunk_name(["a.0"]), chunk_name(["b.0"])])
     said = [each.getMessage() for each in caplog.records if kept.lock.uri in each.getMessage()]
     assert [("429 Too Many Requests" in each) for each in said] == [True]
 

@@ -40,9 +40,9 @@ def test_a_shard_is_the_same_bytes_in_every_try_and_reads_as_its_lines(compressi
     assert shards[0] == shards[1]
     path = tmp_path / shard_name("transcripts", 0, 1, compression)
     path.write_bytes(shards[0])
-    assert [f"{line}\n".encode() for line in json_lines.lines_in(Storage(), str(path))] == written
+    assert [f"{line}\n".encode() for line in json_lines.read_lines(Storage(), str(path))] == written
     path.write_bytes(b"".join(compressed([], compression)))
-    assert list(json_lines.lines_in(Storage(), str(path))) == []
+    assert list(json_lines.read_lines(Storage(), str(path))) == []
 
 
 def test_stale_shards_go_and_other_files_stay(tmp_path):

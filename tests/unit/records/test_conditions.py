@@ -28,7 +28,7 @@ ROW = {
 
 
 def holds(text: str, **fields) -> bool:
-    return parse(text).holds({**ROW, **fields})
+    return parse(text).matches({**ROW, **fields})
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_an_expression_travels_as_its_text():
     copy = pickle.loads(pickle.dumps(expression))
     assert copy.text == expression.text == " wer < 0.3 and lang in ('es', 'en') "
     assert copy.names == ("wer", "lang")
-    assert copy.holds({"wer": 0.1, "lang": "en"})
+    assert copy.matches({"wer": 0.1, "lang": "en"})
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ small = st.integers(-3, 3)
 @given(conditions, small, small, small)
 def test_of_fields_that_are_all_there_it_is_what_python_makes_of_it(text, a, b, c):
     fields = {"a": a, "b": b, "c": c}
-    assert parse(text).holds(fields) is eval(text, {}, fields)
+    assert parse(text).matches(fields) is eval(text, {}, fields)
 
 
 values = st.recursive(
@@ -324,7 +324,7 @@ def test_no_record_makes_an_expression_fail(first, second, fields):
             expression = parse(text)
         except ExpressionError:
             continue
-        assert expression.holds(fields) in (True, False)
+        assert expression.matches(fields) in (True, False)
         assert set(expression.missing(fields)) <= set(expression.names)
 
 
@@ -336,7 +336,7 @@ def test_the_logic_is_that_of_sql(first, second, fields):
         return
 
     def true(text: str) -> bool:
-        return parse(text).holds(fields)
+        return parse(text).matches(fields)
 
     def value(text: str) -> int:
         """1 if true, -1 if false, 0 if unknown."""
@@ -355,9 +355,9 @@ def test_any_text_is_an_expression_or_says_why_not(text, fields):
     except ExpressionError as error:
         assert "llowed" in str(error)  # noqa: PT017
     else:
-        assert expression.holds(fields) in (True, False)
+        assert expression.matches(fields) in (True, False)
 
 
 def test_the_largest_numbers_cost_no_time():
     """Without a limit each factor would make the product longer by 4000 digits."""
-    assert parse("*".join(["large"] * 38) + " > 1 or ok").holds(ROW)
+    assert parse("*".join(["large"] * 38) + " > 1 or ok").matches(ROW)

@@ -13,7 +13,7 @@ from lhotse.audio import AudioSource
 from lhotse.augmentation import Resample
 from lhotse.cut import MonoCut, MultiCut, PaddingCut
 
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.errors import BadFieldError, BadRecordError, ManifestError
 from beam_asr.records.lhotse_cuts import CutAudio, audio_of, is_cut
 
@@ -61,10 +61,9 @@ def fields_of(cut, folder):
 def samples_of(named, rate=RATE):
     return read_audio(
         named.audio,
-        sample_rate=rate,
-        offset=named.offset,
-        duration=named.duration,
-        channel=named.channel,
+        AudioRequest(
+            sample_rate=rate, offset=named.offset, duration=named.duration, channel=named.channel
+        ),
     )
 
 

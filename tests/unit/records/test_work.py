@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from beam_asr.records.work import Segment, stretches
+from beam_asr.records.work import Segment, group_segments
 from tests.support.long_rows import LONG
 
 
 def test_stretches_hold_each_segment_once_and_are_some_minutes_long():
     segments = tuple(Segment(10.0 * n, 10.0 * n + 9.0) for n in range(200))
     row = LONG._replace(segments=segments)
-    found = list(stretches(row))
+    found = list(group_segments(row))
     assert tuple(each for stretch in found for each in stretch.segments) == segments
     assert [stretch.first for stretch in found] == [30 * n for n in range(7)]
     assert max(stretch.seconds for stretch in found) <= 300
@@ -25,5 +25,5 @@ def test_stretches_hold_each_segment_once_and_are_some_minutes_long():
 def test_a_file_that_cannot_be_sought_in_is_read_a_few_times_only():
     segments = tuple(Segment(10.0 * n, 10.0 * n + 9.0) for n in range(3600))
     row = LONG._replace(segments=segments, seconds=36_000.0)
-    assert len(list(stretches(row))) == 120
-    assert len(list(stretches(row._replace(can_seek=False)))) == 8
+    assert len(list(group_segments(row))) == 120
+    assert len(list(group_segments(row._replace(can_seek=False)))) == 8

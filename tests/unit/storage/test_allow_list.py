@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beam_asr.errors import AudioError
-from beam_asr.storage.allow_list import AllowedPrefixes, NotAllowedError, RequestNotAllowedError
+from beam_asr.storage.allow_list import AllowList, NotAllowedError, RequestNotAllowedError
 
 FLAG = "--allowed_audio_prefixes"
 
 
 def allows(prefix: str, uri: str) -> bool:
     try:
-        AllowedPrefixes.of([prefix]).check(uri)
+        AllowList.of([prefix]).check(uri)
     except NotAllowedError:
         return False
     return True
@@ -86,27 +86,27 @@ def disk(tmp_path):
 )
 def test_a_prefix_that_is_none_is_refused_by_name(prefix):
     with pytest.raises(ValueError, match=re.escape(FLAG)) as error:
-        AllowedPrefixes.of(["/data", prefix])
+        AllowList.of(["/data", prefix])
     assert repr(prefix) in str(error.value)
 
 
 def test_one_string_is_not_taken_for_a_list_of_one_letter_prefixes():
     with pytest.raises(ValueError, match="list"):
-        AllowedPrefixes.of("/data")
+        AllowList.of("/data")
 
 
 def test_local_prefixes_become_absolute_and_real(disk, monkeypatch):
     monkeypatch.chdir(disk)
     given = ["alias", "./audio/", f"file://{disk}/alias", "."]
     audio = str(disk / "audio")
-    assert AllowedPrefixes.of(given).prefixes == (audio, audio, audio, str(disk))
-    assert AllowedPrefixes.of(["/"]).prefixes == ("/",)
+    assert AllowList.of(given).prefixes == (audio, audio, audio, str(disk))
+    assert AllowList.of(["/"]).prefixes == ("/",)
 
 
 def test_equal_settings_are_equal_in_every_respect_and_survive_pickling():
     one, same = (
-        AllowedPrefixes.of(["GS://b/audio/", "/data"]),
-        AllowedPrefixes.of(["gs://b/audio", "/data/"]),
+        AllowList.of(["GS://b/audio/", "/data"]),
+        AllowList.of(["gs://b/audio", "/data/"]),
     )
     one.check("gs://b/audio/x")
     for a, b in (
@@ -116,23 +116,23 @@ def test_equal_settings_are_equal_in_every_respect_and_survive_pickling():
         (one.http_middleware(), pickle.loads(pickle.dumps(one.http_middleware()))),
     ):
         assert (a, hash(a), repr(a)) == (b, hash(b), repr(b))
-    assert repr(one.http_middleware()) != repr(AllowedPrefixes.of(["/data"]).http_middleware())
+    assert repr(one.http_middleware()) != repr(AllowList.of(["/data"]).http_middleware())
 
 
 def test_no_prefix_allows_nothing(disk):
     with pytest.raises(NotAllowedError):
-        AllowedPrefixes.of([]).check(str(disk / "audio/a.wav"))
+        AllowList.of([]).check(str(disk / "audio/a.wav"))
 
 
 def test_a_refusal_is_a_clips_error_and_a_permission_error_that_names_the_way_out():
     with pytest.raises(NotAllowedError) as error:
-        AllowedPrefixes.of(["gs://b/audio"]).check("gs://c/x.wav")
+        AllowList.of(["gs://b/audio"]).check("gs://c/x.wav")
     assert isinstance(error.value, AudioError)
     assert isinstance(error.value, PermissionError)
     assert "gs://c/x.wav" in str(error.value)
     assert FLAG in str(error.value)
     with pytest.raises(NotAllowedError) as error:
-        AllowedPrefixes.of(["gs://b/audio"]).check("data:audio/wav;base64," + "A" * 10_000)
+        AllowList.of(["gs://b/audio"]).check("data:audio/wav;base64," + "A" * 10_000)
     assert FLAG in str(error.value)[:500], "a record keeps the first 500 characters"
 
 
@@ -164,7 +164,7 @@ def test_a_refusal_is_a_clips_error_and_a_permission_error_that_names_the_way_ou
 def test_a_local_file_below_a_prefix_is_allowed_by_its_real_path(disk, monkeypatch, path, real):
     monkeypatch.chdir(disk)
     monkeypatch.setenv("HOME", str(disk))
-    checked = AllowedPrefixes.of([str(disk / "alias")]).check(path.format(disk))
+    checked = AllowList.of([str(disk / "alias")]).check(path.format(disk))
     assert checked == str(disk / real)
 
 
@@ -213,7 +213,7 @@ def test_a_local_file_elsewhere_is_refused_however_it_is_written(disk, monkeypat
 def test_a_refusal_does_not_tell_whether_the_file_exists(disk):
     def refusal(path):
         with pytest.raises(NotAllowedError) as error:
-            AllowedPrefixes.of([str(disk / "audio")]).check(str(path))
+            AllowList.of([str(disk / "audio")]).check(str(path))
         assert error.value.__cause__ is None
         return str(error.value).replace(str(path), "PATH")
 
@@ -223,7 +223,7 @@ def test_a_refusal_does_not_tell_whether_the_file_exists(disk):
 
 def test_a_link_made_after_the_check_is_not_followed(disk):
     later = disk / "audio/in.wav"
-    checked = AllowedPrefixes.of([str(disk / "audio")]).check(str(later))
+    checked = AllowList.of([str(disk / "audio")]).check(str(later))
     later.unlink()
     later.symlink_to(disk / "secret/s.wav")
     assert fsspec.open(checked).open().read() == b"audio/deep/b.wav"
@@ -237,7 +237,7 @@ def test_a_folder_that_fsspec_would_take_for_a_chain_is_refused(disk):
 
 def test_a_worker_whose_folder_is_a_link_reads_what_lies_there(disk):
     # Used and pickled where there is no such folder, unpickled where it is a link.
-    here = AllowedPrefixes.of([str(disk / "mount")])
+    here = AllowList.of([str(disk / "mount")])
     assert here.check(str(disk / "mount/a.wav"))
     pickled = pickle.dumps(here)
     (disk / "mount").symlink_to(disk / "audio")
@@ -261,7 +261,7 @@ def test_exactly_what_really_lies_below_a_local_prefix_is_allowed(disk, segments
     for form in (path, f"file://{path}"):
         assert allows(str(disk / "audio"), form) == inside
         if inside:
-            assert AllowedPrefixes.of([str(disk / "audio")]).check(form) == real
+            assert AllowList.of([str(disk / "audio")]).check(form) == real
 
 
 # Object stores
@@ -292,7 +292,7 @@ def test_exactly_what_really_lies_below_a_local_prefix_is_allowed(disk, segments
 )
 def test_an_object_below_a_prefix_is_allowed(prefix, uri):
     scheme, _, rest = uri.partition("://")
-    assert AllowedPrefixes.of([prefix]).check(uri) == f"{scheme.lower()}://{rest}"
+    assert AllowList.of([prefix]).check(uri) == f"{scheme.lower()}://{rest}"
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_an_object_elsewhere_is_refused(prefix, uri):
 )
 def test_a_scheme_that_no_prefix_names_is_refused(uri):
     with pytest.raises(NotAllowedError):
-        AllowedPrefixes.of(["/audio", "s3://b", "https://h"]).check(uri)
+        AllowList.of(["/audio", "s3://b", "https://h"]).check(uri)
 
 
 # HTTP
@@ -392,7 +392,7 @@ def test_a_scheme_that_no_prefix_names_is_refused(uri):
 )
 def test_a_url_below_a_prefix_is_allowed(prefix, uri):
     scheme, _, rest = uri.partition("://")
-    assert AllowedPrefixes.of([prefix]).check(uri) == f"{scheme.lower()}://{rest}"
+    assert AllowList.of([prefix]).check(uri) == f"{scheme.lower()}://{rest}"
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_no_url_that_is_allowed_is_sent_elsewhere(middle, rest):
     uri = f"https://h{''.join(middle)}/audio/{''.join(rest)}"
     if not allows("https://h/audio", uri):
         return
-    sent = yarl.URL(AllowedPrefixes.of(["https://h/audio"]).check(uri))
+    sent = yarl.URL(AllowList.of(["https://h/audio"]).check(uri))
     assert (sent.scheme, sent.raw_host.rstrip("."), sent.port) == ("https", "h", 443)
     path = sent.raw_path
     for _ in range(5):  # some decode again, take \ for /, drop what follows a ;
@@ -484,7 +484,7 @@ def test_no_url_that_is_allowed_is_sent_elsewhere(middle, rest):
 @settings(max_examples=500)
 @given(rest=st.text(max_size=20), scheme=st.sampled_from(["gs", "s3", "https", "memory", "file"]))
 def test_what_was_allowed_stays_allowed_and_the_same(rest, scheme):
-    allowed = AllowedPrefixes.of(["gs://b", "s3://b", "https://b", "memory://b", "/"])
+    allowed = AllowList.of(["gs://b", "s3://b", "https://b", "memory://b", "/"])
     try:
         checked = allowed.check(f"{scheme}://b/{rest}")
     except NotAllowedError:
@@ -508,7 +508,7 @@ def test_what_was_allowed_stays_allowed_and_the_same(rest, scheme):
     ],
 )
 def test_a_chain_is_allowed_by_its_last_link(uri, opened):
-    assert AllowedPrefixes.of(["gs://b/audio"]).check(uri) == opened
+    assert AllowList.of(["gs://b/audio"]).check(uri) == opened
 
 
 @pytest.mark.parametrize(
@@ -554,7 +554,7 @@ def test_a_chain_opens_the_file_that_was_checked(disk):
         archive.writestr("a.wav", "in the archive")
     (disk / "audio/link.zip").symlink_to(disk / "audio/x.zip")
     (disk / "audio/evil.zip").symlink_to(disk / "secret/x.zip")
-    allowed = AllowedPrefixes.of([str(disk / "audio")])
+    allowed = AllowList.of([str(disk / "audio")])
     real = disk / "audio/x.zip"
     for layers in ("zip://a.wav", "zip://a.wav::simplecache"):
         checked = allowed.check(f"{layers}::{disk}/audio/link.zip")
@@ -651,7 +651,7 @@ def calls(fs, url):
 @pytest.mark.parametrize("name", ["301", "302", "303", "307", "308", "twice"])
 def test_a_redirect_elsewhere_is_refused_before_it_is_followed(allowed_host, forbidden, call, name):
     address, asked = allowed_host
-    fs = http(AllowedPrefixes.of([f"{address}/audio"]))
+    fs = http(AllowList.of([f"{address}/audio"]))
     with pytest.raises((NotAllowedError, FileNotFoundError)) as error:
         calls(fs, f"{address}/audio/{name}")[call]()
     message = str(refusal(error.value))
@@ -671,13 +671,13 @@ def test_the_same_redirect_is_followed_without_an_allow_list(allowed_host, forbi
 def test_a_redirect_on_an_allowed_host_stays_below_the_prefix(allowed_host, name):
     address, asked = allowed_host
     with pytest.raises(RequestNotAllowedError):
-        http(AllowedPrefixes.of([f"{address}/audio"])).cat_file(f"{address}/audio/{name}")
+        http(AllowList.of([f"{address}/audio"])).cat_file(f"{address}/audio/{name}")
     assert list(asked) == [f"/audio/{name}"]
 
 
 def test_redirects_between_allowed_places_are_followed(allowed_host, forbidden):
     address, _ = allowed_host
-    fs = http(AllowedPrefixes.of([f"{address}/audio", forbidden[0]]))
+    fs = http(AllowList.of([f"{address}/audio", forbidden[0]]))
     url = f"{address}/audio/moved"
     assert fs.cat_file(url) == b"x"
     assert fs.info(url)["size"] == 1
@@ -687,13 +687,13 @@ def test_redirects_between_allowed_places_are_followed(allowed_host, forbidden):
 
 def test_a_request_that_nobody_checked_is_refused_too(forbidden):
     with pytest.raises(RequestNotAllowedError):
-        http(AllowedPrefixes.of(["http://127.0.0.1:1/audio"])).cat_file(f"{forbidden[0]}/audio/x")
+        http(AllowList.of(["http://127.0.0.1:1/audio"])).cat_file(f"{forbidden[0]}/audio/x")
     assert not forbidden[1]
 
 
 def test_redirects_of_archives_and_caches_are_refused_too(allowed_host, forbidden):
     address, _ = allowed_host
-    allowed = AllowedPrefixes.of([f"{address}/audio"])
+    allowed = AllowList.of([f"{address}/audio"])
     options = {"http": {"client_kwargs": {"middlewares": (allowed.http_middleware(),)}}}
     for layers in ("zip://a", "tar://a", "simplecache", "filecache", "zip://a::simplecache"):
         location = allowed.check(f"{layers}::{address}/audio/302")
@@ -705,6 +705,6 @@ def test_redirects_of_archives_and_caches_are_refused_too(allowed_host, forbidde
 
 def test_equal_allow_lists_share_connections_and_others_do_not(allowed_host):
     address, _ = allowed_host
-    one = http(AllowedPrefixes.of([f"{address}/audio"]))
-    assert http(AllowedPrefixes.of([f"{address}/audio/"])) is one
-    assert http(AllowedPrefixes.of([address])) is not one
+    one = http(AllowList.of([f"{address}/audio"]))
+    assert http(AllowList.of([f"{address}/audio/"])) is one
+    assert http(AllowList.of([address])) is not one

@@ -28,8 +28,8 @@ def test_a_file_is_created_on_a_disk_without_hard_links(tmp_path, monkeypatch):
         raise PermissionError("no hard links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    assert Storage().create(str(tmp_path / "a"), b"first")
-    assert not Storage().create(str(tmp_path / "a"), b"second")
+    assert Storage().create_exclusive(str(tmp_path / "a"), b"first")
+    assert not Storage().create_exclusive(str(tmp_path / "a"), b"second")
     assert (tmp_path / "a").read_bytes() == b"first"
     assert os.listdir(tmp_path) == ["a"]
 
@@ -115,7 +115,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_too(tmp_path,
     if way == "write":
         Storage().write(target, [b"x"])
     else:
-        Storage().create(target, b"x")
+        Storage().create_exclusive(target, b"x")
     part, named, folder = done
     assert local_files.PARTIAL_FILE.fullmatch(os.path.basename(part))
     assert (named, folder) == ("replace" if way == "write" else "link", str(tmp_path))

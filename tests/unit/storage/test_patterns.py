@@ -118,9 +118,9 @@ PATTERNS = st.recursive(
 def test_patterns_are_refused_by_the_number_of_their_names_and_by_nothing_else(pattern):
     names = list(braceexpand(pattern, escape=False))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(patterns, "MOST_NAMES", len(names))
+        patch.setattr(patterns, "MAX_NAMES", len(names))
         assert expand(pattern) == names
-        patch.setattr(patterns, "MOST_NAMES", len(names) - 1)
+        patch.setattr(patterns, "MAX_NAMES", len(names) - 1)
         with pytest.raises(PatternError, match="stands for more than"):
             expand(pattern)
 

@@ -143,7 +143,7 @@ def test_a_server_that_names_a_time_is_given_it():
     assert server.waits == [7.0]
     hours = Server(WithStatus(status=429, headers={"Retry-After": "36000"}))
     hours.retry()
-    assert hours.waits == [retrying.LONGEST_WAIT_SECONDS]
+    assert hours.waits == [retrying.MAX_WAIT_SECONDS]
 
 
 def test_no_wait_goes_beyond_the_deadline():

@@ -35,12 +35,12 @@ def test_an_object_is_written_whole_or_not_at_all(bucket):
 
 def test_objects_are_found_read_replaced_and_deleted(bucket):
     storage, folder = Storage(bucket.storage_options), f"{bucket.uri}/a folder"
-    assert storage.names_in(folder) == []
+    assert storage.list_names(folder) == []
     large = bytes(range(256)) * 2**15  # 8 MiB: more than one request, written in parts
     contents = {"a.jsonl": b"x\n", "deep/b.jsonl": large, "none.jsonl": b""}
     for name, content in contents.items():
         storage.write(f"{folder}/{name}", [content])
-    assert storage.names_in(folder) == ["a.jsonl", "deep", "none.jsonl"]
+    assert storage.list_names(folder) == ["a.jsonl", "deep", "none.jsonl"]
     assert storage.is_folder(folder)
     assert not storage.is_folder(f"{folder}/a.jsonl")
     found = storage.find(f"{folder}/**/*.jsonl")
@@ -64,7 +64,7 @@ def test_objects_are_found_read_replaced_and_deleted(bucket):
         assert file.read() == b"longer\n"
     storage.delete(f"{folder}/a.jsonl")
     storage.delete(f"{folder}/a.jsonl")
-    assert storage.names_in(folder) == ["deep", "none.jsonl"]
+    assert storage.list_names(folder) == ["deep", "none.jsonl"]
     with pytest.raises(FileNotFoundError):
         storage.open(f"{folder}/a.jsonl")
 
@@ -97,16 +97,16 @@ def test_options_of_one_name_of_a_storage_are_options_of_all_its_names(bucket):
 def test_options_of_other_storages_do_not_reach_one():
     options = {"s3": {"no_such": 1}, "memory": {}, "file": {}}
     Storage(options).write("memory://options/a", [b"x"])
-    assert Storage(options).names_in("memory://options") == ["a"]
+    assert Storage(options).list_names("memory://options") == ["a"]
 
 
 def test_files_in_memory_are_found():
     storage = Storage()
     storage.write("memory://bucket/folder/a.jsonl", [b"x\n"])
-    assert storage.names_in("memory://bucket/folder") == ["a.jsonl"]
+    assert storage.list_names("memory://bucket/folder") == ["a.jsonl"]
     assert storage.find("memory://bucket/**/*.jsonl") == ["memory:///bucket/folder/a.jsonl"]
     storage.delete("memory://bucket/folder/a.jsonl")
-    assert storage.names_in("memory://bucket/folder") == []
+    assert storage.list_names("memory://bucket/folder") == []
 
 
 def test_a_question_mark_in_a_url_is_its_query_and_no_pattern(http_server):
@@ -188,7 +188,7 @@ def test_folders_that_are_made_as_they_are_written_need_not_be_there(tmp_path):
     for folder in ("memory://new/folder", str(tmp_path / "new/folder")):
         Storage().check_writable(folder)
         Storage().write(f"{folder}/a", [b"x"])
-        assert Storage().names_in(folder) == ["a"]
+        assert Storage().list_names(folder) == ["a"]
 
 
 @pytest.mark.parametrize("folder", ["http://h/out", "zip://out::a.zip", "data://x"])
@@ -222,14 +222,14 @@ def write_many(storage, uris):
 def test_a_file_is_created_only_if_there_is_none(place):
     storage, folder = place
     uri = f"{folder}/new folder/a.json"
-    assert storage.create(uri, b"first")
-    assert not storage.create(uri, b"second")
+    assert storage.create_exclusive(uri, b"first")
+    assert not storage.create_exclusive(uri, b"second")
     assert storage.read(uri) == b"first"
-    assert storage.names_in(f"{folder}/new folder") == ["a.json"]
+    assert storage.list_names(f"{folder}/new folder") == ["a.json"]
     storage.delete(uri)
-    assert storage.create(uri, b"third")
-    assert storage.create(f"{folder}/new folder/empty", b"")
-    assert not storage.create(f"{folder}/new folder/empty", b"x")
+    assert storage.create_exclusive(uri, b"third")
+    assert storage.create_exclusive(f"{folder}/new folder/empty", b"")
+    assert not storage.create_exclusive(f"{folder}/new folder/empty", b"x")
     assert storage.read(f"{folder}/new folder/empty") == b""
 
 
@@ -241,8 +241,8 @@ def test_a_file_stays_where_a_server_of_s3_knows_no_conditions(s3_bucket, monkey
 
     monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", put)
     storage = Storage(s3_bucket.storage_options)
-    assert storage.create(f"{s3_bucket.uri}/a", b"first")
-    assert not storage.create(f"{s3_bucket.uri}/a", b"second")
+    assert storage.create_exclusive(f"{s3_bucket.uri}/a", b"first")
+    assert not storage.create_exclusive(f"{s3_bucket.uri}/a", b"second")
     assert storage.read(f"{s3_bucket.uri}/a") == b"first"
 
 
@@ -254,7 +254,7 @@ def test_of_many_who_create_a_file_at_once_one_does(place):
 
         def create(content, uri=uri, start=start):
             start.wait()
-            return storage.create(uri, content)
+            return storage.create_exclusive(uri, content)
 
         contents = [b"%d" % n * 1000 for n in range(8)]
         with ThreadPoolExecutor(8) as pool:
@@ -282,7 +282,7 @@ def test_a_file_is_read_as_another_process_left_it(place):
         subprocess.run([sys.executable, "-c", script, options, uri], check=True)
         with pytest.raises(FileNotFoundError):
             storage.read(uri)
-        assert storage.create(uri, b"newer")
+        assert storage.create_exclusive(uri, b"newer")
         assert storage.read(uri) == b"newer"
 
 
@@ -310,10 +310,10 @@ def test_many_files_are_deleted_at_once_whatever_their_names(place):
     uris = [f"{folder}/{name}" for name in names]
     stay = [f"{folder}/odd/starry", f"{folder}/odd/aa", f"{folder}/stays"]
     write_many(storage, uris + stay)
-    assert len(storage.names_in(folder)) == 202
+    assert len(storage.list_names(folder)) == 202
     storage.delete_all([*uris, f"{folder}/never/there", f"{folder}/000.json"])
-    assert storage.names_in(folder) == ["odd", "stays"]
-    assert storage.names_in(f"{folder}/odd") == ["aa", "starry"]
+    assert storage.list_names(folder) == ["odd", "stays"]
+    assert storage.list_names(f"{folder}/odd") == ["aa", "starry"]
     storage.delete_all(uris)
     storage.delete_all([])
 
@@ -327,7 +327,7 @@ def test_files_of_several_storages_are_deleted_together(s3_bucket, gs_bucket, tm
     write_many(storage, uris)
     log = s3_bucket.log.read_text()
     storage.delete_all(uris)
-    assert storage.which_exist(uris) == [False] * len(uris)
+    assert storage.exist_many(uris) == [False] * len(uris)
     assert "DELETE" not in s3_bucket.log.read_text()[len(log) :]
 
 
@@ -355,11 +355,11 @@ def test_a_folder_is_deleted_with_all_below_it_and_nothing_beside_it(place):
     write_many(storage, inside + beside)
     storage.write(f"{folder}/empty", [])
     storage.delete_folder(folder)
-    assert storage.names_in(folder) == []
+    assert storage.list_names(folder) == []
     assert not storage.is_folder(folder)
-    assert storage.names_in(root) == ["out [a]*2", "out [a]x", "out a"]
+    assert storage.list_names(root) == ["out [a]*2", "out [a]x", "out a"]
     storage.delete_folder(folder)
-    assert all(storage.which_exist(beside))
+    assert all(storage.exist_many(beside))
 
 
 @pytest.mark.parametrize("place", ["memory", "gs", "s3", "az"], indirect=True)
@@ -367,7 +367,7 @@ def test_a_file_is_no_folder_to_be_deleted(place):
     storage, root = place
     storage.write(f"{root}/a", [b"x"])
     storage.delete_folder(f"{root}/a")
-    assert storage.names_in(root) == ["a"]
+    assert storage.list_names(root) == ["a"]
 
 
 @pytest.mark.parametrize("place", ["disk", "memory"], indirect=True)
@@ -402,9 +402,9 @@ def test_objects_that_a_console_makes_for_folders_are_no_files_and_go_with_them(
         else:
             fs.pipe_file(f"{root}/{mark}", b"")
     assert "out/empty/" in objects_of(bucket)
-    assert storage.names_in(f"{bucket.uri}/out/empty") == []
+    assert storage.list_names(f"{bucket.uri}/out/empty") == []
     storage.write(f"{bucket.uri}/out/full/a", [b"x"])
-    assert storage.names_in(f"{bucket.uri}/out") == ["empty", "full"]
+    assert storage.list_names(f"{bucket.uri}/out") == ["empty", "full"]
     storage.delete_folder(f"{bucket.uri}/out")
     assert objects_of(bucket) == ["beside/"]
     storage.delete_folder(f"{bucket.uri}/beside")
@@ -417,9 +417,9 @@ def test_the_names_in_a_folder_are_those_of_all_pages(place):
     names = [f"{n:05}.json" for n in range(1005)]  # a page is a thousand
     fs, path = storage._file_system(f"{root}/many")
     fs.pipe({f"{path}/{name}": b"x" for name in names})
-    assert storage.names_in(f"{root}/many") == names
+    assert storage.list_names(f"{root}/many") == names
     storage.delete_folder(f"{root}/many")
-    assert storage.names_in(f"{root}/many") == []
+    assert storage.list_names(f"{root}/many") == []
 
 
 def test_in_a_bucket_nothing_is_taken_for_a_leftover(gs_bucket, tmp_path, monkeypatch):
@@ -429,7 +429,7 @@ def test_in_a_bucket_nothing_is_taken_for_a_leftover(gs_bucket, tmp_path, monkey
     for place in places:
         storage.write(f"{place}/{name}", [b"x"])
     assert storage.delete_leftovers(gs_bucket.uri) == []
-    assert [storage.names_in(place) for place in places] == [[name], [name]]
+    assert [storage.list_names(place) for place in places] == [[name], [name]]
 
 
 def test_storages_travel_to_the_workers():

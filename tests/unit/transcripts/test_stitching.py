@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.transcripts.stitching import Part, Stitched, stitch
+from beam_asr.transcripts.stitching import SegmentText, Stitched, stitch
 from beam_asr.transcripts.words import Token, spread
 
 
@@ -18,11 +18,11 @@ def said(text, *starts, length=0.3):
 
 def part(start, end, overlaps, tokens):
     tokens = [tokens[0]._replace(text=tokens[0].text.strip()), *tokens[1:]] if tokens else []
-    return Part(start, end, overlaps, "".join(token.text for token in tokens), tokens)
+    return SegmentText(start, end, overlaps, "".join(token.text for token in tokens), tokens)
 
 
 def untimed(start, end, overlaps, text):
-    return Part(start, end, overlaps, text, None)
+    return SegmentText(start, end, overlaps, text, None)
 
 
 def text_of(*parts):
@@ -270,7 +270,7 @@ def test_what_was_said_comes_out_however_it_was_cut(recording):
 )
 def test_any_parts_give_a_transcript_with_times_that_go_forward(parts):
     made = [
-        Part(
+        SegmentText(
             4.0 * i, 4.0 * i + 6, over, text, spread(text, 4.0 * i, 4.0 * i + 6) if timed else None
         )
         for i, (text, over, timed) in enumerate(parts)

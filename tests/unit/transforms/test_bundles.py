@@ -12,13 +12,13 @@ from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.transforms.bundles import Gather
+from beam_asr.transforms.bundles import BatchWithinBundle
 from tests.support.windows import SIZE
 
 
 def gathered(elements, most: int):
     """What a bundle of (seconds, time) gives: lists with their time and window."""
-    gather = Gather(lambda element: element[0], most)
+    gather = BatchWithinBundle(lambda element: element[0], most)
     gather.start_bundle()
     windowing = FixedWindows(SIZE)
     lists = []
@@ -64,7 +64,7 @@ def test_lists_reach_the_next_step_in_their_windows():
             | beam.Create([elements], reshuffle=False)  # in one bundle
             | beam.FlatMap(lambda each: [TimestampedValue(value, at) for at, value in each])
             | beam.WindowInto(FixedWindows(SIZE))
-            | beam.ParDo(Gather(lambda element: element[0], 2))
+            | beam.ParDo(BatchWithinBundle(lambda element: element[0], 2))
             | beam.Map(placed)
         )
         expected = [(0.0, 5.0, ["a", "c"]), (0.0, 7.0, ["d"]), (60.0, 65.0, ["b", "e"])]

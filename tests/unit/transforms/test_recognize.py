@@ -39,7 +39,7 @@ def test_the_next_window_is_read_while_the_model_works_on_one(
 ):
     model = tiny_model("ctc_bpe")
     monkeypatch.setattr(batcher, "FIRST_SECONDS", 2)
-    monkeypatch.setattr(batcher, "MOST_SECONDS", 2)
+    monkeypatch.setattr(batcher, "MAX_SECONDS", 2)
     host = pool.host(engine.ModelSpec(str(model), "auto"))
     forward, read = type(host._model).encode, reading.read_audio
     reads = [0]
@@ -150,7 +150,7 @@ def test_what_was_too_much_for_the_memory_is_not_tried_again(
     tiny_model, clips, monkeypatch, tmp_path, out_of_memory
 ):
     model = shutil.copy(tiny_model("ctc_bpe"), tmp_path / "own.nemo")
-    monkeypatch.setattr(batcher, "MOST_SECONDS", 10)
+    monkeypatch.setattr(batcher, "MAX_SECONDS", 10)
     monkeypatch.setattr(batcher, "FIRST_SECONDS", 10)
     host = pool.host(engine.ModelSpec(str(model), "auto"))
     forward = type(host._model).encode

@@ -13,7 +13,7 @@ from apache_beam.ml.inference.base import KeyedModelHandler, PredictionResult, R
 
 from beam_asr import Transcribe
 from beam_asr.models import engine
-from beam_asr.transforms.run_inference import WINDOW_SECONDS, NemoModelHandler
+from beam_asr.transforms.run_inference import CHUNK_SECONDS, NemoModelHandler
 from tests.support.job_files import REPOSITORY, SAMPLE_MODEL, SAMPLES
 
 DOCS = (REPOSITORY / "docs/beam.md").read_text(encoding="utf-8")
@@ -159,7 +159,7 @@ def test_what_is_handed_over_at_a_time_is_a_window_of_audio_whatever_rows_say():
     assert seconds(("key", {"duration": 7.2})) == 7
     assert seconds(np.zeros(48_000, np.float32)) == 3
     assert seconds({}) == seconds({"duration": float("nan")}) == seconds("a.flac") == 15
-    assert seconds({"duration": 1e12}) < WINDOW_SECONDS
+    assert seconds({"duration": 1e12}) < CHUNK_SECONDS
     assert seconds({"duration": 0.01}) == 1
 
 

@@ -7,8 +7,8 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.work import LongRow, SegmentOutcome
-from beam_asr.settings import Asked
+from beam_asr.records.work import SegmentOutcome, SegmentPlan
+from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import transcript
 from beam_asr.transforms.stitch_segments import StitchRows
 from tests.support.long_rows import LONG, SEGMENTS
@@ -39,9 +39,9 @@ OUTCOMES = [
 ]
 
 
-def stitched(values, keep: bool = False, row: LongRow = LONG):
+def stitched(values, keep: bool = False, row: SegmentPlan = LONG):
     """The outputs of the step, for one row."""
-    asked = Asked("said", ("word",), "row", n_best=2)
+    asked = TranscriptFields("said", ("word",), "row", n_best=2)
     outputs: dict[str, list] = {"transcripts": [], "failures": [], "statistics": []}
     step = StitchRows(asked, keep, "run", None)
     step.setup()
@@ -80,7 +80,7 @@ def test_the_best_texts_of_segments_make_those_of_the_row():
 
 def test_a_quiet_segment_takes_nothing_from_the_others():
     row = LONG._replace(segments=(SEGMENTS[0], SEGMENTS[1], SEGMENTS[3]))
-    quiet = SegmentOutcome(1, Outcome("g.0/1", transcript.nothing(4.0)))
+    quiet = SegmentOutcome(1, Outcome("g.0/1", transcript.empty_result(4.0)))
     last = heard(2, "last", (141.0, 141.5))
     (record,) = stitched([OUTCOMES[1], quiet, last], row=row)["transcripts"]
     assert record["said"] == "first last"
@@ -118,7 +118,7 @@ def test_a_row_of_which_all_failed_is_a_failure():
 
 
 def test_what_could_not_be_read_counts_as_a_failed_segment():
-    row = LONG._replace(broken=(60.0, 90.0, {**ERROR, "stage": "audio"}))
+    row = LONG._replace(unreadable_tail=(60.0, 90.0, {**ERROR, "stage": "audio"}))
     (record,) = stitched(OUTCOMES, keep=True, row=row)["transcripts"]
     assert [(each["start"], each["end"]) for each in record["segments_failed"]] == [(160.0, 190.0)]
     (record,) = stitched(OUTCOMES, row=row)["failures"]
@@ -145,6 +145,8 @@ def test_steps_are_fit_for_any_runner():
             pipeline
             | beam.Create(values)
             | beam.GroupByKey()
-            | beam.ParDo(StitchRows(Asked(), False, "run", 0.5)).with_outputs("transcripts")
+            | beam.ParDo(StitchRows(TranscriptFields(), False, "run", 0.5)).with_outputs(
+                "transcripts"
+            )
         ).transcripts | beam.Map(lambda record: record["pred_text"])
         assert_that(texts, equal_to(["first two three four five last"]))

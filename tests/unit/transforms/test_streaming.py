@@ -20,7 +20,7 @@ from beam_asr.models import engine
 from beam_asr.records.outcome import Recognition
 from beam_asr.records.parsing import parse
 from beam_asr.records.row import Row
-from beam_asr.records.work import Tar
+from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
 from tests.support.job_files import read_records
@@ -145,7 +145,7 @@ class Loudness:
     """A recognizer that says how loud a clip is, so that a text tells which clip it is of."""
 
     sample_rate = RATE
-    default_batch_seconds = longest_seconds = segment_seconds = 40.0
+    default_batch_seconds = max_clip_seconds = segment_seconds = 40.0
     weight_bytes, prompt_fields = 0, frozenset()
     batch_overhead_seconds = 2.0
 
@@ -262,7 +262,7 @@ def test_the_samples_of_a_tar_land_in_the_window_in_which_it_was_found(clips, lo
         with tarfile.open(path, "w") as tar:
             for number in numbers:
                 tar.add(clips / f"{number}.wav", f"{number}.wav")
-        rows.append((start + 1, Tar(str(path))))
+        rows.append((start + 1, WebDatasetTar(str(path))))
     transcribe_in_windows(tmp_path / "out", rows, loudness, endless=True)
     for start, texts in ((0.0, ["3", "4"]), (60.0, ["5"])):
         folder = window_folders(tmp_path / "out")[start]
@@ -284,7 +284,7 @@ def test_the_summary_of_an_input_with_an_end_lists_no_inputs(clips, loudness, tm
     row = Row(json.dumps({"audio_filepath": str(clips / "7.wav")}), "m.jsonl")
     with tarfile.open(tmp_path / "more.tar", "w") as tar:
         tar.add(clips / "8.wav", "8.wav")
-    items = [row, Tar(str(tmp_path / "more.tar"))]
+    items = [row, WebDatasetTar(str(tmp_path / "more.tar"))]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         heard = pipeline | beam.Create(items) | Transcribe(loudness, device="cpu")
         heard | WriteManifest(str(tmp_path / "out"))

@@ -14,7 +14,7 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from beam_asr.outputs.formats.registry import FORMATS, render
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import write_formats
-from beam_asr.transforms.write_formats import WriteExports, delete_stale
+from beam_asr.transforms.write_formats import WriteFormats, delete_stale
 from beam_asr.transforms.write_manifest import WriteManifest
 from tests.support.job_files import read_records
 from tests.support.timed_records import (
@@ -36,7 +36,7 @@ def run(records: list[dict], folder: Path, formats: tuple[str, ...] = FORMATS) -
             pipeline
             | beam.Create(records)
             | beam.ParDo(
-                WriteExports(
+                WriteFormats(
                     Storage(), lambda _: str(folder), formats, "audio_filepath", "pred_text"
                 )
             )
@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_written_fails_the_pipeline(tmp_path):
 
 
 def test_records_keep_their_windows_and_times(tmp_path):
-    count = 3 * write_formats.MOST_WAITING
+    count = 3 * write_formats.MAX_PENDING
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         placed = (
             pipeline
@@ -112,7 +112,7 @@ def test_records_keep_their_windows_and_times(tmp_path):
             )
             | beam.WindowInto(FixedWindows(10))
             | beam.ParDo(
-                WriteExports(
+                WriteFormats(
                     Storage(), lambda _: str(tmp_path), ("txt",), "audio_filepath", "pred_text"
                 )
             )

@@ -46,11 +46,11 @@ class Family(Protocol):
         """NeMo's hypotheses, one for each clip, or a list of the n best."""
 
 
-class Teller(Protocol):
+class TokenSource(Protocol):
     """What a family's hypotheses tell besides the text."""
 
     @property
-    def tells_times(self) -> bool:
+    def has_timestamps(self) -> bool:
         """Whether tokens have times, which were asked for."""
 
     def tokens(self, hypothesis: Any) -> Tokens:
@@ -60,7 +60,7 @@ class Teller(Protocol):
         """A log-probability, by which NeMo ranks hypotheses of the same clip."""
 
 
-class TellingFamily(Family, Teller, Protocol):
+class DecoderFamily(Family, TokenSource, Protocol):
     """Both, and what a prompt may say."""
 
     prompt_fields: frozenset[str]
@@ -72,7 +72,7 @@ class TellingFamily(Family, Teller, Protocol):
         """One that it can follow, for what is no speech in any language."""
 
 
-class Prompted:
+class PromptSupport:
     """What a family takes of a prompt: nothing, unless it says so."""
 
     prompt_fields: frozenset[str] = frozenset()

@@ -6,29 +6,31 @@ from typing import TYPE_CHECKING, Any
 
 from beam_asr.models.nemo import decoding as decoding_config
 from beam_asr.models.nemo import hypotheses
-from beam_asr.models.nemo.decoding import TEXT_ALONE, Extras
-from beam_asr.models.nemo.families.base import Prompted, all_finite_within
+from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
+from beam_asr.models.nemo.families.base import PromptSupport, all_finite_within
 from beam_asr.models.nemo.families.transducer import Transducer
-from beam_asr.models.nemo.hypotheses import Pieces, Tokens
+from beam_asr.models.nemo.hypotheses import Tokens, TokenTexts
 from beam_asr.settings import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch
 
 
-class Ctc(Prompted):
+class Ctc(PromptSupport):
     """CTC models."""
 
-    def __init__(self, model: Any, extras: Extras = TEXT_ALONE, decoding: Any = None):
+    def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY, decoding: Any = None):
         self._model = model
         self._decoding = model.decoding if decoding is None else decoding
         self._extras = extras
         strategy = self._decoding.cfg.strategy
         self._framewise = strategy in decoding_config.GREEDY
-        self.tells_times = extras.times is not None and strategy in decoding_config.CTC_WITH_FRAMES
-        self._has_frames = self.tells_times or extras.confidence
-        self._frame_seconds = hypotheses.frame_seconds(model) if self.tells_times else 0.0
-        self._pieces = Pieces(self._decoding.decode_ids_to_tokens)
+        self.has_timestamps = (
+            extras.times is not None and strategy in decoding_config.CTC_WITH_FRAMES
+        )
+        self._has_frames = self.has_timestamps or extras.confidence
+        self._frame_seconds = hypotheses.frame_seconds(model) if self.has_timestamps else 0.0
+        self._pieces = TokenTexts(self._decoding.decode_ids_to_tokens)
 
     def encode(
         self,
@@ -77,7 +79,7 @@ class Ctc(Prompted):
 class CtcOfHybrid(Ctc):
     """The CTC decoder of hybrid models."""
 
-    def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
+    def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):
         super().__init__(model, extras, model.ctc_decoding)
         self._transducer = Transducer(model)
         self.prompt_fields = self._transducer.prompt_fields
@@ -93,7 +95,7 @@ class CtcOfHybrid(Ctc):
         self._transducer.check_prompt(prompt)
 
 
-def ctc_family_of(model: Any, extras: Extras = TEXT_ALONE) -> Ctc:
+def ctc_family_of(model: Any, extras: DecodingRequest = TEXT_ONLY) -> Ctc:
     """The family of a model whose decoder in use is a CTC decoder."""
     from nemo.collections.asr import models
 

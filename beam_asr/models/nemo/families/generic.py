@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from beam_asr.errors import NotFiniteError
-from beam_asr.models.nemo.families.base import Prompted, all_finite, all_finite_within
+from beam_asr.models.nemo.families.base import PromptSupport, all_finite, all_finite_within
 from beam_asr.models.nemo.hypotheses import Tokens
 from beam_asr.settings import NO_PROMPT, Prompt
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 
-class Other(Prompted):
+class GenericFamily(PromptSupport):
     """A model of another family, through ``transcribe()``, of which only texts are known."""
 
-    tells_times = False
+    has_timestamps = False
 
     def __init__(self, model: Any):
         self._model = model

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from beam_asr.models import prompts
-from beam_asr.models.nemo import decoding as decoding_config
-from beam_asr.models.nemo import hypotheses
-from beam_asr.models.nemo.decoding import TEXT_ALONE, Extras
-from beam_asr.models.nemo.families.base import Prompted, all_finite
+from beam_asr.models.nemo import decoding, hypotheses
+from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
+from beam_asr.models.nemo.families.base import PromptSupport, all_finite
 from beam_asr.models.nemo.families.ctc import ctc_family_of
-from beam_asr.models.nemo.hypotheses import Pieces, Tokens
+from beam_asr.models.nemo.hypotheses import Tokens, TokenTexts
 from beam_asr.models.prompts import PromptError
 from beam_asr.settings import NO_PROMPT, Prompt
 
@@ -25,10 +24,10 @@ LANGUAGES = ("source_lang", "target_lang")
 # How tokens of languages look, as <|en|>, <|es-419|>; <|unklang|> is for one that is not known.
 LANGUAGE_TOKEN = re.compile(r"<\|(unklang|[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*)\|>")
 # What a prompt asks for times with, and the first of them.
-ASKED_TIMES, FIRST_TIME = "<|timestamp|>", "<|0|>"
+REQUESTED_TIMES, FIRST_TIME = "<|timestamp|>", "<|0|>"
 
 
-class Multitask(Prompted):
+class Multitask(PromptSupport):
     """Attention encoder-decoders with a prompt, as Canary.
 
     A prompt of the second Canary has no slot for the task: it transcribes if the two languages are
@@ -39,16 +38,16 @@ class Multitask(Prompted):
     one then. Both only if times are required.
     """
 
-    def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
+    def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):
         self._model = model
         self._extras = extras
-        required = extras.times == decoding_config.REQUIRED
+        required = extras.times == decoding.REQUIRED
         self._aligner = _Aligner.of(model) if required else None
         asks = required and self._aligner is None
-        self._asks = asks and _can_ask_for_times(model)
-        self.tells_times = self._aligner is not None or self._asks
+        self._asks = asks and _has_timestamp_slot(model)
+        self.has_timestamps = self._aligner is not None or self._asks
         self._frame_seconds = hypotheses.frame_seconds(model) if self._asks else 0.0
-        self._pieces = Pieces(model.tokenizer.ids_to_tokens)
+        self._pieces = TokenTexts(model.tokenizer.ids_to_tokens)
         slots: dict[str, Any] = {}
         for turn in model.prompt.get_default_dialog_slots():
             slots |= turn["slots"]
@@ -112,7 +111,7 @@ class Multitask(Prompted):
         """What is asked for, else the model's own defaults, and for want of them English ASR."""
         asked = {field: value for field, value in prompt._asdict().items() if value is not None}
         if self._asks:
-            asked["timestamp"] = ASKED_TIMES
+            asked["timestamp"] = REQUESTED_TIMES
         turns = []
         for turn in self._model.prompt.get_default_dialog_slots():
             slots = {
@@ -148,7 +147,7 @@ class _Aligner:
             return None
         if hasattr(ctc_model, "cur_decoder"):
             ctc_model.change_decoding_strategy(decoder_type="ctc", verbose=False)
-        if not decoding_config.is_ctc(ctc_model):
+        if not decoding.is_ctc(ctc_model):
             return None
         return cls(ctc_model, next(model.parameters()).device)
 
@@ -204,8 +203,8 @@ def _languages_of(
     return {name: name for name in sources}, {name: name for name in targets}
 
 
-def _can_ask_for_times(model: Any) -> bool:
+def _has_timestamp_slot(model: Any) -> bool:
     """Whether a multitask model has a prompt that asks for times, and tokens that tell them."""
     slots = model.prompt.get_default_dialog_slots()[0]["slots"]
     known = getattr(model.tokenizer, "special_tokens", {})
-    return "timestamp" in slots and ASKED_TIMES in known and FIRST_TIME in known
+    return "timestamp" in slots and REQUESTED_TIMES in known and FIRST_TIME in known

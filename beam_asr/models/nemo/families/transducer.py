@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from beam_asr.models import prompts
-from beam_asr.models.nemo import decoding as decoding_config
-from beam_asr.models.nemo import hypotheses
-from beam_asr.models.nemo.decoding import TEXT_ALONE, Extras
+from beam_asr.models.nemo import decoding, hypotheses
+from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
 from beam_asr.models.nemo.families.base import (
-    Prompted,
+    PromptSupport,
     all_finite,
     all_finite_within,
     column_indices,
 )
-from beam_asr.models.nemo.hypotheses import Pieces, Tokens
+from beam_asr.models.nemo.hypotheses import Tokens, TokenTexts
 from beam_asr.settings import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
@@ -26,10 +25,10 @@ PROMPT_LANGUAGE = "auto"
 TOKENS_AT_ONCE = 1024  # that a joint network takes: it gives each of them a whole vocabulary
 
 
-class Transducer(Prompted):
+class Transducer(PromptSupport):
     """RNNT and TDT models, hybrid and prompt-conditioned ones too."""
 
-    def __init__(self, model: Any, extras: Extras = TEXT_ALONE):
+    def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):
         self._model = model
         # The number of each target language.
         known = model.cfg.get("model_defaults", {}).get("prompt_dictionary") or {}
@@ -37,20 +36,20 @@ class Transducer(Prompted):
         self.prompt_fields = frozenset(["target_lang"] if known else [])
         self._extras = extras
         config = model.decoding.cfg
-        told = config.strategy in decoding_config.TRANSDUCER_WITH_FRAMES
-        self.tells_times = extras.times is not None and told
-        self._frame_seconds = hypotheses.frame_seconds(model) if self.tells_times else 0.0
-        self._pieces = Pieces(model.decoding.decode_ids_to_tokens)
+        told = config.strategy in decoding.TRANSDUCER_WITH_FRAMES
+        self.has_timestamps = extras.times is not None and told
+        self._frame_seconds = hypotheses.frame_seconds(model) if self.has_timestamps else 0.0
+        self._pieces = TokenTexts(model.decoding.decode_ids_to_tokens)
         # As decode_hypothesis() tells tokens from blanks: those of TDT and multi-blank models are
         # several, and come last.
         several = len(model.decoding.big_blank_durations or ())
         self._blank = model.decoding.blank_id - several
         self._durations = list(model.decoding.durations or ())
         self._blanks_last = bool(self._durations) or several > 0
-        beam = config.strategy not in decoding_config.GREEDY
-        required = extras.times == decoding_config.REQUIRED
+        beam = config.strategy not in decoding.GREEDY
+        required = extras.times == decoding.REQUIRED
         self._predicts_durations = (
-            required and self.tells_times and bool(self._durations) and not beam
+            required and self.has_timestamps and bool(self._durations) and not beam
         )
         self._length_norm = beam and config.beam.get("score_norm", True)
 
@@ -78,7 +77,7 @@ class Transducer(Prompted):
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         states, frames = encoded
         results: list[Any] = self._model.decoding.rnnt_decoder_predictions_tensor(
-            states, frames, return_hypotheses=self._extras != TEXT_ALONE
+            states, frames, return_hypotheses=self._extras != TEXT_ONLY
         )
         if self._predicts_durations:
             self._set_durations([hypotheses.best(each) for each in results], states)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_asr.models.devices import batch_size
-from beam_asr.models.devices.batch_size import Trial
+from beam_asr.models.devices.batch_size import BatchTrial
 
 
 @dataclasses.dataclass
@@ -32,7 +32,7 @@ class Device:
         seconds = self.fixed + self.per_clip * max(clips, self.lanes)
         if self.noise:
             seconds *= self.noise.uniform(0.98, 1.02)
-        return Trial(seconds, self.base + self.each * clips)
+        return BatchTrial(seconds, self.base + self.each * clips)
 
     def find(self, clip_seconds=30.0, free=math.inf, most=1024):
         return batch_size.find(self.attempt, clip_seconds, free, most)
@@ -40,7 +40,7 @@ class Device:
 
 def of_times(times):
     """A device that takes these times for 1, 2, 4, ... clips."""
-    return lambda clips: Trial(times[clips.bit_length() - 1], 0.0)
+    return lambda clips: BatchTrial(times[clips.bit_length() - 1], 0.0)
 
 
 devices = st.builds(
@@ -168,6 +168,6 @@ def test_a_device_that_is_the_faster_the_more_it_gets_is_to_be_filled():
 @given(st.lists(st.floats(1e-3, 1e3), min_size=12, max_size=12), most_clips)
 def test_whatever_the_times_the_overhead_is_a_number_and_not_below_zero(times, most):
     def attempt(clips):
-        return Trial(times[math.ceil(math.log2(clips))], 0.0)
+        return BatchTrial(times[math.ceil(math.log2(clips))], 0.0)
 
     assert batch_size.find(attempt, 10.0, math.inf, most).overhead_seconds >= 0.0

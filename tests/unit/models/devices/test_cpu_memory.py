@@ -15,7 +15,7 @@ import soundfile
 
 from beam_asr.models import engine
 from beam_asr.models.devices import cpu_memory, gpu_memory
-from beam_asr.models.devices.cpu_memory import PROBE_SECONDS, Growth, Guard
+from beam_asr.models.devices.cpu_memory import PROBE_SECONDS, CpuMemoryGuard, MemoryModel
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.serving import isolation
 from tests.support.job_files import SAMPLE_MODEL, SAMPLES
@@ -34,9 +34,9 @@ def model(tiny_model):
     return engine.load(ModelSpec(str(tiny_model("ctc_bpe")), "cpu"))
 
 
-def growth_of(*steps) -> Growth:
+def growth_of(*steps) -> MemoryModel:
     """That of a pass whose steps take so many bytes each, as functions of the seconds."""
-    return Growth(LENGTHS, [[round(step(s)) for step in steps] for s in LENGTHS])
+    return MemoryModel(LENGTHS, [[round(step(s)) for step in steps] for s in LENGTHS])
 
 
 def subsampling(seconds: float) -> float:
@@ -68,13 +68,15 @@ def test_lengths_that_are_rounded_up_look_like_no_attention(multiple):
     def chunks(seconds):  # a frame is 80 ms
         return 1e6 * multiple * math.ceil(round(seconds / 0.08 + 1) / multiple)
 
-    growth = Growth(PROBE_SECONDS, [[chunks(seconds)] for seconds in PROBE_SECONDS])
+    growth = MemoryModel(PROBE_SECONDS, [[chunks(seconds)] for seconds in PROBE_SECONDS])
     assert growth.bytes_for(6 * HOURS) == pytest.approx(chunks(6 * HOURS), rel=0.01)
 
 
 def test_where_a_longer_clip_takes_other_steps_the_highest_of_all_count():
     traces = [[1, round(attention(s)), *[0] * round(s)] for s in LENGTHS]
-    assert Growth(LENGTHS, traces).bytes_for(600.0) == pytest.approx(attention(600.0), rel=0.01)
+    assert MemoryModel(LENGTHS, traces).bytes_for(600.0) == pytest.approx(
+        attention(600.0), rel=0.01
+    )
 
 
 def test_what_shrinks_for_short_clips_does_not_count_as_less_than_nothing_for_long_ones():
@@ -145,7 +147,7 @@ def test_attention_is_foreseen_although_a_model_makes_a_table_for_the_first_long
         torch.empty(round(100_000 * seconds), dtype=torch.uint8)
         return torch.empty(round(250 * seconds**2), dtype=torch.uint8)
 
-    growth = Growth.measured(encode_noise)
+    growth = MemoryModel.measured(encode_noise)
     assert growth.bytes_for(60.0) == pytest.approx(100_000 * 60.0, rel=0.01)
     assert growth.bytes_for(6 * HOURS) == pytest.approx(250 * (6 * HOURS) ** 2, rel=0.01)
 
@@ -256,7 +258,7 @@ def guard(monkeypatch):
         probes.append(seconds)
         return torch.empty(round(seconds * 2**20), dtype=torch.uint8)
 
-    guard = Guard(encode_noise)
+    guard = CpuMemoryGuard(encode_noise)
     guard.probes = probes
     return guard
 
@@ -300,7 +302,7 @@ def test_a_model_that_cannot_be_measured_is_used_without_the_guard(monkeypatch, 
         tries.append(seconds)
         raise ValueError("no noise, please")
 
-    guard = Guard(encode_noise)
+    guard = CpuMemoryGuard(encode_noise)
     with caplog.at_level(logging.WARNING, "beam_asr.models.devices.cpu_memory"):
         guard.check(1, 600.0)
         guard.check(1, 600.0)
@@ -324,7 +326,7 @@ def test_a_clip_that_does_not_fit_fails_alone(model, monkeypatch):
     clips = [speechlike(5.0, seed=1), np.zeros(600 * RATE, np.float32), speechlike(5.0, seed=2)]
     expected = model.transcribe([clips[0], clips[2]])
     monkeypatch.setattr(cpu_memory, "available", lambda: 2 * GIB)
-    first, refused, last = isolation.apply_to_each(model.transcribe, clips)
+    first, refused, last = isolation.apply_bisecting(model.transcribe, clips)
     assert isinstance(refused[0], MemoryError)
     assert gpu_memory.is_exhausted(refused[0])
     assert [first[0], last[0]] == expected
@@ -344,7 +346,7 @@ def test_a_long_clip_that_fits_says_what_it_says_without_the_guard(monkeypatch):
 
 @on_linux
 def test_what_is_foreseen_is_what_a_pass_takes(model):
-    foreseen = Growth.measured(model._encode_noise).bytes_for(240.0)
+    foreseen = MemoryModel.measured(model._encode_noise).bytes_for(240.0)
     clip = speechlike(240.0)
     before = begin_peak()
     model.encode([clip])
@@ -354,7 +356,7 @@ def test_what_is_foreseen_is_what_a_pass_takes(model):
 def test_a_model_with_local_attention_takes_twice_as_much_for_twice_as_long_a_clip(tiny_model):
     ours = engine.load(ModelSpec(str(tiny_model("aed_multitask")), "cpu"))
     ours._model.change_attention_model("rel_pos_local_attn", [128, 128])
-    growth = Growth.measured(ours._encode_noise)
+    growth = MemoryModel.measured(ours._encode_noise)
     assert growth.bytes_for(12 * HOURS) == pytest.approx(2 * growth.bytes_for(6 * HOURS), rel=0.01)
     assert growth.bytes_for(HOURS) < 4 * GIB
 

@@ -181,7 +181,7 @@ class Take(beam.DoFn):
 def test_the_workers_of_a_job_have_a_card_each(tmp_path):
     devices = [f"{uuid.uuid4()}" for _ in range(2)]
     options = PipelineOptions([])
-    runners.settle(options, None, Resources(gpus=2))
+    runners.apply_runner_defaults(options, None, Resources(gpus=2))
     with beam.Pipeline(options=options) as pipeline:
         elements = pipeline | beam.Create(range(16)) | beam.Reshuffle()
         elements | beam.ParDo(Take(devices, tmp_path))

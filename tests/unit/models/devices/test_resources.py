@@ -79,9 +79,9 @@ def test_what_needs_a_gpu_does_not_go_with_the_cpu(asked, said):
 
 
 def test_they_travel_to_workers():
-    asked = Resources(4, 2, 8.5, 2)
+    asked = Resources(gpus=4, cpus=2, gpu_memory_gb=8.5, model_copies=2)
     assert pickle.loads(pickle.dumps(asked)) == asked
-    assert hash(asked) == hash(Resources(4, 2, 8.5, 2))
+    assert hash(asked) == hash(Resources(gpus=4, cpus=2, gpu_memory_gb=8.5, model_copies=2))
 
 
 # CPUs.
@@ -169,14 +169,14 @@ CUDA = torch.device("cuda")
 )
 def test_a_process_takes_its_part_of_the_memory(monkeypatch, copies, part, fraction):
     gpus = Gpus(L4_BYTES).install(monkeypatch)
-    gpu_memory.take_part(CUDA, copies, part)
+    gpu_memory.limit_process_memory(CUDA, copies, part)
     assert gpus.fractions == ({} if fraction is None else {0: pytest.approx(fraction)})
     assert gpu_memory.free(CUDA) == pytest.approx((fraction or 1) * L4_BYTES)
 
 
 def test_the_part_is_of_the_card_that_the_process_took(monkeypatch):
     gpus = Gpus(16 * GB, 80 * GB).install(monkeypatch)
-    gpu_memory.take_part(torch.device("cuda", 1), 2, 20)
+    gpu_memory.limit_process_memory(torch.device("cuda", 1), 2, 20)
     assert gpus.fractions == {1: pytest.approx(20 / 80)}
     assert gpu_memory.free(torch.device("cuda", 1)) == pytest.approx(20 * GB)
 
@@ -194,17 +194,17 @@ def test_memory_that_is_not_there_is_refused_with_its_figures(
 ):
     Gpus(L4_BYTES, taken=taken).install(monkeypatch)
     with pytest.raises(ResourceError, match=said):
-        gpu_memory.take_part(CUDA, copies, part)
+        gpu_memory.limit_process_memory(CUDA, copies, part)
 
 
 def test_what_another_model_of_the_process_has_is_its_own(monkeypatch):
     gpus = Gpus(L4_BYTES, taken=15 * GB, reserved=14 * GB).install(monkeypatch)
-    gpu_memory.take_part(CUDA, 1, 20)
+    gpu_memory.limit_process_memory(CUDA, 1, 20)
     assert gpus.fractions == {0: pytest.approx(20 * GB / L4_BYTES)}
 
 
 def test_on_a_cpu_no_part_is_taken():
-    gpu_memory.take_part(torch.device("cpu"), 4, None)
+    gpu_memory.limit_process_memory(torch.device("cpu"), 4, None)
 
 
 # The card.

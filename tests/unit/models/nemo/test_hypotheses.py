@@ -113,9 +113,9 @@ def test_the_text_is_the_same_and_the_pieces_are_all_of_it(told):
 
 
 def test_times_are_in_order_and_within_the_clip(told, clips):
-    assert told.model.tells_times == (told.family != "aed_multitask")
+    assert told.model.has_timestamps == (told.family != "aed_multitask")
     for each, clip in zip(told.heard, clips, strict=True):
-        if told.model.tells_times:
+        if told.model.has_timestamps:
             assert are_within(each, seconds(clip))
         else:
             assert each.starts is None
@@ -347,7 +347,7 @@ def test_the_model_that_comes_with_a_multitask_model_aligns_its_words(aligned, t
     plain = engine.load(ModelSpec(str(tiny_model("aed_multitask")), "cpu")).transcribe(clips)
     model = engine.load(ModelSpec(str(aligned), "cpu", times="required", confidence=True))
     heard = model.transcribe(clips)
-    assert model.tells_times
+    assert model.has_timestamps
     assert texts(heard) == texts(plain)
     with_times = [at for at, each in enumerate(heard) if each.starts]
     assert with_times, "these texts have more tokens than the clips have frames"
@@ -393,11 +393,11 @@ def test_a_multitask_model_without_one_is_asked_for_times_only_where_they_are_re
     path, clips = str(tiny_model(AED_WITH_TIMES)), clips[1:4]
     plain = engine.load(ModelSpec(path, "cpu")).transcribe(clips)
     wanted = engine.load(ModelSpec(path, "cpu", times="wanted"))
-    assert not wanted.tells_times
+    assert not wanted.has_timestamps
     assert texts(wanted.transcribe(clips)) == texts(plain)
     required = engine.load(ModelSpec(path, "cpu", times="required", confidence=True))
     heard = required.transcribe(clips)
-    assert required.tells_times
+    assert required.has_timestamps
     assert any(each.starts for each in heard)
     for each, clip in zip(heard, clips, strict=True):
         assert "<|" not in each.text

@@ -312,7 +312,7 @@ def test_chunked_is_refused_where_it_cannot_be(full, convolutional):
         assert all(word in str(refused.value) for word in words)
     model = full("rnnt_bpe")
     with pytest.raises(AttentionError, match="neither a CTC model nor a transducer"):
-        Chunked(generic.Other(model), model)
+        Chunked(generic.GenericFamily(model), model)
 
 
 def test_of_real_speech_it_hears_about_what_is_heard_of_the_parts(full, prompts):

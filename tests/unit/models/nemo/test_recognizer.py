@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo.families import generic
@@ -125,7 +125,7 @@ def test_the_sample_model_hears_each_prompt_the_same_in_any_batch(prompts):
 def test_a_model_of_no_known_family_goes_through_transcribe(tiny_model, clips, monkeypatch):
     ours = engine.load(ModelSpec(str(tiny_model("ctc_bpe")), "cpu"))
     expected = our_texts(ours, clips)
-    monkeypatch.setattr(ours, "_family", generic.Other(ours._model))
+    monkeypatch.setattr(ours, "_family", generic.GenericFamily(ours._model))
     assert our_texts(ours, clips) == expected
 
 
@@ -180,7 +180,8 @@ def test_every_family_runs_in_bf16(family, tiny_model):
 def test_bf16_hears_what_fp32_hears_but_for_a_few_letters(prompts):
     rows = [json.loads(line) for line in (prompts / "held_out.jsonl").read_text().splitlines()]
     waveforms = [
-        read_audio(str(prompts / row["audio_filepath"]), sample_rate=16_000) for row in rows[:40]
+        read_audio(str(prompts / row["audio_filepath"]), AudioRequest(sample_rate=16_000))
+        for row in rows[:40]
     ]
     texts = {}
     for precision in ("auto", "fp32", "bf16"):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.models.serving.batch_plan import padded_seconds, plan_batches, plan_cheapest
+from beam_asr.models.serving.batch_plan import padded_seconds, plan_batches, plan_most_efficient
 
 quarters = st.integers(0, 160).map(lambda n: n / 4)  # their sums are exact
 length = st.one_of(st.integers(0, 8).map(float), st.floats(0, 100))
@@ -157,13 +157,13 @@ def test_the_cheapest_batches_are_those_of_the_plan_in_its_order(
     seconds, share, limit, size, overhead
 ):
     plan = plan_batches(seconds, limit, size, overhead)
-    chosen = plan_cheapest(seconds, share, limit, size, overhead)
+    chosen = plan_most_efficient(seconds, share, limit, size, overhead)
     assert chosen == [batch for batch in plan if batch in chosen]
 
 
 @given(some_clips, share, limit, size, any_overhead)
 def test_no_batch_left_out_is_cheaper_than_one_that_is_given(seconds, share, limit, size, overhead):
-    chosen = plan_cheapest(seconds, share, limit, size, overhead)
+    chosen = plan_most_efficient(seconds, share, limit, size, overhead)
     plan = plan_batches(seconds, limit, size, overhead)
     left = lengths_of([batch for batch in plan if batch not in chosen], seconds)
     dearest = max(cost_per_second(batch, overhead) for batch in lengths_of(chosen, seconds))
@@ -174,7 +174,7 @@ def test_no_batch_left_out_is_cheaper_than_one_that_is_given(seconds, share, lim
 def test_the_cheapest_batches_hold_their_share_and_none_of_them_is_too_many(
     seconds, share, limit, size, overhead
 ):
-    chosen = lengths_of(plan_cheapest(seconds, share, limit, size, overhead), seconds)
+    chosen = lengths_of(plan_most_efficient(seconds, share, limit, size, overhead), seconds)
     held = sum(map(sum, chosen))
     assert held >= share * sum(seconds)
     costs = [cost_per_second(batch, overhead) for batch in chosen]
@@ -185,27 +185,27 @@ def test_the_cheapest_batches_hold_their_share_and_none_of_them_is_too_many(
 @given(some_clips, limit, size, any_overhead)
 def test_the_cheapest_batches_of_everything_are_the_whole_plan(seconds, limit, size, overhead):
     plan = plan_batches(seconds, limit, size, overhead)
-    assert plan_cheapest(seconds, 1.0, limit, size, overhead) == plan
+    assert plan_most_efficient(seconds, 1.0, limit, size, overhead) == plan
 
 
 @given(some_clips, limit, size, any_overhead)
 def test_of_a_tiny_share_one_batch_is_given(seconds, limit, size, overhead):
-    assert len(plan_cheapest(seconds, 1e-9, limit, size, overhead)) == 1
+    assert len(plan_most_efficient(seconds, 1e-9, limit, size, overhead)) == 1
 
 
 @given(share, limit, size, any_overhead)
 def test_of_no_clips_there_are_no_cheapest_batches(share, limit, size, overhead):
-    assert plan_cheapest([], share, limit, size, overhead) == []
+    assert plan_most_efficient([], share, limit, size, overhead) == []
 
 
 def test_a_share_may_be_met_exactly():
-    assert plan_cheapest([1.0] * 8, 0.5, 2.0, 2, 1.0) == [[0, 1], [2, 3]]
+    assert plan_most_efficient([1.0] * 8, 0.5, 2.0, 2, 1.0) == [[0, 1], [2, 3]]
 
 
 def test_padding_and_overhead_make_a_batch_dear():
     seconds = [9.0, 9.0, 2.0, 2.0, 2.0]
     assert plan_batches(seconds, 18.0, 6, 2.0) == [[0, 1], [2, 3, 4]]
-    assert plan_cheapest(seconds, 0.1, 18.0, 6, 2.0) == [[0, 1]]
+    assert plan_most_efficient(seconds, 0.1, 18.0, 6, 2.0) == [[0, 1]]
     seconds = [9.0, 4.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     assert plan_batches(seconds, 18.0, 6, 5.0) == [[0, 1], [2, 3, 4, 5, 6, 7]]
-    assert plan_cheapest(seconds, 0.1, 18.0, 6, 5.0) == [[2, 3, 4, 5, 6, 7]]
+    assert plan_most_efficient(seconds, 0.1, 18.0, 6, 5.0) == [[2, 3, 4, 5, 6, 7]]

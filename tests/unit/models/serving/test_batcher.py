@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_asr.models.serving import batch_plan, batcher
-from beam_asr.models.serving.batcher import Backlog, Batch
-from beam_asr.models.serving.host import Pass
+from beam_asr.models.serving.batcher import Batch, Batcher
+from beam_asr.models.serving.host import ForwardPass
 from beam_asr.records.outcome import Recognition
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
@@ -57,7 +57,7 @@ class Host:
     def __init__(self, budget=40.0, overhead=2.0, poison=(), most_clips=math.inf):
         self.default_batch_seconds = budget
         self.batch_overhead_seconds = overhead
-        self.most_batch_seconds = math.inf
+        self.memory_limit_seconds = math.inf
         self.poison = set(poison)
         self.most_clips = most_clips
         self.batches = []  # lists of numbers
@@ -86,7 +86,7 @@ class Host:
             answer.set_exception(MemoryError("out of memory"))
         else:
             heard = [Recognition(text_of(int(each[0]), len(each))) for each in waveforms]
-            self.passes.append(Pass(heard, 1.0 + place, 0.0))
+            self.passes.append(ForwardPass(heard, 1.0 + place, 0.0))
             answer.set_result(self.passes[-1])
 
 
@@ -100,7 +100,7 @@ def clip_of(number, samples):
 
 def run(host, samples, batch_size=128, max_batch_seconds=None):
     """The batches that come of clips of these lengths."""
-    waiting = Backlog(host, batch_size, max_batch_seconds)
+    waiting = Batcher(host, batch_size, max_batch_seconds)
     batches = []
     for number, each in enumerate(samples):
         batches += waiting.add(*clip_of(number, each))
@@ -117,7 +117,7 @@ def texts(batches):
     for batch in batches:
         for result in batch.results:
             assert number_of(result) not in heard
-            heard[number_of(result)] = getattr(result.heard, "text", result.heard)
+            heard[number_of(result)] = getattr(result.recognition, "text", result.recognition)
     return heard
 
 
@@ -144,7 +144,7 @@ class Step(NamedTuple):
 def fed(budget, clips=1500, seed=0):
     """Feeds a corpus; gives the host and a step for each clip."""
     host, samples, steps = Host(budget), speech(clips, seed), []
-    waiting = Backlog(host, 128, None)
+    waiting = Batcher(host, 128, None)
     read = 0.0
     for number, each in enumerate(samples):
         submitted, asked = len(host.batches), len(host.waited_for)
@@ -188,10 +188,10 @@ def test_a_limit_that_is_set_counts_instead_of_the_devices_own(samples, limit, o
 @pytest.mark.parametrize("limit", [None, 80.0])
 def test_what_proved_too_much_on_the_way_is_not_given_again(limit):
     host = Host(40.0)
-    waiting = Backlog(host, 128, limit)
+    waiting = Batcher(host, 128, limit)
     for number, each in enumerate(speech(600)):
         if number == 300:
-            lowered, host.most_batch_seconds = len(host.batches), 25.0
+            lowered, host.memory_limit_seconds = len(host.batches), 25.0
         list(waiting.add(*clip_of(number, each)))
     list(waiting.drain())
     assert max(host.padded[:lowered]) > 30.0
@@ -204,7 +204,7 @@ def test_what_proved_too_much_on_the_way_is_not_given_again(limit):
 @given(st.lists(st.integers(8, 400), min_size=90, max_size=90))
 def test_the_model_begins_as_soon_as_a_little_waits(budget, samples):
     host = Host(budget)
-    waiting = Backlog(host, 128, None)
+    waiting = Batcher(host, 128, None)
     read = 0
     for number, each in enumerate(samples):
         read += each
@@ -228,7 +228,7 @@ def test_of_what_waits_the_model_gets_a_share(budget):
 @pytest.mark.parametrize("budget", [10.0, 40.0, 250.0, 600.0])
 def test_what_waits_is_bounded(budget):
     _, steps = fed(budget)
-    most = max(batcher.MOST_SECONDS, batcher.MOST_BATCHES * budget)
+    most = max(batcher.MAX_SECONDS, batcher.MAX_BATCHES * budget)
     assert max(step.waits for step in steps) < most + 40
     later = [step.waits for step in steps if step.given][10:]  # once it has grown to that
     assert later
@@ -264,7 +264,7 @@ def test_the_results_of_a_share_are_taken_when_the_next_one_has_been_given(budge
 @given(lengths)
 def test_at_the_end_all_is_given_before_any_result_is_waited_for(samples):
     host = Host()
-    waiting = Backlog(host, 128, None)
+    waiting = Batcher(host, 128, None)
     for number, each in enumerate(samples):
         list(waiting.add(*clip_of(number, each)))
     asked = len(host.waited_for)
@@ -278,7 +278,7 @@ def test_at_the_end_all_is_given_before_any_result_is_waited_for(samples):
 
 def test_what_has_been_drained_is_not_there_any_more():
     host = Host()
-    waiting = Backlog(host, 128, None)
+    waiting = Batcher(host, 128, None)
     assert list(waiting.drain()) == []
     for number, each in enumerate(speech(100)):
         list(waiting.add(*clip_of(number, each)))
@@ -321,7 +321,9 @@ def test_every_pass_that_worked_is_told_with_its_batch(samples, data):
     assert [each for batch in batches for each in batch.passes] == host.passes
     for batch in batches:
         in_passes = [heard.text for each in batch.passes for heard in each.results]
-        in_results = [r.heard.text for r in batch.results if isinstance(r.heard, Recognition)]
+        in_results = [
+            r.recognition.text for r in batch.results if isinstance(r.recognition, Recognition)
+        ]
         assert in_passes == in_results
 
 
@@ -355,7 +357,7 @@ def test_short_clips_are_padded_to_a_second_and_count_as_they_are(samples, data)
 def test_the_model_waits_for_a_batch_since_the_beginning_and_for_a_part_since_its_division():
     host = Host(poison={5})
     before = time.monotonic()
-    waiting = Backlog(host, 128, None)
+    waiting = Batcher(host, 128, None)
     began = time.monotonic()
     for number in range(8):
         list(waiting.add(*clip_of(number, 40)))
@@ -377,7 +379,7 @@ def test_clips_that_wait_go_together_better_than_window_by_window(seed):
     seconds = [each / RATE for each in samples]
     windows = [[]]
     for each in seconds:
-        if sum(windows[-1]) >= batcher.MOST_SECONDS:
+        if sum(windows[-1]) >= batcher.MAX_SECONDS:
             windows.append([])
         windows[-1].append(each)
     assert through_backlog <= 0.995 * sum(map(cost_at_once, windows))
@@ -391,7 +393,7 @@ def cost_at_once(seconds):
 
 def longest_wait(host, samples):
     """Most seconds of audio that were added after a clip before its result came."""
-    waiting = Backlog(host, 128, None)
+    waiting = Batcher(host, 128, None)
     added, place, waited = 0.0, {}, []
     for number, each in enumerate(samples):
         added += max(each / RATE, 1.0)
@@ -404,8 +406,8 @@ def longest_wait(host, samples):
 
 def most_wait(budget):
     """It is overdue, is given when enough waits again, and is taken when it does the next time."""
-    most = max(batcher.MOST_SECONDS, batcher.MOST_BATCHES * budget)
-    return (batcher.MOST_WAIT + 2) * most + 2 * 40
+    most = max(batcher.MAX_SECONDS, batcher.MAX_BATCHES * budget)
+    return (batcher.MAX_WAIT + 2) * most + 2 * 40
 
 
 @pytest.mark.parametrize("budget", [40.0, 600.0])

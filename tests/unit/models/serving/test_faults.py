@@ -185,10 +185,10 @@ class Speechless(Exception):
 )
 def test_a_message_becomes_one_short_line(error):
     name = type(error).__name__
-    small = errors.small(error)
+    small = errors.without_tensors(error)
     assert isinstance(small, Exception)
     assert type(small).__name__ == name
-    assert 0 < len(str(small)) <= errors.MOST_LETTERS
+    assert 0 < len(str(small)) <= errors.MAX_CHARACTERS
     assert "\n" not in str(small)
     assert "0." not in str(small), "the numbers of a tensor"
     assert all(isinstance(each, str) for each in small.args)
@@ -196,13 +196,13 @@ def test_a_message_becomes_one_short_line(error):
 
 def test_what_is_said_beside_a_tensor_stays():
     message = f"bad states: {torch.zeros(0, 4)} at layer 3"
-    assert str(errors.small(ValueError(message))) == "bad states: tensor(...) at layer 3"
+    assert str(errors.without_tensors(ValueError(message))) == "bad states: tensor(...) at layer 3"
 
 
 @pytest.mark.parametrize("error", [ValueError("poison"), OSError(5, "no"), KeyError("k")], ids=repr)
 def test_a_short_message_stays_as_it_is(error):
     before = str(error), error.args
-    assert errors.small(error) is error
+    assert errors.without_tensors(error) is error
     assert (str(error), error.args) == before
 
 
@@ -222,7 +222,7 @@ def test_an_error_that_is_kept_holds_no_tensor_of_its_calls():
     with pytest.raises(ValueError, match="wrapped") as raised:
         wraps()
     assert held[0]() is not None
-    errors.release(raised.value)
+    errors.release_frames(raised.value)
     assert held[0]() is None
 
 
@@ -235,13 +235,13 @@ def model(request, tiny_model):
     if decoder != "other":
         return engine.load(ModelSpec(str(tiny_model(family)), "cpu", decoder))
     through_transcribe = engine.load(ModelSpec(str(tiny_model(family)), "cpu"))
-    through_transcribe._family = generic.Other(through_transcribe._model)
+    through_transcribe._family = generic.GenericFamily(through_transcribe._model)
     return through_transcribe
 
 
 def heard(model, clips):
     """The text of each clip, or the error that it ends with."""
-    results = [result for result, _ in isolation.apply_to_each(model.transcribe, clips)]
+    results = [result for result, _ in isolation.apply_bisecting(model.transcribe, clips)]
     return [getattr(result, "text", result) for result in results]
 
 
@@ -325,7 +325,7 @@ HOST = """
 
     class Model:
         sample_rate, default_batch_seconds, batch_overhead_seconds = 10, 40.0, 2.0
-        longest_seconds = segment_seconds = 40.0
+        max_clip_seconds = segment_seconds = 40.0
         weight_bytes, prompt_fields = 0, frozenset()
 
         def warm_up(self, batch_size):

@@ -60,11 +60,11 @@ def test_out_of_memory_in_either_half_halves_the_budget(model, half):
     model.errors[half, 1] = torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(torch.OutOfMemoryError):
         host.submit(batch(1, clips=6, samples=40)).result(30)
-    assert host.most_batch_seconds == 6 * 4.0 / 2
+    assert host.memory_limit_seconds == 6 * 4.0 / 2
     model.errors["encode", 3] = torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(torch.OutOfMemoryError):
         host.submit(batch(3, clips=60, samples=40)).result(30)
-    assert host.most_batch_seconds == 12.0, "what was too much stays too much"
+    assert host.memory_limit_seconds == 12.0, "what was too much stays too much"
 
 
 def test_clips_below_a_second_count_as_one_when_the_memory_is_exhausted(model):
@@ -72,7 +72,7 @@ def test_clips_below_a_second_count_as_one_when_the_memory_is_exhausted(model):
     model.errors["encode", 1] = torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(torch.OutOfMemoryError):
         host.submit(batch(1, clips=6, samples=1)).result(30)
-    assert host.most_batch_seconds == 6 * 1.0 / 2
+    assert host.memory_limit_seconds == 6 * 1.0 / 2
 
 
 def test_what_warming_up_finds_is_told(model):
@@ -126,7 +126,7 @@ def test_a_clip_that_does_not_fit_alone_is_too_long(model):
     assert "--max_segment_seconds" in str(raised.value)
     assert "Tried 20 GiB" in str(raised.value)
     assert isinstance(raised.value.__cause__, torch.OutOfMemoryError)
-    assert host.most_batch_seconds == float("inf"), "of batches of other clips it says nothing"
+    assert host.memory_limit_seconds == float("inf"), "of batches of other clips it says nothing"
 
 
 class Cramped(Notes):
@@ -185,7 +185,7 @@ RATE = 10
 class Memory(Notes):
     """A model whose device holds so many padded seconds, and 20 times as many of one clip."""
 
-    default_batch_seconds = longest_seconds = segment_seconds = 400.0
+    default_batch_seconds = max_clip_seconds = segment_seconds = 400.0
     weight_bytes, prompt_fields = 0, frozenset()
     batch_overhead_seconds = float("inf")  # batches are filled as far as they go
 
@@ -215,7 +215,7 @@ class Feed:
     def __init__(self, monkeypatch, memory):
         monkeypatch.setattr(engine, "load", lambda *_, **__: memory)
         self.host = model_host.ModelHost(engine.ModelSpec("any"))
-        self._backlog = batcher.Backlog(self.host, 128, None)
+        self._backlog = batcher.Batcher(self.host, 128, None)
         self._chance = random.Random(0)
         self.failed = []
 
@@ -232,7 +232,9 @@ class Feed:
 
     def _take(self, batches):
         for done in batches:
-            self.failed += [each.heard for each in done.results if not hasattr(each.heard, "text")]
+            self.failed += [
+                each.recognition for each in done.results if not hasattr(each.recognition, "text")
+            ]
 
 
 @pytest.mark.parametrize("holds", [330.0, 100.0, 45.0])
@@ -240,7 +242,7 @@ def test_the_budget_settles_just_below_what_the_memory_holds(monkeypatch, holds)
     memory = Memory(holds)
     feed = Feed(monkeypatch, memory)
     feed.clips(3000)
-    assert 0.85 * holds <= feed.host.most_batch_seconds <= holds
+    assert 0.85 * holds <= feed.host.memory_limit_seconds <= holds
     settled = len(memory.passes)
     feed.clips(1000)
     feed.end()
@@ -254,14 +256,14 @@ def test_a_giant_clip_costs_the_others_nothing(monkeypatch):
     memory = Memory(300.0)
     feed = Feed(monkeypatch, memory)
     feed.clips(500)
-    before = feed.host.most_batch_seconds
+    before = feed.host.memory_limit_seconds
     for _ in range(20):
         feed.clip(9000.0)
         feed.clips(30)
     feed.end()
     assert [type(each) for each in feed.failed] == [ClipTooLongError] * 20
     assert "9000.0 s" in str(feed.failed[0])
-    assert feed.host.most_batch_seconds >= 0.85 * min(before, 300.0)
+    assert feed.host.memory_limit_seconds >= 0.85 * min(before, 300.0)
 
 
 def test_memory_that_is_short_for_a_moment_does_not_make_batches_tiny_for_ever(monkeypatch):
@@ -271,9 +273,9 @@ def test_memory_that_is_short_for_a_moment_does_not_make_batches_tiny_for_ever(m
     memory.holds = 2.0  # another process has taken the rest
     feed.clips(200)
     memory.holds = 300.0
-    tiny = feed.host.most_batch_seconds
+    tiny = feed.host.memory_limit_seconds
     assert tiny <= 10.0
     feed.clips(4000)
-    assert feed.host.most_batch_seconds >= 0.85 * 300.0
+    assert feed.host.memory_limit_seconds >= 0.85 * 300.0
     feed.end()
     assert feed.failed == []

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.models.serving.isolation import apply_to_each
+from beam_asr.models.serving.isolation import apply_bisecting
 
 
 @given(st.lists(st.booleans(), max_size=40))
@@ -11,7 +11,7 @@ def test_what_fails_fails_alone_and_the_others_keep_their_results_and_places(poi
             raise RuntimeError(f"cannot take {[item for item in items if poison[item]]}")
         return [f"text {item}" for item in items]
 
-    results = apply_to_each(transcribe, range(len(poison)))
+    results = apply_bisecting(transcribe, range(len(poison)))
     assert len(results) == len(poison)
     for index, (result, attempts) in enumerate(results):
         assert attempts >= 1
@@ -23,7 +23,7 @@ def test_what_fails_fails_alone_and_the_others_keep_their_results_and_places(poi
 
 def test_a_batch_that_works_is_done_once():
     calls = []
-    apply_to_each(lambda items: calls.append(items) or items, [1, 2, 3])
+    apply_bisecting(lambda items: calls.append(items) or items, [1, 2, 3])
     assert calls == [[1, 2, 3]]
 
 
@@ -33,6 +33,6 @@ def test_a_batch_too_large_for_memory_is_halved_until_it_fits():
             raise MemoryError("out of memory")
         return items
 
-    assert [result for result, _ in apply_to_each(three_at_most, list(range(10)))] == list(
+    assert [result for result, _ in apply_bisecting(three_at_most, list(range(10)))] == list(
         range(10)
     )

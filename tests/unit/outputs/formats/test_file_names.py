@@ -53,7 +53,7 @@ def test_rows_that_differ_have_names_that_differ_and_equal_ones_do_not():
 def test_a_name_does_not_depend_on_the_result():
     row = {"audio_filepath": "gs://b/a.wav", "duration": 1.0}
     done = {**row, "pred_text": "x", "words": [1], "no_speech": True, "exports": {}, "wer": 0.1}
-    assert name_of(done, "audio_filepath", {*record_fields.MADE, "pred_text"}) == name_of(
+    assert name_of(done, "audio_filepath", {*record_fields.JOB_FIELDS, "pred_text"}) == name_of(
         row, "audio_filepath"
     )
 
@@ -61,6 +61,6 @@ def test_a_name_does_not_depend_on_the_result():
 def test_relative_paths_of_two_manifests_do_not_share_a_file():
     """Beside a/list.jsonl and b/list.jsonl, one row is of two files."""
     row = {"audio_filepath": "clip.wav"}
-    fields = {*record_fields.MADE, "pred_text"}
+    fields = {*record_fields.JOB_FIELDS, "pred_text"}
     names = [name_of({**row, "pred_text": text}, "audio_filepath", fields) for text in "aab"]
     assert names[0] == names[1] != names[2]

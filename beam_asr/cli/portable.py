@@ -1,0 +1,16 @@
+"""Beam's portable runners that are told nothing: job servers, and Prism."""
+
+from __future__ import annotations
+
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
+
+from beam_asr.cli.runners import RunnerProfile
+
+
+def ends_with_launcher(options: PipelineOptions) -> bool:
+    """Says whether Prism's workers are threads of the launching process, as they are by default."""
+    return options.view_as(PortableOptions).environment_type in (None, "LOOPBACK")
+
+
+JOB_SERVER = RunnerProfile(has_own_flags=True)
+PRISM = RunnerProfile(ends_with_launcher=ends_with_launcher)
