@@ -197,8 +197,8 @@ class FlinkCluster:
             "taskmanager.memory.jvm-overhead.max": "192m",
             "jobmanager.memory.process.size": "1g",
             "taskmanager.resource-id": name,
-            # A task manager that is killed is missed soon, by the messages that do not reach it. One
-            # that is slow to answer, on a busy machine, is not.
+            # A killed task manager is missed soon, by the messages that do not reach it, and
+            # one that is slow to answer, on a busy machine, is not missed.
             "heartbeat.interval": 1000,
             "heartbeat.timeout": 600_000,
             "classloader.resolve-order": "parent-first",
