@@ -47,9 +47,19 @@ def save_all(seconds: float = SECONDS_TO_SAVE) -> None:
         thread.join(seconds / len(threads))
 
 
+_worded: Callable[[str], str] = str
+
+
+def set_wording(worded: Callable[[str], str]) -> None:
+    """Has `exit_now` say messages as this function words them, from now on."""
+    global _worded
+    _worded = worded
+
+
 def exit_now(message: str) -> NoReturn:
     """Saves what is to be saved, says why, and ends the process; from any thread."""
     try:
+        message = _worded(message)
         end_children()
         save_all()
         logger.critical("%s", message)

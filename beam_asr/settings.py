@@ -11,7 +11,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from beam_asr.setting_fields import (
+from beam_asr.errors import SetupError
+from beam_asr.records.setting_fields import (
     JOB,
     PYTHON,
     REQUIRED,
@@ -85,7 +86,7 @@ class OutputSettings(Group, title="Output", scope=JOB):
         core=True,
     )
     retry_failures: bool = setting(
-        True, "with --resume, keep the failures of the unfinished run as they are"
+        True, "with `resume`, keep the failures of the unfinished run as they are"
     )
     num_shards: int | None = setting(
         None,
@@ -99,7 +100,7 @@ class OutputSettings(Group, title="Output", scope=JOB):
     )
     output_window: float = setting(
         600.0,
-        "with --watch or Pub/Sub, seconds of arrivals that are written together",
+        "with `watch` or Pub/Sub, seconds of arrivals that are written together",
         above=0,
         format="seconds",
         metavar="SECONDS",
@@ -126,7 +127,7 @@ class FieldNames(Group, title="Fields of rows"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.filepath_key == self.pred_text_key:
-            raise ValueError(f"filepath_key and pred_text_key are both {self.filepath_key!r}")
+            raise SetupError(f"filepath_key and pred_text_key are both {self.filepath_key!r}")
 
 
 class Prompt(NamedTuple):
@@ -155,7 +156,7 @@ class ModelSettings(Group, title="Model"):
     model_name: str | None = setting(
         None,
         "name on Hugging Face or NGC, or path or URI of a .nemo file; required, unless there "
-        "is --models, beside which it is the model of rows that they do not take",
+        "is `models`, beside which it is the model of rows that they do not take",
         noun="the name of a model",
         metavar="NAME",
         core=True,
@@ -250,12 +251,12 @@ class RoutingSettings(Group, title="Several models"):
     )
     route_key: str | None = setting(
         None,
-        "with --models, the field by which a row's model is chosen; by default lang",
+        "with `models`, the field by which a row's model is chosen; by default lang",
         metavar="FIELD",
     )
     unmapped: str | None = setting(
         None,
-        "what becomes of a row that --models do not take: a failure, or --model_name "
+        "what becomes of a row that `models` do not take: a failure, or `model_name` "
         "transcribes it, which is the default where that is given",
         choices=("fail", "default"),
     )
@@ -293,7 +294,7 @@ class Resources(Group, title="Resources"):
     processes share one. ``gpu_memory_gb`` is in units of 10^9 bytes.
 
     Raises:
-        ValueError: one is out of its range, or two say different things.
+        SetupError: one is out of its range, or two say different things.
     """
 
     gpus: float | None = setting(
@@ -328,11 +329,11 @@ class Resources(Group, title="Resources"):
         super().__post_init__()
         gpus = self.gpus
         if gpus is not None and not is_gpu_count(gpus):
-            raise ValueError(
+            raise SetupError(
                 f"gpus is {gpus:g}, but must be a whole number, or a fraction such as 0.5 or 0.25"
             )
         if self.model_copies not in (1, self.copies):
-            raise ValueError(
+            raise SetupError(
                 f"gpus={gpus:g} has {self.copies} processes share a GPU, and "
                 f"model_copies={self.model_copies} has {self.model_copies}: leave one of them out"
             )
@@ -356,16 +357,16 @@ class Resources(Group, title="Resources"):
 
     @property
     def asked_processes(self) -> str:
-        """The flags that say how many processes there are; empty if none does."""
-        gpus = [] if self.gpus is None else [f"--gpus={self.gpus:g}"]
-        copies = [f"--model_copies={self.model_copies}"] if self.model_copies > 1 else []
+        """The settings that say how many processes there are; empty if none does."""
+        gpus = [] if self.gpus is None else [f"`gpus={self.gpus:g}`"]
+        copies = [f"`model_copies={self.model_copies}`"] if self.model_copies > 1 else []
         return " ".join(gpus + copies)
 
     @property
     def asked_gpu(self) -> str:
-        """The flags that mean nothing without a GPU; empty if none is given."""
-        given = {"--gpus": self.gpus, "--gpu_memory_gb": self.gpu_memory_gb}
-        return " ".join(f"{flag}={value:g}" for flag, value in given.items() if value is not None)
+        """The settings that mean nothing without a GPU; empty if none is given."""
+        given = {"gpus": self.gpus, "gpu_memory_gb": self.gpu_memory_gb}
+        return " ".join(f"`{name}={value:g}`" for name, value in given.items() if value is not None)
 
 
 UNLIMITED = Resources()
@@ -452,7 +453,7 @@ class AudioLimits(Group, title="Limits of audio"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.min_duration and self.max_duration and self.min_duration > self.max_duration:
-            raise ValueError(
+            raise SetupError(
                 f"min_duration={self.min_duration:g} is above max_duration={self.max_duration:g}"
             )
 
@@ -568,9 +569,6 @@ class TranscriptFields(NamedTuple):
         confidence: of ``options.CONFIDENCES``, or None.
         n_best: how many texts; 0 for none but the text.
         models: the names of the models by their numbers (`routes`), for ``model``; empty for none.
-        duration: whether rows that do not say how long they are get their ``duration``.
-        origin: whether records say in ``ORIGIN`` which manifest their row comes from, for a step
-            that takes it out again.
     """
 
     pred_text_key: str = "pred_text"
@@ -578,8 +576,6 @@ class TranscriptFields(NamedTuple):
     confidence: str | None = None
     n_best: int = 0
     models: tuple[str, ...] = ()
-    duration: bool = False
-    origin: bool = False
 
     @property
     def tokens(self) -> bool:

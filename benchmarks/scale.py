@@ -21,7 +21,7 @@ from beam_asr.inputs.json_lines import RANGE_BYTES
 from beam_asr.outputs.journal import HEARTBEAT_SECONDS
 from beam_asr.settings import RECORDS_A_SHARD
 from beam_asr.storage.storage import LISTING_THREADS
-from beam_asr.transforms.recognize import CHUNK_SECONDS
+from beam_asr.transforms.chunk_recognizer import CHUNK_SECONDS
 
 HOUR = 3600.0
 WINDOWS_LOST = 2  # that are with a worker when its machine is taken away

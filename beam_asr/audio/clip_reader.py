@@ -15,7 +15,7 @@ from beam_asr.audio import read_pool, reading
 from beam_asr.audio.limits import check_duration
 from beam_asr.audio.read_pool import Read, StalledError
 from beam_asr.audio.reading import MAX_SECONDS, AudioRequest
-from beam_asr.audio.source import for_message
+from beam_asr.audio.source import shown
 from beam_asr.errors import AudioMemoryError, AudioTimeoutError, TooLongAudioError
 from beam_asr.records.work import Clip, SegmentGroup
 from beam_asr.settings import NO_LIMITS, AudioLimits
@@ -27,19 +27,36 @@ LONG_SECONDS = 5 * 60  # of a clip without a duration; a longer one is not read 
 CONTENTS_AHEAD = 8  # files of a tar that are held at a time
 
 
-class LoadedClip(NamedTuple):
+class Loaded(NamedTuple):
     """A clip that has been read.
 
     Attributes:
-        waveform: float32 of shape ``(samples,)``, or why there is none.
+        waveform: float32 of shape ``(samples,)``.
         seconds: that reading and decoding took.
-        content: of its file, if that was here.
     """
 
     clip: Clip
-    waveform: np.ndarray | Exception
+    waveform: np.ndarray
     seconds: float
-    content: bytes | None = None
+
+
+class Unreadable(NamedTuple):
+    """A clip that could not be read, and why; ``seconds`` as of ``Loaded``."""
+
+    clip: Clip
+    error: Exception
+    seconds: float
+
+
+class OverLimit(NamedTuple):
+    """A clip that is longer than one may be, so that it is to be cut; ``content`` is that of its
+    file, if that is here."""
+
+    clip: Clip
+    content: bytes | None
+
+
+ReadOutcome = Loaded | Unreadable | OverLimit
 
 
 class _PendingRead(NamedTuple):
@@ -79,8 +96,8 @@ class ClipReader:
 
     def read(
         self, items: Iterable[Clip | SegmentGroup], sample_rate: int, longest: float = MAX_SECONDS
-    ) -> Iterator[LoadedClip]:
-        """Each clip with its waveform, or with why it has none, in their order.
+    ) -> Iterator[ReadOutcome]:
+        """Each clip with its waveform, or why it has none, in their order.
 
         They are read ahead of being taken, some number and some minutes of audio. One whose row
         says that it is too long is given at once, unread. A clip that is
@@ -90,7 +107,9 @@ class ClipReader:
         Args:
             items: clips, and stretches, of which each segment is given.
             sample_rate: of the waveforms, in Hz.
-            longest: seconds that a clip may have; a longer one ends as a ``TooLongAudioError``.
+            longest: seconds that a clip may have; a longer one, unless it is a segment, ends as
+                ``OverLimit``. With `MAX_SECONDS`, which no clip may exceed, it ends as
+                ``Unreadable``.
         """
         contents = ((item, None) for item in items)
         return self._run(contents, sample_rate, 2 * self.concurrency, longest)
@@ -100,7 +119,7 @@ class ClipReader:
         contents: Iterable[tuple[Clip | SegmentGroup, bytes]],
         sample_rate: int,
         longest: float = MAX_SECONDS,
-    ) -> Iterator[LoadedClip]:
+    ) -> Iterator[ReadOutcome]:
         """As ``read``, of clips whose files are here already."""
         return self._run(contents, sample_rate, CONTENTS_AHEAD, longest)
 
@@ -110,7 +129,7 @@ class ClipReader:
         sample_rate: int,
         most: int,
         limit: float,
-    ) -> Iterator[LoadedClip]:
+    ) -> Iterator[ReadOutcome]:
         begun: deque[_PendingRead] = deque()
         ahead = 0.0
         longest = float(UNKNOWN_SECONDS)  # what a clip without a duration may turn out to be
@@ -119,12 +138,12 @@ class ClipReader:
             clip = item.whole() if isinstance(item, SegmentGroup) else item
             expected = min(longest, limit) if clip.duration is None else clip.duration
             if stretch is None and limit < MAX_SECONDS and expected > limit:
-                yield LoadedClip(clip, _too_long(clip, limit), 0.0, content)
+                yield OverLimit(clip, content)
                 continue
             while begun and (len(begun) >= most or ahead + expected > AHEAD_SECONDS):
                 ahead -= begun[0].expected
                 for heard in self._heard(begun.popleft(), sample_rate, limit):
-                    if isinstance(heard.waveform, np.ndarray):
+                    if isinstance(heard, Loaded):
                         longest = max(longest, len(heard.waveform) / sample_rate)
                     yield heard
                     del heard  # its waveform, before the next one is read
@@ -134,7 +153,7 @@ class ClipReader:
         while begun:
             yield from self._heard(begun.popleft(), sample_rate, limit)
 
-    def _heard(self, begun: _PendingRead, sample_rate: int, limit: float) -> Iterator[LoadedClip]:
+    def _heard(self, begun: _PendingRead, sample_rate: int, limit: float) -> Iterator[ReadOutcome]:
         """The clip, whose turn it is; read again if it was too much to be read before."""
         clip, _, content, stretch, read = begun
         before = min(LONG_SECONDS, limit)
@@ -147,17 +166,22 @@ class ClipReader:
             seconds += read.seconds
         if isinstance(outcome, MemoryError):
             outcome = AudioMemoryError(
-                f"{for_message(clip.audio)}: twice there was no memory to read it ({outcome}). "
-                "Give the worker more memory, or lower --max_concurrent_reads."
+                f"{shown(clip.audio)}: twice there was no memory to read it ({outcome}). "
+                "Give the worker more memory, or lower `max_concurrent_reads`."
             )
         del read
         if stretch is None:
-            yield LoadedClip(clip, outcome, seconds, content)
+            if isinstance(outcome, np.ndarray):
+                yield Loaded(clip, outcome, seconds)
+            elif isinstance(outcome, TooLongAudioError) and limit < MAX_SECONDS:
+                yield OverLimit(clip, content)
+            else:
+                yield Unreadable(clip, outcome, seconds)
         elif isinstance(outcome, np.ndarray):
             yield from _cut(stretch, outcome, sample_rate, seconds)
         elif len(stretch.segments) == 1 or isinstance(outcome, AudioTimeoutError):
             for part in stretch.clips():
-                yield LoadedClip(part, outcome, seconds / len(stretch.segments))
+                yield Unreadable(part, outcome, seconds / len(stretch.segments))
         else:  # what is wrong with one segment must not cost the others
             for number, segment in enumerate(stretch.segments, stretch.first):
                 one = stretch._replace(first=number, segments=(segment,))
@@ -178,10 +202,7 @@ class ClipReader:
         limit = self._time_limit(clip, longest)
         outcome = read.result(limit)
         if isinstance(outcome, StalledError):
-            return AudioTimeoutError(
-                f"{for_message(clip.audio)}: could not be read within {limit:g} s, and its storage "
-                "does not answer. Mend the storage, or raise --audio_timeout."
-            )
+            return AudioTimeoutError.stalled(shown(clip.audio), limit)
         return outcome
 
     def _time_limit(self, clip: Clip, longest: float) -> float:
@@ -194,7 +215,7 @@ class ClipReader:
     ) -> np.ndarray:
         whole = clip.segment is None
         if whole and clip.duration is not None:
-            check_duration(self.limits, for_message(clip.audio), clip.duration)
+            check_duration(self.limits, shown(clip.audio), clip.duration)
         waveform = reading.read_audio(
             clip.audio,
             AudioRequest(
@@ -211,20 +232,13 @@ class ClipReader:
             content=content,
         )
         if whole:
-            check_duration(self.limits, for_message(clip.audio), len(waveform) / sample_rate)
+            check_duration(self.limits, shown(clip.audio), len(waveform) / sample_rate)
         return waveform
-
-
-def _too_long(clip: Clip, limit: float) -> TooLongAudioError:
-    return TooLongAudioError(
-        f"{for_message(clip.audio)}: its row of {clip.duration:g} s is longer than the {limit:g} s "
-        "that are read in one piece."
-    )
 
 
 def _cut(
     stretch: SegmentGroup, waveform: np.ndarray, sample_rate: int, seconds: float
-) -> Iterator[LoadedClip]:
+) -> Iterator[ReadOutcome]:
     """The segments of a stretch."""
     parts = stretch.clips()
     origin = stretch.segments[0].start
@@ -232,4 +246,4 @@ def _cut(
         start = round((segment.start - origin) * sample_rate)
         end = round((segment.end - origin) * sample_rate)
         # A copy: a view would keep the whole stretch, for as long as its last segment waits.
-        yield LoadedClip(part, waveform[start:end].copy(), seconds / len(parts))
+        yield Loaded(part, waveform[start:end].copy(), seconds / len(parts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from beam_asr import errors
 from beam_asr.errors import (
     AboveMaxDurationError,
     BelowMinDurationError,
@@ -14,8 +15,7 @@ from beam_asr.errors import (
 from beam_asr.settings import AudioLimits
 
 # A job can take what they refuse for filtered, and not for failed.
-REFUSALS = (BelowMinDurationError, AboveMaxDurationError, SampleRateError, ChannelCountError)
-REFUSAL_TYPES = frozenset(each.__name__ for each in REFUSALS)
+REFUSAL_TYPES = frozenset(each.__name__ for each in errors.tree() if each.is_refusal)
 
 
 def check_file(limits: AudioLimits, name: str, sample_rate: int, channels: int) -> None:
@@ -28,12 +28,12 @@ def check_file(limits: AudioLimits, name: str, sample_rate: int, channels: int) 
     if rate is not None and sample_rate != rate:
         raise SampleRateError(
             f"{name}: its sample rate is {sample_rate} Hz, and "
-            f"--required_sample_rate={rate} refuses all others."
+            f"`required_sample_rate={rate}` refuses all others."
         )
     if count is not None and channels != count:
         raise ChannelCountError(
             f"{name}: has {channels} {'channel' if channels == 1 else 'channels'}, and "
-            f"--required_channels={count} refuses all others."
+            f"`required_channels={count}` refuses all others."
         )
 
 
@@ -45,14 +45,19 @@ def check_duration(limits: AudioLimits, name: str, seconds: float) -> None:
     """
     if limits.min_duration is not None and seconds < limits.min_duration:
         raise BelowMinDurationError(
-            f"{name}: has {seconds:.3f} s, and --min_duration={limits.min_duration:g} refuses less."
+            f"{name}: has {seconds:.3f} s, and `min_duration={limits.min_duration:g}` refuses less."
         )
     if limits.max_duration is not None and seconds > limits.max_duration:
         raise AboveMaxDurationError(
-            f"{name}: has {seconds:.3f} s, and --max_duration={limits.max_duration:g} refuses more."
+            f"{name}: has {seconds:.3f} s, and `max_duration={limits.max_duration:g}` refuses more."
         )
 
 
-def is_refusal(error: Mapping[str, Any] | None) -> bool:
-    """Whether the ``error`` of a failure record says that audio was refused by these checks."""
-    return error is not None and error.get("type") in REFUSAL_TYPES
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error says that audio was refused by these checks."""
+    return isinstance(error, errors.BeamAsrError) and error.is_refusal
+
+
+def was_refusal(error: Mapping[str, Any]) -> bool:
+    """As ``is_refusal``, of the ``error`` of a failure record that is read again."""
+    return error.get("type") in REFUSAL_TYPES

@@ -47,7 +47,7 @@ from beam_asr.audio.signatures import (
     zero_length_error,
 )
 from beam_asr.audio.sndfile_decoder import SndfileDecoder
-from beam_asr.audio.source import Source, for_message, open_bytes, open_content
+from beam_asr.audio.source import Source, open_bytes, open_content, shown
 from beam_asr.errors import (
     AudioError,
     ChannelError,
@@ -139,18 +139,14 @@ def read_audio(
     for block in stream_audio(path, request, storage=storage, deadline=deadline, content=content):
         has_sound = has_sound or bool(block.any())
         samples.add(block)
-    name, count = for_message(path), len(samples.array)
+    name, count = shown(path), len(samples.array)
     if not count:
         raise ZeroLengthAudioError(
             f"{name}: its samples from {request.offset:.2f} s on make none at "
             f"{request.sample_rate} Hz. Drop the row."
         )
     if not (has_sound or request.silence_allowed):
-        raise SilentAudioError(
-            f"{name}: all {count} samples from {request.offset:.2f} s on are exactly zero. No "
-            "microphone gives that: the recording failed, or the channels cancel each other. Drop "
-            "the row, or choose a channel."
-        )
+        raise SilentAudioError.of(name, f"{count} samples", request.offset)
     return samples.array
 
 
@@ -337,12 +333,7 @@ def _check_length(
 
 
 def _too_long(source: Source, decoder: Decoder, frames: int, most: float) -> TooLongAudioError:
-    seconds, max_seconds = frames / decoder.rate, most / decoder.rate
-    return TooLongAudioError(
-        f"{source.shown}: holds at least {seconds:.0f} s ({seconds / 3600:.1f} h) of audio to "
-        f"read, and one clip may hold {max_seconds:.0f} s ({max_seconds / 3600:.1f} h) at most. "
-        "Leave --segmentation=none out, or choose parts of it by offset and duration."
-    )
+    return TooLongAudioError.of_file(source.shown, frames / decoder.rate, most / decoder.rate)
 
 
 @contextmanager

@@ -9,12 +9,12 @@ import uuid
 
 from beam_asr.audio import reading
 from beam_asr.audio import segmentation as segments
-from beam_asr.audio.limits import REFUSALS, check_duration
+from beam_asr.audio.limits import check_duration
 from beam_asr.audio.reading import AudioRequest
-from beam_asr.audio.source import for_message
+from beam_asr.audio.source import shown
 from beam_asr.audio.vad import RATE, Detector
 from beam_asr.errors import AudioError, AudioTimeoutError, SilentAudioError
-from beam_asr.records import record as manifest
+from beam_asr.records.record import error_of
 from beam_asr.records.work import Clip, SegmentPlan
 from beam_asr.settings import NO_LIMITS, AudioLimits
 from beam_asr.storage.retry import attempts_of
@@ -57,7 +57,7 @@ class Planner:
         """
         most = dataclasses.replace(self.limits, min_duration=None)
         if clip.duration is not None:
-            check_duration(most, for_message(clip.audio), clip.duration)
+            check_duration(most, shown(clip.audio), clip.duration)
         broken = None
         detector = Detector()
         samples, silent = 0, True
@@ -78,25 +78,21 @@ class Planner:
         try:
             for block in blocks:
                 samples += len(block)
-                check_duration(most, for_message(clip.audio), samples / RATE)
+                check_duration(most, shown(clip.audio), samples / RATE)
                 silent = silent and not block.any()
                 if self.segmentation == "vad":
                     detector.add(block)
         except AudioError as error:
             seconds = samples / RATE
-            is_whole = isinstance(error, (AudioTimeoutError, *REFUSALS))
+            is_whole = isinstance(error, AudioTimeoutError) or error.is_refusal
             if is_whole or not self.keep_parts or seconds < MIN_SECONDS:
                 raise
-            record = manifest.failure(clip.row, "audio", error, attempts_of(error))["error"]
+            record = error_of(clip.row, error, attempts_of(error))
             broken = (seconds, max(seconds, self._stated_seconds(clip)), record)
         seconds = samples / RATE
-        check_duration(self.limits, for_message(clip.audio), seconds)
+        check_duration(self.limits, shown(clip.audio), seconds)
         if silent:
-            raise SilentAudioError(
-                f"{for_message(clip.audio)}: all {seconds:.0f} s from {clip.offset:.2f} s on are "
-                "exactly zero. No microphone gives that: the recording failed, or the channels "
-                "cancel each other. Drop the row, or choose a channel."
-            )
+            raise SilentAudioError.of(shown(clip.audio), f"{seconds:.0f} s", clip.offset)
         if self.segmentation == "vad":
             planned = segments.plan_by_pauses(detector.finish(), longest)
         else:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO
 
+from beam_asr import errors
 from beam_asr.errors import (
     AudioAccessError,
     AudioError,
@@ -18,6 +19,7 @@ from beam_asr.errors import (
     EmptyAudioError,
     NotAudioError,
 )
+from beam_asr.storage import protocols
 from beam_asr.storage.retry import status_of
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local, local_path
@@ -55,7 +57,7 @@ class Source:
         descriptor: int | None = None,
     ) -> None:
         self.path = path
-        self.shown = for_message(path)
+        self.shown = shown(path)
         self.size = size
         self.descriptor = descriptor
         self.failure: Exception | None = None
@@ -157,12 +159,11 @@ def open_content(path: str, content: bytes, deadline: float | None = None) -> It
         yield source
 
 
-def for_message(text: str) -> str:
+def shown(text: str) -> str:
     """A path, or another text, as a message shows it: in printable characters, and not too many."""
     if not text.isprintable():
         text = repr(text)[1:-1]
-    half = SHOWN_CHARACTERS // 2
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: half - 3]}...{text[-half:]}"
+    return errors.for_message(text, SHOWN_CHARACTERS, end=SHOWN_CHARACTERS // 2)
 
 
 @contextmanager
@@ -182,7 +183,7 @@ def _watched(source: Source) -> Iterator[Source]:
 
 
 def _empty(path: str) -> EmptyAudioError:
-    return EmptyAudioError(f"{for_message(path)}: has zero bytes. Upload it again or drop the row.")
+    return EmptyAudioError(f"{shown(path)}: has zero bytes. Upload it again or drop the row.")
 
 
 def _open(
@@ -203,7 +204,7 @@ def _check_regular(path: str) -> None:
     for is_kind, kind in _SPECIAL_FILES:
         if is_kind(found.st_mode):
             raise NotAudioError(
-                f"{for_message(path)}: is {kind}, which is not opened. Name a regular file in the "
+                f"{shown(path)}: is {kind}, which is not opened. Name a regular file in the "
                 "manifest."
             )
 
@@ -230,12 +231,9 @@ def _raise_as_audio_error(path: str, error: Exception) -> None:
     for each in (error, cause):
         if isinstance(each, AudioError):
             raise each
-    name, reason = for_message(path), for_message(str(cause))
+    name, reason = shown(path), shown(str(cause))
     if isinstance(error, DeadlineError):
-        raise AudioTimeoutError(
-            f"{name}: could not be read within the time limit ({reason}). Its storage stalls, or "
-            "--audio_timeout is too short for a file of its size."
-        ) from error
+        raise AudioTimeoutError.too_slow(name, reason) from error
     if isinstance(error, UnicodeError) or _is_impossible_path(path, cause):
         raise AudioNotFoundError(
             f"{name}: no file can have this name ({reason}). Correct the path in the manifest."
@@ -244,17 +242,17 @@ def _raise_as_audio_error(path: str, error: Exception) -> None:
     if (
         isinstance(error, PermissionError)
         or status in (401, 403)
-        or str(error).startswith("Forbidden")  # gcsfs: a bare OSError
+        or str(error).startswith(protocols.REFUSALS)
     ):
         raise AudioAccessError(
-            f"{name}: access is refused ({for_message(str(error))}). Grant the worker's account "
+            f"{name}: access is refused ({shown(str(error))}). Grant the worker's account "
             "read access."
         ) from error
     if isinstance(cause, OSError) and not isinstance(cause, (FileNotFoundError, IsADirectoryError)):
         raise cause
     if isinstance(error, FileNotFoundError) or status == 404:
         raise AudioNotFoundError(
-            f"{name}: no such file ({for_message(str(error))}). Correct the path in the manifest; "
+            f"{name}: no such file ({shown(str(error))}). Correct the path in the manifest; "
             "a relative path is looked up on the worker."
         ) from error
     if isinstance(error, IsADirectoryError):

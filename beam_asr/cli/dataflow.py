@@ -18,7 +18,9 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
+from beam_asr.cli.messages import as_flags
 from beam_asr.cli.runners import RunnerProfile, may_wait
+from beam_asr.errors import SetupError
 from beam_asr.models.devices.resources import shares_gpu
 from beam_asr.settings import Resources
 
@@ -80,7 +82,7 @@ def apply_dataflow_defaults(
         resources: what a worker may use of its machine.
 
     Raises:
-        ValueError: the options do not go together; it says which, and what to do.
+        SetupError: the options do not go together; it says which, and what to do.
     """
     _check_accelerators(beam_options, accelerator)
     _check_cards(beam_options, accelerator, resources)
@@ -137,32 +139,32 @@ def _worker_accelerators(beam_options: PipelineOptions) -> list[str]:
 def _check_accelerators(beam_options: PipelineOptions, accelerator: str | None) -> None:
     of_workers = _worker_accelerators(beam_options)
     if accelerator is not None and of_workers:
-        raise ValueError(
+        raise SetupError(
             f"--accelerator={accelerator} gives a GPU to the workers of the model's step, and "
             f"{of_workers[0]} to all workers: Dataflow does not take both, choose one"
         )
     goal = beam_options.view_as(GoogleCloudOptions).flexrs_goal
     asked = f"--accelerator={accelerator}" if accelerator else "".join(of_workers[:1])
     if goal and asked:
-        raise ValueError(f"{asked} asks for a GPU, and --flexrs_goal={goal} has none: choose one")
+        raise SetupError(f"{asked} asks for a GPU, and --flexrs_goal={goal} has none: choose one")
 
 
 def _check_cards(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses GPUs, and parts of their memory, that are not those the workers are to have."""
-    asked = resources.asked_gpu
+    asked = as_flags(resources.asked_gpu)
     if not asked:
         return
     specs = [accelerator] if accelerator else _worker_accelerators(beam_options)
     if not specs:
-        raise ValueError(
+        raise SetupError(
             f"{asked} needs workers with a GPU, of a type that only you can choose: give it by "
             f"--accelerator, as type:nvidia-l4;count:{resources.cards};install-nvidia-driver"
         )
     spec = specs[0]
     if resources.gpus is not None and _count(spec) != resources.cards:
-        raise ValueError(
+        raise SetupError(
             f"--gpus={resources.gpus:g} uses {resources.cards} of a worker's GPUs, and {spec} "
             f"gives it {_count(spec)}: make them the same"
         )
@@ -171,7 +173,7 @@ def _check_cards(
     part = resources.gpu_memory_gb
     if gpu and memory is not None and part is not None and part * resources.copies > memory:
         shared = f" for each of {resources.copies} processes" if resources.copies > 1 else ""
-        raise ValueError(
+        raise SetupError(
             f"--gpu_memory_gb={part:g}{shared} is more than the {memory} GB of a {gpu[1]}: give "
             "less, or another GPU"
         )
@@ -187,15 +189,15 @@ def _check_copies(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses copies on one GPU where Dataflow has not the MPS by which they share it."""
-    asked = resources.asked_processes
+    asked = as_flags(resources.asked_processes)
     prime = "enable_prime"
     if prime in _services(beam_options) or prime in _experiments(beam_options):
-        raise ValueError(
+        raise SetupError(
             f"{asked} needs NVIDIA's MPS, which {prime} has not: leave one of them out"
         )
     for spec in [accelerator] if accelerator else _worker_accelerators(beam_options):
         if _count(spec) != 1:
-            raise ValueError(
+            raise SetupError(
                 f"{asked} shares a GPU by NVIDIA's MPS, which Dataflow has for workers with a "
                 f"single GPU only, but {spec} asks for {_count(spec)}: give count:1"
             )
@@ -205,9 +207,9 @@ def _check_processes(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses a number of processes that Dataflow would not start: it has one for each vCPU."""
-    asked = resources.asked_processes
+    asked = as_flags(resources.asked_processes)
     if ONE_PROCESS in _experiments(beam_options):
-        raise ValueError(
+        raise SetupError(
             f"{asked} needs a process for each model, and the experiment {ONE_PROCESS} allows one: "
             "leave one of them out"
         )
@@ -217,7 +219,7 @@ def _check_processes(
         return
     several = resources.cards > 1
     remedy = "count:1 and more workers," if several else f"--model_copies={processes},"
-    raise ValueError(
+    raise SetupError(
         f"{asked}, but a worker of machine type {machine_type} has {processes} vCPUs, and "
         f"Dataflow starts a process, and so a model, for each: give {remedy} or a machine type "
         f"with {resources.processes} vCPUs"
@@ -234,13 +236,13 @@ def _check_cpus(
     if resources.processes > 1:
         asked += f" for each of {resources.processes} processes"
     if machine_type is None:
-        raise ValueError(
+        raise SetupError(
             f"{asked} is up to the machine type, of which none is given: give --machine_type with "
             f"{needed} vCPUs or more"
         )
     there = vcpus(machine_type)
     if there is not None and there < needed:
-        raise ValueError(
+        raise SetupError(
             f"{asked} is more than the {there} vCPUs of a worker of machine type {machine_type}: "
             f"give less, or a machine type with {needed} vCPUs or more"
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
+from beam_asr.cli.messages import as_flags
 from beam_asr.cli.runners import RunnerProfile, check_same_processes
+from beam_asr.errors import SetupError
 from beam_asr.models.devices.resources import available_cpus
 from beam_asr.settings import Resources
 
@@ -21,10 +23,10 @@ def apply_local_defaults(
     """Completes Beam's options for a job on this machine.
 
     Raises:
-        ValueError: the options do not go together.
+        SetupError: the options do not go together.
     """
     if options.view_as(StandardOptions).streaming:
-        raise ValueError(
+        raise SetupError(
             "an input without an end (--watch, Pub/Sub) needs a runner that streams, as the "
             "DirectRunner does not: --runner=PrismRunner on one machine, Flink, or Dataflow"
         )
@@ -35,8 +37,8 @@ def apply_local_defaults(
 def _apply_processes(direct: DirectOptions, resources: Resources) -> None:
     if resources.processes > 1:
         if direct.direct_running_mode not in ("in_memory", "multi_processing"):
-            raise ValueError(
-                f"{resources.asked_processes} needs processes, and --direct_running_mode="
+            raise SetupError(
+                f"{as_flags(resources.asked_processes)} needs processes, and --direct_running_mode="
                 f"{direct.direct_running_mode} has none: leave one of them out"
             )
         direct.direct_running_mode = "multi_processing"
@@ -46,7 +48,7 @@ def _apply_processes(direct: DirectOptions, resources: Resources) -> None:
         direct.direct_num_workers = resources.processes
     processes = (direct.direct_num_workers or available_cpus()) if in_processes else 1
     if resources.cpus is not None and resources.cpus * processes > available_cpus():
-        raise ValueError(
+        raise SetupError(
             f"--cpus={resources.cpus} for {_counted(processes)} is more than the "
             f"{available_cpus()} of this machine: give fewer"
         )

@@ -9,6 +9,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from beam_asr.cli.runners import RunnerProfile, check_same_processes
+from beam_asr.errors import SetupError
 from beam_asr.settings import Resources
 
 # Flink ends workers with each step, and while it does so it may miss why a step has failed. Those
@@ -33,7 +34,7 @@ def apply_flink_defaults(
     """Completes Beam's options for Flink.
 
     Raises:
-        ValueError: the options do not go together.
+        SetupError: the options do not go together.
     """
     portable = options.view_as(PortableOptions)
     if resources.asked_processes:
@@ -55,7 +56,7 @@ def _check_processes(options: PipelineOptions, resources: Resources) -> None:
     """
     asked, processes = resources.asked_processes, resources.processes
     if ends_with_launcher(options):
-        raise ValueError(
+        raise SetupError(
             f"{asked} needs processes, and the workers here (LOOPBACK) are threads of this one: "
             "name a cluster by --flink_master, or leave Flink out, since --runner=DirectRunner "
             "starts them on this machine"
@@ -63,7 +64,7 @@ def _check_processes(options: PipelineOptions, resources: Resources) -> None:
     parallelism = options.view_as(FlinkRunnerOptions).parallelism
     if parallelism < processes:
         given = f"--parallelism={parallelism}" if parallelism > 0 else "--parallelism is not given"
-        raise ValueError(
+        raise SetupError(
             f"{asked} starts {processes} processes for each task manager, and some of them would "
             f"have no work: {given}, so give {processes} times the number of task managers, each "
             f"of which needs {processes} slots (taskmanager.numberOfTaskSlots)"

@@ -10,10 +10,10 @@ import apache_beam as beam
 from apache_beam.transforms.window import FixedWindows
 
 from beam_asr._version import __version__
+from beam_asr.cli.messages import FLAGS
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.models.routing import Routing, load
 from beam_asr.outputs.folder_lock import FolderLock
-from beam_asr.outputs.formats import shard_files
 from beam_asr.outputs.formats.registry import TIMED
 from beam_asr.outputs.journal import Journal
 from beam_asr.storage.storage import Storage
@@ -38,7 +38,7 @@ def build(
             outlive this process.
 
     Raises:
-        ValueError: the options do not go together, or not with what is in the output folder.
+        SetupError: the options do not go together, or not with what is in the output folder.
     """
     # The journal is of an input with an end; else each window that is whole is what is kept.
     journal = None
@@ -72,8 +72,6 @@ def build(
         transcripts=dataclasses.replace(options.transcripts, timestamps=_timestamps(options)),
         tarred_audio=options.inputs.tarred_audio,
         max_failure_fraction=None if journal is None else options.outputs.max_failure_fraction,
-        give_duration=_needs_duration(options),
-        give_origin=shard_files.NEMO in (options.outputs.formats or ()),
         journal=journal,
     )
     records = rows | "Transcribe" >> transcribe
@@ -105,6 +103,7 @@ def build(
             pred_text_key=options.names.pred_text_key,
             lang_key=lang_key,
             tarred=options.inputs.tarred_audio is not None,
+            flags=FLAGS,
         )
     )
 
@@ -115,19 +114,13 @@ def needs_scoring(options: TranscribeOptions) -> bool:
     return options.scoring.quality or condition is not None or reference is not None
 
 
-def _needs_duration(options: TranscribeOptions) -> bool:
-    """Whether something asked for needs to know how long each row's audio is."""
-    formats = options.outputs.formats or ()
-    return needs_scoring(options) or not set(shard_files.FORMATS).isdisjoint(formats)
-
-
 def is_unbounded(options: TranscribeOptions) -> bool:
     """Whether the input has no end."""
     return options.inputs.watch is not None or any(map(streaming.is_pubsub, options.inputs.input))
 
 
 def routing(storage: Storage, options: TranscribeOptions) -> Routing | None:
-    """The routes of a job, if it has several models. Raises ValueError for some that cannot be."""
+    """The routes of a job, if it has several models. Raises SetupError for some that cannot be."""
     given = options.routing
     if given.models is None:
         return None

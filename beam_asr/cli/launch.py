@@ -6,30 +6,34 @@ import contextlib
 import dataclasses
 import difflib
 import sys
+import traceback
 from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
 from beam_asr import process
+from beam_asr import storage as storages
 from beam_asr.cli import runners
 from beam_asr.cli.job import build, is_unbounded, routing
+from beam_asr.cli.messages import as_flags, flag_of
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.cli.runners import RunnerProfile
-from beam_asr.errors import UsageError
+from beam_asr.errors import FolderBusyError, SetupError, StorageError, UsageError
 from beam_asr.inputs import discovery, nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources
 from beam_asr.outputs import folder as output
-from beam_asr.outputs.folder_lock import FolderBusyError, FolderLock
+from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.outputs.journal import Journal, lock_in
-from beam_asr.setting_fields import all_settings
+from beam_asr.records.setting_fields import all_settings
 from beam_asr.settings import GROUPS
 from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local
 from beam_asr.transforms import streaming
 
+STORAGES = storages.__name__  # the room through which all storages are reached
 # A job whose launcher has left may wait for machines, and for their image and model.
 FIRST_SIGN_SECONDS = 2 * 3600.0
 
@@ -83,12 +87,12 @@ def check(options: TranscribeOptions) -> PipelineOptions:
 def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
     messages = [each for each in options.inputs.input if streaming.is_pubsub(each)]
     if messages and not runner.reads_pubsub:
-        raise ValueError(
+        raise SetupError(
             f"the input {messages[0]!r} is read by Dataflow alone, as Beam's other runners have no "
             "source for Pub/Sub: give --runner=DataflowRunner, or files and --watch"
         )
     if messages and options.inputs.watch is not None:
-        raise ValueError("--watch looks for files, and Pub/Sub brings its messages by itself")
+        raise SetupError("--watch looks for files, and Pub/Sub brings its messages by itself")
     outputs, tarred = options.outputs, options.inputs.tarred_audio
     for flag, given, why in (
         ("--tarred_audio", tarred, "the tars of a data set are known at its start"),
@@ -96,7 +100,7 @@ def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
         ("--no_retry_failures", not outputs.retry_failures, "no row is done again"),
     ):
         if given:
-            raise ValueError(f"{flag} is not for an input without an end: {why}")
+            raise SetupError(f"{flag} is not for an input without an end: {why}")
 
 
 def _check_in_reach(options: TranscribeOptions, runner: str) -> None:
@@ -106,7 +110,7 @@ def _check_in_reach(options: TranscribeOptions, runner: str) -> None:
     ]
     for flag, path in named:
         if is_local(path):
-            raise ValueError(
+            raise SetupError(
                 f"{flag}={path} is of this machine's disk, which {runner}'s workers do not have: "
                 "name a place in a bucket, as gs://bucket/folder"
             )
@@ -153,7 +157,7 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
     try:
         with _as_usage_errors():
             # This looks at the folder again, in which a job may have ended before the lock.
-            pipeline = beam.Pipeline(options=beam_options)
+            pipeline = _pipeline(beam_options)
             build(pipeline, options, lock, not runner.ends_with_launcher(beam_options))
         with lock.heartbeat_thread(lambda error: process.exit_now(str(error))):
             result = pipeline.run()
@@ -177,6 +181,13 @@ class LockReleaser:
             self.lock.release()
 
 
+def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
+    try:
+        return beam.Pipeline(options=beam_options)
+    except ValueError as error:  # Beam's own checks of its flags
+        raise UsageError(str(error)) from error
+
+
 def _beam_options(args: list[str]) -> PipelineOptions:
     try:
         options = PipelineOptions(args)
@@ -187,7 +198,7 @@ def _beam_options(args: list[str]) -> PipelineOptions:
     for arg in args:
         flag = arg.partition("=")[0]
         if flag.startswith("--") and flag not in known:
-            ours = [each.flag for each in all_settings(GROUPS)]
+            ours = [flag_of(each) for each in all_settings(GROUPS)]
             own = runners.profile_of(options).has_own_flags
             close = difflib.get_close_matches(flag, [*ours, *known], 1, cutoff=0.9 if own else 0.6)
             if own and not close:
@@ -209,13 +220,24 @@ def _known_flags(group: type[PipelineOptions]) -> set[str]:
 
 @contextlib.contextmanager
 def _as_usage_errors() -> Iterator[None]:
-    """What a look at the places that the command line names raises, as UsageError."""
+    """What a look at the places that the command line names raises, as UsageError.
+
+    A defect of the job stays what it is, so that its traceback is seen.
+    """
     try:
         yield
-    except (FileNotFoundError, ValueError, FolderBusyError) as error:
-        raise UsageError(str(error)) from error
-    except Exception as error:  # of a storage: each has its own
+    except (SetupError, StorageError, FileNotFoundError) as error:
+        raise UsageError(as_flags(str(error))) from error
+    except Exception as error:
+        if not _is_of_storage(error):
+            raise
         raise UsageError(
             "a storage that the command line names cannot be reached: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether a storage raised it: each has classes of its own, and raises built-in ones too."""
+    modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, OSError) or any(name.startswith(f"{STORAGES}.") for name in modules)

@@ -11,6 +11,8 @@ import threading
 import traceback
 from collections.abc import Sequence
 
+from beam_asr import errors
+from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions, parse_args
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
@@ -18,9 +20,9 @@ from beam_asr.storage.uris import join
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 # Errors that say what to do, for which a traceback is only noise.
+# Workers send a traceback as text, so they are found by their names.
 EXPLAINED = re.compile(
-    r"\b(ModelLoadError|LostRowsError|TooManyFailuresError|NoInputError|DamagedInputError|TableError"
-    r"|StorageError|ResumeError|FolderTakenError): "
+    rf"\b({'|'.join(each.__name__ for each in errors.tree() if each.explained)}): "
 )
 # Storage options that are not in a file: they may be secrets.
 INLINE_OPTIONS = re.compile(r"(?<=^--storage_options=)\{.*|^\{.*", re.DOTALL)
@@ -46,10 +48,11 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         args: its command line, to say how to go on with an unfinished run.
     """
     # Beam: --help need not pay for it
-    from beam_asr import errors, process
+    from beam_asr import process
     from beam_asr.cli import launch, runners
 
     threading.excepthook = _without_lost_connections
+    process.set_wording(as_flags)
     try:
         if launch.is_finished(options):
             print(f"{options.outputs.output} is finished: nothing to resume")
@@ -73,7 +76,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         process.save_all()
         if not EXPLAINED.search("".join(traceback.format_exception(error))):
             traceback.print_exception(error)
-        print(f"beam-asr: the job failed: {cause(error)}", file=sys.stderr)
+        print(f"beam-asr: the job failed: {as_flags(cause(error))}", file=sys.stderr)
         print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
         return FAILED
     if runner.waits(beam_options):

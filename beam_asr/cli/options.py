@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from beam_asr.cli.messages import as_flags, flag_of
+from beam_asr.errors import ExpressionError
 from beam_asr.records import conditions
-from beam_asr.setting_fields import (
+from beam_asr.records.setting_fields import (
     Groups,
     Setting,
     flatten,
@@ -113,12 +115,12 @@ def add_flags(parser: argparse.ArgumentParser, groups: Groups = GROUPS) -> None:
     for group in groups.values():
         section = parser.add_argument_group(group.title)
         for each in sorted(settings_of(group), key=lambda setting: not setting.core):
-            section.add_argument(each.flag, dest=each.name, help=help_of(each), **_action(each))
+            section.add_argument(flag_of(each), dest=each.name, help=help_of(each), **_action(each))
 
 
 def help_of(setting: Setting) -> str:
     """The help of a setting, with its choices where it names them."""
-    return setting.help.replace("{choices}", ", ".join(choices(setting)))
+    return as_flags(setting.help.replace("{choices}", ", ".join(choices(setting))))
 
 
 def _action(setting: Setting) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def _storage_options(text: str, _: Setting) -> dict[str, dict[str, Any]]:
 def _condition(text: str, _: Setting) -> str:
     try:
         return conditions.parse(text).text
-    except conditions.ExpressionError as error:
+    except ExpressionError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
 
+from beam_asr.cli.messages import as_flags
+from beam_asr.errors import SetupError
 from beam_asr.records.registry import Registry
 from beam_asr.settings import Resources
 
@@ -23,12 +25,12 @@ def refuse_processes(
     """Refuses more than one process, of a runner that is not known to start them.
 
     Raises:
-        ValueError: more are requested.
+        SetupError: more are requested.
     """
     if resources.processes > 1:
-        raise ValueError(
-            f"{resources.asked_processes} needs a runner that starts so many processes: the "
-            "DirectRunner, Flink or Dataflow"
+        raise SetupError(
+            f"{as_flags(resources.asked_processes)} needs a runner that starts so many processes: "
+            "the DirectRunner, Flink or Dataflow"
         )
 
 
@@ -52,7 +54,7 @@ class RunnerProfile:
 
     Attributes:
         apply_defaults: completes Beam's options, in place, given the GPU of the model's step alone
-            and what a worker may use of its machine; raises ValueError if they do not go together.
+            and what a worker may use of its machine; raises SetupError if they do not go together.
         ends_with_launcher: whether the workers end with the launching process.
         waits: whether the launching process stays until the job has ended.
         address: where a job that was started is shown, given its result; None if nowhere.
@@ -116,12 +118,12 @@ def apply_runner_defaults(
         resources: what a worker may use of its machine.
 
     Raises:
-        ValueError: the options do not go together.
+        SetupError: the options do not go together.
     """
     profile = profile_of(options)
     if accelerator is not None and not profile.takes_accelerator:
         runner = options.view_as(StandardOptions).runner or "this machine's"
-        raise ValueError(
+        raise SetupError(
             f"--accelerator={accelerator} asks Dataflow for a GPU, but the runner is {runner}: "
             "leave it out, the job takes the GPU that the machine has"
         )
@@ -132,11 +134,11 @@ def check_same_processes(resources: Resources, flag: str, given: int) -> None:
     """Refuses two flags that give different numbers of processes.
 
     Raises:
-        ValueError: it names both.
+        SetupError: it names both.
     """
     if given not in (1, resources.processes):
         processes = f" ({resources.processes} processes)" if resources.gpus is not None else ""
-        raise ValueError(
-            f"{resources.asked_processes}{processes} and {flag}={given} differ, and both say how "
-            "many processes there are: leave one of them out"
+        raise SetupError(
+            f"{as_flags(resources.asked_processes)}{processes} and {flag}={given} differ, and both "
+            "say how many processes there are: leave one of them out"
         )

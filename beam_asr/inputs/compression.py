@@ -11,15 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from beam_asr.errors import DamagedInputError
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
 SKIPPED_BYTES = 2**16  # at a time
 XZ_MEMORY_BYTES = 2**28  # xz -9 takes a quarter; a file may ask for 4 GiB
-
-
-class DamagedInputError(ValueError):
-    """An input's compressed data is damaged or cut short, so rows of it are lost."""
 
 
 @contextmanager

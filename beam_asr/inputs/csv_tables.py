@@ -11,7 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from beam_asr.errors import BadFieldError, BadRecordError, LineTooLongError, ManifestError
+from beam_asr.errors import (
+    BadFieldError,
+    BadRecordError,
+    LineTooLongError,
+    ManifestError,
+    TableError,
+)
 from beam_asr.inputs import compression, json_lines
 from beam_asr.inputs.json_lines import BYTE_ORDER_MARK, SHOWN_CHARACTERS
 from beam_asr.inputs.readers import FileRange, Reader
@@ -21,10 +27,6 @@ from beam_asr.storage.storage import Storage
 NUMBER_COLUMNS = ("duration", "offset")  # which NeMo's format has as numbers
 MAX_CELL = 2**24  # characters; the csv module's own limit is 2**17
 SHOWN_COLUMNS = 10
-
-
-class TableError(ValueError):
-    """A defect of a whole table: none of its records can be told for certain."""
 
 
 def read_rows(

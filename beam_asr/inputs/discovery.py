@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from beam_asr.errors import NoInputError
 from beam_asr.inputs.readers import reader_of
 from beam_asr.storage import patterns
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_glob
-
-
-class NoInputError(FileNotFoundError):
-    """An input stands for no file."""
 
 
 def find_files(storage: Storage, pattern: str) -> list[str]:

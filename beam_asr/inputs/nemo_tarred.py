@@ -12,17 +12,14 @@ from typing import BinaryIO, Generic, TypeVar
 
 from beam_asr.errors import (
     BadFieldError,
+    ShardError,
+    TarError,
 )
 from beam_asr.inputs import discovery
-from beam_asr.inputs.tar_stream import TarError, TarStream, has_content, printable
-from beam_asr.records import parsing
+from beam_asr.inputs.tar_stream import TarStream, has_content, printable
 from beam_asr.records.row import Row
 from beam_asr.storage import patterns
 from beam_asr.storage.storage import Storage
-
-
-class ShardError(ValueError):
-    """Tars that do not make one data set."""
 
 
 def find_tars(storage: Storage, pattern: str | Iterable[str]) -> dict[int, str]:
@@ -66,7 +63,7 @@ def number_of(row: Row, tars: Mapping[int, str]) -> int:
     """
     if len(tars) == 1:
         return next(iter(tars))
-    by_row = parsing.parse_fields(row.line).get("shard_id")
+    by_row = row.fields.get("shard_id")
     by_manifest = patterns.shard_number(row.manifest)
     if by_manifest not in tars and by_row is not None:
         by_manifest = None  # a number that means something else

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, BinaryIO
 
-from beam_asr.errors import BadRecordError
-from beam_asr.inputs.csv_tables import TableError, check_columns, rows_of
+from beam_asr.errors import BadRecordError, TableError
+from beam_asr.inputs.csv_tables import check_columns, rows_of
 from beam_asr.inputs.readers import FileRange, Reader
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage

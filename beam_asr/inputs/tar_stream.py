@@ -19,6 +19,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from beam_asr.errors import TarError
+
 CHUNK = 1 << 16  # bytes asked of the file, and copied, at a time
 EXTENDED_HEADER_LIMIT = 1 << 20  # bytes; tarfile reads these whole, on the word of their size
 EXTENDED_HEADERS = (
@@ -28,10 +30,6 @@ EXTENDED_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-
-
-class TarError(ValueError):
-    """A file that is no tar, or a tar that is damaged or breaks off."""
 
 
 def has_content(member: tarfile.TarInfo) -> bool:

@@ -9,9 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from beam_asr.errors import BadRecordError, ManifestError, MissingMemberError, NotJsonError
+from beam_asr.errors import (
+    BadRecordError,
+    ManifestError,
+    MissingMemberError,
+    NotJsonError,
+    TarError,
+)
 from beam_asr.inputs.readers import FileRange, Reader
-from beam_asr.inputs.tar_stream import TarError, TarStream, has_content, printable
+from beam_asr.inputs.tar_stream import TarStream, has_content, printable
 from beam_asr.records.json_objects import parse_object
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage

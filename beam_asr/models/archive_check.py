@@ -25,6 +25,14 @@ from typing import IO, Any, BinaryIO, cast
 
 import yaml  # with which OmegaConf, and by it NeMo, reads too
 
+from beam_asr.errors import (
+    DamagedModelError,
+    ModelFileError,
+    ModelTooLargeError,
+    UnsafeModelError,
+    for_message,
+)
+
 # A multitask model may hold a second model, for its timestamps, with a prefix to these names.
 CONFIG = "model_config.yaml"
 WEIGHTS = "model_weights.ckpt"
@@ -62,30 +70,6 @@ _PART = re.compile(
 # They fetch what they are told to: code from Hugging Face (trust_remote_code), other models.
 _FETCHING = re.compile(r".*\.(AutoTokenizer|\w*Diarizer)")
 _REFERENCE = re.compile(r"\$\{[\w.]+\}")
-
-
-class ModelFileError(ValueError):
-    """A ``.nemo`` file that cannot be used; says which, why, and what to do."""
-
-    remedy = ""
-
-
-class DamagedModelError(ModelFileError):
-    """A ``.nemo`` file is not whole, or is something else."""
-
-    remedy = "Fetch it again, and compare its size or checksum with those of its source"
-
-
-class UnsafeModelError(ModelFileError):
-    """A ``.nemo`` file would do more than give a model."""
-
-    remedy = "Get the model from a place that you trust, as NeMo's save_to() packs it"
-
-
-class ModelTooLargeError(ModelFileError):
-    """A ``.nemo`` file needs more space than there is to unpack it."""
-
-    remedy = "Make room, or set TMPDIR to a folder with more"
 
 
 def check_archive(path: str) -> None:
@@ -195,7 +179,7 @@ def _checked_members(file: BinaryIO) -> dict[str, tarfile.TarInfo]:
             fault = "has the name of an earlier one, which it would replace"
         if fault is not None:
             raise UnsafeModelError(
-                f"is not safe to unpack: its member {member.name[:100]!r} {fault}"
+                f"is not safe to unpack: its member {for_message(member.name, 100)!r} {fault}"
             )
         members[name] = member
     for name in (CONFIG, WEIGHTS):
@@ -286,7 +270,7 @@ def _check_config(file: IO[bytes], member: tarfile.TarInfo) -> None:
     try:
         root = yaml.compose(file.read().decode(), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        cause = " ".join(str(error).split())[:200]
+        cause = for_message(" ".join(str(error).split()), 200)
         raise DamagedModelError(f"its {member.name} is not YAML: {cause}") from error
     if not isinstance(root, yaml.MappingNode):
         raise DamagedModelError(f"its {member.name} holds no settings")
@@ -315,12 +299,14 @@ def _config_fault(key: str | None, node: Any) -> str | None:
     """What is wrong with one setting."""
     value = node.value if isinstance(node.value, str) else ""
     if "python/" in node.tag and ":pathlib." not in node.tag:
-        return f"makes an object of Python ({node.tag[:100]})"
+        return f"makes an object of Python ({for_message(node.tag, 100)})"
     if key == "_target_" or (key in _OLD_CLASS_KEYS and re.search(r"[.$]", value)):
         if not _is_part(value):
-            return f"names {(value or node.tag)[:100]!r}, which is no part of a speech model"
+            return (
+                f"names {for_message(value or node.tag, 100)!r}, which is no part of a speech model"
+            )
     elif "${" in value and not _REFERENCE.fullmatch(value):
-        return f"has a value that is computed when it is loaded, {value[:100]!r}"
+        return f"has a value that is computed when it is loaded, {for_message(value, 100)!r}"
     return None
 
 
@@ -356,7 +342,7 @@ def _check_weights(file: IO[bytes], member: tarfile.TarInfo) -> None:
             + (f", but would use {used[1]}" if used else "")
         ) from error
     except Exception as error:
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+        cause = for_message(" ".join(f"{type(error).__name__}: {error}".split()), 150)
         raise DamagedModelError(f"its {member.name} cannot be read: {cause}") from error
     if not isinstance(weights, dict):
         raise DamagedModelError(f"its {member.name} holds no tensors by name")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
+from beam_asr.errors import PromptError, for_message
 from beam_asr.settings import NO_PROMPT, Prompt
 
 TRANSCRIBE, TRANSLATE = "transcribe", "translate"
@@ -22,10 +23,6 @@ PNC = dict.fromkeys(("yes", "pnc", "true", "1"), "yes") | dict.fromkeys(
 MAX_NAMED = 30  # languages, in a message
 MAX_CHARACTERS = 80  # of a value, in a message
 Known = TypeVar("Known", int, str)
-
-
-class PromptError(ValueError):
-    """The prompt of a clip is none that the model takes; says which field, and what is allowed."""
 
 
 CHOICES = {"task": (TRANSCRIBE, TRANSLATE), "pnc": ("yes", "no")}
@@ -144,8 +141,7 @@ def _plain(tag: str) -> str:
 
 
 def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= MAX_CHARACTERS else f"{shown[: MAX_CHARACTERS - 3]}..."
+    return for_message(repr(value), MAX_CHARACTERS)
 
 
 def _listed(names: Collection[str]) -> str:

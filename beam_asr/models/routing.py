@@ -11,11 +11,17 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from beam_asr.errors import BadFieldError, UnmappedRowError
-from beam_asr.records.conditions import Expression, ExpressionError
+from beam_asr.errors import (
+    BadFieldError,
+    ExpressionError,
+    SetupError,
+    StorageError,
+    UnmappedRowError,
+)
+from beam_asr.records.conditions import Expression
 from beam_asr.records.conditions import parse as parse_expression
 from beam_asr.records.json_objects import kind
-from beam_asr.setting_fields import all_settings, flatten, make_groups
+from beam_asr.records.setting_fields import all_settings, flatten, make_groups
 from beam_asr.settings import (
     AudioLimits,
     BatchSettings,
@@ -160,7 +166,7 @@ class Routing:
         what = f"no model takes {self.key!r} {value!r}" if value is not None else ""
         what = what or f"the row has no {self.key!r}, which chooses the model"
         models = f"; there are models for {shown}" if known else ""
-        return f"{what}{models}. Add it to --models, or give --model_name for all other rows"
+        return f"{what}{models}. Add it to `models`, or give `model_name` for all other rows"
 
 
 def single(use: ModelRoute) -> Routing:
@@ -179,7 +185,7 @@ def of_pairs(
         default: the model of rows that no pair takes; None lets them fail.
 
     Raises:
-        ValueError: a value comes twice.
+        SetupError: a value comes twice.
     """
     builder = _Builder(base)
     for value, model_name in pairs:
@@ -204,7 +210,7 @@ def of_content(
         default: the model of rows that no route takes, likewise.
 
     Raises:
-        ValueError: says what of it cannot be, and what is allowed.
+        SetupError: says what of it cannot be, and what is allowed.
     """
     content = _mapping(content, "the file")
     _known(content, ("route_key", "unmapped", "default", "models", "rules"), "the file")
@@ -214,21 +220,21 @@ def of_content(
             builder.add(each.strip(), _settings(given, f"the model of {value}"))
     rules = content.get("rules") or []
     if not isinstance(rules, list):
-        raise ValueError("rules is no list of {when: ..., model_name: ...}")
+        raise SetupError("rules is no list of {when: ..., model_name: ...}")
     for number, rule in enumerate(rules, 1):
         given = dict(_mapping(rule, f"rule {number}"))
         when = given.pop("when", None)
         if not isinstance(when, str):
-            raise ValueError(f"rule {number} has no text `when`, as `domain == 'telephony'`")
+            raise SetupError(f"rule {number} has no text `when`, as `domain == 'telephony'`")
         builder.add_rule(when, _settings(given, f"rule {number}"), number)
     if not (builder.by_value or builder.rules):
-        raise ValueError("it has neither models nor rules")
+        raise SetupError("it has neither models nor rules")
     policy = unmapped or content.get("unmapped")
     if policy not in (None, "fail", "default"):
-        raise ValueError(f"unmapped is {policy!r}, but must be fail or default")
+        raise SetupError(f"unmapped is {policy!r}, but must be fail or default")
     others = default or content.get("default")
     if policy == "default" and others is None:
-        raise ValueError("unmapped is default, but no default model is named")
+        raise SetupError("unmapped is default, but no default model is named")
     if policy == "fail":
         others = None
     settings = None if others is None else _settings(others, "default")
@@ -245,16 +251,16 @@ class _Builder:
     def add(self, value: str, settings: Mapping[str, Any]) -> None:
         tag = _tag(value)
         if not tag:
-            raise ValueError("a model is given for an empty value")
+            raise SetupError("a model is given for an empty value")
         if tag in self.by_value:
-            raise ValueError(f"two models are given for {value!r}")
+            raise SetupError(f"two models are given for {value!r}")
         self.by_value[tag] = self._number(settings, f"the model of {value}")
 
     def add_rule(self, when: str, settings: Mapping[str, Any], number: int) -> None:
         try:
             expression = parse_expression(when)
         except ExpressionError as error:
-            raise ValueError(f"rule {number}: {error}") from None
+            raise SetupError(f"rule {number}: {error}") from None
         self.rules.append(Rule(expression, self._number(settings, f"rule {number}")))
 
     def routing(self, key: str, default: Mapping[str, Any] | None) -> Routing:
@@ -264,8 +270,8 @@ class _Builder:
     def _number(self, settings: Mapping[str, Any], where: str) -> int:
         try:
             use = ModelRoute.of(**{**self._base, **settings})
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+        except SetupError as error:
+            raise SetupError(f"{where}: {error}") from None
         if use not in self._routes:
             self._routes.append(use)
         return self._routes.index(use)
@@ -277,7 +283,7 @@ def _settings(given: Any, where: str) -> dict[str, Any]:
     settings = dict(_mapping(given, where))
     _known(settings, PER_MODEL, where)
     if "model_name" not in settings:
-        raise ValueError(f"{where} has no model_name")
+        raise SetupError(f"{where} has no model_name")
     if isinstance(settings.get("pnc"), bool):  # as YAML reads yes and no
         settings["pnc"] = "yes" if settings["pnc"] else "no"
     return settings
@@ -285,14 +291,14 @@ def _settings(given: Any, where: str) -> dict[str, Any]:
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where} is {kind(value)}, not a mapping")
+        raise SetupError(f"{where} is {kind(value)}, not a mapping")
     return value
 
 
 def _known(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
     for name in given:
         if name not in allowed:
-            raise ValueError(f"{where} has {name!r}, which is none of {', '.join(allowed)}")
+            raise SetupError(f"{where} has {name!r}, which is none of {', '.join(allowed)}")
 
 
 def _tag(value: str) -> str:
@@ -337,7 +343,7 @@ def load(
         default: the model of rows that no route takes.
 
     Raises:
-        ValueError: says what of it cannot be, and what is allowed.
+        SetupError: says what of it cannot be, and what is allowed.
         FileNotFoundError: there is no such file.
     """
     if isinstance(given, Mapping):
@@ -345,12 +351,12 @@ def load(
     pairs = [PAIR.fullmatch(each) for each in given]
     if all(pairs):
         if unmapped == "default" and default is None:
-            raise ValueError("unmapped is default, but no default model is named")
+            raise SetupError("unmapped is default, but no default model is named")
         others = None if unmapped == "fail" else default
         named = [(pair["value"].strip(), pair["model"].strip()) for pair in pairs if pair]
         return of_pairs(named, key or "lang", base, others)
     if len(given) > 1:
-        raise ValueError(
+        raise SetupError(
             f"{', '.join(given)} are neither all of the form LANG=NAME, nor one file of routes"
         )
     (path,) = given
@@ -360,8 +366,8 @@ def load(
         raise FileNotFoundError(
             f"{path!r} is neither of the form LANG=NAME nor a file that is there"
         ) from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except (SetupError, StorageError) as error:
+        raise SetupError(f"{path}: {error}") from None
 
 
 def _parsed(content: bytes) -> Any:
@@ -369,4 +375,4 @@ def _parsed(content: bytes) -> Any:
         text = content.decode()
         return json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"it is neither YAML nor JSON ({error})") from None
+        raise SetupError(f"it is neither YAML nor JSON ({error})") from None

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from beam_asr.errors import TooManyFailuresError
 from beam_asr.outputs import failure_limit
 from beam_asr.records.statistics import Statistics
 
@@ -49,11 +50,8 @@ class FailureWatch:
             if not failure_limit.too_many(failed, max(self._done, enough), self._max_fraction):
                 return
             kinds = failure_limit.kinds(self._failed)
-            raise TooManyFailuresError(
-                f"{failed} of the first {self._done} rows of a worker failed ({kinds}), more than "
-                f"--max_failure_fraction={self._max_fraction:g} allows, so the job ends early. The "
-                f"last one: {error['message']} Mend the cause and go on with --resume, or raise "
-                "the fraction if so many are to be expected"
+            raise TooManyFailuresError.of_worker(
+                failed, self._done, kinds, self._max_fraction, error["message"]
             )
 
 
@@ -70,10 +68,6 @@ def watch(run: str, max_fraction: float) -> FailureWatch:
 MANY_FAILURES = 100  # fewer never fail a job, whatever their share
 
 
-class TooManyFailuresError(RuntimeError):
-    """So many rows failed that something is wrong with the job rather than with the rows."""
-
-
 def too_many(failed: int, rows: int, max_failure_fraction: float) -> bool:
     """Whether so many failures fail a job."""
     return failed >= MANY_FAILURES and failed > max_failure_fraction * rows
@@ -83,10 +77,8 @@ def check_invalid(statistics: Statistics, max_failure_fraction: float) -> None:
     """Raises TooManyFailuresError if too many rows are not right, before any audio is read."""
     invalid = statistics.rows_invalid
     if too_many(invalid, statistics.rows_in, max_failure_fraction):
-        raise TooManyFailuresError(
-            f"{invalid} of {statistics.rows_in} rows are not right, more than "
-            f"--max_failure_fraction={max_failure_fraction:g} allows, so no audio was read. One of "
-            f"them: {statistics.example_invalid}"
+        raise TooManyFailuresError.of_manifest(
+            invalid, statistics.rows_in, max_failure_fraction, statistics.example_invalid
         )
 
 
@@ -98,8 +90,6 @@ def check_failures(rows_in: int, failed_by_type: Counter[str], max_failure_fract
     """Raises TooManyFailuresError above the fraction, once enough rows have failed."""
     failed = sum(failed_by_type.values())
     if too_many(failed, rows_in, max_failure_fraction):
-        raise TooManyFailuresError(
-            f"{failed} of {rows_in} rows failed ({kinds(failed_by_type)}), more than "
-            f"--max_failure_fraction={max_failure_fraction:g} allows. Read the failures in the "
-            "output folder, mend the cause, or raise the fraction if they are to be expected"
+        raise TooManyFailuresError.of_job(
+            failed, rows_in, kinds(failed_by_type), max_failure_fraction
         )

@@ -8,6 +8,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
+from beam_asr.errors import OutputExistsError
 from beam_asr.storage.local_files import PARTIAL_FILE
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
@@ -17,10 +18,6 @@ SUMMARY = "summary.json"
 JOURNAL = "_journal"
 LOCK = "lock.json"  # in the journal's folder
 RUN = "run.json"  # there
-
-
-class OutputExistsError(ValueError):
-    """The output folder is not empty, and nobody said what to do with what is there."""
 
 
 def check_may_write(
@@ -46,12 +43,12 @@ def check_may_write(
     if not resume:
         raise OutputExistsError(
             f"the output folder {folder!r} is not empty ({shown}): choose another one, or "
-            "--overwrite to replace its results, or --resume to go on with an unfinished run"
+            "`overwrite` to replace its results, or `resume` to go on with an unfinished run"
         )
     if JOURNAL not in there:
         raise OutputExistsError(
             f"the output folder {folder!r} holds no unfinished run to go on with, but is not empty "
-            f"({shown}): choose another one, or --overwrite to replace its results"
+            f"({shown}): choose another one, or `overwrite` to replace its results"
         )
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+from beam_asr.errors import FolderBusyError, FolderTakenError
 from beam_asr.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -31,14 +32,6 @@ HEARTBEAT_SECONDS = 30.0
 LAST_HEARTBEAT_SECONDS = 30.0  # for a sign that is under way when it is to be the last
 ATTEMPTS = 10
 MAX_WAIT_SECONDS = 0.2
-
-
-class FolderBusyError(RuntimeError):
-    """Another run that lives writes into the folder."""
-
-
-class FolderTakenError(RuntimeError):
-    """Another run has taken the folder from this one, which must stop."""
 
 
 @dataclasses.dataclass(frozen=True)

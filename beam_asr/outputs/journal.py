@@ -21,8 +21,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from beam_asr import process
+from beam_asr.errors import FolderTakenError, ResumeError
 from beam_asr.outputs.folder import JOURNAL, LOCK, RUN
-from beam_asr.outputs.folder_lock import FolderLock, FolderTakenError
+from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.records import row_ids
 from beam_asr.records.outcome import Outcome
 from beam_asr.storage.storage import Storage
@@ -34,10 +35,6 @@ CHUNKS = "windows"
 WRITING_THREADS = 8
 HEARTBEAT_SECONDS = 30.0
 UNKNOWN = frozenset(["model_content"])  # None where it could not be found out
-
-
-class ResumeError(ValueError):
-    """A run cannot be gone on with by this one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +133,7 @@ class Journal:
         except ValueError:
             raise ResumeError(
                 f"{join(self.folder, RUN)} is damaged, so what was done cannot be gone on with; "
-                "begin anew with --overwrite"
+                "begin anew with `overwrite`"
             ) from None
 
 
@@ -307,5 +304,5 @@ def _compare(output: str, there: Mapping[str, Any], identity: Mapping[str, Any])
         raise ResumeError(
             f"the run in {output!r} cannot be gone on with, since this one is not the same: "
             f"{'; '.join(differing)}. Give it what it was begun with, or begin anew with "
-            "--overwrite"
+            "`overwrite`"
         )

@@ -6,12 +6,9 @@ import json
 from collections import Counter
 from typing import Any
 
+from beam_asr.errors import LostRowsError
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.transcripts import scoring
-
-
-class LostRowsError(RuntimeError):
-    """The records that came out are not as many as the rows that went in."""
 
 
 def encode_readable(record: dict[str, Any]) -> bytes:

@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from beam_asr.errors import ExpressionError, for_message
+
 MAX_CHARACTERS = 4000  # characters
 MAX_DEPTH = 40  # levels of parentheses, operators and calls within each other
 MAX_WHOLE_NUMBER = 2**64  # of whole numbers that are written in an expression
@@ -48,10 +50,6 @@ BREAK = re.compile(r"[\0\n\r\f]")
 
 Fields = Mapping[str, Any]
 Part = Callable[[Fields], Any]
-
-
-class ExpressionError(ValueError):
-    """An expression is not one of those allowed; the message has the place and what is."""
 
 
 class Expression:
@@ -316,7 +314,7 @@ class _Compiler:
         shown = self.text[place : place + SHOWN]
         where = f"at character {place + 1} ({shown!r})" if shown.strip() else "at its end"
         return ExpressionError(
-            f"{self.text[:MAX_SHOWN_CHARACTERS]!r}, {where}: {reason}. {ALLOWED}"
+            f"{for_message(self.text, MAX_SHOWN_CHARACTERS)!r}, {where}: {reason}. {ALLOWED}"
         )
 
 

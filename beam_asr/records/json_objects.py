@@ -14,8 +14,10 @@ from beam_asr.errors import (
     ManifestError,
     NotAnObjectError,
     NotJsonError,
+    for_message,
 )
 
+MAX_SHOWN = 40  # characters of a value in a message
 MAX_LEVELS = 100  # of objects and lists within each other; a row has two or three
 ONE_OBJECT = "it must be one JSON object"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -63,11 +65,8 @@ def parse_object(text: str, name: str) -> dict[str, Any]:
 
 def kind(value: Any) -> str:
     """What a value is, for messages, as in ``a number (3)``."""
-    return f"{KINDS[type(value)]} ({shortened(json.dumps(value, ensure_ascii=False))})"
-
-
-def shortened(text: str, longest: int = 40) -> str:
-    return text if len(text) <= longest else text[: longest - 3] + "..."
+    shown = for_message(json.dumps(value, ensure_ascii=False), MAX_SHOWN)
+    return f"{KINDS[type(value)]} ({shown})"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,8 +74,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) < len(pairs):
         ((key, times),) = Counter(key for key, _ in pairs).most_common(1)
         raise DuplicateKeyError(
-            f"has the key {shortened(json.dumps(key))} {times} times in one object, where only one "
-            "value could be kept; name each key once"
+            f"has the key {for_message(json.dumps(key), MAX_SHOWN)} {times} times in one object, "
+            "where only one value could be kept; name each key once"
         )
     return fields
 
@@ -85,7 +84,8 @@ def _float(text: str) -> float:
     number = float(text)
     if math.isinf(number):
         raise BadFieldError(
-            f"holds the number {shortened(text)}, beyond what a float can; put it in quotes"
+            f"holds the number {for_message(text, MAX_SHOWN)}, beyond what a float can; put it in "
+            "quotes"
         )
     return number
 

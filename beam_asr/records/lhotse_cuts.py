@@ -7,6 +7,7 @@ is not needed to read it.
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from beam_asr.errors import BadFieldError, BadRecordError
@@ -38,7 +39,7 @@ class CutAudio(NamedTuple):
     channel: int | None
 
 
-def is_cut(fields: dict[str, Any]) -> bool:
+def is_cut(fields: Mapping[str, Any]) -> bool:
     """Whether a row is a cut: by its ``type``, and by fields that such a cut has."""
     kind = fields.get("type")
     if not isinstance(kind, str) or kind not in REQUIRED:
@@ -46,7 +47,7 @@ def is_cut(fields: dict[str, Any]) -> bool:
     return isinstance(fields.get("recording"), dict) or fields.keys() >= REQUIRED[kind]
 
 
-def audio_of(cut: dict[str, Any]) -> CutAudio:
+def audio_of(cut: Mapping[str, Any]) -> CutAudio:
     """The range of a file that a cut is.
 
     A recording that lhotse would resample is read as its file has it, since the job resamples to
@@ -146,7 +147,7 @@ def _channels(value: Any, name: str) -> list[int]:
     return numbers
 
 
-def _seconds(cut: dict[str, Any], key: str) -> float:
+def _seconds(cut: Mapping[str, Any], key: str) -> float:
     value: Any = cut.get(key)
     fits = type(value) in (int, float) and 0 <= value <= MAX_SECONDS
     if not fits or (key == "duration" and value == 0):

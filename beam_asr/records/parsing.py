@@ -5,36 +5,15 @@ from __future__ import annotations
 import os
 import posixpath
 import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 from beam_asr import errors
 from beam_asr.errors import BadFieldError, MissingAudioError
 from beam_asr.records import lhotse_cuts
-from beam_asr.records.json_objects import kind, parse_object
+from beam_asr.records.json_objects import kind
 from beam_asr.records.row import URI_SCHEME, Row
 from beam_asr.records.work import Clip
-
-OUR_ERROR_KEYS = {"stage", "type", "message", "attempts"}
-REPLACED = "replaced"  # a fifth, for a field that the row itself calls "error"
-
-
-def parse_fields(line: str) -> dict[str, Any]:
-    """The fields of a line, in their order.
-
-    A failure record that comes in again, as a row, loses the ``error`` of the earlier run, and gets
-    back its own if it had one.
-
-    Raises:
-        ManifestError: it holds none; as ``parse_object``.
-    """
-    fields = parse_object(line, "the line")
-    error = fields.get("error")
-    if isinstance(error, dict) and error.keys() - {REPLACED} == OUR_ERROR_KEYS:
-        if REPLACED in error:
-            fields["error"] = error[REPLACED]
-        else:
-            del fields["error"]
-    return fields
 
 
 def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) -> Clip:
@@ -48,7 +27,7 @@ def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) 
     """
     if row.problem:
         raise getattr(errors, row.problem_type)(row.problem, row.line)
-    fields = parse_fields(row.line)
+    fields = row.fields
     if fields.get(filepath_key) is None and lhotse_cuts.is_cut(fields):
         clip, in_tar = Clip(row, *lhotse_cuts.audio_of(fields)), False
     else:
@@ -83,12 +62,12 @@ def resolve(audio: str, manifest: str) -> str:
     return beside
 
 
-def _clip(row: Row, fields: dict[str, Any], filepath_key: str) -> Clip:
+def _clip(row: Row, fields: Mapping[str, Any], filepath_key: str) -> Clip:
     """The clip of a row of NeMo's, its audio as it is written there."""
     audio = fields.get(filepath_key)
     if audio is None:
         raise MissingAudioError(
-            f"the row has no {filepath_key!r}; name its field with --filepath_key if it is another"
+            f"the row has no {filepath_key!r}; name its field with `filepath_key` if it is another"
         )
     if not isinstance(audio, str) or not audio.strip():
         raise BadFieldError(f"{filepath_key!r} is {kind(audio)}, not the path or URI of a file")
@@ -105,7 +84,7 @@ def _without_dots(path: str) -> str:
     return path if plain else posixpath.normpath(path)
 
 
-def _seconds(fields: dict[str, Any], key: str) -> float | None:
+def _seconds(fields: Mapping[str, Any], key: str) -> float | None:
     value = fields.get(key)
     if value is None:
         return None

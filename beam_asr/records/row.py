@@ -6,16 +6,30 @@ and ``offset`` in seconds; every other field is carried along untouched.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from beam_asr.errors import BadFieldError, BadRecordError, ManifestError
+from beam_asr.records.json_objects import parse_object
 
 URI_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://")
+OUR_ERROR_KEYS = {"stage", "type", "message", "attempts"}
+REPLACED = "replaced"  # a fifth, for a field that the row itself calls "error"
 
 
-class Row(NamedTuple):
+class _RowValues(NamedTuple):
+    line: str
+    manifest: str = ""
+    line_number: int = 0
+    problem: str = ""
+    id: str = ""
+    problem_type: str = BadRecordError.__name__
+
+
+class Row(_RowValues):
     """One line of a manifest, as it was read.
 
     Attributes:
@@ -27,12 +41,33 @@ class Row(NamedTuple):
         problem_type: the class of the problem, by its name.
     """
 
-    line: str
-    manifest: str = ""
-    line_number: int = 0
-    problem: str = ""
-    id: str = ""
-    problem_type: str = BadRecordError.__name__
+    @functools.cached_property
+    def fields(self) -> Mapping[str, Any]:
+        """The fields of the line, in their order; parsed once for each object, and shared.
+
+        A failure record that comes in again, as a row, loses the ``error`` of the earlier run, and
+        gets back its own if it had one.
+
+        Raises:
+            ManifestError: the line holds none; as ``parse_object``.
+        """
+        fields = parse_object(self.line, "the line")
+        error = fields.get("error")
+        if isinstance(error, dict) and error.keys() - {REPLACED} == OUR_ERROR_KEYS:
+            if REPLACED in error:
+                fields["error"] = error[REPLACED]
+            else:
+                del fields["error"]
+        return fields
+
+    def with_id(self, row_id: str) -> Row:
+        """The same row with an identity, and with its fields if they are parsed."""
+        row = self._replace(id=row_id)
+        row.__dict__.update(self.__dict__)
+        return row
+
+    def __getstate__(self) -> None:
+        """Nothing but the tuple crosses a shuffle: to parse the line again is cheaper."""
 
     @classmethod
     def of(cls, fields: dict[str, Any], manifest: str = "", line_number: int = 0) -> Row:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 HASH_BYTES = 12
 MODULUS = 2 ** (8 * HASH_BYTES)
 
 
-def group_of(fields: dict[str, Any], audio: str) -> str:
+def group_of(fields: Mapping[str, Any], audio: str) -> str:
     """The group of a row, by its fields in any order and any notation, and its resolved audio."""
     return _hash(audio, json.dumps(fields, sort_keys=True, separators=(",", ":")))
 

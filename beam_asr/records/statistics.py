@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
+from typing import Any
 
 from beam_asr.records import row_ids
 
 EXAMPLES = 10
+MERGE = "merge"  # in a field's metadata: how two values become one; a field without it is a sum
+
+
+def _field(default: Any, merge: Callable[[Any, Any], Any]) -> Any:
+    return dataclasses.field(default=default, metadata={MERGE: merge})
+
+
+def _first_examples(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted({*one, *other})[:EXAMPLES])
+
+
+def _sum_by_key(one: dict[Any, Score], other: dict[Any, Score]) -> dict[Any, Score]:
+    keys = one.keys() | other.keys()
+    return {key: one.get(key, Score()) + other.get(key, Score()) for key in keys}
 
 
 @dataclasses.dataclass
@@ -47,9 +63,9 @@ class Statistics:
     """
 
     rows_in: int = 0
-    rows_digest: int = 0
+    rows_digest: int = _field(0, lambda one, other: (one + other) % row_ids.MODULUS)
     rows_invalid: int = 0
-    example_invalid: str = ""
+    example_invalid: str = _field("", lambda one, other: one or other)
     tars: int = 0
     resumed_rows: int = 0
     resumed_seconds: float = 0.0
@@ -63,56 +79,36 @@ class Statistics:
     segments_failed: int = 0
     unheard_seconds: float = 0.0
     no_speech: int = 0
-    inputs: frozenset[str] = frozenset()
-    models: frozenset[tuple[tuple[str, str], ...]] = frozenset()
+    inputs: frozenset[str] = _field(frozenset(), operator.or_)
+    models: frozenset[tuple[tuple[str, str], ...]] = _field(frozenset(), operator.or_)
     members_without_row: int = 0
-    examples_without_row: tuple[str, ...] = ()
+    examples_without_row: tuple[str, ...] = _field((), _first_examples)
     tars_without_rows: int = 0
     model_loads: int = 0
     model_evictions: int = 0
-    scores: dict[tuple[str, str], Score] = dataclasses.field(default_factory=dict)
-    scored_by: frozenset[tuple[str, str]] = frozenset()
+    scores: dict[tuple[str, str], Score] = dataclasses.field(
+        default_factory=dict, metadata={MERGE: _sum_by_key}
+    )
+    scored_by: frozenset[tuple[str, str]] = _field(frozenset(), operator.or_)
     without_reference: int = 0
 
     def __add__(self, other: Statistics) -> Statistics:
-        examples = sorted({*self.examples_without_row, *other.examples_without_row})
         return Statistics(
-            self.rows_in + other.rows_in,
-            (self.rows_digest + other.rows_digest) % row_ids.MODULUS,
-            self.rows_invalid + other.rows_invalid,
-            self.example_invalid or other.example_invalid,
-            self.tars + other.tars,
-            self.resumed_rows + other.resumed_rows,
-            self.resumed_seconds + other.resumed_seconds,
-            self.audio_seconds + other.audio_seconds,
-            self.padded_seconds + other.padded_seconds,
-            self.model_seconds + other.model_seconds,
-            self.wait_seconds + other.wait_seconds,
-            self.batches + other.batches,
-            self.long_rows + other.long_rows,
-            self.segments + other.segments,
-            self.segments_failed + other.segments_failed,
-            self.unheard_seconds + other.unheard_seconds,
-            self.no_speech + other.no_speech,
-            self.inputs | other.inputs,
-            self.models | other.models,
-            self.members_without_row + other.members_without_row,
-            tuple(examples[:EXAMPLES]),
-            self.tars_without_rows + other.tars_without_rows,
-            self.model_loads + other.model_loads,
-            self.model_evictions + other.model_evictions,
-            {
-                key: self.scores.get(key, Score()) + other.scores.get(key, Score())
-                for key in self.scores.keys() | other.scores.keys()
-            },
-            self.scored_by | other.scored_by,
-            self.without_reference + other.without_reference,
+            **{
+                field.name: field.metadata.get(MERGE, operator.add)(
+                    getattr(self, field.name), getattr(other, field.name)
+                )
+                for field in _FIELDS
+            }
         )
 
     def add_member_without_row(self, name: str) -> None:
         self.members_without_row += 1
         if len(self.examples_without_row) < EXAMPLES:
             self.examples_without_row += (name,)
+
+
+_FIELDS = dataclasses.fields(Statistics)
 
 
 def total(parts: Iterable[Statistics]) -> Statistics:

@@ -73,7 +73,7 @@ class SegmentGroup(NamedTuple):
         return [
             _part(
                 self.clip, segment.start, segment.end, SegmentRef(self.key, number, self.stitched)
-            )._replace(row=self.clip.row._replace(id=segment_id(self.clip.row.id, segment)))
+            )._replace(row=self.clip.row.with_id(segment_id(self.clip.row.id, segment)))
             for number, segment in enumerate(self.segments, self.first)
         ]
 
@@ -200,13 +200,6 @@ class Clip(NamedTuple):
     channel: int | None = None
     segment: SegmentRef | None = None
     route: int = 0
-
-
-class LongClip(NamedTuple):
-    """A row, and the seconds that a segment of it may have."""
-
-    clip: Clip
-    longest: float
 
 
 class TarredClip(NamedTuple):

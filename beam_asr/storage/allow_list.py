@@ -1,4 +1,4 @@
-"""What a manifest may point to: `--allowed_audio_prefixes`.
+"""What a manifest may point to: `allowed_audio_prefixes`.
 
 A manifest from elsewhere is a list of locations that the worker opens with its own rights. Under
 an allow list it reaches neither ``/etc`` nor a cloud's metadata endpoint: what is not plainly
@@ -18,27 +18,23 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import yarl
 
-from beam_asr.errors import AudioError
-from beam_asr.storage import uris
+from beam_asr.errors import NotAllowedError, SetupError, for_message
+from beam_asr.storage import protocols, uris
 
-FLAG = "--allowed_audio_prefixes"
+SETTING = "`allowed_audio_prefixes`"
+MAX_SHOWN = 200  # characters of a location in a message
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _SCHEME_ONLY = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:(?!//)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_LOCAL = ("file", "local")
-_HTTP = ("http", "https")
-_STORES = ("gs", "s3", "az")  # any character may be part of a key there
-# These only read what they wrap. A path in a cache's link would replace the path that it wraps.
-_LAYER = re.compile(r"(?:zip|tar)://.*|(?:simplecache|filecache|blockcache)(?:://)?", re.DOTALL)
-
-
-class NotAllowedError(AudioError, PermissionError):
-    """The manifest points to what `--allowed_audio_prefixes` does not name."""
+_MEMBERS = protocols.names_of_rule("member")
+_CACHES = protocols.names_of_rule("cache")
+# A path in a cache's link would replace the path that it wraps.
+_LAYER = re.compile(rf"(?:{'|'.join(_MEMBERS)})://.*|(?:{'|'.join(_CACHES)})(?:://)?", re.DOTALL)
 
 
 class RequestNotAllowedError(NotAllowedError, aiohttp.ClientError):
-    """An HTTP request, mostly a redirect, goes to what `--allowed_audio_prefixes` does not name.
+    """An HTTP request, mostly a redirect, goes to what `allowed_audio_prefixes` does not name.
 
     A ``ClientError`` too, for aiohttp hides any other ``OSError`` in a ``ClientOSError``.
     """
@@ -66,7 +62,7 @@ class AllowList:
         prefixes: absolute local paths without links, and URIs.
 
     Raises:
-        ValueError: a prefix is not one, or is none that can be compared with certainty.
+        SetupError: a prefix is not one, or is none that can be compared with certainty.
     """
 
     prefixes: tuple[str, ...]
@@ -79,10 +75,10 @@ class AllowList:
         """The allow list of these paths and URIs.
 
         Raises:
-            ValueError: a prefix is not one; the message names it.
+            SetupError: a prefix is not one; the message names it.
         """
         if isinstance(prefixes, str):  # each of its characters would be a folder
-            raise ValueError(f"{FLAG} is the string {prefixes!r}; give a list of prefixes")
+            raise SetupError(f"{SETTING} is the string {prefixes!r}; give a list of prefixes")
         return cls(tuple(prefixes))
 
     def __reduce__(self) -> tuple[type[AllowList], tuple[tuple[str, ...]]]:
@@ -104,19 +100,21 @@ class AllowList:
         try:
             for layer in layers:
                 if not _LAYER.fullmatch(layer):
+                    allowed = [*(f"{name}://name" for name in _MEMBERS), *_CACHES]
                     raise ValueError(
-                        "chains through another link than zip://name, tar://name, simplecache, "
-                        "filecache and blockcache"
+                        f"chains through another link than {', '.join(allowed[:-1])} and "
+                        f"{allowed[-1]}"
                     )
             place, location = _resolve(location)
         except ValueError as error:
             raise NotAllowedError(
-                f"{_shown(uri)}: {error}, which {FLAG} refuses. Write a plain location."
+                f"{for_message(uri, MAX_SHOWN)}: {error}, which {SETTING} refuses. Write a plain "
+                "location."
             ) from None
         if not self._hold(place):
             raise NotAllowedError(
-                f"{_shown(uri)}: lies under none of {FLAG}. Correct the row, or add its folder "
-                "there if it may be read."
+                f"{for_message(uri, MAX_SHOWN)}: lies under none of {SETTING}. Correct the row, or "
+                "add its folder there if it may be read."
             )
         return "::".join([*layers, location])
 
@@ -132,9 +130,10 @@ class AllowList:
             allowed = False
         if not allowed:
             # A redirect's query may hold a signature, which has no business in a record.
+            shown = for_message(str(url.with_query(None)), MAX_SHOWN)
             raise RequestNotAllowedError(
-                f"{_shown(str(url.with_query(None)))}: a request was led here, which lies under "
-                f"none of {FLAG}. Correct the row, or add the address there if it may be read."
+                f"{shown}: a request was led here, which lies under none of {SETTING}. Correct the "
+                "row, or add the address there if it may be read."
             )
 
     def http_middleware(self) -> HttpMiddleware:
@@ -198,15 +197,15 @@ def _checked(prefix: str) -> str:
         if _SCHEME_ONLY.match(prefix):
             raise ValueError("lacks the '//' after its scheme")
         scheme, rest = _split(prefix)
-        if scheme in _LOCAL:
+        if _rule_of(scheme) == "local":
             if _SCHEME.match(prefix) and not rest.startswith(("/", "~")):
                 raise ValueError("is a relative path with a scheme")
         elif "?" in rest or "#" in rest:
             raise ValueError("has a query or a fragment")
         return _resolve(prefix)[1].rstrip("/") or "/"
     except ValueError as error:
-        raise ValueError(
-            f"{FLAG}: {prefix!r} {error}. Give a folder such as gs://bucket/audio, "
+        raise SetupError(
+            f"{SETTING}: {prefix!r} {error}. Give a folder such as gs://bucket/audio, "
             "https://host/audio or /data/audio."
         ) from None
 
@@ -227,20 +226,24 @@ def _resolve(location: str) -> tuple[_Place, str]:
         ValueError: where it is cannot be told with certainty.
     """
     scheme, rest = _split(location)
-    if scheme in _LOCAL:
+    if _rule_of(scheme) == "local":
         path = _real_path(uris.local_path(location))
         return _Place("file", "", _segments(path[1:])), path
     location = f"{scheme}://{rest}"
     if _CONTROL.search(location):
         raise ValueError("has a control character")
-    if scheme in _HTTP:
+    if _rule_of(scheme) == "url":
         _refuse_detours(re.split("[?#]", rest)[0])
         try:
             return _http_place(yarl.URL(location)), location
         except ValueError as error:
             raise ValueError(f"is not a valid URL ({error})") from None
     _refuse_detours(rest)
-    return _store_place(uris.ALIASES.get(scheme, scheme), rest), location
+    return _store_place(scheme, rest), location
+
+
+def _rule_of(scheme: str) -> protocols.PathRule:
+    return protocols.find_protocol(scheme).path_rule
 
 
 def _real_path(path: str) -> str:
@@ -268,15 +271,15 @@ def _store_place(scheme: str, rest: str) -> _Place:
     bucket, _, key = rest.partition("/")
     if not bucket:
         raise ValueError("names no bucket or host")
-    # Azure's form is container@account.
-    if "@" in bucket and (scheme != "az" or ":" in bucket):
+    protocol = protocols.find_protocol(scheme)
+    if "@" in bucket and (not protocol.account_in_bucket or ":" in bucket):
         raise ValueError("holds a user name or password")
-    if scheme not in _STORES and not set("@?#%\\").isdisjoint(rest):
+    if protocol.path_rule != "key" and not set("@?#%\\").isdisjoint(rest):
         raise ValueError("has one of the characters @ ? # % \\ that storages read differently")
     # A client may read 'run:1/x#5' as a URL: version 5 of the key '1/x'.
     if ("?" in key or "#" in key) and not key.startswith(urlsplit(key).path):
         raise ValueError("has a '?' or '#' after a key that reads as a URL")
-    return _Place(scheme, bucket, _segments(key))
+    return _Place(protocol.name, bucket, _segments(key))
 
 
 def _segments(path: str) -> tuple[str, ...]:
@@ -298,7 +301,3 @@ def _refuse_detours(path: str) -> None:
             return
         path = decoded
     raise ValueError("is percent-encoded several times over")
-
-
-def _shown(uri: str) -> str:
-    return uri if len(uri) <= 200 else f"{uri[:197]}..."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import string
 
+from beam_asr.errors import PatternError
+
 MAX_NAMES = 1_000_000
 STAND_INS = {"_OP_": "{", "_CL_": "}"}
 
@@ -13,10 +15,6 @@ _INTEGERS = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?")
 _ALPHABET = string.ascii_uppercase + string.ascii_lowercase  # braceexpand's order
 _SHARD = re.compile(r"manifest[^/]*_(\d+)[^/]*\.json|audio[^/]*_(\d+)[^/]*\.tar")
-
-
-class PatternError(ValueError):
-    """Braces that cannot be expanded."""
 
 
 def split_commas(text: str) -> list[str]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from beam_asr.errors import DeadlineError
+from beam_asr.errors import DeadlineError, ShortReadError
 from beam_asr.storage.retry import retry, status_of
 
 Result = TypeVar("Result")
@@ -30,10 +30,6 @@ IN_MEMORY_BYTES = 2**26  # of a file whose server cannot serve ranges; what is b
 
 OUT_OF_RANGE = 416
 CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
-
-
-class ShortReadError(ConnectionError):
-    """A store sent fewer bytes of a range than it holds."""
 
 
 class Ranges(Protocol):

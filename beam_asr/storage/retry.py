@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from beam_asr.errors import DeadlineError
+from beam_asr.errors import DeadlineError, causes
+from beam_asr.storage import protocols
 
 Result = TypeVar("Result")
 ATTEMPTS = 5
@@ -17,24 +18,15 @@ TRANSIENT_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])
 TRANSIENT_ERRNO = frozenset(
     [errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.ESTALE, errno.ETIMEDOUT]
 )
-# Classes of libraries that need not be installed, by their names: connections that could not be
-# made, that broke, or that stalled. (aiohttp; botocore; azure.core; requests; httpx; google.auth)
-TRANSIENT_CLASSES = frozenset(
-    "ClientConnectionError ClientPayloadError "
-    "HTTPClientError IncompleteReadError "
-    "ServiceRequestError ServiceResponseError "
-    "ChunkedEncodingError ProxyError Timeout "
-    "TransportError "
-    "TimeoutError".split()  # asyncio's was another than Python's before 3.11
-)
-PERMANENT_CLASSES = frozenset("ClientConnectorCertificateError InvalidURL SSLError".split())
+# asyncio's TimeoutError was another than Python's before 3.11.
+TRANSIENT_CLASSES = protocols.TRANSIENT_CLASSES | {"TimeoutError"}
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether a second attempt may succeed: too many requests, 5xx, resets, stalls, time-outs."""
     if isinstance(error, DeadlineError):
         return False
-    for each in _chain(error):
+    for each in causes(error):
         if _is_broken_connection(each):
             return True
         status = _own_status(each)
@@ -48,7 +40,7 @@ def status_of(error: BaseException) -> int | None:
 
     s3fs, and fsspec's http, keep it in the cause of the error that they raise.
     """
-    statuses = (_own_status(each) for each in _chain(error))
+    statuses = (_own_status(each) for each in causes(error))
     return next((status for status in statuses if status is not None), None)
 
 
@@ -69,7 +61,7 @@ def _own_status(error: BaseException) -> int | None:
 
 def _is_broken_connection(error: BaseException) -> bool:
     names = {cls.__name__ for cls in type(error).__mro__}
-    if names & PERMANENT_CLASSES:
+    if names & protocols.PERMANENT_CLASSES:
         return False
     if isinstance(error, (ConnectionError, TimeoutError)) or names & TRANSIENT_CLASSES:
         return True
@@ -78,7 +70,7 @@ def _is_broken_connection(error: BaseException) -> bool:
 
 def attempts_of(error: BaseException) -> int:
     """How many attempts were made before this error was raised, itself or for its cause."""
-    return max((getattr(each, "attempts", 1) for each in _chain(error)), default=1)
+    return max((getattr(each, "attempts", 1) for each in causes(error)), default=1)
 
 
 def retry(
@@ -134,11 +126,3 @@ def _retry_after(error: BaseException | None) -> float:
     headers: Any = getattr(error, "headers", None)
     value = headers.get("Retry-After", "") if hasattr(headers, "get") else ""
     return min(float(value), MAX_WAIT_SECONDS) if str(value).isdigit() else 0.0
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__

@@ -25,6 +25,7 @@ from beam_asr.storage.local_files import (
     delete_unless_held,
     write_local,
 )
+from beam_asr.storage.protocols import StorageProtocol, find_protocol
 from beam_asr.storage.retry import is_transient, retry, status_of
 from beam_asr.storage.uris import is_glob, is_local, join, local_path, protocol_of
 
@@ -33,11 +34,7 @@ if TYPE_CHECKING:
 
 
 Result = TypeVar("Result")
-EXTRAS = {"s3": "s3", "az": "azure", "hf": "hf"}
-READ_ONLY = frozenset(["http", "data", "github", "git", "reference", "zip", "tar", "libarchive"])
-BUCKET_PROTOCOLS = frozenset(["gs", "s3", "az"])
 LISTING_THREADS = 32
-BULK_DELETE = 1000  # objects in one request of S3
 ALREADY_EXISTS = frozenset([409, 412])
 FINGERPRINT_KEYS = (
     "ETag etag md5Hash LastModified Last-Modified last_modified updated mtime created size".split()
@@ -87,9 +84,10 @@ class Storage:
             StorageError: it cannot.
         """
         self.check(folder)
-        if "::" in folder or protocol_of(folder) in READ_ONLY:
+        protocol = find_protocol(protocol_of(folder))
+        if "::" in folder or not protocol.is_writable:
             raise StorageError(f"the output folder {folder!r} is on a storage that is only read")
-        if protocol_of(folder) not in BUCKET_PROTOCOLS:
+        if not protocol.is_bucket_store:
             return
         fs, path = self._file_system(folder)
         bucket = path.strip("/").partition("/")[0]
@@ -389,8 +387,8 @@ def _shared_file_system(scheme: str, options: dict[str, Any], uri: str) -> tuple
         if key in _file_systems:
             fs = _file_systems[key]
             return fs, fs._strip_protocol(uri)
-        if scheme in ("gs", "gcs"):  # it logs with a traceback what it raises
-            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        if noisy_log := find_protocol(scheme).noisy_log:
+            logging.getLogger(noisy_log).setLevel(logging.CRITICAL)
         fs, path = url_to_fs(uri, **{scheme: options})
         # What a URI says beside its path, as a user or an account, is that of this URI alone.
         if fs.async_impl and not type(fs)._get_kwargs_from_urls(uri):
@@ -411,7 +409,7 @@ def _implementation(link: str, named: str) -> None:
             "serves it to fsspec"
         ) from None
     except ImportError as error:
-        extra = EXTRAS.get(protocol_of(f"{scheme}://"))
+        extra = find_protocol(protocol_of(f"{scheme}://")).extra
         hint = known_implementations.get(scheme, {}).get("err", str(error))
         remedy = f"pip install 'beam-asr[{extra}]'" if extra else hint
         raise StorageError(
@@ -451,12 +449,14 @@ def _is_mark_of(folder: str, info: Mapping[str, Any]) -> bool:
     return is_folder and name.rstrip("/") == folder.rstrip("/")
 
 
-def _protocols(fs: Any) -> frozenset[str]:
-    return frozenset([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
+def _protocol_of(fs: Any) -> StorageProtocol:
+    return find_protocol(fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0])
 
 
 def _delete_objects(fs: Any, paths: list[str]) -> None:
-    left = _bulk_delete(fs, paths) if "s3" in _protocols(fs) else paths
+    left = paths
+    if (at_once := _protocol_of(fs).bulk_delete) > 1:
+        left = _bulk_delete(fs, paths, at_once)
 
     def delete(path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -468,8 +468,8 @@ def _delete_objects(fs: Any, paths: list[str]) -> None:
             pass
 
 
-def _bulk_delete(fs: Any, paths: list[str]) -> list[str]:
-    """Deletes objects of S3 by the thousand.
+def _bulk_delete(fs: Any, paths: list[str], at_once: int) -> list[str]:
+    """Deletes many objects with each request, as S3 does a thousand.
 
     Returns:
         Those that could not be. Deleting one by itself says why; and a server may know no such
@@ -479,9 +479,9 @@ def _bulk_delete(fs: Any, paths: list[str]) -> list[str]:
     for path in paths:
         by_bucket[path.partition("/")[0]].append(path)
     pieces = [
-        (bucket, objects[start : start + BULK_DELETE])
+        (bucket, objects[start : start + at_once])
         for bucket, objects in by_bucket.items()
-        for start in range(0, len(objects), BULK_DELETE)
+        for start in range(0, len(objects), at_once)
     ]
 
     def delete(bucket: str, objects: list[str]) -> list[str]:
@@ -504,9 +504,10 @@ def _bulk_delete(fs: Any, paths: list[str]) -> list[str]:
 def _delete_empty_folders(fs: Any, folders: list[str]) -> None:
     """Deletes folders where they are more than a part of names, the deepest first."""
     fs.invalidate_cache()
+    protocol = _protocol_of(fs)
     for folder in sorted(folders, reverse=True):
         with contextlib.suppress(FileNotFoundError):
-            if BUCKET_PROTOCOLS.isdisjoint(_protocols(fs)):
+            if not protocol.is_bucket_store:
                 fs.rmdir(folder)
-            elif "az" in _protocols(fs) and retry(functools.partial(fs.isdir, folder)):
+            elif protocol.folders_are_objects and retry(functools.partial(fs.isdir, folder)):
                 retry(functools.partial(fs.rm_file, folder))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import posixpath
 
+from beam_asr.storage import protocols
+
 AUDIO_EXTENSIONS = frozenset(
     ".3gp .aac .aif .aifc .aiff .amr .asf .au .avi .awb .caf .flac .g722 .m4a .m4b .m4v .mka .mkv "
     ".mov .mp2 .mp3 .mp4 .mpga .nist .oga .ogg .opus .rf64 .snd .sph .voc .w64 .wav .wave "
@@ -23,15 +25,6 @@ def is_audio(uri: str) -> bool:
 
 
 GLOB_CHARACTERS = frozenset("*?[")
-# Names of one storage; options for one of them are options for all.
-ALIASES = {
-    "local": "file",
-    "https": "http",
-    "gcs": "gs",
-    "s3a": "s3",
-    "abfs": "az",
-    "abfss": "az",
-}
 
 
 def is_local(uri: str) -> bool:
@@ -46,7 +39,7 @@ def protocol_of(uri: str) -> str:
     scheme, found, _ = uri.partition("::")[0].partition("://")
     if not found:
         scheme = uri.partition("::")[0] if "::" in uri else "file"
-    return ALIASES.get(scheme.lower(), scheme.lower())
+    return protocols.find_protocol(scheme.lower()).name
 
 
 def local_path(uri: str) -> str:

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from beam_asr.errors import SetupError
+
 NORMALIZERS = ("none", "basic", "whisper")
 
 APOSTROPHES = "'’ʼ"  # noqa: RUF001
@@ -25,7 +27,7 @@ def normalizer(name: str) -> Callable[[str], str]:
       numbers. It takes the vowel signs off other scripts.
 
     Raises:
-        ValueError: there is none of this name.
+        SetupError: there is none of this name.
     """
     if name == "none":
         return _none
@@ -33,7 +35,7 @@ def normalizer(name: str) -> Callable[[str], str]:
         return _basic
     if name == "whisper":
         return _whisper()
-    raise ValueError(f"there is no normalizer {name!r}; allowed are {', '.join(NORMALIZERS)}")
+    raise SetupError(f"there is no normalizer {name!r}; allowed are {', '.join(NORMALIZERS)}")
 
 
 def _none(text: str) -> str:

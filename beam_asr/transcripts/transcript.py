@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from beam_asr.records.record import transcript
-from beam_asr.records.row import Row
 from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import token_alignment, word_edges
 from beam_asr.transcripts import words as tokens
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from beam_asr.records.outcome import Recognition
 
 
-ORIGIN = "\0manifest"  # no row has such a field that means anything
 DECIMALS = 3  # of a time in seconds, and of a confidence
 
 
@@ -51,7 +48,6 @@ def to_stored(
         )
         if timed:
             found = word_edges.refine(found, waveform, sample_rate)
-            found = tokens.monotone(found, 0.0, len(waveform) / sample_rate)
         fields["timed"] = timed
         fields["tokens"] = [
             [
@@ -104,38 +100,6 @@ def empty_result(seconds: float) -> dict[str, Any]:
     """What is kept of a clip of so many seconds without speech."""
     seconds = round(seconds, DECIMALS)
     return {"text": "", "seconds": seconds, "timed": True, "tokens": [], "no_speech": True}
-
-
-def transcript_record(
-    row: Row, recognition: Mapping[str, Any], asked: TranscriptFields, route: int
-) -> dict[str, Any]:
-    """The terminal record of a row, of what was kept of it.
-
-    Args:
-        route: the number of its model.
-    """
-    whole = with_provenance(
-        transcript(row, transcript_fields(recognition, asked)), row, asked, route
-    )
-    if asked.duration and whole.get("duration") is None:
-        whole["duration"] = recognition["seconds"]
-    return whole
-
-
-def with_provenance(
-    record: dict[str, Any], row: Row, asked: TranscriptFields, route: int | None = None
-) -> dict[str, Any]:
-    """The record of a row with the name of its model, if there are several, and its origin.
-
-    Args:
-        route: the number of its model; None if there is none.
-    """
-    labels = {}
-    if asked.models and route is not None:
-        labels["model"] = asked.models[route]
-    if asked.origin:
-        labels[ORIGIN] = row.manifest
-    return {**record, **labels}
 
 
 def _word(word: Word, asked: TranscriptFields) -> dict[str, Any]:

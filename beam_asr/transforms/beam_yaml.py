@@ -18,12 +18,12 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.typehints.row_type import RowTypeConstraint
 from apache_beam.typehints.schemas import named_fields_from_element_type
 
-from beam_asr.errors import BadFieldError, ManifestError
+from beam_asr.errors import BadFieldError, ManifestError, SetupError
 from beam_asr.records import parsing
-from beam_asr.records.record import Record, failure
+from beam_asr.records.record import Failure, Record, Transcript, failure, to_record
 from beam_asr.records.row import Row
+from beam_asr.records.setting_fields import YAML, Groups, all_settings
 from beam_asr.records.work import WebDatasetTar
-from beam_asr.setting_fields import YAML, Groups, all_settings
 from beam_asr.settings import GROUPS
 from beam_asr.transforms.read_manifest import ReadManifest
 from beam_asr.transforms.transcribe import Transcribe, TranscribeSettings
@@ -65,7 +65,7 @@ class TranscribeNeMo(beam.PTransform):
         parameters: as those of ``Transcribe`` (`PARAMETERS`).
 
     Raises:
-        ValueError: a parameter is unknown or out of its range, or the input has no schema, or no
+        SetupError: a parameter is unknown or out of its range, or the input has no schema, or no
             such field.
     """
 
@@ -88,7 +88,7 @@ class TranscribeNeMo(beam.PTransform):
         fields = named_fields_from_element_type(rows.element_type)
         names = [name for name, _ in fields]
         if self._filepath_key not in names:
-            raise ValueError(
+            raise SetupError(
                 f"the input has no field {self._filepath_key!r}, but {', '.join(names)}: name the "
                 "one of the audio as filepath_key"
             )
@@ -99,7 +99,7 @@ class TranscribeNeMo(beam.PTransform):
             rows
             | "ToDicts" >> beam.Map(_carrying, coder).with_output_types(Record)
             | "Transcribe" >> self._transcribe
-        )
+        ).typed
         transcripts = heard.transcripts | "ToRows" >> beam.Map(
             _transcript, coder, [name for name, _ in kept], list(made)
         ).with_output_types(RowTypeConstraint.from_fields([*kept, *self._made]))
@@ -124,7 +124,7 @@ class ReadNeMoManifest(beam.PTransform):
         error_handling: ``{output: NAME}``.
 
     Raises:
-        ValueError: a parameter is out of its range.
+        SetupError: a parameter is out of its range.
     """
 
     def __init__(
@@ -139,11 +139,11 @@ class ReadNeMoManifest(beam.PTransform):
         self._fields = {"text": "string"} if fields is None else dict(fields)
         for name, kind in self._fields.items():
             if kind not in READ_TYPES:
-                raise ValueError(
+                raise SetupError(
                     f"fields has {name!r} as {kind!r}, but must have one of {', '.join(READ_TYPES)}"
                 )
             if name in (filepath_key, "offset", "duration"):
-                raise ValueError(f"fields has {name!r}, which is read in any case")
+                raise SetupError(f"fields has {name!r}, which is read in any case")
         self._filepath_key = filepath_key
         self._errors = _error_output(error_handling)
         self._read = ReadManifest(path, filepath_key, storage_options)
@@ -185,7 +185,7 @@ class WriteNeMoManifest(beam.PTransform):
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
-        ValueError: a parameter is out of its range.
+        SetupError: a parameter is out of its range.
     """
 
     def __init__(
@@ -223,23 +223,23 @@ class _ToRow(beam.DoFn):
 
     def process(self, row: Row | WebDatasetTar) -> Iterator[Any]:
         if isinstance(row, WebDatasetTar):
-            raise ValueError(f"{row.file}: a tar is read by Transcribe in Python, but not in YAML")
+            raise SetupError(f"{row.file}: a tar is read by Transcribe in Python, but not in YAML")
         try:
             yield self._row(row)
         except ManifestError as error:
-            record = failure(row, "manifest", error)
+            record = failure(row, error)
             yield TaggedOutput("errors", _error(row.line, record["error"]))
 
     def _row(self, row: Row) -> beam.Row:
         clip = parsing.parse(row, self._filepath_key)
-        fields = parsing.parse_fields(row.line)
+        fields = row.fields
         return beam.Row(
             **{self._filepath_key: clip.audio, "offset": clip.offset, "duration": clip.duration},
             **{name: _read(fields, name, kind) for name, kind in self._fields.items()},
         )
 
 
-def _read(fields: Record, name: str, kind: str) -> Any:
+def _read(fields: Mapping[str, Any], name: str, kind: str) -> Any:
     value = fields.get(name)
     if value is None or type(value) is READ_TYPES[kind]:
         return value
@@ -251,7 +251,7 @@ def _read(fields: Record, name: str, kind: str) -> Any:
 def _check_known(step: str, given: Iterable[str], known: Iterable[str]) -> None:
     for name in given:
         if name not in known:
-            raise ValueError(f"{step} has no parameter {name!r}; it has {', '.join(sorted(known))}")
+            raise SetupError(f"{step} has no parameter {name!r}; it has {', '.join(sorted(known))}")
 
 
 def _error_output(error_handling: Mapping[str, Any] | None) -> str | None:
@@ -259,9 +259,9 @@ def _error_output(error_handling: Mapping[str, Any] | None) -> str | None:
     if not error_handling:
         return None
     if not isinstance(error_handling, Mapping) or error_handling.keys() != {"output"}:
-        raise ValueError(f"error_handling is {error_handling!r}, but must be {{output: NAME}}")
+        raise SetupError(f"error_handling is {error_handling!r}, but must be {{output: NAME}}")
     if error_handling["output"] == GOOD:
-        raise ValueError(f"error_handling's output is {GOOD!r}, which is that of what is right")
+        raise SetupError(f"error_handling's output is {GOOD!r}, which is that of what is right")
     return str(error_handling["output"])
 
 
@@ -354,7 +354,10 @@ def _carried(record: Record, coder: Coder) -> Any:
     return coder.decode(base64.b64decode(record[CARRIED]))
 
 
-def _transcript(record: Record, coder: Coder, kept: list[str], made: list[str]) -> beam.Row:
+def _transcript(
+    transcript: Transcript | Record, coder: Coder, kept: list[str], made: list[str]
+) -> beam.Row:
+    record = to_record(transcript)
     row = _carried(record, coder)
     return beam.Row(
         **{name: getattr(row, name) for name in kept},
@@ -362,7 +365,8 @@ def _transcript(record: Record, coder: Coder, kept: list[str], made: list[str]) 
     )
 
 
-def _error_of(record: Record, coder: Coder) -> beam.Row:
+def _error_of(failed: Failure | Record, coder: Coder) -> beam.Row:
+    record = to_record(failed)
     return _error(_carried(record, coder), record["error"])
 
 

@@ -9,6 +9,7 @@ from apache_beam.pvalue import PCollection
 
 from beam_asr.outputs.formats import table as tabular
 from beam_asr.outputs.formats.table import COLUMNS, Column
+from beam_asr.records.record import Record, Transcript, to_record, with_duration
 from beam_asr.transforms.results import Transcribed
 
 TYPES = {"string": "STRING", "double": "FLOAT", "int64": "INTEGER", "bool": "BOOLEAN"}
@@ -75,8 +76,12 @@ class WriteTranscriptsToBigQuery(beam.PTransform):
 
     def expand(self, records: Transcribed | PCollection[dict[str, Any]]) -> Any:
         if isinstance(records, Transcribed):
-            records = records.transcripts
-        return records | "ToRow" >> beam.Map(table_row, *self._keys) | "Write" >> self._write
+            records = records.typed.transcripts
+        return records | "ToRow" >> beam.Map(_to_row, *self._keys) | "Write" >> self._write
+
+
+def _to_row(transcript: Transcript | Record, *keys: str) -> dict[str, Any]:
+    return table_row(to_record(with_duration(transcript)), *keys)
 
 
 def _write_to_bigquery() -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from beam_asr.setting_fields import Setting
+from beam_asr.errors import SetupError
+from beam_asr.records.setting_fields import Setting
 
 # Where the names of each kind of choice are: tables, or tuples of names.
 REGISTRIES = {
@@ -32,8 +33,8 @@ def check_choice(setting: Setting, value: Any) -> None:
     """Checks a value against the registry of its setting.
 
     Raises:
-        ValueError: names the setting, the value, and what is allowed.
+        SetupError: names the setting, the value, and what is allowed.
     """
     known = choices(setting)
     if value not in known:
-        raise ValueError(f"{setting.name} is {value!r}, but must be one of {', '.join(known)}")
+        raise SetupError(f"{setting.name} is {value!r}, but must be one of {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""The step that plans long rows: each to stretches of segments, for any worker to take."""
+"""The step that plans long rows: each to groups of segments, for any worker to take."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
 from beam_asr.audio import read_pool
-from beam_asr.audio.limits import is_refusal
 from beam_asr.audio.read_pool import Read, StalledError
 from beam_asr.audio.segment_planner import Planner
-from beam_asr.audio.source import for_message
+from beam_asr.audio.source import shown
 from beam_asr.errors import AudioTimeoutError
-from beam_asr.outputs import failure_limit
-from beam_asr.outputs.journal import Journal, chunk_name
-from beam_asr.records import record as manifest
+from beam_asr.outputs.journal import chunk_name
 from beam_asr.records import work
+from beam_asr.records.events import Planned, TooLong
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.work import Clip, LongClip, Segment, SegmentPlan, plan_id
-from beam_asr.settings import TranscriptFields
+from beam_asr.records.work import Clip, Segment, SegmentPlan, plan_id
 from beam_asr.storage.retry import attempts_of
-from beam_asr.transcripts import transcript
 from beam_asr.transforms import bundles
+from beam_asr.transforms.job_context import JobContext
+from beam_asr.transforms.results import output_of
 
 
 class _PendingPlan(NamedTuple):
-    item: LongClip
+    item: TooLong
     read: Read[SegmentPlan]
     window: Any
     timestamp: Any
@@ -39,92 +37,65 @@ class _PendingPlan(NamedTuple):
 class PlanSegments(beam.DoFn):
     """Plans rows, as many at a time as there are processors.
 
-    Gives stretches, to ``rows`` each row by its key with what is planned, and to ``failures`` those
-    that cannot be read.
+    Gives groups of segments; to ``rows`` each row by its key with what is planned, and to
+    ``failures`` and ``filtered`` those that cannot be read.
 
     Args:
         planners: by the numbers of the rows' models.
-        journal: where plans are kept; None keeps none.
-        run: the id of this run of the job.
-        max_failure_fraction: as in ``Transcribe``.
-        filters: whether rows whose audio is refused are no failures.
     """
 
-    def __init__(
-        self,
-        planners: Sequence[Planner],
-        asked: TranscriptFields,
-        journal: Journal | None,
-        run: str,
-        max_failure_fraction: float | None,
-        filters: bool = False,
-    ):
+    def __init__(self, context: JobContext, planners: Sequence[Planner]):
+        self._context = context
         self._planners = planners
-        self._asked = asked
-        self._journal = journal
-        self._run = run
-        self._max_failure_fraction = max_failure_fraction
-        self._filters = filters
-
-    def setup(self) -> None:
-        fraction = self._max_failure_fraction
-        self._watch = None if fraction is None else failure_limit.watch(self._run, fraction)
 
     def start_bundle(self) -> None:
-        self._begun: deque[_PendingPlan] = deque()
+        self._pending: deque[_PendingPlan] = deque()
 
     def process(
         self,
-        item: LongClip,
+        item: TooLong,
         window: Any = beam.DoFn.WindowParam,
         timestamp: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[Any]:
         at_a_time = os.cpu_count() or 1
         read = read_pool.pool(at_a_time).start(partial(self._plan, item))
-        self._begun.append(_PendingPlan(item, read, window, timestamp))
-        if len(self._begun) > at_a_time:
-            yield from self._take(self._begun.popleft())
+        self._pending.append(_PendingPlan(item, read, window, timestamp))
+        if len(self._pending) > at_a_time:
+            yield from self._take(self._pending.popleft())
 
     def finish_bundle(self) -> Iterator[Any]:
-        while self._begun:
-            yield from self._take(self._begun.popleft())
+        while self._pending:
+            yield from self._take(self._pending.popleft())
 
-    def _plan(self, item: LongClip) -> SegmentPlan:
-        clip = item.clip
-        if self._journal is None:
+    def _plan(self, item: TooLong) -> SegmentPlan:
+        clip, journal = item.clip, self._context.journal
+        if journal is None:
             return self._planners[clip.route].plan(clip, item.longest)
-        for outcome in self._journal.read(chunk_name([plan_id(clip.row.id)])):
+        for outcome in journal.read(chunk_name([plan_id(clip.row.id)])):
             if outcome.recognition is not None:  # of an earlier run, or an earlier try
                 return _from_fields(clip, outcome.recognition)
-        row = self._planners[clip.route].plan(clip, item.longest)
-        self._journal.write([Outcome(plan_id(clip.row.id), _to_fields(row))])
-        return row
+        plan = self._planners[clip.route].plan(clip, item.longest)
+        journal.write([Outcome(plan_id(clip.row.id), _to_fields(plan))])
+        return plan
 
-    def _take(self, begun: _PendingPlan) -> Iterator[Any]:
-        clip = begun.item.clip
-        row = begun.read.result(self._planners[clip.route].time_limit(clip))
-        if isinstance(row, Exception):
-            outputs = [self._failed(clip, row)]
+    def _take(self, pending: _PendingPlan) -> Iterator[Any]:
+        clip = pending.item.clip
+        plan = pending.read.result(self._planners[clip.route].time_limit(clip))
+        if isinstance(plan, Exception):
+            outputs = [self._failed(clip, plan)]
         else:
-            planned = TaggedOutput("rows", (row.key, row))
-            outputs = [planned, *work.group_segments(row)]
-        yield from bundles.at_window(outputs, begun.window, begun.timestamp)
+            planned = output_of(Planned(plan), self._context, clip.route)
+            outputs = [planned, *work.group_segments(plan)]
+        yield from bundles.at_window(outputs, pending.window, pending.timestamp)
 
-    def _failed(self, clip: Clip, error: Exception) -> TaggedOutput:
+    def _failed(self, clip: Clip, error: Exception) -> TaggedOutput | None:
         if isinstance(error, StalledError):
-            error = AudioTimeoutError(
-                f"{for_message(clip.audio)}: could not be read to its end, and its storage does "
-                "not answer. Mend the storage, or raise --audio_timeout."
-            )
-        record = manifest.failure(clip.row, "audio", error, attempts_of(error))
-        if self._journal is not None:
-            self._journal.write([Outcome(clip.row.id, error=record["error"])])
-        if self._watch is not None:
-            filtered = self._filters and is_refusal(record["error"])
-            self._watch.add(None if filtered else record["error"], None)
-        return TaggedOutput(
-            "failures", transcript.with_provenance(record, clip.row, self._asked, clip.route)
-        )
+            error = AudioTimeoutError.stalled(shown(clip.audio), None)
+        event = self._context.row_failed(clip.row, error, attempts_of(error), "audio")
+        if self._context.journal is not None:
+            self._context.journal.write([event.outcome])
+        self._context.check_failure_limit(event)
+        return output_of(event, self._context, clip.route)
 
 
 def _to_fields(row: SegmentPlan) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
+from beam_asr.errors import SetupError
 from beam_asr.inputs import discovery, readers
 from beam_asr.inputs.readers import FileRange
 from beam_asr.records.row import Row
@@ -37,7 +38,7 @@ class ReadManifest(beam.PTransform):
         resumed: with ``watch``, an output folder, of whose whole windows the files are left out.
 
     Raises:
-        ValueError: an input is empty, or Pub/Sub is not alone.
+        SetupError: an input is empty, or Pub/Sub is not alone.
     """
 
     def __init__(
@@ -54,14 +55,14 @@ class ReadManifest(beam.PTransform):
         several = [pattern] if isinstance(pattern, str) else list(pattern)
         self._patterns = [part for each in several for part in patterns.split_commas(each)]
         if not all(self._patterns):
-            raise ValueError(f"the input {pattern!r} holds an empty path")
+            raise SetupError(f"the input {pattern!r} holds an empty path")
         self._watch = watch
         self._resumed = resumed
         self._messages = [
             streaming.ReadPubSub(each) for each in self._patterns if streaming.is_pubsub(each)
         ]
         if self._messages and len(self._patterns) > 1:
-            raise ValueError(f"the input {pattern!r} is more than one topic or subscription")
+            raise SetupError(f"the input {pattern!r} is more than one topic or subscription")
 
     def expand(self, pbegin: Any) -> PCollection[Row | WebDatasetTar]:
         if self._messages:

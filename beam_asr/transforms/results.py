@@ -1,40 +1,81 @@
-"""`Transcribed`; outcomes to tagged outputs."""
+"""`Transcribed`; what happened to rows as tagged outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import apache_beam as beam
 from apache_beam.pvalue import PCollection, TaggedOutput
 
-from beam_asr.audio.limits import is_refusal
-from beam_asr.records import parsing
+from beam_asr.records.events import (
+    Done,
+    Failed,
+    Filtered,
+    Planned,
+    SegmentDone,
+    SegmentFailed,
+    TooLong,
+)
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.record import Record
+from beam_asr.records.record import Failure, FilteredRow, Record, Transcript, to_record
 from beam_asr.records.row import Row
 from beam_asr.records.statistics import Statistics
-from beam_asr.settings import TranscriptFields
-from beam_asr.transcripts import transcript
+from beam_asr.records.work import SegmentOutcome
+from beam_asr.transcripts.transcript import transcript_fields
+from beam_asr.transforms.job_context import JobContext
 
 
 def resumed_statistics(outcome: Outcome) -> Statistics:
     return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
 
 
-def tag_outcome(row: Row, outcome: Outcome, asked: TranscriptFields, route: int) -> TaggedOutput:
-    """The terminal record of a row of which something became.
+def output_of(event: object, context: JobContext, route: int) -> TaggedOutput | None:
+    """What a step gives on for an event; None if that is nothing.
 
     Args:
-        route: the number of its model.
+        route: the number of the row's model.
     """
-    if outcome.recognition is not None:
-        record = transcript.transcript_record(row, outcome.recognition, asked, route)
-        return TaggedOutput("transcripts", record)
-    failed = {**parsing.parse_fields(row.line), "error": dict(outcome.error or {})}
-    return TaggedOutput("failures", transcript.with_provenance(failed, row, asked, route))
+    match event:
+        case Done(row, outcome):
+            return TaggedOutput("transcripts", _transcript(row, outcome, context, route))
+        case Failed(row, Outcome(error=error)):
+            model = context.model_name(route)
+            return TaggedOutput("failures", Failure(row, error or {}, model))
+        case Filtered(row, Outcome(error=error)):
+            model = context.model_name(route)
+            return TaggedOutput("filtered", FilteredRow.refused(row, error or {}, model))
+        case SegmentDone(segment, outcome, resumed) | SegmentFailed(segment, outcome, resumed):
+            ended = SegmentOutcome(segment.number, outcome, resumed)
+            return TaggedOutput("segments", (segment.key, ended))
+        case TooLong():
+            return TaggedOutput("long", event)
+        case Planned(plan):
+            return TaggedOutput("rows", (plan.key, plan))
+    return None
 
 
-class Transcribed(NamedTuple):
+def _transcript(row: Row, outcome: Outcome, context: JobContext, route: int) -> Transcript:
+    assert outcome.recognition is not None
+    result = transcript_fields(outcome.recognition, context.transcript_fields)
+    model = context.model_name(route)
+    if model is not None:
+        result["model"] = model
+    return Transcript(row, result, outcome.recognition["seconds"])
+
+
+class Collections(NamedTuple):
+    """The collections of a `Transcribed` as they are between our own steps.
+
+    Their elements are those of `records.record`, or dicts that a step of the user's made.
+    """
+
+    transcripts: PCollection[Transcript | Record]
+    failures: PCollection[Failure | Record]
+    statistics: PCollection[Statistics]
+    filtered: PCollection[FilteredRow | Record]
+
+
+class Transcribed(Collections):
     """What ``Transcribe`` gives.
 
     Attributes:
@@ -44,18 +85,29 @@ class Transcribed(NamedTuple):
         filtered: rows that were asked to be kept apart, with ``filtered`` saying why.
     """
 
-    transcripts: PCollection[Record]
-    failures: PCollection[Record]
-    statistics: PCollection[Statistics]
-    filtered: PCollection[Record]
+    @property
+    def typed(self) -> Collections:
+        """The collections without the step that makes dicts of their elements."""
+        return Collections(*self)
+
+    @property
+    def transcripts(self) -> PCollection[Record]:
+        return _as_records(self[0])
+
+    @property
+    def failures(self) -> PCollection[Record]:
+        return _as_records(self[1])
+
+    @property
+    def filtered(self) -> PCollection[Record]:
+        return _as_records(self[3])
 
 
-def filtered_record(record: Record, filters: bool) -> Iterator[Any]:
-    """A failure, or a filtered row if it is one of refused audio and these are to be filtered."""
-    if not (filters and is_refusal(record.get("error"))):
-        yield record
-        return
-    error = record["error"]
-    why = {"by": "audio", "type": error["type"], "message": error["message"]}
-    rest = {key: value for key, value in record.items() if key != "error"}
-    yield TaggedOutput("filtered", {**rest, "filtered": why})
+def _as_records(collection: Any) -> PCollection[Record]:
+    """A collection's elements as dicts: a step that is there only if somebody asks for it."""
+    if not hasattr(collection, "beam_asr_records"):  # one for all who ask
+        name = f"{collection.producer.full_label}.{collection.tag or 'main'}".replace("/", ".")
+        made = beam.Map(to_record).with_output_types(Record)
+        collection.beam_asr_records = collection | f"Records({name})" >> made
+    records: PCollection[Record] = collection.beam_asr_records
+    return records

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
-from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
-from beam_asr.errors import BadFieldError, ManifestError, ZeroLengthAudioError
+from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader, Loaded, Unreadable
+from beam_asr.errors import BadFieldError, ManifestError, SetupError, ZeroLengthAudioError
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.serving import pool
 from beam_asr.models.serving.batcher import Batch, Batcher
 from beam_asr.models.serving.host import ModelHost
-from beam_asr.records import parsing, record
+from beam_asr.records import parsing
+from beam_asr.records.record import error_of
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.settings import DECODERS, DEVICES, PRECISIONS
@@ -64,7 +65,7 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
         storage_options: for each protocol what its fsspec file system is opened with.
 
     Raises:
-        ValueError: an argument is out of its range.
+        SetupError: an argument is out of its range.
     """
 
     def __init__(
@@ -85,9 +86,9 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
             element_size_fn=_seconds_of,
         )
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
+            raise SetupError(f"batch_size is {batch_size}, but must be at least 1")
         if max_batch_seconds is not None and not max_batch_seconds > 0:
-            raise ValueError(f"max_batch_seconds is {max_batch_seconds}, but must be above 0")
+            raise SetupError(f"max_batch_seconds is {max_batch_seconds}, but must be above 0")
         for name, value, allowed in (
             ("device", device, DEVICES),
             ("decoder", decoder, (None, *DECODERS)),
@@ -95,7 +96,7 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
         ):
             if value not in allowed:
                 known = ", ".join(filter(None, allowed))
-                raise ValueError(f"{name} is {value!r}, but must be one of {known}")
+                raise SetupError(f"{name} is {value!r}, but must be one of {known}")
         storage = Storage(storage_options or {})
         self._spec = ModelSpec(
             model_name, device=device, decoder=decoder, precision=precision, storage=storage
@@ -142,18 +143,18 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
                         f"an example is a row or a waveform, and not a {type(example).__name__}"
                     )
                 else:
-                    row = Row.of(dict(example))._replace(id=str(number))
+                    row = Row.of(dict(example)).with_id(str(number))
                     rows.append(parsing.parse(row, self._filepath_key))
             except ManifestError as error:
-                window.fail(row, "manifest", error)
+                window.fail(row, error)
             except ZeroLengthAudioError as error:
-                window.fail(row, "audio", error)
-        for heard in self._reader.read(rows, model.sample_rate):
-            if isinstance(heard.waveform, Exception):
-                window.fail(heard.clip.row, "audio", heard.waveform, attempts_of(heard.waveform))
-            else:
-                window.add(heard.clip, heard.waveform)
-            del heard  # its waveform, before the next one is read
+                window.fail(row, error)
+        for read in self._reader.read(rows, model.sample_rate):
+            if isinstance(read, Loaded):
+                window.add(read.clip, read.waveform)
+            elif isinstance(read, Unreadable):
+                window.fail(read.clip.row, read.error, attempts_of(read.error), "audio")
+            del read  # its waveform, before the next one is read
         ended = window.end()
         return [
             PredictionResult(
@@ -178,14 +179,14 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
 
     def validate_inference_args(self, inference_args: dict[str, Any] | None) -> None:
         if inference_args:
-            raise ValueError(
+            raise SetupError(
                 f"inference_args has {', '.join(map(repr, inference_args))}, but the model takes "
                 "none: give NemoModelHandler its arguments"
             )
 
     def update_model_path(self, model_path: str | None = None) -> None:
         if model_path and model_path != self._spec.model_name:
-            raise ValueError(
+            raise SetupError(
                 f"the model was to be replaced by {model_path!r}, but one that has been loaded "
                 "stays for as long as its process: start the pipeline anew"
             )
@@ -205,8 +206,8 @@ class _Chunk:
     def add(self, clip: Clip, waveform: np.ndarray) -> None:
         self._take(self.backlog.add(clip, waveform))
 
-    def fail(self, row: Row, stage: str, error: Exception, attempts: int = 1) -> None:
-        self.ended[int(row.id)] = record.failure(row, stage, error, attempts)["error"]
+    def fail(self, row: Row, error: Exception, attempts: int = 1, stage: str = "") -> None:
+        self.ended[int(row.id)] = error_of(row, error, attempts, stage)
 
     def end(self) -> list[str | dict[str, Any]]:
         """What became of the examples, in their order."""
@@ -217,7 +218,7 @@ class _Chunk:
         for batch in batches:
             for clip, heard, attempts, _ in batch.results:
                 if isinstance(heard, Exception):
-                    self.fail(clip.row, "model", heard, attempts)
+                    self.fail(clip.row, heard, attempts, "model")
                 else:
                     self.ended[int(clip.row.id)] = heard.text
 

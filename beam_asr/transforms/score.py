@@ -9,8 +9,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
+from beam_asr.errors import SetupError
 from beam_asr.records import conditions
-from beam_asr.records.record import Record
+from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.transcripts import quality, scoring
 from beam_asr.transcripts.normalizers import normalizer as normalizer_of
@@ -26,8 +27,7 @@ class ScoreTranscripts(beam.PTransform):
 
     Takes and gives a ``Transcribed``: with the scores in the transcripts, their sums in the
     statistics, for which Beam's combiner of them is the one that adds them up, and the rows that
-    are not kept in ``filtered``. It needs each record's ``duration``: ``give_duration`` of
-    ``Transcribe``.
+    are not kept in ``filtered``. A row that does not say its ``duration`` gets the measured one.
 
     Args:
         reference_key: the field of what was said; None scores nothing.
@@ -39,7 +39,7 @@ class ScoreTranscripts(beam.PTransform):
         by_model: whether records say which of several models transcribed them, for sums by it.
 
     Raises:
-        ValueError: the expression is none, or the normalizer is not known.
+        SetupError: the expression is none, or the normalizer is not known.
     """
 
     def __init__(
@@ -57,20 +57,21 @@ class ScoreTranscripts(beam.PTransform):
         if keep is not None:
             conditions.parse(keep)
         if reference_key == pred_text_key:
-            raise ValueError(f"reference_key and pred_text_key are both {pred_text_key!r}")
+            raise SetupError(f"reference_key and pred_text_key are both {pred_text_key!r}")
         self._step = _Score(
             reference_key, normalizer, quality, keep, pred_text_key, lang_key, by_model
         )
 
     def expand(self, records: Transcribed) -> Transcribed:
-        scored = records.transcripts | "Score" >> beam.ParDo(self._step).with_outputs(
+        before = records.typed
+        scored = before.transcripts | "Score" >> beam.ParDo(self._step).with_outputs(
             "filtered", "statistics", main="transcripts"
         )
-        statistics = (records.statistics, scored.statistics) | "WithScores" >> beam.Flatten()
+        statistics = (before.statistics, scored.statistics) | "WithScores" >> beam.Flatten()
         # Flink cannot flatten what comes straight from a step with what comes from a shuffle.
         apart = scored.filtered | "KeepFiltered" >> beam.Reshuffle()
-        filtered = (records.filtered, apart) | "AllFiltered" >> beam.Flatten()
-        return Transcribed(scored.transcripts, records.failures, statistics, filtered)
+        filtered = (before.filtered, apart) | "AllFiltered" >> beam.Flatten()
+        return Transcribed(scored.transcripts, before.failures, statistics, filtered)
 
 
 class _Score(beam.DoFn):
@@ -102,29 +103,33 @@ class _Score(beam.DoFn):
 
     def process(
         self,
-        record: Record,
+        element: Transcript | Record,
         window: Any = beam.DoFn.WindowParam,
         timestamp: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[Any]:
+        if isinstance(element, Transcript):
+            element = element.with_duration()
+        record = to_record(element)
         seconds = _seconds(record)
         text = record[self._pred_text_key]
-        record = dict(record)
+        signals: Record = {}
         score = None
         if self._reference_key is not None:
             reference = record.get(self._reference_key)
             score = scoring.score(reference, text, self._normalize, seconds or 0.0)
-            record |= scoring.fields(score) if score is not None else {}
+            signals |= scoring.fields(score) if score is not None else {}
         if self._quality:
-            record |= quality.signals(text, seconds)
+            signals |= quality.signals(text, seconds)
+        record = {**record, **signals}
         if self._expression is not None and not self._expression.matches(record):
             read = self._expression.values(record)
             why = {"by": "keep", "expression": self.keep, "values": read}
-            yield TaggedOutput("filtered", {**record, "filtered": why})
+            yield TaggedOutput("filtered", _filtered(element, signals, why))
             return
         if self._reference_key is not None:
             self._timestamps.setdefault(window, timestamp)
             self._count(self._of_window[window], record, score, seconds)
-        yield record
+        yield element.adding(signals) if isinstance(element, Transcript) else record
 
     def finish_bundle(self) -> Iterator[Any]:
         for window, statistics in self._of_window.items():
@@ -147,6 +152,12 @@ class _Score(beam.DoFn):
             keys.append(("by_model", record["model"]))
         for key in keys:
             statistics.scores[key] = statistics.scores.get(key, Score()) + score
+
+
+def _filtered(element: Transcript | Record, signals: Record, why: Record) -> FilteredRow | Record:
+    if isinstance(element, Transcript):
+        return FilteredRow(element.row, {**element.result, **signals}, why)
+    return {**element, **signals, "filtered": why}
 
 
 def _seconds(record: Record) -> float | None:

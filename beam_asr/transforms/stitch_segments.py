@@ -9,83 +9,65 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from beam_asr.outputs import failure_limit
-from beam_asr.outputs.summary import LostRowsError
-from beam_asr.records import record as manifest
+from beam_asr.errors import LostRowsError, SegmentsFailedError
+from beam_asr.records.events import Done, RowEnded
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.statistics import Statistics
 from beam_asr.records.work import Segment, SegmentOutcome, SegmentPlan
-from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import transcript
 from beam_asr.transcripts.stitching import SegmentText, stitch
-from beam_asr.transforms import results
-
-
-class SegmentsFailedError(RuntimeError):
-    """Some of a row's segments could not be transcribed."""
+from beam_asr.transforms.job_context import JobContext
+from beam_asr.transforms.results import output_of
 
 
 class StitchRows(beam.DoFn):
-    """Gives the terminal record of each row, to ``transcripts`` or ``failures``; counts them.
+    """Gives what becomes of each row, to ``transcripts`` or ``failures``; counts them.
 
     Takes a row's key and, in any order, the row and what became of its segments.
-
-    Args:
-        keep: whether a row of which some segments failed is a transcript, which says so.
-        run: the id of this run of the job.
-        max_failure_fraction: as in ``Transcribe``.
     """
 
-    def __init__(
-        self, asked: TranscriptFields, keep: bool, run: str, max_failure_fraction: float | None
-    ):
-        self._asked = asked
-        self._keep = keep
-        self._run = run
-        self._max_failure_fraction = max_failure_fraction
-
-    def setup(self) -> None:
-        fraction = self._max_failure_fraction
-        self._watch = None if fraction is None else failure_limit.watch(self._run, fraction)
+    def __init__(self, context: JobContext):
+        self._context = context
 
     def process(
         self, keyed: tuple[str, Iterable[SegmentPlan | SegmentOutcome]]
-    ) -> Iterator[TaggedOutput]:
-        rows, outcomes = [], {}
-        for value in keyed[1]:
-            if isinstance(value, SegmentPlan):
-                rows.append(value)
-            elif value.number in outcomes:
-                raise LostRowsError(f"segment {value.number} of a row has come out twice")
-            else:
-                outcomes[value.number] = value
-        if len(rows) != 1 or set(outcomes) != set(range(len(rows[0].segments))):
-            raise LostRowsError(
-                f"of a long row {len(outcomes)} segments and {len(rows)} plans came out. This is a "
-                "defect of the job"
-            )
-        (row,) = rows
-        ended = [outcomes[number] for number in range(len(row.segments))]
+    ) -> Iterator[TaggedOutput | None]:
+        row, ended = _in_order(keyed[1])
         yield TaggedOutput("statistics", _statistics(row, ended))
-        failed = _failed(row, ended)
-        heard = any(each.outcome.recognition is not None for each in ended)
-        if failed and not (self._keep and heard):
-            record = manifest.failure(row.clip.row, *_failure(row, ended, failed))
-            self._watched(record["error"])
-            clip = row.clip
-            labelled = transcript.with_provenance(record, clip.row, self._asked, clip.route)
-            yield TaggedOutput("failures", labelled)
-            return
-        self._watched(None)
-        made = _together(row, ended)
-        if failed:
-            made["segments_failed"] = failed
-        outcome = Outcome(row.clip.row.id, made)
-        yield results.tag_outcome(row.clip.row, outcome, self._asked, row.clip.route)
+        event = self._event(row, ended)
+        self._context.check_failure_limit(event)
+        yield output_of(event, self._context, row.clip.route)
 
-    def _watched(self, error: Mapping[str, Any] | None) -> None:
-        if self._watch is not None:
-            self._watch.add(error, None)
+    def _event(self, row: SegmentPlan, ended: list[SegmentOutcome]) -> RowEnded:
+        failed = _failed(row, ended)
+        recognized = any(each.outcome.recognition is not None for each in ended)
+        if failed and not (self._context.keep_partial and recognized):
+            return self._context.row_failed(row.clip.row, *_failure(row, ended, failed))
+        result = _together(row, ended)
+        if failed:
+            result["segments_failed"] = failed
+        return Done(row.clip.row, Outcome(row.clip.row.id, result))
+
+
+def _in_order(
+    values: Iterable[SegmentPlan | SegmentOutcome],
+) -> tuple[SegmentPlan, list[SegmentOutcome]]:
+    """A row, and what became of each of its segments, in their order."""
+    rows: list[SegmentPlan] = []
+    outcomes: dict[int, SegmentOutcome] = {}
+    for value in values:
+        if isinstance(value, SegmentPlan):
+            rows.append(value)
+        elif value.number in outcomes:
+            raise LostRowsError(f"segment {value.number} of a row has come out twice")
+        else:
+            outcomes[value.number] = value
+    if len(rows) != 1 or set(outcomes) != set(range(len(rows[0].segments))):
+        raise LostRowsError(
+            f"of a long row {len(outcomes)} segments and {len(rows)} plans came out. This is a "
+            "defect of the job"
+        )
+    return rows[0], [outcomes[number] for number in range(len(outcomes))]
 
 
 def _statistics(row: SegmentPlan, ended: list[SegmentOutcome]) -> Statistics:
@@ -130,17 +112,18 @@ def _failed(row: SegmentPlan, ended: list[SegmentOutcome]) -> list[dict[str, Any
 
 def _failure(
     row: SegmentPlan, ended: list[SegmentOutcome], failed: list[dict[str, Any]]
-) -> tuple[str, Exception, int]:
-    """The stage, the error and the attempts of a row that fails because segments did."""
+) -> tuple[SegmentsFailedError, int]:
+    """The error and the attempts of a row that fails because segments did."""
     first = failed[0]["error"]
     whole = len(ended) == sum(each.outcome.error is not None for each in ended)
-    remedy = "" if whole else " Give --partial=keep for the transcript of the others."
+    remedy = "" if whole else " Give `partial=keep` for the transcript of the others."
     error = SegmentsFailedError(
         f"{len(failed)} of {len(ended) + (row.unreadable_tail is not None)} segments failed, the "
         f"first one from {failed[0]['start']:.2f} s to {failed[0]['end']:.2f} s of the file: "
-        f"{first['type']}: {first['message']}{remedy}"
+        f"{first['type']}: {first['message']}{remedy}",
+        first["stage"],
     )
-    return first["stage"], error, max(each["error"]["attempts"] for each in failed)
+    return error, max(each["error"]["attempts"] for each in failed)
 
 
 def _together(row: SegmentPlan, ended: list[SegmentOutcome]) -> dict[str, Any]:

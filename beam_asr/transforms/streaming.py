@@ -14,6 +14,7 @@ from apache_beam.pvalue import PCollection
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
+from beam_asr.errors import NoInputError, SetupError
 from beam_asr.inputs import discovery, json_lines
 from beam_asr.outputs import folder
 from beam_asr.records.row import Row
@@ -55,7 +56,7 @@ class _Find(PollFn):
         now = Timestamp.now()
         try:
             files = discovery.find_files(self._storage, pattern)
-        except discovery.NoInputError:
+        except NoInputError:
             files = []
         done = self._done
         found = [file for file in files if file not in done]
@@ -81,14 +82,14 @@ class ReadPubSub(beam.PTransform):
         address: ``pubsub://projects/PROJECT/subscriptions/NAME``, or a topic's.
 
     Raises:
-        ValueError: the address is none.
+        SetupError: the address is none.
     """
 
     def __init__(self, address: str):
         super().__init__()
         match = PUBSUB.fullmatch(address)
         if not match:
-            raise ValueError(
+            raise SetupError(
                 f"the input {address!r} is not of the form "
                 "pubsub://projects/PROJECT/subscriptions/NAME or pubsub://projects/PROJECT/topics/NAME"
             )

@@ -9,6 +9,7 @@ from apache_beam import coders
 from apache_beam.pvalue import PCollection
 
 from beam_asr.outputs.formats.documents import Document, to_document
+from beam_asr.records.record import Record, Transcript, to_record, with_duration
 from beam_asr.transforms.results import Transcribed
 
 # By this a PCollection of documents has a schema: SqlTransform, Select, WriteToParquet, ...
@@ -38,6 +39,10 @@ class ToDocuments(beam.PTransform):
 
     def expand(self, records: Transcribed | PCollection[dict[str, Any]]) -> PCollection[Document]:
         if isinstance(records, Transcribed):
-            records = records.transcripts
-        made = beam.Map(to_document, *self._keys).with_output_types(Document)
+            records = records.typed.transcripts
+        made = beam.Map(_to_document, *self._keys).with_output_types(Document)
         return records | "ToDocument" >> made
+
+
+def _to_document(transcript: Transcript | Record, *keys: str) -> Document:
+    return to_document(to_record(with_duration(transcript)), *keys)

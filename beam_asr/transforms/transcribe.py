@@ -15,6 +15,7 @@ from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
 
 from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
 from beam_asr.audio.segment_planner import Planner
+from beam_asr.errors import SetupError
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources as devices
@@ -26,9 +27,7 @@ from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Record
 from beam_asr.records.row import Row
 from beam_asr.records.row_ids import group_of_id
-from beam_asr.records.statistics import Statistics, total
-from beam_asr.records.work import Clip, NemoTar, SegmentGroup, TarredClip, WebDatasetTar, is_part
-from beam_asr.setting_fields import (
+from beam_asr.records.setting_fields import (
     PYTHON,
     YAML,
     Group,
@@ -39,6 +38,8 @@ from beam_asr.setting_fields import (
     make_groups,
     unknown_setting,
 )
+from beam_asr.records.statistics import Statistics, total
+from beam_asr.records.work import Clip, NemoTar, SegmentGroup, TarredClip, WebDatasetTar, is_part
 from beam_asr.settings import (
     GROUPS,
     AudioLimits,
@@ -56,11 +57,15 @@ from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms.bundles import BatchWithinBundle
 from beam_asr.transforms.choices import check_choice
+from beam_asr.transforms.chunk_recognizer import CHUNK_SECONDS, RecognizeSettings
+from beam_asr.transforms.job_context import JobContext
 from beam_asr.transforms.plan_segments import PlanSegments
 from beam_asr.transforms.prepare_rows import AssignRowIds, CheckRows, JobStart
-from beam_asr.transforms.recognize import CHUNK_SECONDS, RecognizeChunk, RecognizeSettings
-from beam_asr.transforms.results import Transcribed, filtered_record
+from beam_asr.transforms.recognize import RecognizeChunk
+from beam_asr.transforms.results import Transcribed
 from beam_asr.transforms.stitch_segments import StitchRows
+
+OUTPUTS = ("transcripts", "failures", "filtered", "statistics")  # of steps that end rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,22 +124,19 @@ class Transcribe(beam.PTransform):
             URI, glob or brace expansion, or several.
         max_failure_fraction: the job fails while it runs if a larger part of the rows, and at least
             100, failed; None leaves it to the end.
-        give_duration: whether rows that do not say how long they are get their ``duration``.
-        give_origin: whether records have the path of their manifest, for ``WriteManifest`` to write
-            NeMo's from them.
         journal: where what is done is kept for another run; None keeps nothing. Rows are grouped
             for it, so the input must be bounded and in the global window.
         settings: other settings by name, each of `PARAMETERS`.
 
     Raises:
         TypeError: a setting is unknown, or is given both by its name and in its group.
-        ValueError: a value is out of its range.
+        SetupError: a value is out of its range.
 
     When the graph is built, it reads the file of routes, lists the tars, and looks at the journal
     and the files of the models.
 
     Raises (then):
-        ValueError: the routes cannot be, or the rows are without an end and in the global window,
+        SetupError: the routes cannot be, or the rows are without an end and in the global window,
             in which long ones cannot be put together.
         FileNotFoundError: there is no file of routes.
         NoInputError: no tar is there.
@@ -155,8 +157,6 @@ class Transcribe(beam.PTransform):
         transcripts: TranscriptSettings | None = None,
         tarred_audio: str | Iterable[str] | None = None,
         max_failure_fraction: float | None = None,
-        give_duration: bool = False,
-        give_origin: bool = False,
         journal: Journal | None = None,
         **settings: Any,
     ):
@@ -181,7 +181,7 @@ class Transcribe(beam.PTransform):
         }
         asked = TranscribeSettings(**make_groups(TRANSCRIBE_GROUPS, settings, given))
         if asked.model.model_name is None and asked.routing.models is None:
-            raise ValueError("neither model_name nor models is given")
+            raise SetupError("neither model_name nor models is given")
         if max_failure_fraction is not None:
             PARAMETERS["max_failure_fraction"].check(max_failure_fraction)
         check_choice(PARAMETERS["engine"], asked.model.engine)
@@ -192,11 +192,8 @@ class Transcribe(beam.PTransform):
         allowed = None if prefixes is None else AllowList.of(prefixes)
         self._audio_storage = Storage(self._storage.options, allowed)
         self._tarred_audio = tarred_audio
-        self._give_duration, self._give_origin = give_duration, give_origin
         self._journal = journal
         self._max_failure_fraction = max_failure_fraction
-        self._filters = asked.limits.audio_checks == "filter"
-        self._filepath_key = asked.names.filepath_key
         self._accelerator = devices.accelerator_hint(
             asked.resources.accelerator, asked.resources.copies
         )
@@ -241,12 +238,33 @@ class Transcribe(beam.PTransform):
         return found
 
     @functools.cached_property
+    def _context(self) -> JobContext:
+        """What all steps have in common."""
+        asked, routing = self.settings, self._routing
+        transcripts = asked.transcripts
+        return JobContext(
+            run=uuid.uuid4().hex,
+            journal=self._journal,
+            filepath_key=asked.names.filepath_key,
+            transcript_fields=TranscriptFields(
+                pred_text_key=asked.names.pred_text_key,
+                timestamps=transcripts.timestamps or (),
+                confidence=transcripts.confidence,
+                n_best=transcripts.n_best,
+                models=routing.names if routing.is_multi_model else (),
+            ),
+            routing=routing,
+            keep_partial=asked.long_audio.partial == "keep",
+            filter_refused=asked.limits.audio_checks == "filter",
+            max_failure_fraction=self._max_failure_fraction,
+        )
+
+    @functools.cached_property
     def _settings(self) -> list[RecognizeSettings]:
         """Of the steps of each model."""
-        run = uuid.uuid4().hex
-        return [self._of_route(number, run) for number in range(len(self._routing.routes))]
+        return [self._of_route(number) for number in range(len(self._routing.routes))]
 
-    def _of_route(self, number: int, run: str) -> RecognizeSettings:
+    def _of_route(self, number: int) -> RecognizeSettings:
         use, asked = self._routing.routes[number], self.settings
         reading, transcripts = asked.reading, asked.transcripts
         wanted = None if asked.long_audio.segmentation == "none" else "wanted"
@@ -280,102 +298,83 @@ class Transcribe(beam.PTransform):
             limits=use.limits,
         )
         return RecognizeSettings(
+            context=self._context,
             spec=spec,
             reader=reader,
             tar_storage=self._storage,
             planner=planner,
-            filepath_key=self._filepath_key,
-            asked=self._fields,
             prompt=use.model.prompt,
-            routing=self._routing,
             route=number,
             max_segment_seconds=use.long_audio.max_segment_seconds,
             batch_size=use.batching.batch_size,
             max_batch_seconds=use.batching.max_batch_seconds,
-            max_failure_fraction=self._max_failure_fraction,
-            filters=self._filters,
-            journal=self._journal,
-            run=run,
-        )
-
-    @property
-    def _fields(self) -> TranscriptFields:
-        transcripts = self.settings.transcripts
-        return TranscriptFields(
-            pred_text_key=self.settings.names.pred_text_key,
-            timestamps=transcripts.timestamps or (),
-            confidence=transcripts.confidence,
-            n_best=transcripts.n_best,
-            models=self._routing.names if self._routing.is_multi_model else (),
-            duration=self._give_duration,
-            origin=self._give_origin,
         )
 
     def expand(self, rows: PCollection[Row | Record | WebDatasetTar]) -> Transcribed:
-        journaled = self._journal is not None
-        if self._journal is not None:
-            self._journal.check(self._identity)
-        checked = rows | "Validate" >> beam.ParDo(
-            CheckRows(
-                self._filepath_key,
-                self._tars,
-                journaled,
-                self._routing,
-                self._settings[0].asked,
-            )
-        ).with_outputs("failures", "statistics", main="work")
-        failures, statistics = [checked.failures], [checked.statistics]
-        transcripts, begun = [], {}
-        work = checked.work
-        if self._journal is not None:
-            begun["begun"] = AsSingleton(self._begin(checked.statistics))
-            identified = self._grouped(work, self._journal) | "Identify" >> beam.ParDo(
-                AssignRowIds(self._journal, self._settings[0].asked), **begun
-            ).with_outputs("transcripts", "failures", "statistics", main="work")
+        context = self._context
+        if context.journal is not None:
+            context.journal.check(self._identity)
+        check = CheckRows(
+            context.filepath_key, self._tars, context.journal is not None, context.routing
+        )
+        checked = rows | "Validate" >> beam.ParDo(check).with_outputs(
+            "failures", "statistics", main="work"
+        )
+        ended: list[Any] = []
+        work, start = checked.work, None
+        if context.journal is not None:
+            start = self._start(checked.statistics)
+            identified = self._grouped(work, context.journal) | "Identify" >> wait_for(
+                start, AssignRowIds(context)
+            ).with_outputs(*OUTPUTS, main="work")
             work = identified.work
-            transcripts.append(identified.transcripts)
-            failures.append(identified.failures)
-            statistics.append(identified.statistics)
+            ended.append(identified)
         if self._tars is not None:
             work = self._by_shard(work, self._tars)
-        if not self._routing.is_multi_model and (self._tars is not None or not journaled):
+        if not context.routing.is_multi_model and (
+            self._tars is not None or context.journal is None
+        ):
             work |= "SpreadWork" >> beam.Reshuffle()
-        heard = self._heard("", work, begun)
-        ended = list(heard)
-        if self._settings[0].planner.segmentation != "none":
+        recognized = self._recognized("", work, start)
+        ended += recognized
+        failures, filtered, statistics = [checked.failures], [], [checked.statistics]
+        if self.settings.long_audio.segmentation != "none":
             if not rows.is_bounded and rows.windowing.is_default():
-                raise ValueError(
+                raise SetupError(
                     "rows without an end, in the global window, cannot be put together from "
                     "segments: give them windows, as beam.WindowInto(FixedWindows(600)), or choose "
                     "segmentation='none'"
                 )
-            stitched, segments, unplanned = self._long(heard, begun)
-            ended += [stitched, *segments]
-            failures.append(unplanned)
-        transcripts += [each.transcripts for each in ended]
+            planned, segments, stitched = self._long(recognized, start)
+            ended += segments
+            failures += [planned.failures, stitched.failures]
+            filtered.append(planned.filtered)
+            statistics.append(stitched.statistics)
+        transcripts = [each.transcripts for each in ended]
+        if self.settings.long_audio.segmentation != "none":
+            transcripts.append(stitched.transcripts)
         failures += [each.failures for each in ended]
+        filtered += [each.filtered for each in ended]
         statistics += [each.statistics for each in ended]
         # What the model did must not be done again because a writer failed.
-        ended_badly = failures | "AllFailures" >> beam.Flatten().with_output_types(Record)
-        split = ended_badly | "Refused" >> beam.FlatMap(
-            filtered_record, self._filters
-        ).with_outputs("filtered", main="failures")
         return Transcribed(
             transcripts
-            | "AllTranscripts" >> beam.Flatten().with_output_types(Record)
+            | "AllTranscripts" >> beam.Flatten()
             | "KeepTranscripts" >> beam.Reshuffle(),
-            split.failures | "KeepFailures" >> beam.Reshuffle(),
+            failures | "AllFailures" >> beam.Flatten() | "KeepFailures" >> beam.Reshuffle(),
             statistics | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
-            split.filtered | "KeepFiltered" >> beam.Reshuffle(),
+            filtered | "AllFiltered" >> beam.Flatten() | "KeepFiltered" >> beam.Reshuffle(),
         )
 
-    def _heard(self, of: str, work: PCollection[Any], begun: dict[str, Any]) -> list[Any]:
-        """The steps that have the models, each after its windows.
+    def _recognized(
+        self, of: str, work: PCollection[Any], start: PCollection[JobStart] | None
+    ) -> list[Any]:
+        """The steps that have the models, each after its chunks.
 
         Each model has steps of its own, so that a worker which takes a bundle of theirs needs one
         model for it; a runner that does step after step never swaps them.
         """
-        if not self._routing.is_multi_model:
+        if not self._context.routing.is_multi_model:
             named = [("", work)]
         else:
             tags = [str(route) for route in range(len(self._settings))]
@@ -385,61 +384,39 @@ class Transcribe(beam.PTransform):
             ]
         steps = []
         for settings, (name, part) in zip(self._settings, named, strict=True):
-            windows = self._in_windows(f"Windows{of}{name}", part)
-            model = beam.ParDo(RecognizeChunk(settings), **begun)
+            chunks = self._in_windows(f"Windows{of}{name}", part)
+            model = wait_for(start, RecognizeChunk(settings))
             if self._accelerator is not None:
                 model = model.with_resource_hints(accelerator=self._accelerator)
-            steps.append(
-                windows
-                | f"Transcribe{of}{name}"
-                >> model.with_outputs(
-                    "transcripts", "failures", "statistics", "long", "segments", "rows"
-                )
-            )
+            outputs = model.with_outputs(*OUTPUTS, "long", "segments", "rows")
+            steps.append(chunks | f"Transcribe{of}{name}" >> outputs)
         return steps
 
     def _long(
-        self, heard: list[Any], begun: dict[str, Any]
-    ) -> tuple[Any, list[Any], PCollection[Record]]:
-        """Plans the long rows, transcribes their segments, and puts them together.
+        self, recognized: list[Any], start: PCollection[JobStart] | None
+    ) -> tuple[Any, list[Any], Any]:
+        """Plans the long rows, has their segments recognized, and puts them together.
 
-        Gives the outputs of the last step and of the models', and the rows that cannot be planned.
+        Gives the outputs of these three steps, of which the second is one for each model.
         """
-        settings = self._settings[0]
+        plan = PlanSegments(self._context, [each.planner for each in self._settings])
         planned = (
-            [each.long for each in heard]
+            [each.long for each in recognized]
             | "AllLong" >> beam.Flatten()
             | "SpreadLong" >> beam.Reshuffle()
             | "PlanSegments"
-            >> beam.ParDo(
-                PlanSegments(
-                    [each.planner for each in self._settings],
-                    settings.asked,
-                    settings.journal,
-                    settings.run,
-                    settings.max_failure_fraction,
-                    self._filters,
-                )
-            ).with_outputs("rows", "failures", main="stretches")
+            >> beam.ParDo(plan).with_outputs("rows", "failures", "filtered", main="groups")
         )
-        stretches = planned.stretches | "SpreadStretches" >> beam.Reshuffle()
-        segments = self._heard("Segments", stretches, begun)
-        parts = [part for each in heard for part in (each.rows, each.segments)]
+        groups = planned.groups | "SpreadStretches" >> beam.Reshuffle()
+        segments = self._recognized("Segments", groups, start)
+        parts = [part for each in recognized for part in (each.rows, each.segments)]
         stitched = (
             (*parts, planned.rows, *(each.segments for each in segments))
             | "AllSegments" >> beam.Flatten()
             | "ByRow" >> beam.GroupByKey()
-            | "Stitch"
-            >> beam.ParDo(
-                StitchRows(
-                    settings.asked,
-                    settings.planner.keep_parts,
-                    settings.run,
-                    settings.max_failure_fraction,
-                )
-            ).with_outputs("transcripts", "failures", "statistics")
+            | "Stitch" >> beam.ParDo(StitchRows(self._context)).with_outputs(*OUTPUTS)
         )
-        return stitched, segments, planned.failures
+        return planned, segments, stitched
 
     def _in_windows(self, name: str, work: PCollection[Any]) -> PCollection[list[Any]]:
         # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
@@ -451,19 +428,12 @@ class Transcribe(beam.PTransform):
             )
         return work | name >> beam.ParDo(BatchWithinBundle(_chunk_seconds, CHUNK_SECONDS))
 
-    def _begin(self, statistics: PCollection[Statistics]) -> PCollection[JobStart]:
+    def _start(self, statistics: PCollection[Statistics]) -> PCollection[JobStart]:
         """What is known when all rows have been read, and that the journal is this run's."""
         return (
             statistics
             | "SumRows" >> beam.CombineGlobally(total)
-            | "Begin"
-            >> beam.Map(
-                _begin,
-                self._journal,
-                self._identity,
-                self._settings[0].run,
-                self._max_failure_fraction,
-            )
+            | "Begin" >> beam.Map(_start_job, self._context, self._identity)
         )
 
     def _grouped(self, work: PCollection[Any], journal: Journal) -> PCollection[Any]:
@@ -500,18 +470,24 @@ def _content(storage: Storage, model_name: str) -> str | None:
         return None
 
 
-def _begin(
-    statistics: Statistics,
-    journal: Journal,
-    identity: Mapping[str, Any],
-    run: str,
-    max_failure_fraction: float | None,
+def _start_job(
+    statistics: Statistics, context: JobContext, identity: Mapping[str, Any]
 ) -> JobStart:
     rows = {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
-    journal.begin({**identity, **rows}, run)
-    if max_failure_fraction is not None and not statistics.tars:
-        failure_limit.check_invalid(statistics, max_failure_fraction)
+    if context.journal is not None:
+        context.journal.begin({**identity, **rows}, context.run)
+    if context.max_failure_fraction is not None and not statistics.tars:
+        failure_limit.check_invalid(statistics, context.max_failure_fraction)
     return JobStart(None if statistics.tars else statistics.rows_in)
+
+
+def wait_for(start: PCollection[JobStart] | None, step: beam.DoFn) -> beam.ParDo:
+    """A step that processes nothing before a job's start; at once if there is nothing to await.
+
+    Args:
+        step: takes what is known of the start as ``start``.
+    """
+    return beam.ParDo(step) if start is None else beam.ParDo(step, start=AsSingleton(start))
 
 
 def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:

@@ -14,12 +14,10 @@ import apache_beam as beam
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.file_names import HASH_DIGITS, name_of
 from beam_asr.records.fields import JOB_FIELDS
+from beam_asr.records.record import Record, Transcript, to_record, with_duration
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
-from beam_asr.transcripts.transcript import ORIGIN
 from beam_asr.transforms.bundles import at_window
-
-Record = dict[str, Any]
 
 WRITING_THREADS = 8
 HASH = f"-[0-9a-f]{{{HASH_DIGITS}}}"
@@ -27,9 +25,9 @@ MAX_PENDING = 4 * WRITING_THREADS  # records of a bundle; each may be hours of w
 
 
 class _PendingWrite(NamedTuple):
-    """A record whose files are being written, and where in time it stands."""
+    """A transcript whose files are being written, and where in time it stands."""
 
-    record: Record
+    transcript: Transcript | Record
     window: Any
     timestamp: Any
     writes: list[Future[None]]
@@ -48,6 +46,7 @@ class WriteFormats(beam.DoFn):
         formats: of `exports.FORMATS`.
         filepath_key: the field of the audio.
         pred_text_key: the field of the text.
+        durations: whether records get their measured ``duration``.
     """
 
     def __init__(
@@ -57,27 +56,31 @@ class WriteFormats(beam.DoFn):
         formats: tuple[str, ...],
         filepath_key: str,
         pred_text_key: str,
+        durations: bool = False,
     ):
         self._storage = storage
         self._folder_of = folder_of
         self._formats = formats
         self._filepath_key = filepath_key
         self._pred_text_key = pred_text_key
+        self._durations = durations
 
     def start_bundle(self) -> None:
         self._waiting: deque[_PendingWrite] = deque()
 
     def process(
         self,
-        record: Record,
+        transcript: Transcript | Record,
         window: Any = beam.DoFn.WindowParam,
         timestamp: Any = beam.DoFn.TimestampParam,
         ready: Iterable[Any] = (),
     ) -> Iterator[Any]:
         list(ready)  # what an earlier run has left is gone
         folder = self._folder_of(window)
-        own = {key: value for key, value in record.items() if key != ORIGIN}
-        name = name_of(own, self._filepath_key, {*JOB_FIELDS, self._pred_text_key})
+        if self._durations:
+            transcript = with_duration(transcript)
+        record = to_record(transcript)
+        name = name_of(record, self._filepath_key, {*JOB_FIELDS, self._pred_text_key})
         paths = {
             format: join(format, f"{name}.{registry.EXTENSIONS[format]}")
             for format in self._formats
@@ -86,7 +89,12 @@ class WriteFormats(beam.DoFn):
             _writing().submit(self._write, format, join(folder, path), record)
             for format, path in paths.items()
         ]
-        self._waiting.append(_PendingWrite({**record, "exports": paths}, window, timestamp, writes))
+        exports = {"exports": paths}
+        if isinstance(transcript, Transcript):
+            transcript = transcript.adding(exports)
+        else:
+            transcript = {**transcript, **exports}
+        self._waiting.append(_PendingWrite(transcript, window, timestamp, writes))
         while len(self._waiting) > MAX_PENDING:
             yield from self._take_first()
 
@@ -95,11 +103,11 @@ class WriteFormats(beam.DoFn):
             yield from self._take_first()
 
     def _take_first(self) -> Iterator[Any]:
-        """The record that has waited longest, once its files are there."""
+        """The transcript that has waited longest, once its files are there."""
         first = self._waiting.popleft()
         for write in first.writes:
             write.result()
-        yield from at_window([first.record], first.window, first.timestamp)
+        yield from at_window([first.transcript], first.window, first.timestamp)
 
     def _write(self, format: str, path: str, record: Record) -> None:
         content = registry.render(format, record, self._filepath_key, self._pred_text_key)

@@ -6,12 +6,13 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
+from beam_asr.errors import SetupError, TooManyFailuresError, with_flags
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs import folder as output
 from beam_asr.outputs.folder import folder_name
@@ -30,20 +31,18 @@ from beam_asr.outputs.shards import (
     shard_of,
 )
 from beam_asr.outputs.summary import check_complete, encode_readable, summarize
+from beam_asr.records.record import Envelope, Record, to_record, with_duration
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
-from beam_asr.transcripts.transcript import ORIGIN
 from beam_asr.transforms import write_formats
-from beam_asr.transforms.results import Transcribed
-from beam_asr.transforms.transcribe import Record
+from beam_asr.transforms.results import Collections, Transcribed
 from beam_asr.transforms.write_formats import WriteFormats
 
 logger = logging.getLogger(__name__)
 
 LABELS = "labels"
 KINDS = (TRANSCRIPTS, FAILURES, FILTERED, LABELS)
-BY_TAR = 0  # in place of a number of shards
 
 
 class WriteManifest(beam.PTransform):
@@ -66,12 +65,14 @@ class WriteManifest(beam.PTransform):
         storage_options: for each protocol what its fsspec file system is opened with.
         journal: of the run, which is removed when the output is whole.
         formats: in which each transcript is also written to a file of its own
-            (`exports.FORMATS`), of which all but ``txt`` need the times of words; or all of them
-            (`sharded_formats`), of which ``nemo`` needs ``give_origin`` of ``Transcribe``.
+            (`registry.FORMATS`), of which all but ``txt`` need the times of words; or all of them
+            (`shard_files`), for which a row that does not say its ``duration`` gets the measured
+            one.
         filepath_key: the field of the audio, for them.
         pred_text_key: the field of the text, for them.
         lang_key: the field of the language, for them.
         tarred: whether the rows are those of a tarred data set of NeMo's.
+        flags: settings that messages in records name as flags, as ``--name`` and not in backticks.
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
@@ -92,22 +93,25 @@ class WriteManifest(beam.PTransform):
         pred_text_key: str = "pred_text",
         lang_key: str = "lang",
         tarred: bool = False,
+        flags: Collection[str] = (),
     ):
         super().__init__()
         asked = tuple(dict.fromkeys(formats))
         known = (*registry.FORMATS, *shard_files.FORMATS)
         for each in asked:
             if each not in known:
-                raise ValueError(f"formats has {each!r}, which is none of {', '.join(known)}")
+                raise SetupError(f"formats has {each!r}, which is none of {', '.join(known)}")
         self._formats = tuple(each for each in asked if each in registry.FORMATS)
         self._labels = shard_files.NEMO in asked
+        self._durations = any(each in shard_files.FORMATS for each in asked)
         self._tarred = tarred
+        self._flags = frozenset(flags)
         if not 0 <= max_failure_fraction <= 1:
-            raise ValueError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
+            raise SetupError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
         if num_shards is not None and num_shards < 1:
-            raise ValueError(f"num_shards is {num_shards}, but must be at least 1")
+            raise SetupError(f"num_shards is {num_shards}, but must be at least 1")
         if compression not in EXTENSIONS:
-            raise ValueError(f"compression is {compression!r}, but must be gzip or zstd")
+            raise SetupError(f"compression is {compression!r}, but must be gzip or zstd")
         self._overwrite = overwrite
         self._max_failure_fraction = max_failure_fraction
         self._details = details or {}
@@ -124,17 +128,16 @@ class WriteManifest(beam.PTransform):
         )
 
     def expand(self, records: Transcribed | PCollection[Record]) -> PCollection[Record]:
-        if not isinstance(records, Transcribed):
-            records = _all_transcribed(records)
-        if not records.transcripts.windowing.is_default():
-            return self._by_window(records)
+        parts = records.typed if isinstance(records, Transcribed) else _all_transcribed(records)
+        if not parts.transcripts.windowing.is_default():
+            return self._by_window(parts)
         target = self._target
         resume = target.journal is not None and target.journal.resume
         output.check_may_write(target.storage, target.folder, self._overwrite, resume)
         started = time.time()
-        start = records.transcripts.pipeline | "Start" >> beam.Create([target])
+        start = parts.transcripts.pipeline | "Start" >> beam.Create([target])
         ready = start | "Withdraw" >> beam.Map(_withdraw)
-        lines = self._lines(self._exported(records, target, ready=AsIter(ready)))
+        lines = self._lines(self._exported(parts, target, ready=AsIter(ready)))
         counts = lines | "Kinds" >> beam.Keys() | "CountKinds" >> beam.combiners.Count.PerElement()
         written = (
             lines
@@ -148,42 +151,44 @@ class WriteManifest(beam.PTransform):
             self._max_failure_fraction,
             self._details,
             statistics=AsSingleton(
-                records.statistics | "SumStatistics" >> beam.CombineGlobally(total)
+                parts.statistics | "SumStatistics" >> beam.CombineGlobally(total)
             ),
             shards=AsList(written),
         )
 
-    def _exported(self, records: Transcribed, target: OutputTarget, **after: Any) -> Transcribed:
+    def _exported(self, records: Collections, target: OutputTarget, **after: Any) -> Collections:
         """The records, when the files of their transcripts are written."""
         if not self._formats:
             return records
-        export = WriteFormats(target.storage, target.folder_of, self._formats, *self._keys)
+        export = WriteFormats(
+            target.storage, target.folder_of, self._formats, *self._keys, durations=self._durations
+        )
         written = records.transcripts | "WriteExports" >> beam.ParDo(export, **after)
         return records._replace(transcripts=written)
 
-    def _lines(self, records: Transcribed) -> PCollection[Any]:
+    def _lines(self, records: Collections) -> PCollection[Any]:
         lines = [
-            records.transcripts | "Transcripts" >> beam.Map(_line, TRANSCRIPTS),
-            records.failures | "Failures" >> beam.Map(_line, FAILURES),
-            records.filtered | "Filtered" >> beam.Map(_line, FILTERED),
+            records.transcripts
+            | "Transcripts" >> beam.Map(_line, TRANSCRIPTS, self._flags, self._durations),
+            records.failures | "Failures" >> beam.Map(_line, FAILURES, self._flags),
+            records.filtered | "Filtered" >> beam.Map(_line, FILTERED, self._flags),
         ]
         if self._labels:
             how = (*self._keys, self._tarred)
             lines.append(records.transcripts | "Labels" >> beam.Map(_label, *how))
             if self._tarred:  # of each file in a tar NeMo wants to know something
                 others = (records.failures, records.filtered) | "Others" >> beam.Flatten()
-                lines.append(others | "NoLabels" >> beam.Map(_label, *how, heard=False))
+                lines.append(others | "NoLabels" >> beam.Map(_label, *how, recognized=False))
         return lines | "Lines" >> beam.Flatten()
 
-    def _by_window(self, records: Transcribed) -> PCollection[Record]:
+    def _by_window(self, records: Collections) -> PCollection[Record]:
         target = self._target._replace(run=uuid.uuid4().hex)
         # A window's side inputs may be read before they are whole, so its shards follow from no
         # count of its records.
         shards = self._target.num_shards or 1
         written = (
             self._lines(self._exported(records, target))
-            | "Shard"
-            >> beam.Map(_by_shard, shards, dict.fromkeys(KINDS, 1) | {TRANSCRIPTS: shards})
+            | "Shard" >> beam.Map(_by_shard, shards, {(kind, None): 1 for kind in KINDS})
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard_of_window, target)
         )
@@ -202,10 +207,10 @@ class WriteManifest(beam.PTransform):
         )
 
 
-def _all_transcribed(records: PCollection[Record]) -> Transcribed:
+def _all_transcribed(records: PCollection[Record]) -> Collections:
     none = records | "None" >> beam.Filter(lambda _: False)
     counted = records | "CountRows" >> beam.Map(lambda _: Statistics(rows_in=1))
-    return Transcribed(records, none, counted, none)
+    return Collections(records, none, counted, none)
 
 
 class OutputTarget(NamedTuple):
@@ -241,25 +246,43 @@ class OutputTarget(NamedTuple):
         if self.journal is not None and self.journal.lock is not None:
             self.journal.lock.check()
 
-    def write_shard(self, kind: str, shard: int, shards: int, lines: Iterable[bytes]) -> str:
-        """Writes a shard, from lines that can be gone through more than once."""
-        if kind == LABELS:
-            name = shard_files.path(shard_files.NEMO, shard, shards)
-            if shards == BY_TAR:
-                name = shard_files.path_of_tar(shard)
-            elif self.tarred:  # what is about no tar has no line
-                return name
+    def write_shard(self, shard: ShardKey, lines: Iterable[bytes]) -> str:
+        """Writes a shard, from lines that can be gone through more than once; gives its name."""
+        kind, number, shards = shard
+        if shards is None:
+            name = shard_files.path_of_tar(number)
             self.storage.write(join(self.folder, name), lines)
             return name
-        name = shard_name(kind, shard, shards, self.compression)
+        if kind == LABELS:
+            name = shard_files.path(shard_files.NEMO, number, shards)
+            if not self.tarred:  # else what is about no tar has no line
+                self.storage.write(join(self.folder, name), lines)
+            return name
+        name = shard_name(kind, number, shards, self.compression)
         self.storage.write(join(self.folder, name), compressed(lines, self.compression))
         for format in shard_files.OF_SHARDS:
             if kind != TRANSCRIPTS or format not in self.formats:
                 continue
-            path = shard_files.path(format, shard, shards)
+            path = shard_files.path(format, number, shards)
             content = shard_files.content(format, lines, *self.keys)
             self.storage.write(join(self.folder, path), content)
         return name
+
+
+class ShardKey(NamedTuple):
+    """Which shard of the output a line goes to.
+
+    It crosses shuffles as a plain tuple, which Beam encodes without pickling it.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        number: of the shard from 0, or of the tar that it is about.
+        shards: of the kind; None if they go by tars.
+    """
+
+    kind: str
+    number: int
+    shards: int | None
 
 
 class _Shard(NamedTuple):
@@ -272,52 +295,78 @@ class _Shard(NamedTuple):
     records: Counter[str]
 
 
-def _line(record: Record, kind: str) -> tuple[str, tuple[str, bytes]]:
+# A kind, and the number of a tar or None.
+Kind = tuple[str, int | None]
+
+
+def _line(
+    element: Envelope | Record, kind: str, flags: frozenset[str], durations: bool = False
+) -> tuple[Kind, tuple[str, bytes]]:
     """A record as a line, with its kind and why it is of it."""
-    why = ""
+    if durations:
+        element = with_duration(element)
+    record, why = to_record(element), ""
     if kind == FAILURES:
         why = record["error"]["type"]
+        record = {**record, "error": _worded(record["error"], flags)}
     elif kind == FILTERED:
         why = record["filtered"]["by"]
-    own = {key: value for key, value in record.items() if key != ORIGIN}
-    return kind, (why, encode(own))
+        record = {**record, "filtered": _worded(record["filtered"], flags)}
+    elif "segments_failed" in record:
+        record = {**record, "segments_failed": _worded(record["segments_failed"], flags)}
+    return (kind, None), (why, encode(record))
+
+
+def _worded(why: Any, flags: frozenset[str]) -> Any:
+    """What a record says of failures, with flags in their messages."""
+    if isinstance(why, list):
+        return [_worded(each, flags) for each in why]
+    if not isinstance(why, dict):
+        return why
+    message = why.get("message")
+    if isinstance(message, str):
+        return {**why, "message": with_flags(message, flags)}
+    return {**why, "error": _worded(why["error"], flags)} if "error" in why else why
 
 
 def _label(
-    record: Record, filepath_key: str, pred_text_key: str, tarred: bool, heard: bool = True
-) -> tuple[str | tuple[str, int], tuple[str, bytes]]:
+    element: Envelope | Record,
+    filepath_key: str,
+    pred_text_key: str,
+    tarred: bool,
+    recognized: bool = True,
+) -> tuple[Kind, tuple[str, bytes]]:
     """A record as a line of a manifest that NeMo trains on, with why nothing is to be learnt from
     it; the line is empty if it has none. Of a tarred set its kind has the number of its tar."""
-    origin = record.get(ORIGIN, "")
-    own = {key: value for key, value in record.items() if key != ORIGIN}
-    if not heard:
-        own[pred_text_key] = ""
+    origin = "" if isinstance(element, dict) else element.origin
+    record = to_record(with_duration(element))
+    if not recognized:
+        record = {**record, pred_text_key: ""}
     to_label = pseudo_labels.tarred_label if tarred else pseudo_labels.label
-    label = to_label(own, filepath_key, pred_text_key, origin)
-    kind = LABELS if label.shard is None else (LABELS, label.shard)
-    return kind, (label.left_out, label.line or b"")
+    label = to_label(record, filepath_key, pred_text_key, origin)
+    return (LABELS, label.shard), (label.left_out, label.line or b"")
 
 
 def _by_shard(
-    keyed: tuple[Any, tuple[str, bytes]], num_shards: int | None, counts: dict[Any, int]
-) -> tuple[tuple[str, int, int], tuple[str, bytes]]:
-    kind, (why, line) = keyed
-    if isinstance(kind, tuple):
-        return (*kind, BY_TAR), (why, line)
-    shards = shard_count(kind, counts[kind], num_shards)
-    return (kind, shard_of(line, shards), shards), (why, line)
+    keyed: tuple[Kind, tuple[str, bytes]], num_shards: int | None, counts: dict[Kind, int]
+) -> tuple[Any, tuple[str, bytes]]:
+    (kind, tar), (why, line) = keyed
+    if tar is not None:
+        return tuple(ShardKey(kind, tar, shards=None)), (why, line)
+    shards = shard_count(kind, counts[kind, None], num_shards)
+    return tuple(ShardKey(kind, shard_of(line, shards), shards)), (why, line)
 
 
 def _write_shard(
-    keyed: tuple[tuple[str, int, int], Iterable[tuple[str, bytes]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[tuple[str, bytes]]],
     target: OutputTarget,
     ready: Iterable[OutputTarget],
 ) -> _Shard:
-    (kind, shard, shards), records = keyed
+    key, records = ShardKey(*keyed[0]), keyed[1]
     list(ready)  # the folder is an unfinished one before the first file in it is replaced
     target.check()
     written = Counter(why for why, _ in records)
-    return _Shard(kind, target.write_shard(kind, shard, shards, _Lines(records)), written)
+    return _Shard(key.kind, target.write_shard(key, _Lines(records)), written)
 
 
 class _Lines:
@@ -331,7 +380,7 @@ class _Lines:
 
 
 def _write_shard_of_window(
-    keyed: tuple[tuple[str, int, int], Iterable[tuple[str, bytes]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[tuple[str, bytes]]],
     target: OutputTarget,
     window: Any = beam.DoFn.WindowParam,
 ) -> _Shard:
@@ -377,7 +426,7 @@ def _finish_window(
     summary, failed_by_type = _complete(target, None, details, statistics, shards)
     try:
         failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
-    except failure_limit.TooManyFailuresError as error:
+    except TooManyFailuresError as error:
         # To raise it would have the runner try this again for ever, and hold the next windows up.
         logger.error("%s is left without %s: %s", target.folder, output.SUCCESS, error)
         return summary
@@ -410,7 +459,7 @@ def _complete(
     count = shard_count(TRANSCRIPTS, transcribed, target.num_shards)
     for shard in range(count):
         if shard_name(TRANSCRIPTS, shard, count, target.compression) not in names:
-            names.add(target.write_shard(TRANSCRIPTS, shard, count, []))
+            names.add(target.write_shard(ShardKey(TRANSCRIPTS, shard, count), []))
     delete_stale(storage, folder, names)
     if shard_files.NEMO in target.formats:
         labels = [each for each in shards if each.kind == LABELS]
@@ -427,7 +476,7 @@ def _complete_labels(target: OutputTarget, statistics: Statistics, names: set[st
     """Writes those of NeMo's manifests that no line is in: the only one, or one for each tar."""
     if not target.tarred:
         if not names:
-            target.write_shard(LABELS, 0, 1, [])
+            target.write_shard(ShardKey(LABELS, 0, 1), [])
         return
     of_tars = {name for name in names if shard_files.is_of_tar(name)}
     every = range(len(of_tars) + statistics.tars_without_rows)

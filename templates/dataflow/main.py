@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
 from beam_asr.cli import main
-from beam_asr.setting_fields import all_settings
+from beam_asr.cli.messages import flag_of
+from beam_asr.records.setting_fields import all_settings
 from beam_asr.settings import GROUPS
 
 # The image that this runs in, which the workers are to have too; Dockerfile sets it.
@@ -45,7 +46,7 @@ def command_line(parameters: Sequence[str]) -> list[str]:
 
 def switches() -> set[str]:
     """The flags that take no value: ours, and Beam's, of which the launcher gives some itself."""
-    flags = {each.flag for each in all_settings(GROUPS) if each.value_type is bool}
+    flags = {flag_of(each) for each in all_settings(GROUPS) if each.value_type is bool}
     for group in PipelineOptions.__subclasses__():
         parser = _BeamArgumentParser(add_help=False)
         group._add_argparse_args(parser)

@@ -11,7 +11,8 @@ import json
 from typing import Any
 
 from beam_asr.cli import options
-from beam_asr.setting_fields import Groups, Setting, all_settings
+from beam_asr.cli.messages import flag_of
+from beam_asr.records.setting_fields import Groups, Setting, all_settings
 from beam_asr.settings import GROUPS
 from beam_asr.transforms.choices import choices
 
@@ -75,7 +76,7 @@ def metadata(groups: Groups = GROUPS) -> dict[str, Any]:
 def parameter(setting: Setting) -> dict[str, Any]:
     """What the template says of a setting."""
     text = options.help_of(setting)
-    name = setting.flag.removeprefix("--")
+    name = flag_of(setting).removeprefix("--")
     found: dict[str, Any] = {
         "name": name,
         "label": label(name),

@@ -26,16 +26,21 @@ import numpy as np
 import zstandard
 
 from beam_asr.audio.reading import AudioRequest, read_audio
-from beam_asr.errors import AudioError, ManifestError
-from beam_asr.inputs import json_lines, nemo_tarred, readers, tar_stream, webdataset
-from beam_asr.inputs.compression import DamagedInputError
-from beam_asr.inputs.csv_tables import TableError
-from beam_asr.inputs.discovery import NoInputError
+from beam_asr.errors import (
+    AudioError,
+    DamagedInputError,
+    ManifestError,
+    NoInputError,
+    TableError,
+    TarError,
+)
+from beam_asr.inputs import json_lines, nemo_tarred, readers, webdataset
 from beam_asr.inputs.readers import FileRange
-from beam_asr.inputs.tar_clips import TarReader
+from beam_asr.inputs.tar_clips import TarClip, TarReader, UnreadRow
 from beam_asr.outputs import shards
 from beam_asr.records import parsing
-from beam_asr.records.record import failure, transcript
+from beam_asr.records.events import SampleFound
+from beam_asr.records.record import Transcript, failure
 from beam_asr.records.row import Row
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
@@ -224,7 +229,7 @@ def _end_of_row(row: Row) -> Hashable:
         place = _place(error)
         assert record["error"]["message"].startswith(f"{row.manifest}:{row.line_number}: ")
     else:
-        record = _deeper(RUNNER_FRAMES, partial(transcript, row, {"pred_text": "Grüße"}))
+        record = _deeper(RUNNER_FRAMES, Transcript(row, {"pred_text": "Grüße"}, 1.0).record)
         place = ()
     line = _deeper(RUNNER_FRAMES, partial(shards.encode, record))
     assert line.count(b"\n") == 1
@@ -303,7 +308,7 @@ def _end_of_members(events: list[Any], rows: list[tuple[str, int]]) -> Hashable:
     assert Counter(given) == Counter(row for _, row in rows), "rows are lost or doubled"
     assert sum(isinstance(event, nemo_tarred.RowsWithoutMember) for event in events) == bool(last)
     cause = last and last.cause
-    assert cause is None or type(cause) is tar_stream.TarError
+    assert cause is None or type(cause) is TarError
     kinds = frozenset(type(event).__name__ for event in events)
     return kinds, cause and _place(cause.__cause__ or cause)
 
@@ -318,13 +323,15 @@ def _end_of_samples(content: bytes) -> Hashable:
             if sample.problem:
                 assert isinstance(sample.problem, ManifestError)
                 problems.add(_place(sample.problem))
-    except tar_stream.TarError as error:
+    except TarError as error:
         damage = error
     path = _written("t.tar", content)
     reader = TarReader(Storage(), "audio_filepath")
-    clips = list(reader.contents(WebDatasetTar(path)))
-    for row in [clip.row for clip, _ in clips] + [unread.row for unread in reader.unread]:
-        json.loads(shards.encode(failure(row, "audio", ValueError("?"))))
-    assert len(clips) + len(reader.unread) == samples + bool(damage), "samples are lost or doubled"
-    assert reader.statistics.rows_in == samples + bool(damage)
+    events = list(reader.events(WebDatasetTar(path)))
+    rows = [event.clip.row for event in events if isinstance(event, TarClip)]
+    rows += [event.row for event in events if isinstance(event, UnreadRow)]
+    for row in rows:
+        json.loads(shards.encode(failure(row, ValueError("?"), stage="audio")))
+    assert len(rows) == samples + bool(damage), "samples are lost or doubled"
+    assert events.count(SampleFound()) == samples + bool(damage)
     return frozenset(problems), damage and _place(damage.__cause__ or damage)

@@ -20,20 +20,15 @@ import pytest
 import soundfile
 from pyarrow import parquet
 
-from beam_asr.audio.reading import (
-    AudioError,
-    AudioRequest,
-    CorruptAudioError,
-    OffsetBeyondEndError,
-    read_audio,
-)
+from beam_asr.audio.reading import AudioRequest, read_audio
+from beam_asr.errors import AudioError, CorruptAudioError, DamagedInputError, OffsetBeyondEndError
 from beam_asr.inputs import readers
-from beam_asr.inputs.compression import DamagedInputError
-from beam_asr.inputs.tar_clips import TarReader
+from beam_asr.inputs.tar_clips import TarClip, TarReader, UnreadRow
 from beam_asr.outputs import shards
 from beam_asr.records import parsing
 from beam_asr.records import row as manifest
-from beam_asr.records.record import failure, transcript
+from beam_asr.records.events import SampleFound
+from beam_asr.records.record import Transcript, failure
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 from tests.fuzz.mutations import repair_ogg_pages
@@ -232,7 +227,7 @@ def test_a_row_ends_as_one_line_of_json_at_any_depth_of_the_stack(tmp_path, line
     except manifest.ManifestError as error:
         record = at_depth(60, partial(failure, row, "manifest", error))
     else:
-        record = at_depth(60, partial(transcript, row, {"pred_text": "text"}))
+        record = at_depth(60, Transcript(row, {"pred_text": "text"}, 1.0).record)
     written = at_depth(60, partial(shards.encode, record))
     assert json.loads(written, parse_constant=pytest.fail)
 
@@ -269,11 +264,11 @@ def test_a_sample_whose_name_has_no_uri_does_not_cost_those_that_follow(tmp_path
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
     reader = TarReader(Storage(), "audio_filepath")
-    assert [clip.audio for clip, _ in reader.contents(WebDatasetTar(str(path)))] == [
-        f"{path}: c.wav"
-    ]
-    assert len(reader.unread) == 1
-    assert reader.statistics.rows_in == 2
+    events = list(reader.events(WebDatasetTar(str(path))))
+    clips = [event.clip.audio for event in events if isinstance(event, TarClip)]
+    assert clips == [f"{path}: c.wav"]
+    assert sum(isinstance(event, UnreadRow) for event in events) == 1
+    assert events.count(SampleFound()) == 2
 
 
 # The fuzzing

@@ -25,7 +25,8 @@ from beam_asr.audio import clip_reader
 from beam_asr.cli import main
 from beam_asr.models.serving import batcher
 from beam_asr.records import parsing
-from beam_asr.transforms import recognize, transcribe
+from beam_asr.records.record import Transcript
+from beam_asr.transforms import chunk_recognizer, recognize, transcribe
 from tests.support.job_files import read_records, write_manifest
 from tests.support.tiny_models import speechlike
 
@@ -48,8 +49,8 @@ def clips(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
     """Windows of four seconds, so that a small corpus has many."""
-    monkeypatch.setattr(recognize, "CHUNK_SECONDS", 4)
-    monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 4)
+    monkeypatch.setattr(chunk_recognizer, "CHUNK_SECONDS", 4)
+    monkeypatch.setattr(transcribe, "CHUNK_SECONDS", 4)
     monkeypatch.setattr(batcher, "FIRST_SECONDS", 3)
     monkeypatch.setattr(batcher, "MAX_SECONDS", 4)
     monkeypatch.setattr(clip_reader, "UNKNOWN_SECONDS", 2)
@@ -265,7 +266,7 @@ def test_a_bundle_that_is_tried_again_uses_what_its_windows_left(clips, tiny_mod
                 continue
         outputs = [each.value if hasattr(each, "tag") else each for each in given]
     assert 0 < len(through) < CLIPS
-    found = [record["n"] for record in outputs if isinstance(record, dict)]
+    found = [each.row.fields["n"] for each in outputs if isinstance(each, Transcript)]
     assert sorted(found) == sorted(row["n"] for row in rows_of(clips))
 
 

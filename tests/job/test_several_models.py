@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
@@ -104,30 +105,39 @@ def test_where_memory_is_short_the_least_recently_used_model_goes(
     assert {row["n"]: found[row["n"]] for row in mine} == alone(mine, models["en"], tmp_path)
 
 
+@contextlib.contextmanager
+def leased(pool, spec):
+    host = pool.lease(spec)
+    try:
+        yield host
+    finally:
+        pool.release(spec)
+
+
 def test_a_model_in_use_stays_and_one_that_comes_again_is_loaded_again(models, monkeypatch):
     pool = ModelPool()
     specs = {lang: ModelSpec(str(path), "cpu") for lang, path in models.items()}
     free = [float("inf")]
     monkeypatch.setattr(model_pool, "free_bytes", lambda _: free[0])
-    with pool.leased(specs["en"]):
+    with leased(pool, specs["en"]):
         english = pool.lease(specs["en"])
         pool.release(specs["en"])
-    with pool.leased(specs["es"]):
+    with leased(pool, specs["es"]):
         pass
     free[0] = 0.0
     assert pool.lease(specs["en"]) is english  # it is here, so nothing is needed for it
-    with pool.leased(specs["fr"]):
+    with leased(pool, specs["fr"]):
         assert set(pool._hosts) == {specs["en"], specs["fr"]}
     assert pool.take_evictions() == 1
     assert pool.take_evictions() == 0
     clip = speechlike(1.0, seed=1)
-    before = english.transcribe([clip])
+    before = english.submit([clip]).result().results
     pool.release(specs["en"])
-    with pool.leased(specs["es"]):
+    with leased(pool, specs["es"]):
         assert set(pool._hosts) == {specs["es"]}
-    with pool.leased(specs["en"]) as again:
+    with leased(pool, specs["en"]) as again:
         assert again is not english
-        assert again.transcribe([clip]) == before
+        assert again.submit([clip]).result().results == before
 
 
 def test_who_needs_a_model_waits_until_another_thread_gives_its_own_back(models, monkeypatch):
@@ -138,7 +148,7 @@ def test_who_needs_a_model_waits_until_another_thread_gives_its_own_back(models,
     order = []
 
     def other() -> None:
-        with pool.leased(spanish):
+        with leased(pool, spanish):
             order.append("spanish")
 
     thread = threading.Thread(target=other)

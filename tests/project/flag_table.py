@@ -5,8 +5,9 @@ python -m tests.project.flag_table
 
 from __future__ import annotations
 
+from beam_asr.cli.messages import flag_of
 from beam_asr.cli.options import help_of
-from beam_asr.setting_fields import Groups, Setting, settings_of
+from beam_asr.records.setting_fields import Groups, Setting, settings_of
 from beam_asr.settings import GROUPS
 from beam_asr.transforms.choices import choices
 from tests.support.job_files import REPOSITORY
@@ -32,7 +33,7 @@ def page(groups: Groups = GROUPS) -> str:
 
 
 def row(setting: Setting) -> str:
-    flag = f"`{setting.flag}`"
+    flag = f"`{flag_of(setting)}`"
     cells = [
         f"**{flag}**" if setting.core else flag,
         default_of(setting),

@@ -87,7 +87,7 @@ def test_slow_workers_hold_up_a_job_whose_parts_are_given_out_at_the_beginning()
 
 def test_in_the_end_of_a_shared_job_nobody_waits_longer_than_some_windows_take():
     run = simulate(20_000, L4, 50, slow_share=0.1)
-    a_window = scale.WINDOW_SECONDS / scale.speed(L4)
+    a_window = scale.CHUNK_SECONDS / scale.speed(L4)
     assert run.spent["tail"] / run.workers < 3 * a_window / scale.SLOW_SPEED
 
 

@@ -329,15 +329,15 @@ def _scale(scale: float) -> None:
     from beam_asr.audio import clip_reader
     from beam_asr.models.serving import batcher
     from beam_asr.records import work
-    from beam_asr.transforms import recognize, transcribe
+    from beam_asr.transforms import chunk_recognizer, transcribe
 
     for module, name in (
-        (transcribe, "WINDOW_SECONDS"),
-        (recognize, "WINDOW_SECONDS"),
+        (transcribe, "CHUNK_SECONDS"),
+        (chunk_recognizer, "CHUNK_SECONDS"),
         (batcher, "FIRST_SECONDS"),
-        (batcher, "MOST_SECONDS"),
+        (batcher, "MAX_SECONDS"),
         (clip_reader, "AHEAD_SECONDS"),
-        (work, "STRETCH_SECONDS"),
+        (work, "GROUP_SECONDS"),
     ):
         setattr(module, name, max(1, round(scale * getattr(module, name))))
 

@@ -12,8 +12,8 @@ import tracemalloc
 import numpy as np
 import soundfile
 
+from beam_asr.errors import TarError
 from beam_asr.inputs.nemo_tarred import MemberWithoutRow, nemo_members
-from beam_asr.inputs.tar_stream import TarError
 from beam_asr.inputs.webdataset import webdataset_samples
 
 PACK = {"plain": bytes, "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}

@@ -10,7 +10,7 @@ import pytest
 
 from beam_asr import settings
 from beam_asr.cli import options
-from beam_asr.setting_fields import all_settings, flatten, make_groups, setting
+from beam_asr.records.setting_fields import all_settings, flatten, make_groups, setting
 from beam_asr.settings import (
     GROUPS,
     AudioLimits,

@@ -47,7 +47,7 @@ def is_lost(error: BaseException, answers: Callable[[], bool] | None = None) -> 
     Args:
         answers: whether the device still works; by default it is tried.
     """
-    return any(_is_lost(each, answers or _answers) for each in errors.causes(error))
+    return any(_is_lost(each, answers or _answers) for each in errors.causes(error, contexts=True))
 
 
 def _is_lost(error: BaseException, answers: Callable[[], bool]) -> bool:

@@ -10,7 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from beam_asr import errors
-from beam_asr.models.devices.resources import GIGABYTE, ResourceError
+from beam_asr.errors import ResourceError
+from beam_asr.models.devices.resources import GIGABYTE
 
 if TYPE_CHECKING:
     import torch
@@ -72,13 +73,13 @@ def limit_process_memory(
         if wanted * copies > whole:
             shared = f" for each of {copies} processes" if copies > 1 else ""
             raise ResourceError(
-                f"--gpu_memory_gb={gpu_memory_gb:g}{shared} is more than the "
+                f"`gpu_memory_gb={gpu_memory_gb:g}`{shared} is more than the "
                 f"{whole / GIGABYTE:.2f} GB of this worker's GPU. Give less, or the worker a GPU "
                 "with more memory"
             )
         if wanted > there:
             raise ResourceError(
-                f"--gpu_memory_gb={gpu_memory_gb:g} is more than the {there / GIGABYTE:.2f} GB "
+                f"`gpu_memory_gb={gpu_memory_gb:g}` is more than the {there / GIGABYTE:.2f} GB "
                 f"that are free of the {whole / GIGABYTE:.2f} GB of this worker's GPU. Give less, "
                 "or end what else uses it (nvidia-smi)"
             )

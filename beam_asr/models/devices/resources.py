@@ -10,24 +10,21 @@ from __future__ import annotations
 
 import os
 
+from beam_asr.errors import ResourceError, SetupError
 from beam_asr.settings import Resources
 
 GIGABYTE = 1e9  # as cards are sold: of 16 GB, CUDA tells some 15.8
-
-
-class ResourceError(RuntimeError):
-    """A worker has less than what was asked for; the message says of what, and what to do."""
 
 
 def check(resources: Resources, device: str) -> None:
     """Checks what was asked for against the device that was chosen.
 
     Raises:
-        ValueError: they do not go together.
+        SetupError: they do not go together.
     """
     if device == "cpu" and resources.asked_gpu:
-        raise ValueError(
-            f"{resources.asked_gpu} asks for a GPU, and --device=cpu for none: leave one of them "
+        raise SetupError(
+            f"{resources.asked_gpu} asks for a GPU, and `device=cpu` for none: leave one of them "
             "out"
         )
 
@@ -51,7 +48,7 @@ def use_cpus(cpus: int) -> None:
     available = available_cpus()
     if cpus > available:
         raise ResourceError(
-            f"--cpus={cpus} was asked for, but this worker may run on {available}. Give fewer, or "
+            f"`cpus={cpus}` was requested, but this worker may run on {available}. Give fewer, or "
             "the worker a larger machine"
         )
     os.environ["OMP_NUM_THREADS"] = str(cpus)

@@ -14,6 +14,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from beam_asr.errors import for_message
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +52,7 @@ class DecodingGraphs:
         except Exception as error:
             assert self._computer is not None
             self._computer.disable_cuda_graphs()
-            self._failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            self._failure = for_message(" ".join(f"{type(error).__name__}: {error}".split()), 300)
             logger.warning("Decoding without CUDA graphs, which is slower: %s", self._failure)
 
     @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from beam_asr.errors import ModelLoadError, for_message
 from beam_asr.settings import DECODERS
 
 WANTED, REQUIRED = "wanted", "required"
@@ -27,10 +28,6 @@ GREEDY = ("greedy", "greedy_batch")
 # Those whose hypotheses say of which frame each token is.
 CTC_WITH_FRAMES = (*GREEDY, "beam_batch")
 TRANSDUCER_WITH_FRAMES = (*GREEDY, "malsd_batch", "maes_batch")
-
-
-class ModelLoadError(RuntimeError):
-    """A model cannot be loaded; says which, why, and what to do."""
 
 
 class DecodingRequest(NamedTuple):
@@ -71,7 +68,7 @@ def choose_decoder(model: Any, model_name: str, decoder: str) -> None:
         raise ModelLoadError(f"decoder {decoder!r} is none of {', '.join(DECODERS)}")
     if not hasattr(model, "cur_decoder"):
         raise ModelLoadError(
-            f"--decoder={decoder} chooses a decoder of a hybrid model, but {model_name!r} is a "
+            f"`decoder={decoder}` chooses a decoder of a hybrid model, but {model_name!r} is a "
             f"{type(model).__name__}, which has one alone; leave the flag out"
         )
     model.change_decoding_strategy(decoder_type=decoder, verbose=False)
@@ -111,7 +108,7 @@ def configure_decoding(model: Any, model_name: str, extras: DecodingRequest) -> 
     elif isinstance(model, models.EncDecRNNTModel):
         _configure_transducer(model, model_name, extras)
     elif extras.confidence or extras.n_best:
-        flag = "--confidence" if extras.confidence else "--n_best"
+        flag = "`confidence`" if extras.confidence else "`n_best`"
         raise _refused(model, model_name, flag, "its decoder is not known here")
 
 
@@ -142,7 +139,7 @@ def _configure_ctc(model: Any, model_name: str, extras: DecodingRequest) -> None
         compute_timestamps=False,
         allow_cuda_graphs=False,  # they are captured again for each batch that is a new size
     )
-    _change(model, model_name, config, "--n_best", verbose=False, **options)
+    _change(model, model_name, config, "`n_best`", verbose=False, **options)
 
 
 def _configure_transducer(model: Any, model_name: str, extras: DecodingRequest) -> None:
@@ -150,12 +147,12 @@ def _configure_transducer(model: Any, model_name: str, extras: DecodingRequest) 
     if extras.confidence:
         if extras.beam > 1:
             raise _refused(
-                model, model_name, "--confidence", "NeMo's beam search has none", "--n_best"
+                model, model_name, "`confidence`", "NeMo's beam search has none", "`n_best`"
             )
         if config.get("strategy") not in GREEDY:
             raise _no_confidence_of_a_strategy(model, model_name, config)
         config.update(compute_timestamps=False, confidence_cfg=_confidence_config())
-        _change(model, model_name, config, "--confidence", verbose=False)
+        _change(model, model_name, config, "`confidence`", verbose=False)
     elif extras.beam > 1:
         config.update(strategy="malsd_batch", preserve_alignments=False, compute_timestamps=False)
         config.setdefault("beam", {}).update(
@@ -165,7 +162,7 @@ def _configure_transducer(model: Any, model_name: str, extras: DecodingRequest) 
             preserve_alignments=False,
             allow_cuda_graphs=False,
         )
-        _change(model, model_name, config, "--n_best", verbose=False)
+        _change(model, model_name, config, "`n_best`", verbose=False)
 
 
 def _configure_multitask(model: Any, model_name: str, extras: DecodingRequest) -> None:
@@ -176,7 +173,7 @@ def _configure_multitask(model: Any, model_name: str, extras: DecodingRequest) -
     if extras.confidence:
         if extras.n_best:
             raise _refused(
-                model, model_name, "--confidence", "NeMo's beam search has none", "--n_best"
+                model, model_name, "`confidence`", "NeMo's beam search has none", "`n_best`"
             )
         boosted = beam.get("ngram_lm_model") or (beam.get("boosting_tree_alpha") or 0.0) > 0.0
         if is_beam and (size > 1 or boosted):
@@ -189,7 +186,7 @@ def _configure_multitask(model: Any, model_name: str, extras: DecodingRequest) -
             )
             config.update(strategy="greedy")
         config.update(confidence_cfg=_confidence_config())
-        _change(model, model_name, config, "--confidence")
+        _change(model, model_name, config, "`confidence`")
         if is_beam:
             _allow_more_tokens(model.decoding.decoding.greedy_search, 1)
     elif extras.n_best:
@@ -199,7 +196,7 @@ def _configure_multitask(model: Any, model_name: str, extras: DecodingRequest) -
             beam_size=size if extras.n_best == 1 else extras.beam, return_best_hypothesis=False
         )
         config.update(strategy="beam")
-        _change(model, model_name, config, "--n_best")
+        _change(model, model_name, config, "`n_best`")
         if not is_beam:
             _allow_more_tokens(model.decoding.decoding.beam_search, -1)
 
@@ -238,19 +235,19 @@ def _change(model: Any, model_name: str, config: Any, flag: str, **options: Any)
     try:
         model.change_decoding_strategy(OmegaConf.create(config), **options)
     except (NotImplementedError, ValueError) as error:
-        reason = " ".join(f"NeMo says: {error}".split())[:300]
+        reason = for_message(" ".join(f"NeMo says: {error}".split()), 300)
         raise _refused(model, model_name, flag, reason) from error
 
 
 def _no_confidence_of_a_strategy(model: Any, model_name: str, config: Any) -> ModelLoadError:
     strategy = config.get("strategy")
     reason = f"NeMo has none with its decoding strategy {strategy!r}, only with greedy decoding"
-    return _refused(model, model_name, "--confidence", reason)
+    return _refused(model, model_name, "`confidence`", reason)
 
 
 def no_times(model: Any, model_name: str) -> ModelLoadError:
     """The error of a model that tells no times, where they are required."""
-    return _refused(model, model_name, "--timestamps", "it tells no times of what it hears")
+    return _refused(model, model_name, "`timestamps`", "it tells no times of what it hears")
 
 
 def _refused(

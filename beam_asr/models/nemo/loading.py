@@ -10,13 +10,19 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from beam_asr.errors import (
+    AttentionError,
+    ModelFileError,
+    ModelLoadError,
+    ResourceError,
+    for_message,
+)
 from beam_asr.models import archive_check, files
 from beam_asr.models.devices import gpu_memory, gpu_slots
-from beam_asr.models.devices.resources import ResourceError, use_cpus
+from beam_asr.models.devices.resources import use_cpus
 from beam_asr.models.engine import ModelSpec, Recognizer
 from beam_asr.models.nemo import decoding
-from beam_asr.models.nemo.decoding import DecodingRequest, ModelLoadError
-from beam_asr.models.nemo.long_context import AttentionError
+from beam_asr.models.nemo.decoding import DecodingRequest
 from beam_asr.models.nemo.recognizer import NemoRecognizer
 from beam_asr.settings import DEVICES, PRECISIONS, UNLIMITED, Resources
 
@@ -91,10 +97,10 @@ def _restore(spec: ModelSpec, device: torch.device) -> Any:
             if os.path.isfile(file):  # else a repository without a file of its name
                 archive_check.check_archive(file)
             return ASRModel.from_pretrained(name, map_location=device)
-    except archive_check.ModelFileError as error:  # which says what to do
+    except ModelFileError as error:  # which says what to do
         raise ModelLoadError(f"cannot load the model {name!r}: {error}") from error
     except Exception as error:
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:600]
+        cause = for_message(" ".join(f"{type(error).__name__}: {error}".split()), 600)
         raise ModelLoadError(f"cannot load the model {name!r}: {cause}. {_remedy(name)}") from error
 
 
@@ -110,14 +116,14 @@ def _choose_device(device: str, resources: Resources = UNLIMITED) -> torch.devic
         return torch.device(device)
     if not torch.cuda.is_available():
         raise ModelLoadError(
-            f"{resources.asked_gpu or '--device=cuda'} was asked for, but torch sees no CUDA "
+            f"{resources.asked_gpu or '`device=cuda`'} was requested, but torch sees no CUDA "
             "device on this worker. Check the driver (nvidia-smi) and the torch build, or choose "
-            "--device=cpu"
+            "`device=cpu`"
         )
     names = gpu_slots.visible()
     if resources.cards > len(names):
         raise ModelLoadError(
-            f"--gpus={resources.cards} was asked for, but torch sees {len(names)} on this worker. "
+            f"`gpus={resources.cards}` was requested, but torch sees {len(names)} on this worker. "
             "Give fewer, or the worker more, and see CUDA_VISIBLE_DEVICES"
         )
     if len(names) == 1:

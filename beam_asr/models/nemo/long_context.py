@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from beam_asr.errors import AttentionError
 from beam_asr.models.nemo.families import ctc, transducer
 from beam_asr.settings import NO_PROMPT, Prompt
 
@@ -47,10 +48,6 @@ CHUNK_SECONDS = 10.0
 RIGHT_SECONDS = 5.0
 # Padded seconds of windows in one pass: two of them, as much as a CPU takes best.
 PASS_SECONDS = 50.0
-
-
-class AttentionError(ValueError):
-    """A model has no attention that could be changed so; says which model, and what to do."""
 
 
 def use_local(model: Any) -> None:
@@ -251,6 +248,6 @@ def _attends_to_all(encoder: Any) -> bool:
 def _error(model: Any, attention: str, reason: str) -> AttentionError:
     encoder = type(getattr(model, "encoder", None)).__name__
     return AttentionError(
-        f"--attention={attention} does not go with this {type(model).__name__} and its encoder "
-        f"{encoder}: {reason}. Leave --attention out; long rows are then cut into segments"
+        f"`attention={attention}` does not go with this {type(model).__name__} and its encoder "
+        f"{encoder}: {reason}. Leave `attention` out; long rows are then cut into segments"
     )

@@ -129,10 +129,6 @@ class ModelHost:
         self._tasks.put(_Request(waveforms, since, Work(names), done, prompt))
         return done
 
-    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[Recognition | ModelError]:
-        """The texts of one batch, or why a clip has none."""
-        return self.submit(waveforms).result().results
-
     def close(self) -> None:
         """Ends the thread, and lets go of the model; nothing may be submitted any more."""
 

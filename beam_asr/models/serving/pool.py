@@ -6,13 +6,12 @@ recently goes first. One that somebody uses stays.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import threading
 import time
-from collections.abc import Iterator
 
+from beam_asr.errors import causes
 from beam_asr.models import files
 from beam_asr.models.devices import cpu_memory, gpu_memory
 from beam_asr.models.engine import ModelSpec
@@ -57,14 +56,6 @@ class ModelPool:
             self._users[spec] -= 1
             self._changed.notify_all()
         self._of_thread.leases = self._own_leases - 1
-
-    @contextlib.contextmanager
-    def leased(self, spec: ModelSpec) -> Iterator[ModelHost]:
-        host = self.lease(spec)
-        try:
-            yield host
-        finally:
-            self.release(spec)
 
     def take_evictions(self) -> int:
         """How many have not been counted yet; each is told once, to one caller."""
@@ -152,11 +143,7 @@ def free_bytes(device: str) -> float:
 
 
 def _is_exhausted(error: BaseException | None) -> bool:
-    while error is not None:
-        if gpu_memory.is_exhausted(error):
-            return True
-        error = error.__cause__
-    return False
+    return any(map(gpu_memory.is_exhausted, causes(error)))
 
 
 pool = ModelPool()

@@ -13,7 +13,7 @@ from beam_asr import process
 MAX_NAMES = 4  # of clips, in a message
 NOTHING_LOST = (
     "No row was turned into a failure for it: the runner tries this work again, elsewhere if it "
-    "can; where it gives up, the same command with --resume goes on"
+    "can; where it gives up, the same command with `resume` goes on"
 )
 
 
@@ -84,8 +84,8 @@ class Watchdog:
         others = f" (it has also begun with {listed(beside.names)})" if beside else ""
         process.exit_now(
             f"a forward pass has worked for more than the {self._seconds:g} s that "
-            f"--batch_timeout allows, on {listed(work.names)}{others}. {NOTHING_LOST}. If the "
-            "device is slow and not stuck, raise --batch_timeout or lower --max_batch_seconds"
+            f"`batch_timeout` allows, on {listed(work.names)}{others}. {NOTHING_LOST}. If the "
+            "device is slow and not stuck, raise `batch_timeout` or lower `max_batch_seconds`"
         )
 
 

@@ -823,7 +823,7 @@ def test_long_clips_among_short_ones_keep_their_order(tmp_path, monkeypatch, con
 def test_a_long_clip_that_is_broken_fails_as_what_it_is(tmp_path):
     (tmp_path / "a.flac").write_bytes(flac(10 * HOUR))
     (heard,) = ClipReader(Storage(), None, 60.0, 1).read([clip(tmp_path / "a.flac")], RATE)
-    assert type(heard.waveform) is TruncatedAudioError
+    assert type(heard.error) is TruncatedAudioError
 
 
 def test_the_time_limit_of_a_clip_grows_with_its_hours_and_begins_with_its_turn(
@@ -849,7 +849,7 @@ def test_decoding_that_takes_too_long_is_given_up():
     content = flac(samples=quiet(4 * 3600))
     for offset in (0.0, 1.0):
         request = AudioRequest(sample_rate=8_000, offset=offset)
-        with pytest.raises(AudioTimeoutError, match="--audio_timeout"):
+        with pytest.raises(AudioTimeoutError, match="`audio_timeout`"):
             read_audio("a.flac", request, deadline=time.monotonic() + 0.2, content=content)
 
 
@@ -917,7 +917,7 @@ def test_a_clip_for_which_there_is_no_memory_fails_alone(tmp_path):
     code = """
 import resource, sys
 from beam_asr.audio import read_pool
-from beam_asr.audio.clip_reader import ClipReader
+from beam_asr.audio.clip_reader import ClipReader, Loaded
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
@@ -928,7 +928,8 @@ list(reader.read(clips[:1], 16_000))  # the threads are there, and their heaps
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 10**8, size + 10**8))
 for heard in reader.read(clips, 16_000):
-    print(type(heard.waveform).__name__, heard.waveform)
+    outcome = heard.waveform if isinstance(heard, Loaded) else heard.error
+    print(type(outcome).__name__, outcome)
 """
     files = [str(tmp_path / name) for name in ("short.wav", "long.flac", "short.wav")]
     done = subprocess.run(
@@ -937,5 +938,5 @@ for heard in reader.read(clips, 16_000):
     )  # fmt: skip
     kinds = [line.split()[0] for line in done.stdout.splitlines() if line[:1].isalpha()]
     assert kinds == ["ndarray", AudioMemoryError.__name__, "ndarray"], done.stdout
-    assert "--max_concurrent_reads" in done.stdout
+    assert "`max_concurrent_reads`" in done.stdout
     assert files[1] in done.stdout

@@ -13,13 +13,13 @@ import soundfile
 from fsspec.implementations.memory import MemoryFileSystem
 
 from beam_asr.audio import read_pool
-from beam_asr.audio.clip_reader import ClipReader
+from beam_asr.audio.clip_reader import ClipReader, Loaded
 from beam_asr.audio.reading import AudioRequest, read_audio
-from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError
+from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError, NotAllowedError
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.storage import remote_file, retry
-from beam_asr.storage.allow_list import AllowList, NotAllowedError
+from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 from tests.support import servers
@@ -66,7 +66,10 @@ def read(uri: str, allowed=None, seconds: float = 30.0, **fields):
 
 def read_all(clips, allowed=None, seconds: float = 30.0, concurrency: int = 4):
     reader = ClipReader(Storage({}, allowed), None, seconds, concurrency)
-    return [heard.waveform for heard in reader.read(clips, RATE)]
+    return [
+        read.waveform if isinstance(read, Loaded) else read.error
+        for read in reader.read(clips, RATE)
+    ]
 
 
 def assert_same(waveform, samples):
@@ -195,7 +198,7 @@ def test_a_stalled_server_costs_its_row_and_no_other(server, short):
     ]
     outcomes = read_all(clips, seconds=1.5, concurrency=2)
     assert [type(outcome) for outcome in outcomes[:6]] == [AudioTimeoutError] * 6
-    assert "--audio_timeout" in str(outcomes[0])
+    assert "`audio_timeout`" in str(outcomes[0])
     for outcome in outcomes[6:]:
         assert_same(outcome, short)
 
@@ -242,7 +245,7 @@ def test_a_redirect_to_a_forbidden_address_is_not(server, short, forbidden):
     assert_same(read(server.url("short.wav"), allowed), short)
     error = read(server.behave("moved.wav", redirect=forbidden.url("secret")), allowed)
     assert isinstance(error, NotAllowedError)
-    assert "--allowed_audio_prefixes" in str(error)
+    assert "`allowed_audio_prefixes`" in str(error)
     error = read(forbidden.url("secret"), allowed)
     assert isinstance(error, NotAllowedError)
 

@@ -25,8 +25,9 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from beam_asr.cli import dataflow, options, runners
+from beam_asr.cli.messages import flag_of
 from beam_asr.models.devices import resources
-from beam_asr.setting_fields import all_settings
+from beam_asr.records.setting_fields import all_settings
 from beam_asr.settings import GROUPS, Resources
 from tests.support import dataflow_stub
 from tests.support.job_files import REPOSITORY, SAMPLES
@@ -334,7 +335,7 @@ def test_right_fitting_gives_the_gpu_to_the_step_of_the_model_and_no_other(launc
     assert status == 0, errors
     graph = launch.graph()
     assert steps_with_hints(graph) == {
-        f"Transcribe/{step}/ParDo(TranscribeWindow)": L4
+        f"Transcribe/{step}/ParDo(RecognizeChunk)": L4
         for step in ("Transcribe", "TranscribeSegments")
     }
     assert len(graph.components.environments) == 2
@@ -482,7 +483,7 @@ def test_metadata_is_what_the_flags_make_of_it():
 
 
 def test_every_flag_is_a_parameter(parameters):
-    assert {each.flag.lstrip("-") for each in all_settings(GROUPS)} <= set(parameters)
+    assert {flag_of(each).lstrip("-") for each in all_settings(GROUPS)} <= set(parameters)
     required = {name for name, each in parameters.items() if not each["isOptional"]}
     assert required == {"input", "output"}  # and a model, by one of two flags
     for each in parameters.values():

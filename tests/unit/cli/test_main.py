@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from beam_asr.cli import main
+
 HEAVY = ["apache_beam", "torch", "nemo", "numpy", "soundfile", "av"]
 
 
@@ -80,6 +82,48 @@ def test_a_folder_that_holds_something_is_refused(transcribe, manifest, tmp_path
     assert "precious.txt" in errors
     assert "--overwrite" in errors
     assert [path.name for path in out.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize("defect", [ValueError("a defect"), KeyError("a defect")])
+@pytest.mark.parametrize("place", ["beam_asr.inputs.discovery.check", "beam_asr.cli.launch.build"])
+def test_a_defect_is_a_failed_job_with_a_traceback_and_no_wrong_usage(
+    transcribe, manifest, tmp_path, monkeypatch, place, defect
+):
+    def broken(*_args, **_kwargs):
+        raise defect
+
+    monkeypatch.setattr(place, broken)
+    args = ["--input", manifest, "--output", tmp_path / "out", "--model_name", "m"]
+    status, _, said = transcribe(*args)
+    assert status == 1
+    assert "Traceback" in said
+    assert "a defect" in said
+    assert "beam-asr: error" not in said
+
+
+def test_settings_that_do_not_go_together_are_wrong_usage_and_named_as_flags(
+    transcribe, manifest, tmp_path
+):
+    args = ["--input", manifest, "--output", tmp_path / "out", "--model_name", "m"]
+    status, _, said = transcribe(*args, "--gpus=0.5", "--device=cpu")
+    assert (status, "Traceback" in said) == (2, False)
+    assert "--gpus=0.5 asks for a GPU, and --device=cpu for none" in said
+    status, _, said = transcribe(*args, "--gpus=0.5", "--model_copies=3")
+    assert (status, "gpus=0.5 has 2 processes" in said) == (2, True)
+
+
+def test_errors_that_explain_themselves_are_known_in_a_workers_text():
+    def explained(name):
+        text = f"Traceback (most recent call last):\n  ...\nbeam_asr.errors.{name}: why [step]"
+        return main.EXPLAINED.search(text) is not None
+
+    for name in (
+        "ModelLoadError", "LostRowsError", "TooManyFailuresError", "NoInputError", "TableError",
+        "DamagedInputError", "StorageError", "ResumeError", "FolderTakenError",
+    ):  # fmt: skip
+        assert explained(name), name
+    for name in ("DeadlineError", "ShortReadError", "ManifestError", "ValueError"):
+        assert not explained(name), name
 
 
 def test_resume_of_a_finished_run_does_nothing(transcribe, manifest, tmp_path):

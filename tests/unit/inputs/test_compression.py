@@ -9,7 +9,8 @@ import lzma
 import pytest
 import zstandard
 
-from beam_asr.inputs import compression, json_lines
+from beam_asr.errors import DamagedInputError
+from beam_asr.inputs import json_lines
 from beam_asr.storage.storage import Storage
 
 COMPRESSORS = {
@@ -38,7 +39,7 @@ def test_compressed_lines_that_are_not_whole_are_an_error_and_not_an_end(tmp_pat
     else:
         del content[-20:]
     path.write_bytes(content)
-    with pytest.raises(compression.DamagedInputError, match=f"m.jsonl{ending}"):
+    with pytest.raises(DamagedInputError, match=f"m.jsonl{ending}"):
         list(json_lines.read_lines(Storage(), str(path)))
 
 
@@ -60,7 +61,7 @@ def test_what_follows_compressed_lines_and_is_none_is_an_error_and_not_an_end(
         after = b"?" + second[1:]
     path = tmp_path / f"m.jsonl{ending}"
     path.write_bytes(compress(b"one\n") + after)
-    with pytest.raises(compression.DamagedInputError, match=f"m.jsonl{ending}"):
+    with pytest.raises(DamagedInputError, match=f"m.jsonl{ending}"):
         list(json_lines.read_lines(Storage(), str(path)))
 
 
@@ -80,5 +81,5 @@ def test_compressed_lines_that_ask_for_gigabytes_of_memory_are_refused(tmp_path)
     assert list(json_lines.read_lines(Storage(), str(path))) == ["one"]
     content[1:5] = b"\xff" * 4  # the size of the dictionary
     path.write_bytes(content)
-    with pytest.raises(compression.DamagedInputError, match="Memory usage limit"):
+    with pytest.raises(DamagedInputError, match="Memory usage limit"):
         list(json_lines.read_lines(Storage(), str(path)))

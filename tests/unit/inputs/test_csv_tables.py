@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.errors import BadRecordError
-from beam_asr.inputs.csv_tables import TableError, csv_records
+from beam_asr.errors import BadRecordError, TableError
+from beam_asr.inputs.csv_tables import csv_records
 
 
 def records_of(content, delimiter=","):

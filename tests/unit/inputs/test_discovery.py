@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from beam_asr.errors import NoInputError
 from beam_asr.inputs import discovery
 from beam_asr.storage.storage import Storage
 
@@ -26,10 +27,10 @@ def test_an_input_stands_for_manifests_or_for_audio(input_folder, pattern, expec
 
 def test_an_input_that_stands_for_nothing_is_named(input_folder):
     for pattern, message in (("c.jsonl", "matches no file"), ("*.mp3", "matches no file")):
-        with pytest.raises(discovery.NoInputError, match=message):
+        with pytest.raises(NoInputError, match=message):
             discovery.find_files(Storage(), str(input_folder / pattern))
     (input_folder / "empty").mkdir()
-    with pytest.raises(discovery.NoInputError, match="holds no audio files"):
+    with pytest.raises(NoInputError, match="holds no audio files"):
         discovery.find_files(Storage(), str(input_folder / "empty"))
 
 
@@ -41,9 +42,9 @@ def test_braces_stand_for_all_their_files_and_a_missing_one_is_named(input_folde
     assert discovery.find_files(storage, braces) == expected
     assert discovery.find_files(storage, str(input_folder / "manifest_{0..2}.json")) == expected
     (input_folder / "manifest_1.json").unlink()
-    with pytest.raises(discovery.NoInputError, match=r"3 files, of which 1 are missing: .*_1.json"):
+    with pytest.raises(NoInputError, match=r"3 files, of which 1 are missing: .*_1.json"):
         discovery.find_files(storage, braces)
-    with pytest.raises(discovery.NoInputError, match=r"_1.json"):
+    with pytest.raises(NoInputError, match=r"_1.json"):
         discovery.check(storage, braces)
 
 

@@ -24,15 +24,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from beam_asr.audio.reading import AudioError, AudioRequest, read_audio
-from beam_asr.errors import BadRecordError, LineTooLongError, ManifestError, StorageError
+from beam_asr.audio.reading import AudioRequest, read_audio
+from beam_asr.errors import (
+    AudioError,
+    BadRecordError,
+    LineTooLongError,
+    ManifestError,
+    StorageError,
+    TableError,
+)
 from beam_asr.inputs import compression, json_lines, readers
-from beam_asr.inputs.csv_tables import TableError
 from beam_asr.inputs.readers import FileRange
-from beam_asr.inputs.tar_clips import TarReader
+from beam_asr.inputs.tar_clips import TarClip, TarReader, UnreadRow
 from beam_asr.outputs import shards
 from beam_asr.records import lhotse_cuts, parsing
-from beam_asr.records.record import failure, transcript
+from beam_asr.records.events import SampleFound
+from beam_asr.records.record import Transcript, failure
 from beam_asr.records.row import Row
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
@@ -66,12 +73,12 @@ def record_of(row):
         parsing.parse(row)
     except ManifestError as error:
         failed = error
-        record = from_deep(lambda: failure(row, "manifest", failed))
+        record = from_deep(lambda: failure(row, failed, stage="manifest"))
         assert record["error"]["type"] == type(failed).__name__
         assert len(record["error"]["message"]) <= 500
         assert "\n" not in record["error"]["message"]
     else:
-        record = from_deep(lambda: transcript(row, {"pred_text": "hello"}))
+        record = from_deep(lambda: Transcript(row, {"pred_text": "hello"}, 1.0).record())
     coder = FastPrimitivesCoder()
     return from_deep(lambda: coder.decode(coder.encode(record)))
 
@@ -441,11 +448,11 @@ ERRORS = JSON | st.fixed_dictionaries(
 @given(ERRORS, st.integers(1, 3))
 def test_an_error_field_of_any_shape_survives_failures_that_come_in_again(error, times):
     row = Row.of({"audio_filepath": "/a", "error": error, "z": 1})
-    at_first = transcript(row, {"pred_text": "hello"})
+    at_first = Transcript(row, {"pred_text": "hello"}, 1.0).record()
     for attempts in range(times):
-        failed = failure(row, "audio", OSError("no"), attempts)
+        failed = failure(row, OSError("no"), attempts, "audio")
         row = Row(shards.encode(failed).decode())
-    assert repr(transcript(row, {"pred_text": "hello"})) == repr(at_first)
+    assert repr(Transcript(row, {"pred_text": "hello"}, 1.0).record()) == repr(at_first)
 
 
 # Other encodings
@@ -590,10 +597,12 @@ def test_samples_that_cannot_be_used_cost_no_others_of_their_tar(tmp_path):
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
     reader = TarReader(Storage(), "audio_filepath")
-    heard = [clip.audio for clip, _ in reader.contents(WebDatasetTar(str(tmp_path / "t.tar")))]
-    assert [re.sub(".*: ", "", audio) for audio in heard] == ["first.wav", "last.wav"]
-    assert reader.statistics.rows_in == len(heard) + len(reader.unread) == 8
-    for (row, stage, error), name in zip(reader.unread, bad, strict=True):
+    events = list(reader.events(WebDatasetTar(str(tmp_path / "t.tar"))))
+    clips = [event.clip for event in events if isinstance(event, TarClip)]
+    unread = [event for event in events if isinstance(event, UnreadRow)]
+    assert [re.sub(".*: ", "", clip.audio) for clip in clips] == ["first.wav", "last.wav"]
+    assert events.count(SampleFound()) == len(clips) + len(unread) == 8
+    for (row, stage, error), name in zip(unread, bad, strict=True):
         assert isinstance(error, ManifestError)
         assert name in str(error)
-        assert name in written(failure(row, stage, error))["audio_filepath"]
+        assert name in written(failure(row, error, stage=stage))["audio_filepath"]

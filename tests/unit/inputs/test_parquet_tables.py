@@ -12,8 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from beam_asr.errors import BadRecordError
-from beam_asr.inputs.csv_tables import TableError
+from beam_asr.errors import BadRecordError, TableError
 from beam_asr.inputs.parquet_tables import parquet_records, parquet_row_groups
 
 

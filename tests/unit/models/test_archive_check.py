@@ -16,15 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from beam_asr.errors import DamagedModelError, ModelFileError, ModelTooLargeError, UnsafeModelError
 from beam_asr.models import archive_check
 from beam_asr.models import files as model_files
-from beam_asr.models.archive_check import (
-    DamagedModelError,
-    ModelFileError,
-    ModelTooLargeError,
-    UnsafeModelError,
-    check_archive,
-)
+from beam_asr.models.archive_check import check_archive
 from beam_asr.storage.storage import Storage
 from tests.support.job_files import SAMPLE_MODEL
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from beam_asr.errors import ModelLoadError
 from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
-from beam_asr.models.nemo import loading
 
 MEL = "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor"
 WRITE_TEXT = "nemo.collections.asr.parts.utils.manifest_utils.write_text"
@@ -71,7 +71,7 @@ def pack(path: Path, files: Files) -> str:
 
 def error_of(path: str) -> str:
     """What ``load`` says of a model that it refuses."""
-    with pytest.raises(loading.ModelLoadError) as raised:
+    with pytest.raises(ModelLoadError) as raised:
         engine.load(ModelSpec(path, "cpu"))
     assert f"cannot load the model {path!r}" in str(raised.value)
     return str(raised.value)

@@ -66,7 +66,7 @@ def test_the_language_has_its_own_field_unless_it_chooses_the_model():
 def test_rows_that_no_route_takes_fail_or_go_to_the_default():
     pairs = ["en=a.nemo"]
     for fields in ({"lang": "fr"}, {"lang": None}, {}):
-        with pytest.raises(UnmappedRowError, match="--model_name"):
+        with pytest.raises(UnmappedRowError, match="`model_name`"):
             of_pairs(*pairs).route_index(fields)
         assert model_of(of_pairs(*pairs, default="d.nemo"), **fields) == "d.nemo"
         with pytest.raises(UnmappedRowError):

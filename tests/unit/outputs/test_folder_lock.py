@@ -16,19 +16,16 @@ from typing import NamedTuple
 
 import pytest
 
-from beam_asr.outputs.folder_lock import (
-    STALE_SECONDS,
-    FolderBusyError,
-    FolderLock,
-    FolderTakenError,
-)
+from beam_asr.errors import FolderBusyError, FolderTakenError
+from beam_asr.outputs.folder_lock import STALE_SECONDS, FolderLock
 from beam_asr.storage.storage import Storage
 
 PATIENCE = 60.0  # for what comes at once, unless the machine is busy
 
 LAUNCHER = """
 import json, os, signal, sys
-from beam_asr.outputs.folder_lock import FolderBusyError, FolderLock, FolderTakenError
+from beam_asr.errors import FolderBusyError, FolderTakenError
+from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.storage.storage import Storage
 
 class Dying(Storage):

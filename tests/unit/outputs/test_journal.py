@@ -9,9 +9,10 @@ import logging
 import pytest
 
 from beam_asr import process
+from beam_asr.errors import FolderTakenError, ResumeError
 from beam_asr.outputs import journal
-from beam_asr.outputs.folder_lock import FolderLock, FolderTakenError
-from beam_asr.outputs.journal import Journal, JournalWriter, ResumeError, chunk_name
+from beam_asr.outputs.folder_lock import FolderLock
+from beam_asr.outputs.journal import Journal, JournalWriter, chunk_name
 from beam_asr.records import row_ids
 from beam_asr.records.outcome import Outcome
 from beam_asr.storage.storage import Storage
@@ -166,7 +167,7 @@ def test_a_run_goes_on_with_its_like_alone(kept):
         with pytest.raises(ResumeError) as told:
             again.begin({**IDENTITY, **changed}, "third")
         assert f"{key.replace('_', ' ')} was {IDENTITY[key]!r} and is {value!r}" in str(told.value)
-        assert "--overwrite" in str(told.value)
+        assert "`overwrite`" in str(told.value)
     # What could not be found out does not differ.
     again.check({**IDENTITY, "model_content": None})
     assert len(again.names()) == 1

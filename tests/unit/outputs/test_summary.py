@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from beam_asr.outputs.summary import LostRowsError, check_complete, summarize
+from beam_asr.errors import LostRowsError
+from beam_asr.outputs.summary import check_complete, summarize
 from beam_asr.records.statistics import Statistics
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from beam_asr.records.conditions import ExpressionError, parse
+from beam_asr.errors import ExpressionError
+from beam_asr.records.conditions import parse
 
 ROW = {
     "wer": 0.25,

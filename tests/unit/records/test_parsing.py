@@ -94,7 +94,7 @@ def test_a_failed_row_of_a_manifest_says_where_it_stands():
     row = Row('{"audio": "a.wav"}', "gs://b/m.jsonl", 17)
     with pytest.raises(errors.MissingAudioError) as raised:
         parsing.parse(row)
-    record = failure(row, "manifest", raised.value)
+    record = failure(row, raised.value)
     assert record["audio"] == "a.wav"
     assert record["error"]["message"].startswith("gs://b/m.jsonl:17: the row has no")
 
@@ -104,7 +104,7 @@ def test_a_row_that_is_broken_fails_with_its_own_error_and_keeps_what_was_read()
     row = Row.broken(error, "/m.jsonl", 9)
     with pytest.raises(errors.LineTooLongError, match="too long"):
         parsing.parse(row)
-    record = failure(row, "manifest", error)
+    record = failure(row, error)
     assert record["line"] == '{"audio_filepath": "/a"}'
     assert (record["manifest"], record["line_number"]) == ("/m.jsonl", 9)
     assert "audio_filepath" not in record

@@ -16,10 +16,10 @@ import yarl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_asr.errors import AudioError
-from beam_asr.storage.allow_list import AllowList, NotAllowedError, RequestNotAllowedError
+from beam_asr.errors import AudioError, NotAllowedError
+from beam_asr.storage.allow_list import AllowList, RequestNotAllowedError
 
-FLAG = "--allowed_audio_prefixes"
+SETTING = "`allowed_audio_prefixes`"
 
 
 def allows(prefix: str, uri: str) -> bool:
@@ -85,7 +85,7 @@ def disk(tmp_path):
     ],
 )
 def test_a_prefix_that_is_none_is_refused_by_name(prefix):
-    with pytest.raises(ValueError, match=re.escape(FLAG)) as error:
+    with pytest.raises(ValueError, match=re.escape(SETTING)) as error:
         AllowList.of(["/data", prefix])
     assert repr(prefix) in str(error.value)
 
@@ -130,10 +130,10 @@ def test_a_refusal_is_a_clips_error_and_a_permission_error_that_names_the_way_ou
     assert isinstance(error.value, AudioError)
     assert isinstance(error.value, PermissionError)
     assert "gs://c/x.wav" in str(error.value)
-    assert FLAG in str(error.value)
+    assert SETTING in str(error.value)
     with pytest.raises(NotAllowedError) as error:
         AllowList.of(["gs://b/audio"]).check("data:audio/wav;base64," + "A" * 10_000)
-    assert FLAG in str(error.value)[:500], "a record keeps the first 500 characters"
+    assert SETTING in str(error.value)[:500], "a record keeps the first 500 characters"
 
 
 # Local files
@@ -656,7 +656,7 @@ def test_a_redirect_elsewhere_is_refused_before_it_is_followed(allowed_host, for
         calls(fs, f"{address}/audio/{name}")[call]()
     message = str(refusal(error.value))
     assert f"{forbidden[0]}/secret" in message
-    assert FLAG in message
+    assert SETTING in message
     assert "word" not in message, "a signature in a redirect is no matter for a record"
     assert asked[f"/audio/{name}"]
     assert not forbidden[1]

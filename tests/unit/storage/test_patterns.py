@@ -6,8 +6,9 @@ from braceexpand import braceexpand
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_asr.errors import PatternError
 from beam_asr.storage import patterns
-from beam_asr.storage.patterns import PatternError, expand, shard_number, split_commas
+from beam_asr.storage.patterns import expand, shard_number, split_commas
 
 
 @pytest.mark.parametrize(

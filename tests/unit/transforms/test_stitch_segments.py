@@ -7,10 +7,12 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_asr.records.outcome import Outcome
+from beam_asr.records.record import to_record
 from beam_asr.records.work import SegmentOutcome, SegmentPlan
 from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import transcript
 from beam_asr.transforms.stitch_segments import StitchRows
+from tests.support.job_contexts import job_context
 from tests.support.long_rows import LONG, SEGMENTS
 
 ERROR = {"stage": "model", "type": "NotFiniteError", "message": "NaN.", "attempts": 3}
@@ -41,12 +43,12 @@ OUTCOMES = [
 
 def stitched(values, keep: bool = False, row: SegmentPlan = LONG):
     """The outputs of the step, for one row."""
-    asked = TranscriptFields("said", ("word",), "row", n_best=2)
+    fields = TranscriptFields("said", ("word",), "row", n_best=2)
     outputs: dict[str, list] = {"transcripts": [], "failures": [], "statistics": []}
-    step = StitchRows(asked, keep, "run", None)
-    step.setup()
+    step = StitchRows(job_context(transcript_fields=fields, keep_partial=keep))
     for output in step.process((row.key, [*values[:2], row, *values[2:]])):
-        outputs[output.tag].append(output.value)
+        value = output.value
+        outputs[output.tag].append(value if output.tag == "statistics" else to_record(value))
     return outputs
 
 
@@ -102,7 +104,7 @@ def test_a_row_with_a_failed_segment_is_not_passed_off_as_whole(keep):
         )  # fmt: skip
         assert "1 of 4 segments failed, the first one from 116.00 s to 126.00 s" in error["message"]
         assert "NotFiniteError: NaN." in error["message"]
-        assert "--partial=keep" in error["message"]
+        assert "`partial=keep`" in error["message"]
         return
     (record,) = outputs["transcripts"]
     assert not outputs["failures"]
@@ -145,8 +147,8 @@ def test_steps_are_fit_for_any_runner():
             pipeline
             | beam.Create(values)
             | beam.GroupByKey()
-            | beam.ParDo(StitchRows(TranscriptFields(), False, "run", 0.5)).with_outputs(
+            | beam.ParDo(StitchRows(job_context(max_failure_fraction=0.5))).with_outputs(
                 "transcripts"
             )
-        ).transcripts | beam.Map(lambda record: record["pred_text"])
+        ).transcripts | beam.Map(lambda transcript: transcript.record()["pred_text"])
         assert_that(texts, equal_to(["first two three four five last"]))

@@ -151,3 +151,33 @@ def test_any_records_in_windows_can_be_written(tmp_path):
         for start, folder in window_folders(tmp_path / "out").items()
     }
     assert counts == {0.0: 2, 60.0: 1}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [((), "raise `audio_timeout`, `x`"), (("audio_timeout",), "raise --audio_timeout, `x`")],
+)
+def test_messages_name_settings_and_on_request_flags(tmp_path, flags, said):
+    """In what the job says of failures alone: what a row has in its fields stays."""
+    text = "raise `audio_timeout`, `x`"
+    error = {"stage": "audio", "type": "AudioTimeoutError", "message": text, "attempts": 1}
+    failed = {"id": 1, "note": text, "error": {**error, "replaced": {"message": text}}}
+    filtered = {"id": 2, "note": text, "filtered": {"by": "audio", "message": text}}
+    kept = {"id": 3, "error": {"message": text}, "segments_failed": [{"start": 0, "error": error}]}
+    odd = {"id": 4, "segments_failed": ["of another program", {"message": 3}]}
+    with beam.Pipeline() as pipeline:
+        of = {
+            name: pipeline | name >> beam.Create(records)
+            for name, records in {
+                "transcripts": [kept, odd], "failures": [failed],
+                "statistics": [Statistics(rows_in=4)], "filtered": [filtered],
+            }.items()
+        }  # fmt: skip
+        _ = Transcribed(**of) | WriteManifest(str(tmp_path / "out"), flags=flags)
+    (failure,) = read_records(tmp_path / "out", "failures")
+    assert failure == {**failed, "error": {**failed["error"], "message": said}}
+    (left_out,) = read_records(tmp_path / "out", "filtered")
+    assert left_out == {**filtered, "filtered": {"by": "audio", "message": said}}
+    first, second = sorted(read_records(tmp_path / "out", "transcripts"), key=lambda row: row["id"])
+    assert first == {**kept, "segments_failed": [{"start": 0, "error": {**error, "message": said}}]}
+    assert second == odd

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from beam_asr.errors import PromptError
 from beam_asr.models.nemo.hypotheses import Tokens
-from beam_asr.models.prompts import PromptError
 from beam_asr.settings import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from beam_asr.errors import PromptError
 from beam_asr.models import prompts
 from beam_asr.models.nemo import decoding, hypotheses
 from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
 from beam_asr.models.nemo.families.base import PromptSupport, all_finite
 from beam_asr.models.nemo.families.ctc import ctc_family_of
 from beam_asr.models.nemo.hypotheses import Tokens, TokenTexts
-from beam_asr.models.prompts import PromptError
 from beam_asr.settings import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:

@@ -10,12 +10,11 @@ import sys
 import pytest
 import torch
 
+from beam_asr.errors import ModelLoadError, ResourceError
 from beam_asr.models import engine
 from beam_asr.models.devices import gpu_memory, gpu_slots, resources
-from beam_asr.models.devices.resources import ResourceError
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo import loading
-from beam_asr.models.nemo.decoding import ModelLoadError
 from beam_asr.settings import Resources
 
 GB = 10**9
@@ -65,15 +64,15 @@ def test_what_cannot_be_meant_is_refused(given, said):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (Resources(gpus=2), "--gpus=2 asks for a GPU"),
-        (Resources(gpu_memory_gb=8), "--gpu_memory_gb=8 asks for a GPU"),
-        (Resources(gpus=0.5, gpu_memory_gb=8), "--gpus=0.5 --gpu_memory_gb=8 asks"),
+        (Resources(gpus=2), "`gpus=2` asks for a GPU"),
+        (Resources(gpu_memory_gb=8), "`gpu_memory_gb=8` asks for a GPU"),
+        (Resources(gpus=0.5, gpu_memory_gb=8), "`gpus=0.5` `gpu_memory_gb=8` asks"),
     ],
 )
 def test_what_needs_a_gpu_does_not_go_with_the_cpu(asked, said):
     for device in ("auto", "cuda"):
         resources.check(asked, device)
-    with pytest.raises(ValueError, match=f"{said}.*--device=cpu"):
+    with pytest.raises(ValueError, match=f"{said}.*`device=cpu`"):
         resources.check(asked, "cpu")
     resources.check(Resources(cpus=2, model_copies=2), "cpu")
 
@@ -101,7 +100,7 @@ def test_a_process_computes_in_as_many_threads_as_it_may():
 
 def test_more_cpus_than_there_are_are_refused_before_a_model_is_loaded():
     there = resources.available_cpus()
-    said = f"--cpus={there + 1} was asked for, but this worker may run on {there}"
+    said = f"`cpus={there + 1}` was requested, but this worker may run on {there}"
     with pytest.raises(ModelLoadError, match=said):
         engine.load(ModelSpec("no-such-model", "cpu", resources=Resources(cpus=there + 1)))
 
@@ -184,8 +183,8 @@ def test_the_part_is_of_the_card_that_the_process_took(monkeypatch):
 @pytest.mark.parametrize(
     ("copies", "part", "taken", "said"),
     [
-        (1, 30, 0, "--gpu_memory_gb=30 is more than the 23.66 GB of this worker's GPU"),
-        (2, 12, 0, "--gpu_memory_gb=12 for each of 2 processes is more than the 23.66 GB"),
+        (1, 30, 0, "`gpu_memory_gb=30` is more than the 23.66 GB of this worker's GPU"),
+        (2, 12, 0, "`gpu_memory_gb=12` for each of 2 processes is more than the 23.66 GB"),
         (1, 12, 15 * GB, "more than the 8.66 GB that are free of the 23.66 GB"),
     ],
 )
@@ -229,18 +228,18 @@ def test_a_process_takes_one_of_several_cards_and_makes_it_its_current_one(monke
 
 def test_more_cards_than_there_are_are_refused(monkeypatch):
     Gpus(L4_BYTES, L4_BYTES).install(monkeypatch)
-    with pytest.raises(ModelLoadError, match=r"--gpus=4 was asked for, but torch sees 2 "):
+    with pytest.raises(ModelLoadError, match=r"`gpus=4` was requested, but torch sees 2 "):
         engine.load(ModelSpec("no-such-model", "cuda", resources=Resources(gpus=4)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("asked", [Resources(gpus=1), Resources(gpu_memory_gb=8)])
 def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(asked):
-    with pytest.raises(ModelLoadError, match=f"{asked.asked_gpu} was asked for, but torch sees no"):
+    with pytest.raises(ModelLoadError, match=f"{asked.asked_gpu} was requested, but torch sees no"):
         engine.load(ModelSpec("no-such-model", "auto", resources=asked))
 
 
 def test_memory_that_is_not_there_is_an_error_of_the_load(monkeypatch):
     Gpus(L4_BYTES).install(monkeypatch)
-    with pytest.raises(ModelLoadError, match=r"--gpu_memory_gb=40 is more than the 23\.66 GB"):
+    with pytest.raises(ModelLoadError, match=r"`gpu_memory_gb=40` is more than the 23\.66 GB"):
         engine.load(ModelSpec("no-such-model", resources=Resources(gpu_memory_gb=40)))

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from beam_asr.errors import ModelLoadError
 from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo import hypotheses
-from beam_asr.models.nemo.decoding import CONFIDENCE, ModelLoadError
+from beam_asr.models.nemo.decoding import CONFIDENCE
 from beam_asr.models.nemo.families import multitask
 from beam_asr.records.outcome import Recognition
 from tests.support import tiny_models
@@ -306,9 +307,9 @@ def test_the_n_best_of_a_multitask_model(tiny_model, clips):
 @pytest.mark.parametrize(
     ("family", "extras", "message"),
     [
-        ("aed_multitask", {"times": "required"}, "--timestamps cannot be had .* no times"),
-        ("rnnt_bpe", {"confidence": True, "n_best": 2}, "Leave --confidence or --n_best out"),
-        ("aed_multitask", {"confidence": True, "n_best": 1}, "Leave --confidence or --n_best"),
+        ("aed_multitask", {"times": "required"}, "`timestamps` cannot be had .* no times"),
+        ("rnnt_bpe", {"confidence": True, "n_best": 2}, "Leave `confidence` or `n_best` out"),
+        ("aed_multitask", {"confidence": True, "n_best": 1}, "Leave `confidence` or `n_best`"),
     ],
 )
 def test_what_a_model_does_not_have_is_refused(tiny_model, family, extras, message):

@@ -11,11 +11,12 @@ import pytest
 import soundfile
 import torch
 
+from beam_asr.errors import AttentionError
 from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo import loading, long_context
 from beam_asr.models.nemo.families import base, generic, registry, transducer
-from beam_asr.models.nemo.long_context import AttentionError, Chunked
+from beam_asr.models.nemo.long_context import Chunked
 from tests.support import tiny_models
 from tests.support.job_files import SAMPLE_MODEL
 from tests.support.tiny_models import speechlike
@@ -194,7 +195,7 @@ def test_local_attention_is_refused_where_it_cannot_be(full, convolutional):
         (full("aed_multitask"), ["EncDecMultiTaskModel", "ConformerEncoder", "40 s"]),
         (streaming_model(), ["EncDecCTCModel", "rel_pos"]),
     ):
-        with pytest.raises(AttentionError, match="Leave --attention out") as refused:
+        with pytest.raises(AttentionError, match="Leave `attention` out") as refused:
             long_context.use_local(model)
         assert all(word in str(refused.value) for word in words)
 
@@ -307,7 +308,7 @@ def test_chunked_is_refused_where_it_cannot_be(full, convolutional):
         (convolutional, ["EncDecCTCModel", "ConvASREncoder"]),
         (full("aed_multitask"), ["EncDecMultiTaskModel"]),
     ):
-        with pytest.raises(AttentionError, match="Leave --attention out") as refused:
+        with pytest.raises(AttentionError, match="Leave `attention` out") as refused:
             chunked(model)
         assert all(word in str(refused.value) for word in words)
     model = full("rnnt_bpe")

@@ -372,7 +372,7 @@ def run_host(script, *args):
 def assert_ended(done, *words):
     assert done.returncode == 1
     assert done.stdout.splitlines() == ["saved"], "what was done is saved, and nothing else happens"
-    for each in (*words, "No row was turned into a failure", "--resume"):
+    for each in (*words, "No row was turned into a failure", "`resume`"):
         assert each in done.stderr
 
 
@@ -402,7 +402,7 @@ def test_a_pass_that_is_stuck_ends_the_process(half):
         """,
         half,
     )
-    assert_ended(done, "4 s", "--batch_timeout", "gs://clips/1-0.wav, gs://clips/1-1.wav")
+    assert_ended(done, "4 s", "`batch_timeout`", "gs://clips/1-0.wav, gs://clips/1-1.wav")
 
 
 def test_a_pass_that_takes_long_by_both_halves_ends_the_process_and_names_its_neighbour():

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from beam_asr.errors import ClipTooLongError
+from beam_asr.errors import ClipTooLongError, ModelLoadError
 from beam_asr.models import engine
-from beam_asr.models.nemo import loading
 from beam_asr.models.serving import batcher
 from beam_asr.models.serving import host as model_host
 from beam_asr.records.outcome import Recognition
@@ -51,7 +50,7 @@ def test_an_error_in_either_half_is_that_batch_alone(model, half):
     with pytest.raises(ValueError, match="poison"):
         done[1].result(30)
     assert done[2].result(30).results[0].text == "3"
-    assert host.transcribe(batch(4))[0].text == "4"
+    assert host.submit(batch(4)).result().results[0].text == "4"
 
 
 @pytest.mark.parametrize("half", ["encode", "decode"])
@@ -85,14 +84,14 @@ def test_what_warming_up_finds_is_told(model):
 
 def test_a_model_that_cannot_be_loaded_leaves_no_thread_behind(monkeypatch):
     def fails(*_, **__):
-        raise loading.ModelLoadError("no such model")
+        raise ModelLoadError("no such model")
 
     def threads():
         return [each for each in threading.enumerate() if each.name == "beam-asr-model"]
 
     monkeypatch.setattr(engine, "load", fails)
     before = len(threads())
-    with pytest.raises(loading.ModelLoadError, match="no such model"):
+    with pytest.raises(ModelLoadError, match="no such model"):
         model_host.ModelHost(engine.ModelSpec("any"))
     wait_until(lambda: len(threads()) <= before)
     assert len(threads()) == before
@@ -106,7 +105,7 @@ def test_a_batch_that_is_done_is_not_held():
     host = model_host.ModelHost(engine.ModelSpec("any"))
     waveform = np.full(10, 1)
     gone = weakref.ref(waveform)
-    assert host.transcribe([waveform])[0].text == "1"
+    assert host.submit([waveform]).result().results[0].text == "1"
     del waveform
 
     def is_gone() -> bool:
@@ -123,7 +122,7 @@ def test_a_clip_that_does_not_fit_alone_is_too_long(model):
     with pytest.raises(ClipTooLongError) as raised:
         host.submit(batch(1, samples=36_000)).result(30)
     assert "3600.0 s" in str(raised.value)
-    assert "--max_segment_seconds" in str(raised.value)
+    assert "`max_segment_seconds`" in str(raised.value)
     assert "Tried 20 GiB" in str(raised.value)
     assert isinstance(raised.value.__cause__, torch.OutOfMemoryError)
     assert host.memory_limit_seconds == float("inf"), "of batches of other clips it says nothing"

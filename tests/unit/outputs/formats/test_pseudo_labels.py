@@ -144,11 +144,11 @@ def test_a_tar_is_told_by_the_row_or_by_its_manifest():
 
 def test_a_failure_in_a_tarred_set_is_passed_over():
     failed = manifest.failure(
-        Row('{"audio_filepath": "a.flac", "shard_id": 1}'), "audio", ValueError("no")
+        Row('{"audio_filepath": "a.flac", "shard_id": 1}'), ValueError("no"), stage="audio"
     )
     line = json.loads(tarred_label(failed).line)
     assert line == {"audio_filepath": "a.flac", "text": "", "shard_id": 1, "_skipme": True}
-    broken = manifest.failure(Row("no json"), "manifest", BadFieldError("no"))
+    broken = manifest.failure(Row("no json"), BadFieldError("no"))
     assert tarred_label(broken) == Label(None, pseudo_labels.NO_FILE)
 
 

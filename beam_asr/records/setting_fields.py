@@ -10,6 +10,8 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
+from beam_asr.errors import SetupError
+
 # How far 1/n may be from a fraction that stands for it, as 0.33 for a third.
 FRACTION_ERROR = 0.05
 
@@ -65,16 +67,11 @@ class Setting:
     per_model: bool = False
     scope: str = YAML
 
-    @property
-    def flag(self) -> str:
-        """Its flag; that of a switch which is on by default turns it off."""
-        return f"--no_{self.name}" if self.default is True else f"--{self.name}"
-
     def check(self, value: Any) -> None:
         """Checks a value.
 
         Raises:
-            ValueError: names the setting, the value, and what is allowed.
+            SetupError: names the setting, the value, and what is allowed.
         """
         if value is None and self.optional:
             return
@@ -82,28 +79,28 @@ class Setting:
             for each in value if isinstance(value, tuple) else (value,):
                 if each not in self.choices:
                     known = ", ".join(self.choices)
-                    raise ValueError(f"{self.name} is {each!r}, but must be one of {known}")
+                    raise SetupError(f"{self.name} is {each!r}, but must be one of {known}")
         elif self.value_type in (int, float):
             self._check_number(value)
         elif self.value_type is str and not (isinstance(value, str) and value.strip()):
-            raise ValueError(f"{self.name} is {value!r}, not {self.noun}")
+            raise SetupError(f"{self.name} is {value!r}, not {self.noun}")
         elif self.value_type is bool and not isinstance(value, bool):
-            raise ValueError(f"{self.name} is {value!r}, but must be True or False")
+            raise SetupError(f"{self.name} is {value!r}, but must be True or False")
 
     def _check_number(self, value: Any) -> None:
         numbers = int if self.value_type is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, numbers):
-            raise ValueError(f"{self.name} is {value!r}, not a number of its kind")
+            raise SetupError(f"{self.name} is {value!r}, not a number of its kind")
         shown = f"{self.name} is {f'{value:g}' if isinstance(value, float) else value}"
         least, most = self.minimum, self.maximum
         if least is not None and self.default is not None:  # 0 stands for none, as of n_best
             least = min(least, self.default)
         if least is not None and most is not None and not least <= value <= most:
-            raise ValueError(f"{shown}, not within {least:g} and {most:g}")
+            raise SetupError(f"{shown}, not within {least:g} and {most:g}")
         if least is not None and not value >= least:
-            raise ValueError(f"{shown}, but must be at least {least:g}")
+            raise SetupError(f"{shown}, but must be at least {least:g}")
         if self.above is not None and not value > self.above:
-            raise ValueError(f"{shown}, but must be above {self.above:g}")
+            raise SetupError(f"{shown}, but must be above {self.above:g}")
 
 
 REQUIRED = dataclasses.MISSING
@@ -126,7 +123,7 @@ class Group:
         scope: of its settings that do not say their own.
 
     Raises:
-        ValueError: names the setting, the value, and what is allowed.
+        SetupError: names the setting, the value, and what is allowed.
     """
 
     title: ClassVar[str]
@@ -199,7 +196,7 @@ def make_groups(
 
     Raises:
         TypeError: a name is unknown, a setting is given both ways, or a group is of another type.
-        ValueError: a value is out of its range.
+        SetupError: a value is out of its range.
     """
     home = {each.name: key for key, group in groups.items() for each in settings_of(group)}
     made: dict[str, Any] = {key: each for key, each in (given or {}).items() if each is not None}

@@ -1,0 +1,126 @@
+"""What each storage can do and how its errors look: one table, a row for each protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Literal
+
+PathRule = Literal["local", "url", "key", "member", "cache", "plain"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StorageProtocol:
+    """Describes a protocol of fsspec's; the defaults are those of one that is not in the table.
+
+    Attributes:
+        name: in URIs, without ``://``.
+        aliases: other names of the same storage; options for one of them are options for all.
+        extra: of this package, with which the storage's own is installed; None if fsspec says how.
+        is_writable: whether an output may be there.
+        is_bucket_store: whether it holds objects in buckets, which exist before a job.
+        folders_are_objects: of a bucket store, whether a folder may be an object of its own.
+        bulk_delete: how many objects one request deletes, by S3's ``DeleteObjects``.
+        path_rule: how an allow list compares its paths: ``local`` ones without links, ``url`` as
+            the HTTP client parses it, ``key`` with any character, ``plain`` without characters that
+            storages read differently. What only reads what it wraps in a chain is a ``member``,
+            with its name, or a ``cache``, without one.
+        account_in_bucket: whether ``bucket@account`` is a bucket, and no user.
+        transient_classes: names of its libraries' errors for connections that could not be made,
+            that broke, or that stalled; the libraries need not be installed.
+        permanent_classes: those among their subclasses that stay.
+        refusals: how messages of errors begin that mean, without a status, that access is refused.
+        noisy_log: a logger that shows what is raised, too.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    extra: str | None = None
+    is_writable: bool = True
+    is_bucket_store: bool = False
+    folders_are_objects: bool = False
+    bulk_delete: int = 1
+    path_rule: PathRule = "plain"
+    account_in_bucket: bool = False
+    transient_classes: tuple[str, ...] = ()
+    permanent_classes: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    noisy_log: str | None = None
+
+
+AIOHTTP = ("ClientConnectionError", "ClientPayloadError")
+REQUESTS = ("ChunkedEncodingError", "ProxyError", "Timeout")
+PROTOCOLS = (
+    StorageProtocol(name="file", aliases=("local",), path_rule="local"),
+    StorageProtocol(
+        name="gs",
+        aliases=("gcs",),
+        is_bucket_store=True,
+        path_rule="key",
+        transient_classes=(*AIOHTTP, *REQUESTS, "TransportError"),  # google.auth's
+        permanent_classes=("SSLError",),
+        refusals=("Forbidden",),  # a bare OSError
+        noisy_log="gcsfs",  # with a traceback
+    ),
+    StorageProtocol(
+        name="s3",
+        aliases=("s3a",),
+        extra="s3",
+        is_bucket_store=True,
+        bulk_delete=1000,
+        path_rule="key",
+        transient_classes=("HTTPClientError", "IncompleteReadError"),  # botocore's
+        permanent_classes=("SSLError",),
+    ),
+    StorageProtocol(
+        name="az",
+        aliases=("abfs", "abfss"),
+        extra="azure",
+        is_bucket_store=True,
+        folders_are_objects=True,
+        path_rule="key",
+        account_in_bucket=True,
+        transient_classes=("IncompleteReadError", "ServiceRequestError", "ServiceResponseError"),
+    ),
+    StorageProtocol(
+        name="hf",
+        extra="hf",
+        transient_classes=(*REQUESTS, "TransportError"),  # httpx's
+        permanent_classes=("SSLError",),
+    ),
+    StorageProtocol(
+        name="http",
+        aliases=("https",),
+        is_writable=False,
+        path_rule="url",
+        transient_classes=AIOHTTP,
+        permanent_classes=("ClientConnectorCertificateError", "InvalidURL"),
+    ),
+    StorageProtocol(name="zip", is_writable=False, path_rule="member"),
+    StorageProtocol(name="tar", is_writable=False, path_rule="member"),
+    StorageProtocol(name="simplecache", path_rule="cache"),
+    StorageProtocol(name="filecache", path_rule="cache"),
+    StorageProtocol(name="blockcache", path_rule="cache"),
+    StorageProtocol(name="data", is_writable=False),
+    StorageProtocol(name="git", is_writable=False),
+    StorageProtocol(name="github", is_writable=False),
+    StorageProtocol(name="libarchive", is_writable=False),
+    StorageProtocol(name="reference", is_writable=False),
+)
+BY_NAME = {name: each for each in PROTOCOLS for name in (each.name, *each.aliases)}
+
+# An error does not say which storage raised it.
+TRANSIENT_CLASSES = frozenset(name for each in PROTOCOLS for name in each.transient_classes)
+PERMANENT_CLASSES = frozenset(name for each in PROTOCOLS for name in each.permanent_classes)
+REFUSALS = tuple(start for each in PROTOCOLS for start in each.refusals)
+
+
+@functools.lru_cache(64)  # each file looks one up
+def find_protocol(name: str) -> StorageProtocol:
+    """Returns the row of a protocol by any of its names, or one of defaults."""
+    return BY_NAME.get(name) or StorageProtocol(name=name)
+
+
+def names_of_rule(rule: PathRule) -> list[str]:
+    """Returns the names of the protocols with a rule, in the table's order."""
+    return [each.name for each in PROTOCOLS if each.path_rule == rule]

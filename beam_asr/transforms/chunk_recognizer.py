@@ -1,0 +1,294 @@
+"""Recognizes chunks of work with a model, and tells what happens as events."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from beam_asr.audio.clip_reader import ClipReader, Loaded, OverLimit, ReadOutcome, Unreadable
+from beam_asr.audio.reading import MAX_SECONDS
+from beam_asr.audio.segment_planner import Planner
+from beam_asr.audio.vad import is_silence
+from beam_asr.inputs.tar_clips import DoneRow, TarClip, TarEvent, TarReader, UnreadRow
+from beam_asr.models import prompts
+from beam_asr.models.engine import ModelSpec
+from beam_asr.models.nemo.decoding import ModelLoadError
+from beam_asr.models.prompts import PromptError
+from beam_asr.models.serving.batcher import Batch, Batcher
+from beam_asr.models.serving.host import ModelHost
+from beam_asr.outputs.journal import chunk_name
+from beam_asr.records.events import (
+    ChunkClosed,
+    ClipRead,
+    Done,
+    MemberWithoutRow,
+    Planned,
+    RowEnded,
+    SampleFound,
+    SegmentDone,
+    SegmentEnded,
+    SegmentFailed,
+    Silent,
+    Started,
+    TarWithoutRows,
+    TooLong,
+)
+from beam_asr.records.outcome import Outcome
+from beam_asr.records.record import error_of
+from beam_asr.records.work import Clip, NemoTar, SegmentGroup, WebDatasetTar, group_segments
+from beam_asr.settings import NO_PROMPT, Prompt
+from beam_asr.storage.retry import attempts_of
+from beam_asr.storage.storage import Storage
+from beam_asr.transcripts import transcript
+from beam_asr.transforms.job_context import JobContext
+
+CHUNK_SECONDS = 20 * 60  # of audio in a chunk
+
+Work = Clip | SegmentGroup | WebDatasetTar | NemoTar
+# A `Batch` comes before what became of its clips.
+Event = (
+    RowEnded
+    | SegmentEnded
+    | TooLong
+    | Planned
+    | Started
+    | ChunkClosed
+    | ClipRead
+    | Silent
+    | Batch
+    | SampleFound
+    | MemberWithoutRow
+    | TarWithoutRows
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecognizeSettings:
+    """How chunks are recognized with one model; ``Transcribe`` says what its arguments mean.
+
+    Attributes:
+        prompt: what rows leave open.
+        route: the number of the model.
+    """
+
+    context: JobContext
+    spec: ModelSpec
+    reader: ClipReader
+    tar_storage: Storage
+    planner: Planner
+    prompt: Prompt
+    route: int
+    max_segment_seconds: float | None
+    batch_size: int
+    max_batch_seconds: float | None
+
+
+class ChunkRecognizer:
+    """Reads the audio of chunks and has a model recognize it.
+
+    The results of a chunk's clips come with later chunks, or with ``drain``.
+
+    Args:
+        host: of the model, which is the caller's to load and to release.
+
+    Raises:
+        ModelLoadError: the model takes no such prompt.
+    """
+
+    def __init__(self, settings: RecognizeSettings, host: ModelHost):
+        self._settings = settings
+        self._context = settings.context
+        self._host = host
+        requested = {name for name, value in settings.prompt._asdict().items() if value is not None}
+        unknown = requested - host.prompt_fields
+        if unknown:
+            raise ModelLoadError(
+                f"the model {settings.spec.model_name!r} takes no "
+                f"{', '.join(f'--{name}' for name in sorted(unknown))}: leave it out, or choose a "
+                "model that is told by a prompt, as Canary"
+            )
+        host.warm_up(settings.batch_size)
+        self._batcher = Batcher(host, settings.batch_size, settings.max_batch_seconds)
+
+    def recognize(self, work: Iterable[Work]) -> Iterator[Event]:
+        """What happens as a chunk is read; and what became of earlier clips, as it comes."""
+        work = list(work)
+        yield from self._clips([item for item in work if isinstance(item, Clip)])
+        yield from self._groups([item for item in work if isinstance(item, SegmentGroup)])
+        yield from self._tars(item for item in work if isinstance(item, (WebDatasetTar, NemoTar)))
+
+    def drain(self) -> Iterator[Event]:
+        """What became of all clips that are left."""
+        for batch in self._batcher.drain():
+            yield from self._results(batch)
+
+    def _clips(self, clips: list[Clip]) -> Iterator[Event]:
+        done = self._done_before(clips)
+        for clip in clips:
+            if clip.row.id in done:
+                yield self._context.row_resumed(clip.row, done[clip.row.id])
+        clips = [clip for clip in clips if clip.row.id not in done]
+        yield Started(tuple(clip.row.id for clip in clips))
+        yield ChunkClosed()
+        for read in self._settings.reader.read(clips, self._host.sample_rate, self._longest):
+            yield from self._take(read)
+            del read  # its waveform, before the next one is read
+
+    def _groups(
+        self, groups: Iterable[SegmentGroup], content: bytes | None = None
+    ) -> Iterator[Event]:
+        """Segments of long rows; each group is a chunk of the journal."""
+        left: list[SegmentGroup] = []
+        for group in groups:
+            clips = group.clips()
+            done = self._done_before(clips)
+            for clip in clips:
+                if clip.segment is not None and clip.row.id in done:
+                    yield SegmentDone(clip.segment, done[clip.row.id], resumed=True)
+            yield Started(tuple(clip.row.id for clip in clips if clip.row.id not in done))
+            yield ChunkClosed()
+            left += group.without(done)
+        reader, rate = self._settings.reader, self._host.sample_rate
+        if content is None:
+            every = reader.read(left, rate)
+        else:
+            every = reader.decode(((group, content) for group in left), rate)
+        for read in every:
+            yield from self._take(read)
+            del read
+
+    def _tars(self, items: Iterable[WebDatasetTar | NemoTar]) -> Iterator[Event]:
+        routing = self._context.routing
+        route_of = routing.route_index if routing.is_multi_model else None
+        reader = TarReader(self._settings.tar_storage, self._context.filepath_key, route_of)
+        others: deque[TarEvent] = deque()  # than clips, met while clips are read ahead
+
+        def contents() -> Iterator[tuple[Clip, bytes]]:
+            for item in items:
+                for event in reader.events(item):
+                    if isinstance(event, TarClip):
+                        yield event
+                    else:
+                        others.append(event)
+
+        seconds = 0.0
+        clips = self._settings.reader.decode(contents(), self._host.sample_rate, self._longest)
+        for read in clips:
+            while others:
+                yield from self._without_content(others.popleft())
+            if isinstance(read, OverLimit):
+                yield from self._long_in_tar(read)
+                continue
+            yield Started((read.clip.row.id,))
+            if isinstance(read, Loaded):
+                seconds += len(read.waveform) / self._host.sample_rate
+            if seconds >= CHUNK_SECONDS:
+                yield ChunkClosed()
+                seconds = 0.0
+            yield from self._take(read)
+            del read
+        while others:
+            yield from self._without_content(others.popleft())
+        yield ChunkClosed()
+
+    def _without_content(self, event: TarEvent) -> Iterator[Event]:
+        if isinstance(event, UnreadRow):
+            yield Started((event.row.id,))
+            attempts = attempts_of(event.error)
+            yield self._context.row_failed(event.row, event.error, attempts, event.stage)
+        elif isinstance(event, DoneRow):
+            yield self._context.row_resumed(event.row, event.outcome)
+        elif not isinstance(event, TarClip):
+            yield event
+
+    def _long_in_tar(self, read: OverLimit) -> Iterator[Event]:
+        """A long row is planned and recognized here, where its content is."""
+        yield ChunkClosed()
+        try:
+            plan = self._settings.planner.plan(read.clip, self._segment, read.content)
+        except Exception as error:
+            yield Started((read.clip.row.id,))
+            yield self._failed(read.clip, error, attempts_of(error), "audio")
+            return
+        yield Planned(plan)
+        yield from self._groups(group_segments(plan), read.content)
+
+    def _done_before(self, clips: list[Clip]) -> dict[str, Outcome]:
+        """What an earlier attempt of the runner at this very chunk left in the journal."""
+        journal = self._context.journal
+        if journal is None or not clips:
+            return {}
+        outcomes = journal.read(chunk_name([clip.row.id for clip in clips]))
+        return {each.row_id: each for each in outcomes if each.error is None}
+
+    @property
+    def _longest(self) -> float:
+        """Seconds that a clip may have."""
+        if self._settings.planner.segmentation == "none":
+            return MAX_SECONDS
+        return self._settings.max_segment_seconds or self._host.max_clip_seconds
+
+    @property
+    def _segment(self) -> float:
+        """Seconds that a segment may have."""
+        return self._settings.max_segment_seconds or self._host.segment_seconds
+
+    def _take(self, read: ReadOutcome) -> Iterator[Event]:
+        """What happens with a clip, and became of earlier ones whose batches are done."""
+        if isinstance(read, OverLimit):
+            yield TooLong(read.clip, self._segment)
+            return
+        yield ClipRead(read.seconds)
+        clip = read.clip
+        if isinstance(read, Unreadable):
+            yield self._failed(clip, read.error, attempts_of(read.error), "audio")
+            return
+        seconds = len(read.waveform) / self._host.sample_rate
+        vad = self._settings.planner.segmentation == "vad"
+        if vad and is_silence(read.waveform, self._host.sample_rate):
+            yield Silent(seconds, whole_row=clip.segment is None)
+            yield _done(clip, Outcome(clip.row.id, transcript.empty_result(seconds)))
+            return
+        try:
+            prompt = self._prompt(clip)
+        except PromptError as error:
+            yield self._failed(clip, error)
+            return
+        for batch in self._batcher.add(clip, read.waveform, prompt):
+            yield from self._results(batch)
+
+    def _prompt(self, clip: Clip) -> Prompt:
+        taken = self._host.prompt_fields
+        if not taken:
+            return NO_PROMPT
+        lang_key = self._context.routing.lang_key
+        prompt = prompts.of_row(clip.row.fields, self._settings.prompt, lang_key, taken)
+        self._host.check_prompt(prompt)
+        return prompt
+
+    def _results(self, batch: Batch) -> Iterator[Event]:
+        yield batch
+        rate = self._host.sample_rate
+        for clip, recognition, attempts, waveform in batch.results:
+            if isinstance(recognition, Exception):
+                yield self._failed(clip, recognition, attempts, "model")
+                continue
+            stitched = clip.segment is not None and clip.segment.stitched
+            wanted = self._context.transcript_fields.tokens or stitched
+            stored = transcript.to_stored(recognition, waveform, rate, clip.offset, wanted)
+            yield _done(clip, Outcome(clip.row.id, stored, seconds=len(waveform) / rate))
+
+    def _failed(
+        self, clip: Clip, error: Exception, attempts: int = 1, stage: str = ""
+    ) -> RowEnded | SegmentEnded:
+        if clip.segment is None:
+            return self._context.row_failed(clip.row, error, attempts, stage)
+        outcome = Outcome(clip.row.id, error=error_of(clip.row, error, attempts, stage))
+        return SegmentFailed(clip.segment, outcome)
+
+
+def _done(clip: Clip, outcome: Outcome) -> Done | SegmentDone:
+    if clip.segment is None:
+        return Done(clip.row, outcome)
+    return SegmentDone(clip.segment, outcome)

@@ -1,0 +1,81 @@
+"""What all steps of a job have in common, and what they decide by it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from beam_asr.audio.limits import is_refusal, was_refusal
+from beam_asr.models.routing import Routing
+from beam_asr.outputs import failure_limit
+from beam_asr.outputs.journal import Journal
+from beam_asr.records.events import Done, Failed, Filtered, RowEnded
+from beam_asr.records.outcome import Outcome
+from beam_asr.records.record import error_of
+from beam_asr.records.row import Row
+from beam_asr.settings import TranscriptFields
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobContext:
+    """What all steps of a job have in common.
+
+    Attributes:
+        run: the id of this run of the job, the same in all its workers.
+        journal: where what is done is kept; None keeps nothing.
+        filepath_key: the field that names the audio.
+        transcript_fields: what a transcript is to hold.
+        routing: which model takes which row.
+        keep_partial: whether a long row of which some segments failed is a transcript.
+        filter_refused: whether rows whose audio the limits refuse are left out, and not failures.
+        max_failure_fraction: of the rows that may fail; None sets no limit while the job runs.
+    """
+
+    run: str
+    journal: Journal | None
+    filepath_key: str
+    transcript_fields: TranscriptFields
+    routing: Routing
+    keep_partial: bool
+    filter_refused: bool
+    max_failure_fraction: float | None
+
+    def model_name(self, route: int) -> str | None:
+        """The name that records have of a model; None if there is one alone."""
+        names = self.transcript_fields.models
+        return names[route] if names else None
+
+    def row_failed(
+        self, row: Row, error: Exception, attempts: int = 1, stage: str = ""
+    ) -> Failed | Filtered:
+        """A row that an error ends: whether it failed, or is left out, is decided here alone.
+
+        Args:
+            stage: at which the error was caught; by default the one that its class has.
+        """
+        outcome = Outcome(row.id, error=error_of(row, error, attempts, stage))
+        if self.filter_refused and is_refusal(error):
+            return Filtered(row, outcome)
+        return Failed(row, outcome)
+
+    def row_resumed(self, row: Row, outcome: Outcome) -> RowEnded:
+        """A row of which the journal has the outcome."""
+        if outcome.error is None:
+            return Done(row, outcome, resumed=True)
+        if self.filter_refused and was_refusal(outcome.error):
+            return Filtered(row, outcome, resumed=True)
+        return Failed(row, outcome, resumed=True)
+
+    def check_failure_limit(self, event: object, rows: int | None = None) -> None:
+        """Counts a row that has ended in this run; other events do not count.
+
+        Args:
+            rows: of the whole job; None if that is not known.
+
+        Raises:
+            TooManyFailuresError: more rows failed than may.
+        """
+        if self.max_failure_fraction is None or not isinstance(event, (Done, Failed, Filtered)):
+            return
+        if not event.resumed:
+            error = event.outcome.error if isinstance(event, Failed) else None
+            failure_limit.watch(self.run, self.max_failure_fraction).add(error, rows)
