@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +12,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# In the tests' small models OpenMP's threads would mostly spin, waiting for each other. It reads
+# this when torch is imported, in this process and in those that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from beam_asr.cli import main
+from tests.support import beam_caches
 from tests.support.fork_server import ForkServer
 from tests.support.job_files import REPOSITORY
 
@@ -20,6 +26,8 @@ pytest_plugins = [
     "tests.support.emulators",
     "tests.support.servers",
 ]
+
+beam_caches.install()
 
 # By default an example may take 200 ms, which on a busy machine says nothing of the code.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -38,7 +46,7 @@ def tiny_model(tmp_path_factory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory) -> Iterator[ForkServer]:
     """Runs the job in processes of its own, which can be killed."""
-    server = ForkServer(tmp_path_factory.mktemp("runs"))
+    server = ForkServer(tmp_path_factory.mktemp("runs"), beam_caches=True)
     yield server
     server.close()
 

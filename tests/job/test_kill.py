@@ -17,8 +17,10 @@ from beam_asr.outputs import folder as output
 from beam_asr.outputs import journal
 from beam_asr.records import row_ids
 from beam_asr.storage.storage import Storage
+from tests.support.fork_server import Run
 from tests.support.job_files import journaled, read_records, write_manifest
 from tests.support.tiny_models import speechlike
+from tests.support.waiting import wait_until
 
 RATE = 16_000
 CLIPS = 400
@@ -57,11 +59,27 @@ def records(out: Path) -> list[str]:
 
 def settle(out: Path) -> None:
     """Waits for what a killed process has begun in the kernel: a file may yet get its name."""
-    windows, deadline = out / "_journal" / "windows", time.monotonic() + 60
-    while list(windows.glob("*.part")):
+    windows = out / "_journal" / "windows"
+
+    def is_settled() -> bool:
         Storage().delete_leftovers(str(windows))  # those that nobody writes any more
-        assert time.monotonic() < deadline, "a file of a dead process is still held"
-        time.sleep(0.05)
+        return not list(windows.glob("*.part"))
+
+    wait_until(is_settled, lambda: "a file of a dead process is still held")
+
+
+def kill(run: Run, moment: float, ending: float) -> bool:
+    """Kills a run; tells whether it had not ended before.
+
+    Args:
+        moment: the share of the clips that have been through the model; what is above 1 is a
+            share of the time after the last of them.
+        ending: seconds of that time.
+    """
+    wait_until(lambda: len(run.decoded()) >= min(moment, 1.0) * (CLIPS + 4) or run.has_ended())
+    time.sleep(max(0.0, moment - 1.0) * ending)
+    run.signal(signal.SIGKILL)
+    return run.status() == -signal.SIGKILL
 
 
 def kept_audio(kept: set[str], corpus: list[str]) -> Counter[str]:
@@ -74,8 +92,10 @@ def kept_audio(kept: set[str], corpus: list[str]) -> Counter[str]:
 
 def test_a_run_that_is_killed_at_any_moment_is_gone_on_with(fork_server, corpus, tmp_path):
     whole = fork_server.run(*corpus, f"--output={tmp_path / 'whole'}", scale=SCALE)
+    wait_until(lambda: len(whole.decoded()) == CLIPS + 4 or whole.has_ended())
+    transcribed = time.monotonic()
     assert whole.status() == 0, whole.output()
-    lasted = time.monotonic() - whole.began
+    ending = time.monotonic() - transcribed
     expected = records(tmp_path / "whole")
     assert len(expected) == CLIPS + 4 + 10
     all_audio = Counter(path for path in whole.decoded())
@@ -83,17 +103,15 @@ def test_a_run_that_is_killed_at_any_moment_is_gone_on_with(fork_server, corpus,
     chance = random.Random(7)
     recomputed, gone_on = [], 0
 
-    for kill in range(KILLS):
+    for number in range(KILLS):
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
         run = fork_server.run(*corpus, f"--output={out}", "--num_shards=3", scale=SCALE)
-        time.sleep(chance.uniform(0.3, 1.0) * lasted)
-        run.signal(signal.SIGKILL)
-        killed = run.status() == -signal.SIGKILL
+        killed = kill(run, chance.uniform(0.0, 1.2), ending)
         finished = output.is_finished(Storage(), str(out))  # it may be killed after its last step
         settle(out)
         kept = journaled(out)
-        shards = 1 + kill % 4
+        shards = 1 + number % 4
         resumed = fork_server.run(
             *corpus, f"--output={out}", f"--num_shards={shards}", "--resume", scale=SCALE
         )
@@ -119,9 +137,8 @@ def test_a_signal_ends_a_run_within_seconds_and_what_was_done_is_kept(
     fork_server, corpus, tmp_path, number
 ):
     out = tmp_path / "out"
-    run = fork_server.run(*corpus, f"--output={out}", scale=SCALE)
-    while len(run.decoded()) < 100:
-        time.sleep(0.01)
+    run = fork_server.run(*corpus, f"--output={out}", scale=SCALE, hold_after=100)
+    run.wait_until_held()  # so that the model has given no result which is not yet taken in
     run.signal(number)
     assert run.status() == 1
     assert len(run.decoded()) < CLIPS, "it went on to its end"
@@ -142,15 +159,13 @@ def test_a_signal_ends_a_run_within_seconds_and_what_was_done_is_kept(
 
 def test_of_two_jobs_into_one_folder_the_second_refuses(fork_server, corpus, tmp_path, transcribe):
     out = tmp_path / "out"
-    run = fork_server.run(*corpus, f"--output={out}", scale=SCALE)
-    while not run.decoded():
-        time.sleep(0.01)
-    run.signal(signal.SIGSTOP)  # so that it does not end before the others have asked
+    run = fork_server.run(*corpus, f"--output={out}", scale=SCALE, hold_after=1)
+    run.wait_until_held()  # so that it does not end before the others have asked
     for flag in ("--resume", "--overwrite"):
         status, _, said = transcribe(*corpus, f"--output={out}", flag)
         assert status == 2
         assert str(run.pid) in said
-    run.signal(signal.SIGCONT)
+    run.release()
     assert run.status() == 0
     assert len(records(out)) == CLIPS + 14
     assert not (out / journal.JOURNAL).exists()

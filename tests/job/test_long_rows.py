@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 
 import numpy as np
 import pytest
 import soundfile
 
 from tests.support.job_files import SAMPLES, journaled, read_records, write_manifest
+from tests.support.waiting import wait_until
 
 RATE = 16_000
 
@@ -35,6 +35,11 @@ def recording(tmp_path_factory, tiny_model):
     return [f"--input={manifest}", f"--model_name={model}", *asked]
 
 
+def parts(kept: set[str]) -> set[str]:
+    """The segments among what is in a journal."""
+    return {each for each in kept if "/" in each and not each.endswith("/plan")}
+
+
 def test_a_long_row_that_is_killed_is_gone_on_with(fork_server, recording, tmp_path):
     whole = fork_server.run(*recording, f"--output={tmp_path / 'whole'}", scale=SCALE)
     assert whole.status() == 0, whole.output()
@@ -42,14 +47,14 @@ def test_a_long_row_that_is_killed_is_gone_on_with(fork_server, recording, tmp_p
     segments = json.loads((tmp_path / "whole" / "summary.json").read_text())["segments"]
     assert segments > 60
     out = tmp_path / "out"
-    run = fork_server.run(*recording, f"--output={out}", scale=SCALE)
-    while len(run.decoded()) < segments // 2:
-        time.sleep(0.005)
+    run = fork_server.run(*recording, f"--output={out}", scale=SCALE, hold_after=segments // 2)
+    run.wait_until_held()
+    wait_until(lambda: len(parts(journaled(out))) > segments // 8 or run.has_ended())
     run.signal(signal.SIGKILL)
     assert run.status() == -signal.SIGKILL
     kept = journaled(out)
     plans = {each for each in kept if each.endswith("/plan")}
-    done = {each for each in kept if "/" in each} - plans
+    done = parts(kept)
     assert len(plans) == 1
     assert len(done) > segments // 8
     resumed = fork_server.run(*recording, f"--output={out}", "--resume", scale=SCALE)

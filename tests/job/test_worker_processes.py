@@ -30,8 +30,8 @@ from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms.recognize import RecognizeChunk
 from tests.support.job_files import SAMPLE_MODEL, SAMPLES, read_records
+from tests.support.waiting import MAX_SECONDS, wait_until
 
-LONGEST_SECONDS = 240  # of a run, after which it is killed
 PROCESSES = "--direct_running_mode=multi_processing"
 CLIP = SAMPLES / "digits_4.flac"
 
@@ -84,7 +84,7 @@ def job(fork_server, tmp_path):
             *flags,
             env={**fork_server.environment(), **variables},
         )
-        assert run.status(LONGEST_SECONDS) == 0, run.output()
+        assert run.status(MAX_SECONDS) == 0, run.output()
         assert read_records(out, "failures") == []
         return run, sorted(json.dumps(each) for each in read_records(out, "transcripts"))
 
@@ -144,10 +144,7 @@ def test_a_process_killed_while_it_downloads_leaves_the_model_to_the_one_that_wa
 
     started = [download()]
     try:
-        deadline = time.monotonic() + 60
-        while not begun():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(begun)
         http_server.behave("m.nemo", stall=0.1)
         started.append(download())
         time.sleep(2)  # in which it comes to wait, or takes what is there if it does not wait
@@ -155,7 +152,7 @@ def test_a_process_killed_while_it_downloads_leaves_the_model_to_the_one_that_wa
         started[0].wait()
         assert begun(), "it was killed before or after its download"
         http_server.behave("m.nemo")
-        said, _ = started[1].communicate(timeout=60)
+        said, _ = started[1].communicate(timeout=MAX_SECONDS)
     finally:
         for process in started:
             process.kill()

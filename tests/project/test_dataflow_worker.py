@@ -21,8 +21,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tests.support.emulators import free_port
 from tests.support.job_files import REPOSITORY, SAMPLE_MODEL, SAMPLES, read_records, transcripts_of
+from tests.support.worker_pools import PROGRAM, address_of
 
 TEMPLATES = REPOSITORY / "templates" / "dataflow"
 DOCKERFILE = (TEMPLATES / "Dockerfile").read_text(encoding="utf-8")
@@ -86,19 +86,17 @@ def environment(package, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pool(environment, tmp_path_factory) -> Iterator[str]:
     """The address of a pool that starts workers from the new environment."""
-    port = free_port()
     folder = tmp_path_factory.mktemp("pool")  # so that nothing of the repository is found
     log = folder / "log"
     path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"  # it starts `python`
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = ["-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [environment / "bin/python", *command], cwd=folder, env={**env, "PATH": path},
+            [environment / "bin/python", "-c", PROGRAM], cwd=folder, env={**env, "PATH": path},
             stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
-        yield f"localhost:{port}"
+        yield address_of(log, lambda: process.poll() is not None)
         assert "Starting worker" in log.read_text()
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # with its workers, which would outlive it

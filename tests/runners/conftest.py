@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import pytest
 
 from tests.runners import flink, workers
 from tests.support.fork_server import ForkServer, Run
+from tests.support.waiting import MAX_SECONDS
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -24,7 +24,6 @@ def pytest_runtest_makereport(item):
 
 # A worker lives on from one step to the next, where Flink would start another: that saves a minute.
 KEPT = "--environment_cache_millis=20000"
-LONGEST_SECONDS = 240  # of a run, after which it is killed and said to hang
 
 
 class Ended(NamedTuple):
@@ -65,10 +64,11 @@ class Runner:
     def start(self, *flags: object, fault: str | None = None, scale: float = 1.0) -> Started:
         own = self._flags() if callable(self._flags) else self._flags
         environment = self._fork_server.environment(scale, fault)
+        # Of the job server that Beam starts for a run on Flink.
+        environment["JAVA_TOOL_OPTIONS"] = " ".join(flink.SHORT_LIVED)
         pool = None
         if self._pooled:
-            log = self._folder / f"pool-{uuid.uuid4().hex}.log"
-            pool = workers.WorkerPool(log, environment, self._by_boot)
+            pool = workers.WorkerPool(self._fork_server, environment, self._folder, self._by_boot)
             own = [*own, "--environment_type=EXTERNAL", f"--environment_config={pool.address}"]
         if self._process:
             config = {
@@ -92,29 +92,29 @@ class Started:
         self.pool = pool
 
     def ended(self) -> Ended:
-        status = self.run.status(LONGEST_SECONDS)
+        status = self.run.status(MAX_SECONDS)
         if self.pool is not None:
             self.pool.close()
         return Ended(status, self.run.output(), self.run.loaded(), self.run.decoded())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def flink_jar() -> Path:
     if flink.missing():
         pytest.skip(flink.missing())
     return flink.job_server_jar()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory) -> Iterator[flink.FlinkCluster]:
-    """A standalone Flink with two task managers."""
+    """A standalone Flink with two task managers, which ends with the tests of this folder."""
     if flink.missing():
         pytest.skip(flink.missing())
     with flink.flink_cluster(tmp_path_factory.mktemp("flink")) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def runner(request, fork_server, tmp_path_factory) -> Callable[[str], Runner]:
     """Gives a runner by its name in the table of docs/runners.md."""
     folder = tmp_path_factory.mktemp("runners")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ import soundfile
 
 from tests.support.job_files import read_records, write_manifest
 from tests.support.tiny_models import speechlike
+from tests.support.waiting import wait_until
 
 RATE = 16_000
-LONGEST_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +37,16 @@ def records(out: Path, kind: str) -> list[dict]:
     return [each for window in whole_windows(out) for each in read_records(window, kind)]
 
 
-def wait_until(started, is_so) -> None:
-    deadline = time.monotonic() + LONGEST_SECONDS
-    while not is_so():
-        if time.monotonic() > deadline:
-            started.run.signal(signal.SIGKILL)
-            said = started.ended().said
-            log = started.pool.log.read_text()[-3000:] if started.pool else ""
-            pytest.fail(f"it did not come to it in time:\n{said[-6000:]}\n{log}")
-        time.sleep(0.2)
+def wait_for(started, is_so) -> None:
+    def otherwise() -> str:
+        started.run.signal(signal.SIGKILL)
+        said = started.ended().said
+        log = started.pool.log.read_text()[-3000:] if started.pool else ""
+        return f"it never came to it:\n{said[-6000:]}\n{log}"
+
+    wait_until(lambda: is_so() or started.run.has_ended(), otherwise, 0.2)
+    if not is_so():
+        pytest.fail(otherwise())
 
 
 @pytest.mark.parametrize("name", ["Prism", "Flink standalone, worker pool"])
@@ -63,13 +63,13 @@ def test_files_that_appear_are_written_window_by_window(
     started = runner(name).start(*flags)
     appear(watched, "a.jsonl", [row])
 
-    wait_until(started, lambda: len(records(out, "transcripts")) == 1)
+    wait_for(started, lambda: len(records(out, "transcripts")) == 1)
     (first,) = whole_windows(out)
     assert json.loads((first / "summary.json").read_text())["inputs"] == [f"{watched}/a.jsonl"]
 
     more = [{"audio_filepath": str(clips / f"{n}.wav"), "n": n} for n in range(1, 6)]
     appear(watched, "b.jsonl", [*more, more[0], "{broken", {"audio_filepath": "gone.wav"}])
-    wait_until(started, lambda: len(records(out, "transcripts")) == 7)
+    wait_for(started, lambda: len(records(out, "transcripts")) == 7)
     assert sorted(each["n"] for each in records(out, "transcripts")) == [0, 1, 1, 2, 3, 4, 5]
     types = sorted(each["error"]["type"] for each in records(out, "failures"))
     assert types == ["AudioNotFoundError", "NotJsonError"]
@@ -81,7 +81,7 @@ def test_files_that_appear_are_written_window_by_window(
     _end(started, request, name)
     again = runner(name).start(*flags, "--resume")
     appear(watched, "c.jsonl", [{"audio_filepath": str(clips / "6.wav"), "n": 6}])
-    wait_until(again, lambda: len(whole_windows(out)) > len(before))
+    wait_for(again, lambda: len(whole_windows(out)) > len(before))
     assert sorted(each["n"] for each in records(out, "transcripts")) == [0, 1, 1, 2, 3, 4, 5, 6]
     _end(again, request, name)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.emulators import free_port, installed
+from tests.support.emulators import installed
+from tests.support.fork_server import ForkServer
+from tests.support.worker_pools import PROGRAM, address_of
 
 PRISM = "github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0"
 BOOT = "github.com/apache/beam/sdks/v2/python/container@v2.77.0"
@@ -30,44 +28,23 @@ class WorkerPool:
             takes seconds, to list all packages.
     """
 
-    def __init__(self, log: Path, environment: dict[str, str], by_boot: bool):
-        self.port = free_port()
-        self.log = log
-        command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
-        if by_boot:
-            command.append(f"--container_executable={boot()}")
-        with log.open("wb") as out:
-            self._process = subprocess.Popen(
-                [*command, f"--service_port={self.port}"],
-                env={**os.environ, **environment, **IN_PLACE},
-                cwd=log.parent,  # in which the entry point leaves a file
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + 60
-        while not _listens(self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the worker pool did not start:\n{log.read_text()}")
-            time.sleep(0.1)
-
-    @property
-    def address(self) -> str:
-        return f"localhost:{self.port}"
+    def __init__(
+        self, fork_server: ForkServer, environment: dict[str, str], folder: Path, by_boot: bool
+    ):
+        args = ["-c", PROGRAM, *([str(boot())] if by_boot else [])]
+        # The entry point leaves a file in its working folder.
+        self._run = fork_server.start(args, {**environment, **IN_PLACE}, folder)
+        self.log = self._run.log
+        self.address = address_of(self.log, self._run.has_ended)
 
     def kill(self) -> None:
         """Kills it and its workers, as a machine that is gone."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        os.killpg(self._run.pid, signal.SIGKILL)
+        self._run.status()
 
     def close(self) -> None:
-        if self._process.poll() is None:
+        if not self._run.has_ended():
             self.kill()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def boot() -> Path:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,8 @@ CACHE = Path(__file__).parents[2] / ".cache"
 # The PyPI emulator of GCS answers a range past the end, or of an empty object, where GCS refuses.
 GCS = "github.com/fsouza/fake-gcs-server@v1.56.1"
 AZURITE = "azurite@3.35.0"  # the last for Node 20
+
+PORT_TAKEN = re.compile("address already in use|EADDRINUSE", re.IGNORECASE)
 
 # Microsoft's published account of the emulator, no secret.
 AZURE_ACCOUNT = "devstoreaccount1"
@@ -76,63 +78,71 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", "/")
-        return bool(connection.getresponse().status)
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
 @contextmanager
-def running(command: list[str], port: int, log: Path) -> Iterator[None]:
-    """Runs a server, from its first answer to the end of the block."""
-    with log.open("wb") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 60
-        while not answers(port):
-            if server.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"{command[0]} did not start:\n{log.read_text(errors='replace')}")
-            time.sleep(0.05)
-        yield
-    finally:
-        server.terminate()
+def running(command: Callable[[int], list[str]], listens: str, log: Path) -> Iterator[int]:
+    """Runs a server, from when it says that it listens to the end of the block; gives its port.
+
+    Args:
+        command: for a port, which another process may take before the server does.
+        listens: what it says then.
+    """
+    while True:
+        port = free_port()
+        with log.open("wb") as out:
+            server = subprocess.Popen(command(port), stdout=out, stderr=subprocess.STDOUT)
         try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            if _says(server, listens, log):
+                yield port
+                return
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+        said = log.read_text(errors="replace")
+        if not PORT_TAKEN.search(said):
+            pytest.fail(f"{server.args[0]} did not start:\n{said}")
+
+
+def _says(server: subprocess.Popen, text: str, log: Path) -> bool:
+    """Waits for a server to say something; tells whether it did before it ended."""
+    while text not in log.read_text(errors="replace"):
+        if server.poll() is not None:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 @pytest.fixture(scope="session")
 def gs_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = installed(GCS, "go", "install", folder_variable="GOBIN")
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    command = [
-        str(folder / "fake-gcs-server"), "-backend=memory", "-scheme=http", "-host=127.0.0.1",
-        f"-port={port}", f"-external-url={address}",
-    ]  # fmt: skip
+
+    def command(port: int) -> list[str]:
+        return [
+            str(folder / "fake-gcs-server"), "-backend=memory", "-scheme=http", "-host=127.0.0.1",
+            f"-port={port}", f"-external-url=http://127.0.0.1:{port}",
+        ]  # fmt: skip
+
     log = tmp_path_factory.mktemp("gs") / "log"
-    with running(command, port, log):
-        yield Store("gs", {"gs": {"endpoint_url": address, "token": "anon"}}, log)
+    with running(command, "server started at", log) as port:
+        options = {"endpoint_url": f"http://127.0.0.1:{port}", "token": "anon"}
+        yield Store("gs", {"gs": options}, log)
 
 
 @pytest.fixture(scope="session")
 def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    def command(port: int) -> list[str]:
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+
     log = tmp_path_factory.mktemp("s3") / "log"
-    options = {
-        "endpoint_url": f"http://127.0.0.1:{port}",
-        "key": "an-access-key",
-        "secret": "a-secret",
-    }
-    with running(command, port, log):
+    with running(command, "Running on", log) as port:
+        options = {
+            "endpoint_url": f"http://127.0.0.1:{port}",
+            "key": "an-access-key",
+            "secret": "a-secret",
+        }
         yield Store("s3", {"s3": options}, log)
 
 
@@ -142,17 +152,19 @@ def az_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         AZURITE, "npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--global",
         folder_variable="npm_config_prefix",
     )  # fmt: skip
-    port = free_port()
-    command = [
-        str(folder / "bin/azurite-blob"), "--inMemoryPersistence", "--skipApiVersionCheck",
-        "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", str(port),
-    ]  # fmt: skip
-    connection = (
-        f"DefaultEndpointsProtocol=http;AccountName={AZURE_ACCOUNT};AccountKey={AZURE_KEY};"
-        f"BlobEndpoint=http://127.0.0.1:{port}/{AZURE_ACCOUNT};"
-    )
+
+    def command(port: int) -> list[str]:
+        return [
+            str(folder / "bin/azurite-blob"), "--inMemoryPersistence", "--skipApiVersionCheck",
+            "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", str(port),
+        ]  # fmt: skip
+
     log = tmp_path_factory.mktemp("az") / "log"
-    with running(command, port, log):
+    with running(command, "successfully listens", log) as port:
+        connection = (
+            f"DefaultEndpointsProtocol=http;AccountName={AZURE_ACCOUNT};AccountKey={AZURE_KEY};"
+            f"BlobEndpoint=http://127.0.0.1:{port}/{AZURE_ACCOUNT};"
+        )
         yield Store("az", {"az": {"connection_string": connection}}, log)
 
 

@@ -10,7 +10,8 @@ is closed before the process has ended kills it.
     answers: {"pid": n}, and when the process has ended, {"status": n} (negative: the signal)
 
 The arguments are those of ``python`` (``-c`` or ``-m``). What the variable SETTINGS holds changes
-the process: {"scale": x, "counts": path, "loads": path, "fault": name}, each of them optional.
+the process: {"scale": x, "counts": path, "loads": path, "fault": name, "hold_after": n}, each of
+them optional.
 """
 
 from __future__ import annotations
@@ -31,13 +32,26 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import wait_until
+
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = "BEAM_ASR_FORK_SETTINGS"
 MOST_BYTES = 1 << 20  # of a request
 
 # What a runner starts as `python`: for a worker, it has the server fork, and ends as that one does.
+# Before it starts a worker, and with each job, Beam lists the packages, which do not change.
 PYTHON = """#!{executable} -SE
 import json, os, signal, socket, sys
+if sys.argv[1:4] == ["-m", "pip", "freeze"]:
+    import subprocess
+    listed = {packages!r} + "".join(sys.argv[4:])
+    if not os.path.exists(listed):
+        part = f"{{listed}}.{{os.getpid()}}"
+        with open(part, "wb") as out:
+            subprocess.run([{executable!r}, *sys.argv[1:]], stdout=out, check=True)
+        os.replace(part, listed)
+    sys.stdout.write(open(listed).read())
+    sys.exit()
 if "apache_beam.runners.worker" not in " ".join(sys.argv[1:3]):
     os.execv({executable!r}, [{executable!r}, *sys.argv[1:]])
 server = socket.socket(socket.AF_UNIX)
@@ -60,7 +74,7 @@ class Run:
         self.log = log
         self.counts = Path(settings["counts"])
         self.loads = Path(settings["loads"])
-        self.began = time.monotonic()
+        self._held = held_file(settings["counts"])
         self._server = socket.socket(socket.AF_UNIX)
         self._server.connect(address)
         with log.open("wb") as out:
@@ -73,6 +87,13 @@ class Run:
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has ended before
             os.kill(self.pid, number)
+
+    def has_ended(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
 
     def status(self, timeout: float | None = None) -> int:
         """Waits for its end; negative is the number of the signal that ended it.
@@ -96,6 +117,14 @@ class Run:
         """The audio of the clips that have been through a model."""
         return self.counts.read_text().splitlines() if self.counts.exists() else []
 
+    def wait_until_held(self) -> None:
+        """Until it waits for the model in vain, and has done all with the results that it has."""
+        wait_until(lambda: self._held.exists() or self.has_ended())
+        assert self._held.exists(), self.output()
+
+    def release(self) -> None:
+        self._held.unlink()
+
     def loaded(self) -> list[int]:
         """The process of each load of a model."""
         return list(map(int, self.loads.read_text().split())) if self.loads.exists() else []
@@ -107,22 +136,33 @@ class Run:
 
 
 class ForkServer:
-    """The client's side."""
+    """The client's side.
 
-    def __init__(self, folder: Path):
+    Args:
+        beam_caches: whether its processes have `tests.support.beam_caches`.
+    """
+
+    def __init__(self, folder: Path, beam_caches: bool = False):
         self._folder = folder
-        self._runs = 0
+        self._runs = self._logs = 0
         self._address = str(folder / "socket")
         # What is first on the PATH of something that starts workers.
         self.bin = folder / "bin"
         self.bin.mkdir()
         for name in ("python", "python3"):
-            (self.bin / name).write_text(
-                PYTHON.format(executable=sys.executable, address=self._address)
+            program = PYTHON.format(
+                executable=sys.executable, address=self._address, packages=str(folder / "packages")
             )
+            (self.bin / name).write_text(program)
             (self.bin / name).chmod(0o755)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server", self._address],
+            [
+                sys.executable,
+                "-m",
+                "tests.support.fork_server",
+                self._address,
+                *(["beam_caches"] if beam_caches else []),
+            ],
             cwd=REPOSITORY,
             # With several, and all processors busy, they wait for each other at every operation.
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -137,6 +177,7 @@ class ForkServer:
         *args: object,
         scale: float = 1.0,
         fault: str | None = None,
+        hold_after: int | None = None,
         env: dict[str, str] | None = None,
     ) -> Run:
         """Starts a run of ``beam-asr transcribe``.
@@ -144,21 +185,32 @@ class ForkServer:
         Args:
             scale: of the seconds of windows, and of the audio that waits for the model.
             fault: one of `faults.model_faults`.
+            hold_after: so many clips; the result after theirs comes when the run is released.
             env: of ``environment``, where others are to share it.
         """
-        environment = {**os.environ, **(env or self.environment(scale, fault))}
-        request = {
-            "args": ["-m", "beam_asr", "transcribe", *map(str, args)],
-            "cwd": os.getcwd(),
-            "env": environment,
-        }
-        return Run(self._address, request, self._folder / f"run{self._runs}.log")
+        environment = env or self.environment(scale, fault, hold_after)
+        return self.start(["-m", "beam_asr", "transcribe", *map(str, args)], environment)
 
-    def environment(self, scale: float = 1.0, fault: str | None = None) -> dict[str, str]:
+    def start(self, args: list[str], environment: dict[str, str], cwd: Path | None = None) -> Run:
+        """Starts any program of Python, which is ``-c`` or ``-m`` and what follows it."""
+        request = {
+            "args": args,
+            "cwd": str(cwd or os.getcwd()),
+            "env": {**os.environ, **environment},
+        }
+        self._logs += 1
+        return Run(self._address, request, self._folder / f"run{self._runs}.{self._logs}.log")
+
+    def environment(
+        self, scale: float = 1.0, fault: str | None = None, hold_after: int | None = None
+    ) -> dict[str, str]:
         """For a run and the workers that it starts, or for a pool of workers."""
         self._runs += 1
         counts, loads = (self._folder / f"run{self._runs}.{each}" for each in ("counts", "loads"))
-        settings = {"scale": scale, "fault": fault, "counts": str(counts), "loads": str(loads)}
+        settings = {
+            "scale": scale, "fault": fault, "hold_after": hold_after,
+            "counts": str(counts), "loads": str(loads),
+        }  # fmt: skip
         return {
             SETTINGS: json.dumps(settings),
             "OMP_NUM_THREADS": "1",
@@ -171,10 +223,14 @@ class ForkServer:
         self._process.wait()
 
 
-def serve(address: str) -> None:
+def serve(address: str, beam_caches: bool) -> None:
     import apache_beam  # noqa: F401
     import nemo.collections.asr.models  # noqa: F401
 
+    if beam_caches:
+        from tests.support import beam_caches as caches
+
+        caches.install()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
@@ -262,7 +318,7 @@ def _change(settings: dict[str, Any]) -> None:
 
     _scale(settings.get("scale", 1.0))
     if "counts" in settings:
-        _count(settings["counts"])
+        _count(settings["counts"], settings.get("hold_after"))
     if "loads" in settings:
         _count_loads(settings["loads"])
     if settings.get("fault"):
@@ -286,15 +342,28 @@ def _scale(scale: float) -> None:
         setattr(module, name, max(1, round(scale * getattr(module, name))))
 
 
-def _count(path: str) -> None:
+def held_file(counts: str) -> Path:
+    return Path(f"{counts}.held")
+
+
+def _count(path: str, hold_after: int | None) -> None:
     """Notes each clip whose result the model has given, in a file that survives the process."""
     from beam_asr.models.serving import batcher
 
     take = batcher.Batcher._take
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
+    held, taken = held_file(path), 0
+
     def noted(self: batcher.Batcher, given: batcher._InFlight) -> batcher.Batch:
+        nonlocal hold_after, taken
+        if hold_after is not None and taken >= hold_after:
+            hold_after = None
+            held.touch()
+            while held.exists():
+                time.sleep(0.01)
         batch = take(self, given)
+        taken += len(batch.results)
         os.write(file, "".join(f"{each.clip.audio}\n" for each in batch.results).encode())
         return batch
 
@@ -316,4 +385,4 @@ def _count_loads(path: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], "beam_caches" in sys.argv[2:])

@@ -49,6 +49,7 @@ from beam_asr.records.work import Clip
 from beam_asr.storage.storage import Storage
 from tests.support.audio_files import CountingFileSystem, chirp, encode, tone
 from tests.support.job_files import REPOSITORY
+from tests.support.waiting import MAX_SECONDS
 
 RATE = 16_000
 HOUR = 3600 * RATE  # in samples
@@ -533,7 +534,7 @@ for path in json.load(sys.stdin):
     before = memory("VmRSS")
     try:
         request = AudioRequest(sample_rate=16_000)
-        samples = read_audio(path, request, deadline=time.monotonic() + 60)
+        samples = read_audio(path, request, deadline=time.monotonic() + 600)
         outcome = {"samples": len(samples), "finite": bool(np.isfinite(samples).all())}
     except AudioError as error:
         outcome = {"error": type(error).__name__, "message": str(error)}
@@ -557,7 +558,8 @@ def outcomes(tmp_path_factory) -> dict[str, dict]:
     while left:
         done = subprocess.run(
             [sys.executable, "-c", READ_EACH],
-            input=json.dumps(left), capture_output=True, text=True, cwd=REPOSITORY, timeout=300,
+            input=json.dumps(left), capture_output=True, text=True, cwd=REPOSITORY,
+            timeout=MAX_SECONDS,
         )  # fmt: skip
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         found |= {paths[line["path"]]: line for line in lines}
@@ -747,7 +749,7 @@ def test_standard_input_is_not_read():
     try:
         done = subprocess.run(
             [sys.executable, "-c", code],
-            stdin=ours, capture_output=True, text=True, cwd=REPOSITORY, timeout=60,
+            stdin=ours, capture_output=True, text=True, cwd=REPOSITORY, timeout=MAX_SECONDS,
         )  # fmt: skip
     finally:
         os.close(ours)
@@ -883,7 +885,7 @@ def test_of_many_long_clips_one_is_held_at_a_time(tmp_path, stated):
         (tmp_path / f"{number}.flac").write_bytes(content)
     done = subprocess.run(
         [sys.executable, "-c", READ_ALL, f"{tmp_path}/*.flac"],
-        capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=300,
+        capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=MAX_SECONDS,
     )  # fmt: skip
     seconds, mebibytes = map(float, done.stdout.split())
     assert seconds == 24 * 900
@@ -933,7 +935,7 @@ for heard in reader.read(clips, 16_000):
     files = [str(tmp_path / name) for name in ("short.wav", "long.flac", "short.wav")]
     done = subprocess.run(
         [sys.executable, "-c", code, *files],
-        capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=120,
+        capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=MAX_SECONDS,
     )  # fmt: skip
     kinds = [line.split()[0] for line in done.stdout.splitlines() if line[:1].isalpha()]
     assert kinds == ["ndarray", AudioMemoryError.__name__, "ndarray"], done.stdout

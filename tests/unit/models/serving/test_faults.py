@@ -23,6 +23,7 @@ from beam_asr.models.nemo.families import ctc, generic, multitask, transducer
 from beam_asr.models.serving import isolation
 from tests.support.job_files import REPOSITORY
 from tests.support.tiny_models import speechlike
+from tests.support.waiting import MAX_SECONDS
 
 RATE = 16_000
 HEADS = [
@@ -363,7 +364,9 @@ HOST = """
 def run_host(script, *args):
     code = textwrap.dedent(HOST) + textwrap.dedent(script)
     command = [sys.executable, "-c", code, *args]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=MAX_SECONDS
+    )
 
 
 def assert_ended(done, *words):

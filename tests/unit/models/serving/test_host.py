@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from beam_asr.records.outcome import Recognition
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from tests.support.noting_model import Notes, batch, submitted_together
+from tests.support.waiting import wait_until
 
 
 def test_a_batch_is_begun_before_the_one_before_is_fetched(model):
@@ -93,9 +93,7 @@ def test_a_model_that_cannot_be_loaded_leaves_no_thread_behind(monkeypatch):
     before = len(threads())
     with pytest.raises(ModelLoadError, match="no such model"):
         model_host.ModelHost(engine.ModelSpec("any"))
-    deadline = time.monotonic() + 10
-    while len(threads()) > before and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(threads()) <= before)
     assert len(threads()) == before
 
 
@@ -109,10 +107,12 @@ def test_a_batch_that_is_done_is_not_held():
     gone = weakref.ref(waveform)
     assert host.submit([waveform]).result().results[0].text == "1"
     del waveform
-    deadline = time.monotonic() + 10
-    while gone() is not None and time.monotonic() < deadline:
+
+    def is_gone() -> bool:
         gc.collect()
-        time.sleep(0.01)
+        return gone() is None
+
+    wait_until(is_gone)
     assert gone() is None
 
 
