@@ -67,8 +67,8 @@ def parquet_records(
     """Reads the records of some row groups of a Parquet file, about `BATCH_BYTES` at a time.
 
     Values that JSON cannot represent are converted, however deep they are nested: dates and times
-    to ISO 8601, lengths of time to seconds, decimals to numbers or, where a float has too few digits, to text,
-    NaN to null, infinities to text, maps to objects, UUIDs to text.
+    to ISO 8601, lengths of time to seconds, decimals to numbers or, if a float has too few digits,
+    to text, NaN to null, infinities to text, maps to objects, UUIDs to text.
 
     Args:
         row_groups: their indices, from 0.
