@@ -104,7 +104,7 @@ class CheckRows(beam.DoFn):
             clip = clip._replace(route=self._routing.route_index(row.fields))
         if self._tars is None:
             return clip, clip.audio
-        number = nemo_tarred.number_of(row, self._tars)
+        number = nemo_tarred.tar_number(row, self._tars)
         return TarredClip(number, clip), f"{self._tars[number]}: {clip.audio}"
 
     def _work(
