@@ -1,4 +1,4 @@
-"""The choices of settings that name an entry of a registry."""
+"""Looks up and checks the choices of settings that name an entry of a registry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from beam_asr.errors import SetupError
 from beam_asr.records.setting_fields import Setting
 
-# Where the names of each kind of choice are.
+# Module and attribute of the registry of each kind of choice.
 REGISTRIES = {
     "formats": "beam_asr.outputs.formats.registry:FORMATS",
     "engines": "beam_asr.models.engine:ENGINES",
@@ -17,7 +17,7 @@ REGISTRIES = {
 
 
 def choices(setting: Setting) -> tuple[str, ...]:
-    """The values that a setting can have; empty if it can have any, or none is installed."""
+    """Returns the values that a setting can have; empty if any is allowed, or none is installed."""
     if not setting.choices_of:
         return setting.choices
     module, _, attribute = REGISTRIES[setting.choices_of].partition(":")

@@ -1,4 +1,4 @@
-"""Transcripts to scored ones, and those apart that are not to be kept: a PTransform."""
+"""Scores transcripts, and separates those that are filtered out, as a PTransform."""
 
 from __future__ import annotations
 
@@ -14,36 +14,35 @@ from beam_asr.records import conditions
 from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.settings import ScoringSettings
-from beam_asr.transcripts import quality, scoring
-from beam_asr.transcripts.normalizers import normalizer as normalizer_of
+from beam_asr.transcripts import normalizers, quality, scoring
 from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT, apply_steps, steps_of
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.results import Transcribed
 
 CORPUS = ("corpus", "")
-NONE = "none"  # of a row without a language, in a summary
+NONE = "none"  # stands in a summary for the language of a row without one
 
 
 class ScoreTranscripts(beam.PTransform):
     """Applies steps to texts, scores them, adds signals of their quality, and filters by both.
 
-    Takes and gives a ``Transcribed``: with the scores in the transcripts, their sums in the
-    statistics, for which Beam's combiner of them is the one that adds them up, and the rows that
-    are not kept in ``filtered``. A row that does not say its ``duration`` gets the measured one.
+    Takes and returns a ``Transcribed``: with the scores in the transcripts, their sums in the
+    statistics, which the combiner of statistics adds up, and the rows that are filtered out in
+    ``filtered``. A row without ``duration`` gets the measured one.
 
     Args:
-        reference_key: the field of what was said; None scores nothing.
+        reference_key: the field of the reference text; None scores nothing.
         normalizer: of both texts: ``none``, ``basic`` or ``whisper`` (`normalizers`).
         quality: whether to add the signals of `quality`.
-        keep: an expression (`expressions`) of records' fields; None keeps all.
+        keep: a condition (`conditions`) on records' fields; None keeps all.
         pred_text_key: the field of the text.
-        lang_key: the field of the language, by which sums are made.
+        lang_key: the field of the language, by which scores are summed.
         by_model: whether records say which of several models transcribed them, for sums by it.
         text_steps: names of steps on the text (`post_processing.TEXT_STEPS`), applied in this order
-            before all else; the text that the model gave is then ``recognized_text``.
+            before all else; the model's text is then ``recognized_text``.
 
     Raises:
-        SetupError: the expression is none, or the normalizer or a step is not known.
+        SetupError: the condition is invalid, or the normalizer or a step is unknown.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class ScoreTranscripts(beam.PTransform):
         text_steps: Iterable[str] = (),
     ):
         super().__init__()
-        normalizer_of(normalizer)
+        normalizers.normalizer(normalizer)
         text_steps = tuple(text_steps)
         steps_of(text_steps)
         if keep is not None:
@@ -77,8 +76,8 @@ class ScoreTranscripts(beam.PTransform):
         )
         statistics = (before.statistics, scored.statistics) | "WithScores" >> beam.Flatten()
         # Flink cannot flatten what comes straight from a step with what comes from a shuffle.
-        apart = scored.filtered | "KeepFiltered" >> beam.Reshuffle()
-        filtered = (before.filtered, apart) | "AllFiltered" >> beam.Flatten()
+        filtered_out = scored.filtered | "KeepFiltered" >> beam.Reshuffle()
+        filtered = (before.filtered, filtered_out) | "AllFiltered" >> beam.Flatten()
         return Transcribed(scored.transcripts, before.failures, statistics, filtered)
 
 
@@ -99,12 +98,12 @@ class _Score(beam.DoFn):
 
     def setup(self) -> None:
         self._steps = steps_of(self._settings.text_steps or ())
-        self._normalize = normalizer_of(self._settings.normalizer)
+        self._normalize = normalizers.normalizer(self._settings.normalizer)
         keep = self._settings.keep
-        self._expression = None if keep is None else conditions.parse(keep)
+        self._condition = None if keep is None else conditions.parse(keep)
 
     def start_bundle(self) -> None:
-        self._of_window: dict[Any, Statistics] = defaultdict(Statistics)
+        self._statistics: dict[Any, Statistics] = defaultdict(Statistics)
         self._timestamps: dict[Any, Any] = {}
 
     def process(
@@ -130,18 +129,18 @@ class _Score(beam.DoFn):
         if self._settings.quality:
             signals |= quality.signals(text, seconds)
         record = {**record, **signals}
-        if self._expression is not None and not self._expression.matches(record):
-            read = self._expression.values(record)
-            why = {"by": "keep", "expression": self._settings.keep, "values": read}
+        if self._condition is not None and not self._condition.matches(record):
+            values = self._condition.values(record)
+            why = {"by": "keep", "expression": self._settings.keep, "values": values}
             yield TaggedOutput("filtered", _filtered(element, signals, why))
             return
         if self._reference_key is not None:
             self._timestamps.setdefault(window, timestamp)
-            self._count(self._of_window[window], record, score, seconds)
+            self._count(self._statistics[window], record, score, seconds)
         yield element.adding(signals) if isinstance(element, Transcript) else record
 
     def finish_bundle(self) -> Iterator[Any]:
-        for window, statistics in self._of_window.items():
+        for window, statistics in self._statistics.items():
             output = TaggedOutput("statistics", statistics)
             yield from at_window([output], window, self._timestamps[window])
 
@@ -154,7 +153,7 @@ class _Score(beam.DoFn):
             return
         keys = [
             CORPUS,
-            ("by_language", _named(record.get(self._lang_key))),
+            ("by_language", _language_name(record.get(self._lang_key))),
             ("by_duration", scoring.duration_bucket(seconds)),
         ]
         if self._by_model:
@@ -176,5 +175,5 @@ def _seconds(record: Record) -> float | None:
     return None
 
 
-def _named(language: Any) -> str:
+def _language_name(language: Any) -> str:
     return language if isinstance(language, str) and language else NONE

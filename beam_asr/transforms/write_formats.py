@@ -1,4 +1,4 @@
-"""Transcripts to files of other formats, one a row: a step of the pipeline."""
+"""Writes transcripts to files of other formats, one for each row, in a DoFn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_PENDING = 4 * WRITING_THREADS  # records of a bundle; each may be hours of w
 
 
 class _PendingWrite(NamedTuple):
-    """A transcript whose files are being written, and where in time it stands."""
+    """Holds a transcript whose files are being written, with its window and timestamp."""
 
     transcript: Transcript | Record
     window: Any
@@ -32,15 +32,15 @@ class _PendingWrite(NamedTuple):
 
 
 class WriteFormats(beam.DoFn):
-    """Writes each record as ``FOLDER/FORMAT/NAME.EXTENSION`` in each format, and gives it with the
-    paths, relative to the folder, as ``exports``, when they are written.
+    """Writes each record as ``FOLDER/FORMAT/NAME.EXTENSION`` in each format, then yields the record
+    with the paths, relative to the folder, as ``exports``.
 
-    A record that is written again, as equal rows are or a bundle that is tried again, is the same
-    file. A write that fails fails the bundle.
+    A record that is written again, by an equal row or in a bundle that is retried, has the same
+    file. A failed write fails the bundle.
 
     Args:
         storage: how the folder's storage is opened.
-        folder_of: the output folder of a window of time.
+        folder_of: returns the output folder of a window.
         formats: names of formats of a file for each transcript.
         filepath_key: the field of the audio.
         pred_text_key: the field of the text.
@@ -64,7 +64,7 @@ class WriteFormats(beam.DoFn):
         self._durations = durations
 
     def start_bundle(self) -> None:
-        self._waiting: deque[_PendingWrite] = deque()
+        self._pending: deque[_PendingWrite] = deque()
 
     def process(
         self,
@@ -73,7 +73,7 @@ class WriteFormats(beam.DoFn):
         timestamp: Any = beam.DoFn.TimestampParam,
         ready: Iterable[Any] = (),
     ) -> Iterator[Any]:
-        list(ready)  # what an earlier run has left is gone
+        list(ready)  # waits until the files of an earlier run are deleted
         folder = self._folder_of(window)
         if self._durations:
             transcript = with_duration(transcript)
@@ -84,7 +84,7 @@ class WriteFormats(beam.DoFn):
             for format in self._formats
         }
         writes = [
-            _writing().submit(self._write, format, join(folder, path), record)
+            _writers().submit(self._write, format, join(folder, path), record)
             for format, path in paths.items()
         ]
         exports = {"exports": paths}
@@ -92,17 +92,17 @@ class WriteFormats(beam.DoFn):
             transcript = transcript.adding(exports)
         else:
             transcript = {**transcript, **exports}
-        self._waiting.append(_PendingWrite(transcript, window, timestamp, writes))
-        while len(self._waiting) > MAX_PENDING:
+        self._pending.append(_PendingWrite(transcript, window, timestamp, writes))
+        while len(self._pending) > MAX_PENDING:
             yield from self._take_first()
 
     def finish_bundle(self) -> Iterator[Any]:
-        while self._waiting:
+        while self._pending:
             yield from self._take_first()
 
     def _take_first(self) -> Iterator[Any]:
-        """The transcript that has waited longest, once its files are there."""
-        first = self._waiting.popleft()
+        """Yields the transcript that has waited longest, once its files are written."""
+        first = self._pending.popleft()
         for write in first.writes:
             write.result()
         yield from at_window([first.transcript], first.window, first.timestamp)
@@ -113,5 +113,5 @@ class WriteFormats(beam.DoFn):
 
 
 @functools.cache
-def _writing() -> ThreadPoolExecutor:
+def _writers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(WRITING_THREADS, "beam-asr-exports")
