@@ -85,7 +85,7 @@ def _statistics(row: SegmentPlan, ended: list[SegmentOutcome]) -> Statistics:
         long_rows=1,
         segments=len(ended),
         segments_failed=sum(each.outcome.error is not None for each in ended),
-        unheard_seconds=0.0 if resumed else unheard,
+        skipped_silence_seconds=0.0 if resumed else unheard,
         no_speech=int(not ended),
     )
 
