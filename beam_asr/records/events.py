@@ -21,7 +21,7 @@ class Started(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ChunkClosed:
-    """A chunk is complete: the rows and segments started since the last such event."""
+    """A chunk is complete: the journal stores what started since the last such event together."""
 
 
 class Done(NamedTuple):
