@@ -43,7 +43,7 @@ def summarize(
     model was spared counts among the hours, and end to end.
     """
     seconds = statistics.audio_seconds
-    all_seconds = seconds + statistics.unheard_seconds
+    all_seconds = seconds + statistics.skipped_silence_seconds
     return {
         "rows_in": statistics.rows_in,
         "transcribed": transcribed,
@@ -67,7 +67,7 @@ def summarize(
         "segments": statistics.segments,
         "segments_failed": statistics.segments_failed,
         "no_speech": statistics.no_speech,
-        "unheard_hours": round(statistics.unheard_seconds / 3600, 6),
+        "unheard_hours": round(statistics.skipped_silence_seconds / 3600, 6),
         "models": [dict(model) for model in sorted(statistics.models)],
         "model_loads": statistics.model_loads,
         "model_evictions": statistics.model_evictions,

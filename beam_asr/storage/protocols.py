@@ -1,4 +1,4 @@
-"""Describes what protocol storage protocol can do and how its errors look, in one table."""
+"""Describes what each storage protocol can do and how its errors look, in one table."""
 
 from __future__ import annotations
 

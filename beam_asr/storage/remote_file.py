@@ -163,6 +163,7 @@ class ObjectRanges:
         self._path = path
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:
+        """Fetches as ``Ranges.fetch``."""
         try:
             return run(self._fs, self._fs._cat_file(self._path, start=start, end=end), seconds)
         except Exception as error:
@@ -171,10 +172,11 @@ class ObjectRanges:
             raise
 
     def size(self, seconds: float) -> int:
+        """Returns the size of the file, in bytes."""
         return int(run(self._fs, self._fs._info(self._path), seconds)["size"])
 
     def close(self) -> None:
-        pass
+        """Does nothing: nothing is open."""
 
 
 class HttpRanges:
@@ -190,6 +192,7 @@ class HttpRanges:
         self._whole: Any = None
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:
+        """Fetches as ``Ranges.fetch``."""
         parts: list[bytes] = []
         while self._whole is None and (data := run(self._fs, self._get(start, end), seconds)):
             parts.append(data)
@@ -202,6 +205,7 @@ class HttpRanges:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def size(self, seconds: float) -> int:
+        """Returns the size of the file, in bytes."""
         if self._whole is not None:
             return self._whole.seek(0, io.SEEK_END)
         if self._total is None:  # "bytes 0-99/*"
@@ -209,6 +213,7 @@ class HttpRanges:
         return self._total
 
     def close(self) -> None:
+        """Deletes a file that was fetched whole."""
         if self._whole is not None:
             self._whole.close()
 
@@ -266,6 +271,7 @@ class FileRanges:
         self._file: Any = None
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:  # noqa: ARG002
+        """Fetches as ``Ranges.fetch``."""
         try:
             file = self._opened()
             file.seek(start)
@@ -279,9 +285,11 @@ class FileRanges:
             raise
 
     def size(self, seconds: float) -> int:  # noqa: ARG002
+        """Returns the size of the file, in bytes."""
         return self._opened().seek(0, io.SEEK_END)
 
     def close(self) -> None:
+        """Closes the file; the next request opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -165,7 +165,7 @@ class _EventCounter:
             case Batch():
                 self._count_batch(event)
             case Silent(seconds, whole_row):
-                statistics.unheard_seconds += seconds
+                statistics.skipped_silence_seconds += seconds
                 statistics.no_speech += whole_row
             case Done(_, outcome, True) | Failed(_, outcome, True) | Filtered(_, outcome, True):
                 self._statistics += resumed_statistics(outcome)

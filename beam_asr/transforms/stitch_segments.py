@@ -85,7 +85,7 @@ def _statistics(plan: SegmentPlan, results: list[SegmentOutcome]) -> Statistics:
         long_rows=1,
         segments=len(results),
         segments_failed=sum(result.outcome.error is not None for result in results),
-        unheard_seconds=0.0 if resumed else skipped,
+        skipped_silence_seconds=0.0 if resumed else skipped,
         no_speech=int(not results),
     )
 

@@ -27,7 +27,7 @@ def steps(monkeypatch):
     """Has these steps in the table, as a package adds them."""
     table = {step.name: step for step in (UPPER, TAGGED)} | {"other": UPPER}
     monkeypatch.setattr(post_processing.TEXT_STEPS, "_loaded", table)
-    monkeypatch.setattr(post_processing.TEXT_STEPS, "_own", dict.fromkeys(table, ""))
+    monkeypatch.setattr(post_processing.TEXT_STEPS, "_built_in", dict.fromkeys(table, ""))
 
 
 def test_steps_follow_each_other_and_the_text_that_was_recognized_stays():

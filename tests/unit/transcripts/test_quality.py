@@ -122,7 +122,7 @@ def test_each_signal_is_a_column_and_a_field_of_the_job():
     "added", [Signal("other", "double", "", len), Signal("mine", "float", "", len), "mine"]
 )
 def test_what_is_no_signal_of_its_name_is_refused(added, monkeypatch):
-    monkeypatch.setattr(SIGNALS, "_own", {"mine": ""})
+    monkeypatch.setattr(SIGNALS, "_built_in", {"mine": ""})
     monkeypatch.setattr(SIGNALS, "_loaded", {"mine": added})
     with pytest.raises(SetupError, match=r"'mine' of beam_asr.signals is .* update or uninstall"):
         signals("x", 1.0)
