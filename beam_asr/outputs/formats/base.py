@@ -1,4 +1,4 @@
-"""What a format is: of a file for each transcript, for each shard, or of lines of its own."""
+"""Defines formats with a file for each transcript, for each shard, or with their own lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from beam_asr.storage.uris import join
 
 
 class FieldKeys(NamedTuple):
-    """The fields of a record that hold the audio, the text and the language."""
+    """Names the fields of a record that hold the audio, the text and the language."""
 
     audio: str = "audio_filepath"
     text: str = "pred_text"
@@ -24,11 +24,11 @@ class FieldKeys(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Format(ABC):
-    """A format of output files, in a folder of its name.
+    """Describes a format of output files, in a folder of its name.
 
     Attributes:
-        name: of the format, as the setting `formats` takes it.
-        extension: of its files, without the dot.
+        name: the name, as the setting `formats` takes it.
+        extension: the extension of its files, without the dot.
         needs_words: whether it needs the times of words.
         needs_duration: whether it needs the ``duration`` of each row.
         needs_origin: whether it needs to know the manifest that each row comes from.
@@ -42,15 +42,15 @@ class Format(ABC):
 
     @abstractmethod
     def is_own(self, file_name: str) -> bool:
-        """Whether a file in its folder has a name that this format gives."""
+        """Returns whether a file in its folder has a name of this format."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranscriptFormat(Format):
-    """A format of which each transcript is a file.
+    """Describes a format with a file for each transcript.
 
     Attributes:
-        render: gives the content of a file. A transcript without words makes a valid file too.
+        render: returns the content of a file. A transcript without words makes a valid file too.
     """
 
     needs_words: bool = True
@@ -63,7 +63,7 @@ class TranscriptFormat(Format):
 
 @dataclass(frozen=True, kw_only=True)
 class _NumberedFormat(Format):
-    """A format of files that are numbered as shards are: ``STEM-00000-of-00001.EXTENSION``."""
+    """Describes a format with numbered files, as shards: ``STEM-00000-of-00001.EXTENSION``."""
 
     needs_duration: bool = True
     stem: str
@@ -79,24 +79,24 @@ class _NumberedFormat(Format):
 
 @dataclass(frozen=True, kw_only=True)
 class ShardFormat(_NumberedFormat):
-    """A format of which each shard of transcripts is a file.
+    """Describes a format with a file for each shard of transcripts.
 
     Attributes:
         stem: what the names of its files begin with.
-        encode_shard: gives the content of a file, of the lines of a shard of transcripts: records
-            as JSON. The same lines give the same bytes, in every retry.
+        encode_shard: returns the content of a file from the lines of a shard of transcripts:
+            records as JSON. The same lines yield the same bytes, in every attempt.
     """
 
     encode_shard: Callable[[Iterable[bytes], FieldKeys], Iterable[bytes]]
 
 
 class FormatLine(NamedTuple):
-    """What a record is in a format of lines.
+    """Holds the line of a record in a `LineFormat`.
 
     Attributes:
-        line: with its end; None if the record has none.
-        left_out: why the record is not used, for the summary; empty if it is.
-        shard: in a tarred set, the number of the tar that the line is about; else None.
+        line: the line with its end; None if the record has none.
+        left_out: why the record is not used, for the summary; empty if it is used.
+        shard: in a tarred data set, the number of the line's tar; else None.
     """
 
     line: bytes | None
@@ -106,8 +106,9 @@ class FormatLine(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LineFormat(_NumberedFormat):
-    """A format whose files hold lines of its own, in shards of its own; ``summary.json`` counts
-    them under the format's name.
+    """Describes a format whose files hold its own lines, in its own shards.
+
+    ``summary.json`` counts the lines under the format's name.
 
     Attributes:
         stem: what the names of its files begin with.
@@ -125,8 +126,8 @@ class LineFormat(_NumberedFormat):
         """Returns the line of a record.
 
         Args:
-            manifest: path or URI of the manifest that the row comes from; empty if it is unknown.
-            tarred: whether the rows are those of a tarred data set of NeMo's. Then failures and
+            manifest: path or URI of the manifest that the row comes from; empty if unknown.
+            tarred: whether the rows are those of a NeMo tarred data set. Then failures and
                 filtered rows get lines too.
             transcribed: whether the record is a transcript, and neither of those.
         """
@@ -144,11 +145,11 @@ class LineFormat(_NumberedFormat):
         tarred: bool,
         tars_without_rows: int,
     ) -> None:
-        """Writes the files that no line is in, so that a reader finds the folder whole.
+        """Writes the files without lines, so that a reader finds a complete folder.
 
         Args:
             folder: the output folder.
-            written: the paths of the files that are there, relative to it.
-            tarred: whether the rows are those of a tarred data set of NeMo's.
-            tars_without_rows: how many tars of the data set no row is about.
+            written: the paths of the existing files, relative to the output folder.
+            tarred: whether the rows are those of a NeMo tarred data set.
+            tars_without_rows: the number of tars of the data set without rows.
         """

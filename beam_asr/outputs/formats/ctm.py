@@ -1,4 +1,4 @@
-"""CTM by the NIST Scoring Toolkit's "infmts" (https://github.com/usnistgov/SCTK)."""
+"""Renders CTM by the NIST Scoring Toolkit's "infmts" (https://github.com/usnistgov/SCTK)."""
 
 from __future__ import annotations
 

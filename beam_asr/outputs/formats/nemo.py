@@ -1,4 +1,4 @@
-"""Manifests that NeMo trains on, with what was recognized as their text: see `pseudo_labels`."""
+"""Writes manifests that NeMo trains on, with the recognized text: see `pseudo_labels`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from beam_asr.storage.uris import join
 
 @dataclass(frozen=True, kw_only=True)
 class NemoManifests(LineFormat):
-    """One manifest for all rows or, of a tarred set, one for each tar."""
+    """Writes one manifest for all rows or, in a tarred data set, one for each tar."""
 
     def to_line(
         self,
@@ -45,14 +45,14 @@ class NemoManifests(LineFormat):
         tarred: bool,
         tars_without_rows: int,
     ) -> None:
-        """Writes those manifests that no line is in: the only one, or one for each tar."""
+        """Writes the manifests without lines: the only one, or those of tars."""
         if not tarred:
             if not written:
                 storage.write(join(folder, self.path(0, 1)), [])
             return
         of_tars = {path for path in written if re.fullmatch(r".*/manifest_\d+\.json", path)}
-        every = range(len(of_tars) + tars_without_rows)
-        missing = {self.path_of_tar(number) for number in every} - of_tars
+        numbers = range(len(of_tars) + tars_without_rows)
+        missing = {self.path_of_tar(number) for number in numbers} - of_tars
         if len(missing) == tars_without_rows:  # the tars are numbered from 0
             for path in missing:
                 storage.write(join(folder, path), [])

@@ -1,4 +1,4 @@
-"""Transcripts as Parquet: of each shard a file with the columns of `table`."""
+"""Writes each shard of transcripts as a Parquet file with the columns of `table`."""
 
 from __future__ import annotations
 

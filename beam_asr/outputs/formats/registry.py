@@ -1,4 +1,4 @@
-"""The formats of output files by name; other packages add to them by entry points."""
+"""Registers the formats of output files; other packages add formats by entry points."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ def formats_of(names: Iterable[str] | None) -> list[Format]:
     """Returns the formats of these names, each once.
 
     Raises:
-        SetupError: a name is none of `FORMATS`, or the format that another package adds cannot be
-            used.
+        SetupError: a name is not in `FORMATS`, or the format of another package cannot be used.
     """
     requested = dict.fromkeys(names or ())
     for name in requested:
@@ -62,7 +61,7 @@ def render(
             ``start`` and ``end``, in seconds from the start of the file, and maybe ``confidence``.
 
     Raises:
-        KeyError: there is no such format.
+        KeyError: the format is unknown.
     """
     chosen = FORMATS[format]
     assert isinstance(chosen, TranscriptFormat)
@@ -72,18 +71,18 @@ def render(
 def delete_stale(storage: Storage, folder: str) -> None:
     """Deletes the files of an earlier run, before the first one of this run is written.
 
-    A folder that holds anything else is somebody's own, and of it only what has a name of ours
-    goes.
+    A folder that holds anything else belongs to somebody else: only files with this package's names
+    are deleted in it.
 
     Raises:
-        SetupError: a format that another package adds cannot be used.
+        SetupError: the format of another package cannot be used.
     """
     for format in formats_of(FORMATS):
         path = join(folder, format.name)
         names = storage.list_names(path)
-        ours = [each for each in names if format.is_own(each)]
+        ours = [name for name in names if format.is_own(name)]
         if ours and len(ours) == len(names):
             storage.delete_folder(path)
         else:
-            for each in ours:
-                storage.delete(join(path, each))
+            for name in ours:
+                storage.delete(join(path, name))

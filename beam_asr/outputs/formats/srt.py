@@ -1,4 +1,4 @@
-"""SubRip, as its players read it."""
+"""Renders SubRip (SRT), as players read it."""
 
 from __future__ import annotations
 

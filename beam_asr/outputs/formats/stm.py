@@ -1,4 +1,4 @@
-"""STM by the NIST Scoring Toolkit's "infmts" (https://github.com/usnistgov/SCTK)."""
+"""Renders STM by the NIST Scoring Toolkit's "infmts" (https://github.com/usnistgov/SCTK)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from beam_asr.outputs.formats.base import TranscriptFormat
 from beam_asr.outputs.formats.timed_transcript import TimedTranscript, sentences, token
 
 UNKNOWN_SPEAKER = "unknown"
-LABEL = "<O>"  # of a line of STM whose text would be taken for one
+LABEL = "<O>"  # for a line whose text looks as if it begins with a label
 
 
 def render(transcript: TimedTranscript) -> str:
     """Renders ``<file> <channel> <speaker> <start> <end> [<label>] <text>``, a sentence a line.
 
     A transcript without words has no line: to have it left out of a scoring would hide that the
-    model recognized nothing. The label, which not every reader knows, is only there where the text
-    begins as one. Marks that NIST's tools read in a text, as ``{a / b}``, stay as they are.
+    model recognized nothing. The label, which not every reader knows, is only written where the
+    text begins like one. Marks that NIST's tools read in a text, as ``{a / b}``, stay as they are.
     """
     speaker = transcript.record.get("speaker")
     speaker = UNKNOWN_SPEAKER if speaker is None else token(str(speaker), UNKNOWN_SPEAKER)

@@ -1,4 +1,4 @@
-"""Plain text, as it was recognized."""
+"""Renders plain text, as it was recognized."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WebVTT by the W3C (https://www.w3.org/TR/webvtt1/)."""
+"""Renders WebVTT by the W3C (https://www.w3.org/TR/webvtt1/)."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_row_groups_are_of_a_thousand_rows_or_of_so_many_bytes(monkeypatch):
         return [data.row_group(index).num_rows for index in range(data.num_row_groups)]
 
     assert groups(*[PLAIN] * 2500) == [1000, 1000, 500]
-    monkeypatch.setattr(tabular, "GROUP_BYTES", 3 * len(shards.encode(PLAIN)))
+    monkeypatch.setattr(tabular, "MAX_GROUP_BYTES", 3 * len(shards.encode(PLAIN)))
     assert groups(*[PLAIN] * 7, {**PLAIN, "pred_text": "long " * 1000}) == [3, 3, 1, 1]
 
 
