@@ -18,7 +18,6 @@ import soxr
 logger = logging.getLogger(__name__)
 RATE = 16_000  # Hz
 FRAME_SAMPLES = 512  # the network's input at this rate
-FRAME_SECONDS = FRAME_SAMPLES / RATE  # 0.032
 MIN_LEVEL_DB = -120.0
 # The network's input is a frame with the last samples of the previous one, its memory an LSTM's;
 # silero_vad/sequence_vad.py of the package has the same numbers.
@@ -65,15 +64,11 @@ class Activity(NamedTuple):
         level: float32 of shape (frames,), the root mean square in dBFS without the frame's mean
             (a microphone's offset), at least -120.
         seconds: the exact length of the audio.
-        detector: ``silero`` or ``energy``.
-        silent: whether every sample is exactly zero.
     """
 
     speech: np.ndarray
     level: np.ndarray
     seconds: float
-    detector: str
-    silent: bool
 
 
 class Detector:
@@ -82,21 +77,14 @@ class Detector:
     It holds two minutes of samples for each processor, and eight bytes for each frame so far.
     The blocks' lengths do not change the result.
 
-    Args:
-        method: ``silero``, or ``energy``, which uses the level alone.
-
-    Raises:
-        ValueError: there is no such method.
+    The network of Silero decides where it can be loaded, else the level alone.
     """
 
-    def __init__(self, method: str = "silero"):
-        if method not in ("silero", "energy"):
-            raise ValueError(f"method={method!r} must be 'silero' or 'energy'.")
-        self._session = _session() if method == "silero" else None
+    def __init__(self) -> None:
+        self._session = _session()
         self._chunk = np.zeros(_CHUNK_SAMPLES, np.float32)
         self._held = 0
         self._samples = 0
-        self._silent = True
         self._levels: list[np.ndarray] = []
         self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
         self._warm: np.ndarray | None = None
@@ -118,18 +106,17 @@ class Detector:
             self._take_chunk()
         level = np.concatenate([np.empty(0, np.float32), *self._levels])
         if self._session is None:
-            speech, detector = _speech_by_level(level), "energy"
+            speech = _speech_by_level(level)
         else:
             self._submit_section(self._session)
             sections = [section.result() for section in self._sections]
-            speech, detector = np.concatenate([np.empty(0, np.float32), *sections]), "silero"
-        return Activity(speech, level, self._samples / RATE, detector, self._silent)
+            speech = np.concatenate([np.empty(0, np.float32), *sections])
+        return Activity(speech, level, self._samples / RATE)
 
     def _take_chunk(self) -> None:
         count, self._held = self._held, 0
         self._samples += count
         self._chunk[count:] = 0
-        self._silent = self._silent and not self._chunk.any()
         frames = self._chunk.reshape(-1, FRAME_SAMPLES)[: -(-count // FRAME_SAMPLES)]
         level = _level(frames, count)
         self._levels.append(level)

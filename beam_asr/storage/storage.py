@@ -289,20 +289,6 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             retry(lambda: fs.rm_file(path))
 
-    def delete_all(self, uris: Iterable[str]) -> None:
-        """Deletes many files, those that exist: on S3 up to a thousand with a request, elsewhere
-        many at a time."""
-        stores: dict[int, tuple[Any, list[str]]] = {}
-        for uri in uris:
-            if is_local(uri):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(local_path(uri))
-            else:
-                fs, path = self._file_system(uri)
-                stores.setdefault(id(fs), (fs, []))[1].append(path)
-        for fs, paths in stores.values():
-            _delete_objects(fs, paths)
-
     def delete_folder(self, folder: str) -> None:
         """Deletes a folder with everything below it, if it exists."""
         if is_local(folder):
