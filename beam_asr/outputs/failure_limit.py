@@ -10,7 +10,7 @@ from typing import Any
 from beam_asr.errors import TooManyFailuresError
 from beam_asr.records.statistics import Statistics
 
-# The fraction is of at least so many rows, or of all if there are fewer: a manifest may begin with
+# The fraction is of at least this number of rows, or of all if fewer: a manifest may begin with
 # a folder that is missing, and the limit applies to the whole job.
 MIN_SAMPLE_ROWS = 10_000
 

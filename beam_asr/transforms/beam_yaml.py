@@ -1,4 +1,4 @@
-"""Defines steps for Beam YAML: ``TranscribeNeMo``, ``ReadNeMoManifest``, ``WriteNeMoManifest``.
+"""Defines steps for Beam YAML, which read, transcribe and write rows with a schema.
 
 A PCollection of Beam YAML has a schema, and the errors of a step that has ``error_handling`` are
 rows of ``element``, ``msg`` and ``stack`` (apache_beam/yaml/yaml_errors.py); without it the first

@@ -1,4 +1,4 @@
-"""Batches the elements of a bundle, for streams, whose bundles end by themselves after a moment.
+"""Batches the elements of a bundle, for streams, whose bundles end after a moment.
 
 Beam's ``BatchElements`` can keep elements for longer, as state. But it emits what remains at the
 very end of the window, when the next step may have closed it: rows would be lost, or the job fail

@@ -1,4 +1,4 @@
-"""Packs elements for a shuffle, so that its cost for each element is paid once for each pack."""
+"""Packs elements for a shuffle, so that its cost for each element is paid for each pack."""
 
 from __future__ import annotations
 

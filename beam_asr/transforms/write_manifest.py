@@ -315,7 +315,7 @@ class ShardKey(NamedTuple):
 
 
 class _Shard(NamedTuple):
-    """A written shard.
+    """Describes a written shard.
 
     Attributes:
         kind: as in `ShardKey`.
