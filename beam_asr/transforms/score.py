@@ -17,6 +17,7 @@ from beam_asr.settings import ScoringSettings
 from beam_asr.transcripts import normalizers, quality, scoring
 from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT, apply_steps, steps_of
 from beam_asr.transforms.bundles import at_window
+from beam_asr.transforms.packing import PackedReshuffle
 from beam_asr.transforms.results import Transcribed
 
 CORPUS = ("corpus", "")
@@ -76,7 +77,7 @@ class ScoreTranscripts(beam.PTransform):
         )
         statistics = (before.statistics, scored.statistics) | "WithScores" >> beam.Flatten()
         # Flink cannot flatten what comes straight from a step with what comes from a shuffle.
-        filtered_out = scored.filtered | "KeepFiltered" >> beam.Reshuffle()
+        filtered_out = scored.filtered | "KeepFiltered" >> PackedReshuffle()
         filtered = (before.filtered, filtered_out) | "AllFiltered" >> beam.Flatten()
         return Transcribed(scored.transcripts, before.failures, statistics, filtered)
 
