@@ -1,4 +1,4 @@
-"""What a transcript gives away about itself, without a reference: for filtering pseudo-labels."""
+"""Computes quality signals of transcripts without a reference, to filter pseudo-labels."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MAX_PHRASE_WORDS = 5  # words
 DIGITS = 6
 TYPES = ("string", "double", "int64", "bool")
 
-# Of a text and its seconds of audio, which may be None or 0; gives a value of the type, or None.
+# From a text and its seconds of audio, which may be None or 0, to a value of the type, or None.
 SignalFunction = Callable[[str, float | None], Any]
 
 
 class Signal(NamedTuple):
-    """A signal of the quality of a transcript, written where `quality` is set.
+    """Defines a signal of the quality of a transcript, written where `quality` is set.
 
     Attributes:
         name: of the field.
         type: of its values, one of `TYPES`; a value may be None too.
-        description: for people, in schemas of tables.
-        function: gives the value for a text and its seconds of audio, in time in proportion to the
-            text.
+        description: for readers of table schemas.
+        function: returns the value for a text and its seconds of audio, in time proportional to
+            the text.
     """
 
     name: str
@@ -46,35 +46,35 @@ def signals(text: str, seconds: float | None) -> dict[str, Any]:
     Raises:
         SetupError: a signal that another package adds cannot be used.
     """
-    return {each.name: each.function(text, seconds) for each in all_signals()}
+    return {signal.name: signal.function(text, seconds) for signal in all_signals()}
 
 
 def all_signals() -> list[Signal]:
     """Returns every signal of `SIGNALS`, in the order in which they are written.
 
     Raises:
-        SetupError: one that another package adds is no `Signal` of its name and a known type.
+        SetupError: the entry of another package is not a `Signal` of its name and a known type.
     """
-    found = list(SIGNALS.items())
-    for name, each in found:
-        if not isinstance(each, Signal) or each.name != name or each.type not in TYPES:
+    registered = list(SIGNALS.items())
+    for name, signal in registered:
+        if not isinstance(signal, Signal) or signal.name != name or signal.type not in TYPES:
             raise SetupError(
-                f"{name!r} of {SIGNALS.group} is {each!r}, and no Signal of this name with a type "
-                f"of {', '.join(TYPES)}: update or uninstall its package"
+                f"{name!r} of {SIGNALS.group} is {signal!r}, and no Signal of this name with a "
+                f"type of {', '.join(TYPES)}: update or uninstall its package"
             )
-    return [each for _, each in found]
+    return [signal for _, signal in registered]
 
 
-_OWN: dict[str, Signal] = {}
+_BUILT_IN: dict[str, Signal] = {}
 
 
 def _signal(type: str, description: str) -> Callable[[SignalFunction], Signal]:
-    """Makes a function a signal of its name."""
+    """Makes a function a signal with the function's name."""
 
     def decorate(function: SignalFunction) -> Signal:
         name = function.__name__
-        _OWN[name] = Signal(name, type, description, function)
-        return _OWN[name]
+        _BUILT_IN[name] = Signal(name, type, description, function)
+        return _BUILT_IN[name]
 
     return decorate
 
@@ -83,14 +83,14 @@ def _signal(type: str, description: str) -> Callable[[SignalFunction], Signal]:
 def chars_per_second(text: str, seconds: float | None) -> float | None:
     """Counts as NeMo's Speech Data Processor does (``get_charrate``): all characters.
 
-    Faster than people speak means words that were not said; far slower, words that are missing.
+    A rate above human speech indicates words that were not said; a far lower one, missing words.
     """
     return _rate(len(text), seconds)
 
 
 @_signal("double", "words a second")
 def words_per_second(text: str, seconds: float | None) -> float | None:
-    """Counts as the Speech Data Processor does (``get_wordrate``): what is between white space."""
+    """Counts as the Speech Data Processor does (``get_wordrate``): text between white space."""
     return _rate(len(text.split()), seconds)
 
 
@@ -98,7 +98,7 @@ def words_per_second(text: str, seconds: float | None) -> float | None:
 def compression_ratio(text: str, seconds: float | None) -> float:  # noqa: ARG001
     """Divides bytes of UTF-8 by bytes that zlib makes of them, as in Whisper's ``transcribe()``.
 
-    That takes a text above 2.4 for a loop. An empty text has 0, a short one less than 1.
+    Whisper treats a text above 2.4 as a loop. An empty text has 0, a short one less than 1.
     """
     encoded = text.encode("utf-8", "surrogatepass")
     return round(len(encoded) / len(zlib.compress(encoded)), DIGITS)
@@ -106,27 +106,27 @@ def compression_ratio(text: str, seconds: float | None) -> float:  # noqa: ARG00
 
 @_signal("int64", "characters of the longest word")
 def longest_word(text: str, seconds: float | None) -> int:  # noqa: ARG001
-    """Counts characters.
+    """Counts the characters of the longest word.
 
-    The Speech Data Processor takes 25 and more for a hallucination
-    (``DetectWhisperHallucinationFeatures``), in languages that part words.
+    The Speech Data Processor treats 25 and more as a hallucination
+    (``DetectWhisperHallucinationFeatures``), in languages with spaces between words.
     """
     return max(map(len, text.split()), default=0)
 
 
 @_signal("int64", "most times that a phrase comes in a row")
 def most_repeats(text: str, seconds: float | None) -> int:  # noqa: ARG001
-    """Counts how often the phrase that is repeated most comes in a row.
+    """Counts how often the phrase that is repeated most occurs in a row.
 
-    A phrase is of one to `MAX_PHRASE_WORDS` words, whatever their case and punctuation. It finds a
-    loop in a long text, whose compression ratio hardly shows it. 1 if nothing is repeated, 0
-    without a word.
+    A phrase has one to `MAX_PHRASE_WORDS` words; case and punctuation are ignored. It finds a loop
+    in a long text, whose compression ratio hardly shows it. 1 if nothing is repeated, 0 without a
+    word.
     """
     return _max_phrase_repeats(normalizer("basic")(text).split())
 
 
 SIGNALS: Registry[Signal] = Registry(
-    "beam_asr.signals", {name: f"{__name__}:{name}" for name in _OWN}
+    "beam_asr.signals", {name: f"{__name__}:{name}" for name in _BUILT_IN}
 )
 
 
@@ -135,12 +135,15 @@ def _rate(count: int, seconds: float | None) -> float | None:
 
 
 def _max_phrase_repeats(words: Sequence[str]) -> int:
-    """A phrase of some words is repeated as long as each word is the one so many words before."""
+    """Counts the repetitions of phrases of each length.
+
+    A phrase of n words is repeated as long as each word equals the one n words before.
+    """
     if not words:
         return 0
-    most = 1
+    maximum = 1
     for length in range(1, MAX_PHRASE_WORDS + 1):
         same = map(str.__eq__, words, itertools.islice(words, length, None))
         runs = (sum(1 for _ in run) for equal, run in itertools.groupby(same) if equal)
-        most = max(most, max(runs, default=0) // length + 1)
-    return most
+        maximum = max(maximum, max(runs, default=0) // length + 1)
+    return maximum

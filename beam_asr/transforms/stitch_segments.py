@@ -152,7 +152,7 @@ def _together(row: SegmentPlan, ended: list[SegmentOutcome]) -> dict[str, Any]:
 
 def _part(segment: Segment, offset: float, recognition: Mapping[str, Any]) -> SegmentText:
     start, end = offset + segment.start, offset + segment.end
-    found = transcript.tokens_of(recognition)
+    found = transcript.stored_tokens(recognition)
     if found is not None and not recognition["timed"]:  # as if they came at an even pace
         pace = (end - start) / max(1, len(found))
         found = [
