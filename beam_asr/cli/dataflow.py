@@ -153,19 +153,19 @@ def _check_cards(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses GPUs, and parts of their memory, that are not those the workers are to have."""
-    asked = as_flags(resources.asked_gpu)
+    asked = as_flags(resources.requested_gpu)
     if not asked:
         return
     specs = [accelerator] if accelerator else _worker_accelerators(beam_options)
     if not specs:
         raise SetupError(
             f"{asked} needs workers with a GPU, of a type that only you can choose: give it by "
-            f"--accelerator, as type:nvidia-l4;count:{resources.cards};install-nvidia-driver"
+            f"--accelerator, as type:nvidia-l4;count:{resources.gpu_count};install-nvidia-driver"
         )
     spec = specs[0]
-    if resources.gpus is not None and _count(spec) != resources.cards:
+    if resources.gpus is not None and _count(spec) != resources.gpu_count:
         raise SetupError(
-            f"--gpus={resources.gpus:g} uses {resources.cards} of a worker's GPUs, and {spec} "
+            f"--gpus={resources.gpus:g} uses {resources.gpu_count} of a worker's GPUs, and {spec} "
             f"gives it {_count(spec)}: make them the same"
         )
     gpu = re.search(r"\btype:([a-z0-9-]+)", spec)
@@ -189,7 +189,7 @@ def _check_copies(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses copies on one GPU where Dataflow has not the MPS by which they share it."""
-    asked = as_flags(resources.asked_processes)
+    asked = as_flags(resources.requested_processes)
     prime = "enable_prime"
     if prime in _services(beam_options) or prime in _experiments(beam_options):
         raise SetupError(
@@ -207,7 +207,7 @@ def _check_processes(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses a number of processes that Dataflow would not start: it has one for each vCPU."""
-    asked = as_flags(resources.asked_processes)
+    asked = as_flags(resources.requested_processes)
     if ONE_PROCESS in _experiments(beam_options):
         raise SetupError(
             f"{asked} needs a process for each model, and the experiment {ONE_PROCESS} allows one: "
@@ -217,7 +217,7 @@ def _check_processes(
     processes = vcpus(machine_type or "")
     if processes is None or processes == resources.processes:
         return
-    several = resources.cards > 1
+    several = resources.gpu_count > 1
     remedy = "count:1 and more workers," if several else f"--model_copies={processes},"
     raise SetupError(
         f"{asked}, but a worker of machine type {machine_type} has {processes} vCPUs, and "
