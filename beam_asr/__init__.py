@@ -1,4 +1,4 @@
-"""Batch speech recognition on Apache Beam with NVIDIA NeMo models."""
+"""Transcribes speech in batches on Apache Beam with NVIDIA NeMo models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = {
+_MODULES = {
     "Document": "beam_asr.outputs.formats.documents",
     "Journal": "beam_asr.outputs.journal",
     "NemoModelHandler": "beam_asr.transforms.run_inference",
@@ -51,7 +51,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Importing Beam takes seconds, which --help need not pay.
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    # Importing Beam takes seconds, for which --help need not wait.
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'beam_asr' has no attribute {name!r}")

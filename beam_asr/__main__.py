@@ -1,4 +1,4 @@
-"""``python -m beam_asr``."""
+"""Runs the command line as ``python -m beam_asr``."""
 
 import sys
 

@@ -1,3 +1,3 @@
-"""The version, and nothing else: what builds the package reads it as text."""
+"""Holds the version, which the build reads as text."""
 
 __version__ = "0.1.0"

@@ -1,10 +1,10 @@
-"""Every error that a user can meet, as one tree, with how a message is worded.
+"""Defines every error that a user can meet, as one tree, and how messages are worded.
 
 ::
 
     BeamAsrError
         UsageError                      the command line; exit status 2
-        SetupError                      what a job was asked for cannot be
+        SetupError                      the settings of a job
             NoInputError OutputExistsError FolderBusyError ResumeError ResourceError
             PatternError ShardError ExpressionError StorageOptionsError
         InputError
@@ -29,11 +29,11 @@
         JobError
             LostRowsError TooManyFailuresError FolderTakenError TextStepError
 
-Two are elsewhere: ``RequestNotAllowedError`` (`storage.allow_list`), which is an error of aiohttp's
-too, and ``StalledError`` (`audio.read_pool`), which never leaves its file's callers.
+Two are elsewhere: ``RequestNotAllowedError`` (`storage.allow_list`), which is also an error of
+aiohttp, and ``StalledError`` (`audio.read_pool`), which its callers always catch.
 
 A message names a setting in backticks, with its value where that matters: `name` or `name=value`.
-The command line makes flags of them (`with_flags`).
+The command line turns them into flags (`with_flags`).
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class BeamAsrError(Exception):
     """The root of all errors of this package.
 
     Attributes:
-        stage: of the job, as the failure record of a row names it, unless it was caught at another
-            one; empty if it fails no single row.
-        is_refusal: whether audio was refused by the job's checks, so that its row can be taken for
-            filtered, and not for failed.
+        stage: of the job, for the failure record of a row, unless another stage caught the error;
+            empty if it fails no single row.
+        is_refusal: whether audio was refused by the job's checks, so that its row can count as
+            filtered instead of failed.
         explained: whether the message alone tells a user what to do, so that a traceback is noise.
     """
 
@@ -61,35 +61,35 @@ class BeamAsrError(Exception):
 
 
 class UsageError(BeamAsrError, ValueError):
-    """The command line asks for something that cannot be; nothing has been started."""
+    """The command line is not valid; nothing has been started."""
 
 
 class SetupError(BeamAsrError, ValueError):
-    """What a job was asked for cannot be; nothing has been transcribed."""
+    """The settings of a job are not valid or not possible; nothing has been transcribed."""
 
 
 class NoInputError(SetupError, FileNotFoundError):
-    """An input stands for no file."""
+    """An input matches no file."""
 
     explained = True
 
 
 class OutputExistsError(SetupError):
-    """The output folder is not empty, and nobody said what to do with what is there."""
+    """The output folder is not empty, and no setting says what to do with its content."""
 
 
 class FolderBusyError(SetupError, RuntimeError):
-    """Another run that lives writes into the folder."""
+    """Another live run writes into the folder."""
 
 
 class ResumeError(SetupError):
-    """A run cannot be gone on with by this one."""
+    """This run cannot resume the one in the folder."""
 
     explained = True
 
 
 class ResourceError(SetupError, RuntimeError):
-    """A worker has less than what was asked for; the message says of what, and what to do."""
+    """A worker has less of a resource than requested; the message names it and the remedy."""
 
 
 class PatternError(SetupError):
@@ -101,11 +101,11 @@ class ShardError(SetupError):
 
 
 class ExpressionError(SetupError):
-    """An expression is not one of those allowed; the message has the place and what is."""
+    """An expression is not allowed; the message has the position and the alternatives."""
 
 
 class StorageOptionsError(SetupError):
-    """Storage options that cannot be."""
+    """Storage options that are not valid."""
 
 
 class InputError(BeamAsrError, ValueError):
@@ -119,19 +119,19 @@ class DamagedInputError(InputError):
 
 
 class TableError(InputError):
-    """A defect of a whole table: none of its records can be told for certain."""
+    """A defect of a whole table: none of its records can be read reliably."""
 
     explained = True
 
 
 class TarError(InputError):
-    """A file that is no tar, or a tar that is damaged or breaks off."""
+    """A file that is not a tar, or a tar that is damaged or cut short."""
 
     stage = "audio"
 
 
 class PromptError(InputError):
-    """The prompt of a clip is none that the model takes; says which field, and what is allowed."""
+    """The model does not accept a clip's prompt; the message names the field and its choices."""
 
     stage = "manifest"
 
@@ -140,7 +140,7 @@ class ManifestError(InputError):
     """A line that cannot become a row; each subclass is one cause.
 
     Attributes:
-        line: what was read and is to be shown of it, where that is no row's line.
+        line: the text to show for it, where it is not the line of a row.
     """
 
     stage = "manifest"
@@ -163,7 +163,7 @@ class NotAnObjectError(ManifestError):
 
 
 class DuplicateKeyError(ManifestError):
-    """An object in the line has a key more than once, so that not all of it could be kept."""
+    """An object in the line has a key more than once, so that a value would be lost."""
 
 
 class MissingAudioError(ManifestError):
@@ -171,7 +171,7 @@ class MissingAudioError(ManifestError):
 
 
 class BadFieldError(ManifestError):
-    """A field that the job reads has a value it cannot have, or any field one that is not kept."""
+    """A field that the job reads is not valid, or a field cannot be carried to the output."""
 
 
 class BadRecordError(ManifestError):
@@ -205,10 +205,10 @@ class AudioTimeoutError(AudioError, TimeoutError):
 
     @classmethod
     def stalled(cls, name: str, seconds: float | None) -> AudioTimeoutError:
-        """The error of a read that does not come back.
+        """Makes the error of a read that does not return.
 
         Args:
-            seconds: that it might take; None for the reading of a whole recording.
+            seconds: the time limit; None for the reading of a whole recording.
         """
         limit = "to its end" if seconds is None else f"within {seconds:g} s"
         return cls(
@@ -218,7 +218,7 @@ class AudioTimeoutError(AudioError, TimeoutError):
 
     @classmethod
     def too_slow(cls, name: str, reason: str) -> AudioTimeoutError:
-        """The error of a read that came back after the time limit."""
+        """Makes the error of a read that returned after the time limit."""
         return cls(
             f"{name}: could not be read within the time limit ({reason}). Its storage stalls, or "
             "`audio_timeout` is too short for a file of its size."
@@ -226,7 +226,7 @@ class AudioTimeoutError(AudioError, TimeoutError):
 
 
 class AudioMemoryError(AudioError, MemoryError):
-    """The worker had no memory for the clip, nor when it read it again."""
+    """The worker had no memory for the clip, even when it read it again."""
 
 
 class EmptyAudioError(AudioError):
@@ -234,7 +234,7 @@ class EmptyAudioError(AudioError):
 
 
 class NotAudioError(AudioError):
-    """Nothing recognises the content as audio."""
+    """No decoder recognizes the content as audio."""
 
 
 class WrongExtensionError(NotAudioError):
@@ -258,7 +258,7 @@ class TooLongAudioError(AudioError):
 
     @classmethod
     def of_file(cls, name: str, seconds: float, limit: float) -> TooLongAudioError:
-        """The error of a file that holds more than a clip may; both in seconds."""
+        """Makes the error of a file that is longer than a clip may be; both in seconds."""
         return cls(
             f"{name}: holds at least {seconds:.0f} s ({seconds / 3600:.1f} h) of audio to read, "
             f"and one clip may hold {limit:.0f} s ({limit / 3600:.1f} h) at most. Leave "
@@ -267,7 +267,7 @@ class TooLongAudioError(AudioError):
 
     @classmethod
     def of_row(cls, name: str, seconds: float, limit: float) -> TooLongAudioError:
-        """The error of a row that says that it is longer than what is read at once."""
+        """Makes the error of a row that is longer than what is read at once; both in seconds."""
         return cls(
             f"{name}: its row of {seconds:g} s is longer than the {limit:g} s that are read in one "
             "piece."
@@ -275,11 +275,11 @@ class TooLongAudioError(AudioError):
 
 
 class SilentAudioError(AudioError):
-    """Every sample is exactly zero: digital silence, which no microphone gives."""
+    """Every sample is exactly zero: digital silence, which no microphone records."""
 
     @classmethod
     def of(cls, name: str, amount: str, offset: float) -> SilentAudioError:
-        """The error of an amount of audio, such as ``3 s``, from an offset in seconds on."""
+        """Makes the error of an amount of audio, such as ``3 s``, from an offset in seconds on."""
         return cls(
             f"{name}: all {amount} from {offset:.2f} s on are exactly zero. No microphone gives "
             "that: the recording failed, or the channels cancel each other. Drop the row, or "
@@ -296,41 +296,41 @@ class ChannelError(AudioError, IndexError):
 
 
 class NotAllowedError(AudioError, PermissionError):
-    """The manifest points to what `allowed_audio_prefixes` does not name."""
+    """The manifest points outside of `allowed_audio_prefixes`."""
 
 
 class BelowMinDurationError(AudioError):
-    """The audio is shorter than was asked for."""
+    """The audio is shorter than requested."""
 
     is_refusal = True
 
 
 class AboveMaxDurationError(AudioError):
-    """The audio is longer than was asked for."""
+    """The audio is longer than requested."""
 
     is_refusal = True
 
 
 class SampleRateError(AudioError):
-    """The file has another sample rate than was asked for."""
+    """The file has another sample rate than requested."""
 
     is_refusal = True
 
 
 class ChannelCountError(AudioError):
-    """The file has more or fewer channels than was asked for."""
+    """The file has more or fewer channels than requested."""
 
     is_refusal = True
 
 
 class ModelError(BeamAsrError, RuntimeError):
-    """A clip that the model cannot transcribe; the message says why, and what to do."""
+    """The model cannot transcribe a clip; the message says why, and what to do."""
 
     stage = "model"
 
 
 class NotFiniteError(ModelError):
-    """What the model computed of the clip holds NaN or infinity."""
+    """The output of the model for the clip has NaN or infinity."""
 
     MESSAGE = (
         "what the model computed of this clip holds NaN or infinity, so that a text would mean "
@@ -349,7 +349,7 @@ class ClipTooLongError(ModelError):
     def of(
         cls, seconds: float, memory: float | None, cause: BaseException, less_precision: bool
     ) -> ClipTooLongError:
-        """The error of a clip that was alone when the memory was exhausted.
+        """Makes the error of a clip that was alone when the memory was exhausted.
 
         Args:
             seconds: of the clip.
@@ -379,41 +379,41 @@ class SegmentsFailedError(BeamAsrError, RuntimeError):
 
 
 class ModelLoadError(BeamAsrError, RuntimeError):
-    """A model cannot be loaded; says which, why, and what to do."""
+    """A model cannot be loaded; the message says which, why, and what to do."""
 
     explained = True
 
 
 class AttentionError(ModelLoadError, ValueError):
-    """A model has no attention that could be changed so; says which model, and what to do."""
+    """A model does not support the attention requested; the message says what to do."""
 
 
 class ModelFileError(ModelLoadError, ValueError):
-    """A ``.nemo`` file that cannot be used; says which, why, and what to do."""
+    """A ``.nemo`` file cannot be used; the message says which, why, and what to do."""
 
     remedy = ""
 
 
 class DamagedModelError(ModelFileError):
-    """A ``.nemo`` file is not whole, or is something else."""
+    """A ``.nemo`` file is not complete, or is something else."""
 
     remedy = "Fetch it again, and compare its size or checksum with those of its source"
 
 
 class UnsafeModelError(ModelFileError):
-    """A ``.nemo`` file would do more than give a model."""
+    """A ``.nemo`` file would do more than load a model."""
 
     remedy = "Get the model from a place that you trust, as NeMo's save_to() packs it"
 
 
 class ModelTooLargeError(ModelFileError):
-    """A ``.nemo`` file needs more space than there is to unpack it."""
+    """A ``.nemo`` file needs more space to unpack than is free."""
 
     remedy = "Make room, or set TMPDIR to a folder with more"
 
 
 class StorageError(BeamAsrError, ValueError):
-    """A place that no storage here can serve; says why and what to do."""
+    """A storage location that is not supported; the message says why and what to do."""
 
     explained = True
 
@@ -441,7 +441,7 @@ class TextStepError(JobError):
 
 
 class LostRowsError(JobError):
-    """The records that came out are not as many as the rows that went in."""
+    """The number of output records differs from the number of input rows."""
 
 
 class FolderTakenError(JobError):
@@ -449,13 +449,13 @@ class FolderTakenError(JobError):
 
 
 class TooManyFailuresError(JobError):
-    """So many rows failed that something is wrong with the job rather than with the rows."""
+    """Too many rows failed, so that the job rather than the rows is probably at fault."""
 
     @classmethod
     def of_manifest(
         cls, invalid: int, rows: int, max_fraction: float, example: str
     ) -> TooManyFailuresError:
-        """The error of rows that are not right, before any audio is read."""
+        """Makes the error of invalid rows, before any audio is read."""
         return cls(
             f"{invalid} of {rows} rows are not right, more than {_allowed(max_fraction)}, so no "
             f"audio was read. One of them: {example}"
@@ -465,7 +465,7 @@ class TooManyFailuresError(JobError):
     def of_worker(
         cls, failed: int, rows: int, kinds: str, max_fraction: float, last: str
     ) -> TooManyFailuresError:
-        """The error of the first rows of a worker, while the job runs."""
+        """Makes the error of the first rows of a worker, while the job runs."""
         return cls(
             f"{failed} of the first {rows} rows of a worker failed ({kinds}), more than "
             f"{_allowed(max_fraction)}, so the job ends early. The last one: {last} Mend the cause "
@@ -476,7 +476,7 @@ class TooManyFailuresError(JobError):
     def of_job(
         cls, failed: int, rows: int, kinds: str, max_fraction: float
     ) -> TooManyFailuresError:
-        """The error of all rows, at the end."""
+        """Makes the error of all rows, at the end of the job."""
         return cls(
             f"{failed} of {rows} rows failed ({kinds}), more than {_allowed(max_fraction)}. Read "
             "the failures in the output folder, mend the cause, or raise the fraction if they are "
@@ -491,14 +491,14 @@ def _allowed(max_fraction: float) -> str:
 def tree(root: type[BeamAsrError] = BeamAsrError) -> Iterator[type[BeamAsrError]]:
     """Yields a class of this module's tree and all below it, each before its subclasses."""
     yield root
-    for each in root.__subclasses__():
-        if each.__module__ == __name__:
-            yield from tree(each)
+    for subclass in root.__subclasses__():
+        if subclass.__module__ == __name__:
+            yield from tree(subclass)
 
 
 logger = logging.getLogger(__name__)
 MAX_CHARACTERS = 500  # of a message
-# What is looked at of a message; some hold a whole tensor, or a whole program.
+# The characters that are searched; some messages hold a whole tensor, or a whole program.
 _MAX_READ = 10_000
 _ARRAY = re.compile(r"\b(tensor|array)\((?:[^()]|\([^()]*\))*(?:\)|$)")
 _SETTING = re.compile(r"`([a-z]\w*)(=[^`\s]+)?`")
@@ -508,10 +508,10 @@ def with_flags(text: str, names: Collection[str]) -> str:
     """Returns a message with its settings as flags: ``--name`` and ``--name=value``.
 
     Args:
-        names: of the settings that have a flag; what else is in backticks stays.
+        names: of the settings that have a flag; other text in backticks stays.
     """
     return _SETTING.sub(
-        lambda found: f"--{found[1]}{found[2] or ''}" if found[1] in names else found[0], text
+        lambda match: f"--{match[1]}{match[2] or ''}" if match[1] in names else match[0], text
     )
 
 
@@ -519,9 +519,9 @@ def for_message(value: object, limit: int, *, end: int = 0, gap: str = "...") ->
     """Returns a value as a message shows it: a text as it is, anything else as Python writes it.
 
     Args:
-        limit: characters that it may have; of more, some are left out.
-        end: how many of its last characters stay then.
-        gap: stands for those that are left out.
+        limit: maximum characters; a longer text is shortened.
+        end: number of last characters that a shortened text has.
+        gap: replaces the characters that are left out.
     """
     text = value if isinstance(value, str) else repr(value)
     if len(text) <= limit:
@@ -530,62 +530,62 @@ def for_message(value: object, limit: int, *, end: int = 0, gap: str = "...") ->
 
 
 def shortened(error: BaseException) -> str:
-    """What an error says, in one line of bounded length, without the numbers of tensors."""
+    """Returns an error's message in one line of bounded length, without numbers of tensors."""
     try:
         text = str(error)
-    except Exception as unsaid:  # a tensor in it, of a device that gives nothing any more
-        text = f"it cannot say what happened, because of {type(unsaid).__name__}"
+    except Exception as failure:  # the message needs a tensor of a device that is lost
+        text = f"it cannot say what happened, because of {type(failure).__name__}"
     line = " ".join(_ARRAY.sub(r"\1(...)", text[:_MAX_READ]).split())
     return for_message(line, MAX_CHARACTERS)
 
 
 def without_tensors(error: Exception) -> Exception:
-    """The same error, with a message of one bounded line, and holding no tensors.
+    """Returns the error with a message of one bounded line, and without tensors.
 
-    Its class is the same, or one of the same name where that class words its messages itself.
+    Its class is the same, or one of the same name where that class makes its message itself.
     """
     message = shortened(error)
-    if _says(error, message):
+    if _has_only(error, message):
         return error
     error.args = (message,)
-    if _says(error, message):
+    if _has_only(error, message):
         return error
-    like: Exception = type(type(error).__name__, (ModelError,), {})(message)
-    return like
+    copy: Exception = type(type(error).__name__, (ModelError,), {})(message)
+    return copy
 
 
 def release_frames(error: BaseException) -> None:
-    """Lets go of what the calls that failed still hold: tensors, of this batch and maybe others.
+    """Frees the tensors that the frames of the failed calls hold, of this batch and maybe others.
 
-    Where they failed goes with it, but to the log, for those who debug.
+    The traceback is lost with them, so it is logged first, at debug level.
     """
     logger.debug("A forward pass failed", exc_info=error)
-    for each in causes(error, contexts=True):
-        traceback.clear_frames(each.__traceback__)
-        each.__traceback__ = None
+    for cause in causes(error, contexts=True):
+        traceback.clear_frames(cause.__traceback__)
+        cause.__traceback__ = None
 
 
 def causes(error: BaseException | None, *, contexts: bool = False) -> Iterator[BaseException]:
     """Yields an error and those that caused it.
 
     Args:
-        contexts: whether those count too that were being handled when it was raised.
+        contexts: whether to include errors that were being handled when it was raised.
     """
     seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        each = left.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            yield each
-            left += [each.__context__ if contexts else None, each.__cause__]
+    pending: list[BaseException | None] = [error]
+    while pending:
+        cause = pending.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            pending += [cause.__context__ if contexts else None, cause.__cause__]
 
 
-def _says(error: Exception, message: str) -> bool:
-    """Whether it says just that, and holds nothing else to say it of."""
+def _has_only(error: Exception, message: str) -> bool:
+    """Tells whether an error has this message, and no argument that may hold a tensor."""
     try:
         return str(error) == message and all(
-            isinstance(each, (str, int, float, type(None))) for each in error.args
+            isinstance(value, (str, int, float, type(None))) for value in error.args
         )
     except Exception:
         return False

@@ -1,4 +1,4 @@
-"""How this process ends: on a signal, or at once when the device is lost."""
+"""Ends this process on a signal, or at once after a fault, and saves results first."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ STATUS = 1
 
 
 class Saver(Protocol):
-    """Has something that must not be lost with the process."""
+    """Holds results that must not be lost with the process."""
 
     def save(self) -> None:
-        """Saves it; called from any thread, maybe while another one uses the object."""
+        """Saves the results; called from any thread, maybe while another one uses the object."""
 
 
 _savers: weakref.WeakSet[Saver] = weakref.WeakSet()
@@ -31,13 +31,13 @@ _lock = threading.Lock()
 
 
 def register(saver: Saver) -> None:
-    """Has something saved before the process ends, for as long as it is referred to elsewhere."""
+    """Registers a saver, to be called before the process ends; holds only a weak reference."""
     with _lock:
         _savers.add(saver)
 
 
 def save_all(seconds: float = SECONDS_TO_SAVE) -> None:
-    """Has everything saved, for at most so many seconds."""
+    """Calls all savers, for at most ``seconds`` in all."""
     with _lock:
         savers = list(_savers)
     threads = [threading.Thread(target=_save, args=(saver,), daemon=True) for saver in savers]
@@ -47,19 +47,19 @@ def save_all(seconds: float = SECONDS_TO_SAVE) -> None:
         thread.join(seconds / len(threads))
 
 
-_worded: Callable[[str], str] = str
+_wording: Callable[[str], str] = str
 
 
-def set_wording(worded: Callable[[str], str]) -> None:
-    """Has `exit_now` say messages as this function words them, from now on."""
-    global _worded
-    _worded = worded
+def set_wording(wording: Callable[[str], str]) -> None:
+    """Sets the function that words the messages of `exit_now`."""
+    global _wording
+    _wording = wording
 
 
 def exit_now(message: str) -> NoReturn:
-    """Saves what is to be saved, says why, and ends the process; from any thread."""
+    """Saves results, reports the reason, and ends the process; callable from any thread."""
     try:
-        message = _worded(message)
+        message = _wording(message)
         end_children()
         save_all()
         logger.critical("%s", message)
@@ -70,7 +70,7 @@ def exit_now(message: str) -> NoReturn:
 
 
 def end_children() -> None:
-    """Ends the workers and servers that this process has started, which would go on alone."""
+    """Ends the workers and servers that this process has started, which would otherwise run on."""
     for children in Path("/proc/self/task").glob("*/children"):
         for child in children.read_text().split():
             with contextlib.suppress(ProcessLookupError):
@@ -80,7 +80,7 @@ def end_children() -> None:
 def _save(saver: Saver) -> None:
     try:
         saver.save()
-    except Exception as error:  # the others are to be saved all the same
+    except Exception as error:  # the others must still be saved
         logger.error("could not save what was done: %s: %s", type(error).__name__, error)
 
 
@@ -89,17 +89,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def exit_on_signals(message: Callable[[str], str]) -> Iterator[None]:
-    """Within it, SIGINT and SIGTERM save what is done and end the process; a second one ends it at
-    once. In a thread other than the main one it changes nothing.
+    """Makes SIGINT and SIGTERM save results and end the process, within the context.
+
+    A second signal ends it at once. In a thread other than the main one it changes nothing.
 
     Args:
-        message: gives what to say, for the name of the signal.
+        message: returns the message for the name of a signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    noted, written = socket.socketpair()
-    written.setblocking(False)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
     received = 0
 
     def handle(*_: Any) -> None:
@@ -109,20 +110,20 @@ def exit_on_signals(message: Callable[[str], str]) -> Iterator[None]:
             os._exit(STATUS)
 
     def wait() -> None:
-        number = noted.recv(1)
+        number = receiver.recv(1)
         if number and number[0] in SIGNALS:
             exit_now(message(signal.Signals(number[0]).name))
 
-    before = {each: signal.signal(each, handle) for each in SIGNALS}
-    fd_before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    handlers_before = {number: signal.signal(number, handle) for number in SIGNALS}
+    fd_before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=wait, name="beam-asr-signals", daemon=True)
     watcher.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(fd_before)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        written.close()
+        for number, handler in handlers_before.items():
+            signal.signal(number, handler)
+        sender.close()
         watcher.join()
-        noted.close()
+        receiver.close()

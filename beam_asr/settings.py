@@ -1,4 +1,4 @@
-"""All settings of a job, each written once: type, default, help, range, and what it is part of.
+"""Defines all settings of a job, each once: type, default, help, range and group.
 
 The command line, the parameters of ``Transcribe`` and of the Beam YAML step, those of the Flex
 Template and the table in docs/flags.md are made from these groups.
@@ -34,7 +34,7 @@ MAX_SHARDS = 99_999  # that five digits can number
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputSettings(Group, title="Input", scope=JOB):
-    """What is read."""
+    """Selects the input."""
 
     input: tuple[str, ...] = setting(
         REQUIRED,
@@ -45,15 +45,15 @@ class InputSettings(Group, title="Input", scope=JOB):
     )
     tarred_audio: tuple[str, ...] | None = setting(
         None,
-        "the tars of a tarred data set of NeMo's, whose manifests are the input: path, URI, "
+        "the tars of a NeMo tarred data set, whose manifests are the input: path, URI, "
         "glob or _OP_0..511_CL_; repeatable, and comma-separated",
         metavar="PATTERN",
         scope=PYTHON,
     )
     watch: float | None = setting(
         None,
-        "go on for ever: look for new inputs each so many seconds (60 if none are given), and "
-        "write what came within a window of time into a folder of its own",
+        "run without end: look for new inputs at this interval in seconds (60 by default), and "
+        "write the results of each window of time into a folder of its own",
         above=0,
         format="seconds",
         metavar="SECONDS",
@@ -63,10 +63,10 @@ class InputSettings(Group, title="Input", scope=JOB):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputSettings(Group, title="Output", scope=JOB):
-    """What is written, and when a job fails."""
+    """Selects the output, and when a job fails."""
 
     output: str = setting(REQUIRED, "output folder", metavar="FOLDER", core=True)
-    resume: bool = setting(False, "go on with an unfinished run in the output folder", core=True)
+    resume: bool = setting(False, "continue an unfinished run in the output folder", core=True)
     overwrite: bool = setting(False, "replace the results in the output folder", core=True)
     max_failure_fraction: float = setting(
         0.1,
@@ -109,7 +109,7 @@ class OutputSettings(Group, title="Output", scope=JOB):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldNames(Group, title="Fields of rows"):
-    """The names of fields of rows."""
+    """Names the fields of rows."""
 
     filepath_key: str = setting(
         "audio_filepath", "field that names the audio", core=True, identity=True
@@ -131,7 +131,7 @@ class FieldNames(Group, title="Fields of rows"):
 
 
 class Prompt(NamedTuple):
-    """What a model is told of a clip; None is left to the model.
+    """Holds the prompt of a clip; None leaves a field to the model.
 
     Attributes:
         source_lang: the language that is spoken, as a tag: ``en``, ``en-US``, ``es_419``.
@@ -151,7 +151,7 @@ NO_PROMPT = Prompt()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSettings(Group, title="Model"):
-    """The model, and how it is run."""
+    """Selects the model, and how it runs."""
 
     model_name: str | None = setting(
         None,
@@ -186,7 +186,7 @@ class ModelSettings(Group, title="Model"):
     )
     attention: str = setting(
         "full",
-        "of the encoder: full; local, where the model has it; chunked encodes windows of "
+        "of the encoder: full; local, where the model has it; chunked encodes chunks of "
         "10-10-5 s, whose frames are decoded as one (CTC, RNNT and TDT)",
         choices=("full", "local", "chunked"),
         identity=True,
@@ -227,20 +227,20 @@ class ModelSettings(Group, title="Model"):
     )
     engine: str = setting(
         "nemo",
-        "what loads the model and runs it",
+        "the engine that loads and runs the model",
         choices_of="engines",
         identity=True,
     )
 
     @property
     def prompt(self) -> Prompt:
-        """What rows leave open."""
+        """Returns the prompt for fields that rows do not set."""
         return Prompt(self.source_lang, self.target_lang, self.task, self.pnc)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RoutingSettings(Group, title="Several models"):
-    """Several models, and which rows each transcribes."""
+    """Selects several models, and which rows each transcribes."""
 
     models: Mapping[str, Any] | tuple[str, ...] | None = setting(
         None,
@@ -264,14 +264,14 @@ class RoutingSettings(Group, title="Several models"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchSettings(Group, title="Batches"):
-    """How clips are put together for a forward pass."""
+    """Sets how clips are batched for a forward pass."""
 
     batch_size: int = setting(
-        128, "most clips in one forward pass", minimum=1, core=True, per_model=True
+        128, "maximum clips in one forward pass", minimum=1, core=True, per_model=True
     )
     max_batch_seconds: float | None = setting(
         None,
-        "most padded seconds in one forward pass (clips x longest clip); by default chosen "
+        "maximum padded seconds in one forward pass (clips x longest clip); by default chosen "
         "for the device",
         above=0,
         format="seconds",
@@ -280,7 +280,7 @@ class BatchSettings(Group, title="Batches"):
     batch_timeout: float = setting(
         1800.0,
         "seconds that a forward pass may take; then its worker process ends, and the runner "
-        "tries again in another",
+        "retries in another",
         above=0,
         format="seconds",
     )
@@ -288,19 +288,19 @@ class BatchSettings(Group, title="Batches"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resources(Group, title="Resources"):
-    """What a worker may use of its machine. None asks for nothing.
+    """Sets what a worker may use of its machine. None requests nothing.
 
-    Of a worker machine's GPUs each has a process and a model of its own; ``gpus=1/n`` has n
-    processes share one. ``gpu_memory_gb`` is in units of 10^9 bytes.
+    Each GPU of a worker machine has its process and model; with ``gpus=1/n``, n processes share
+    one. ``gpu_memory_gb`` is in units of 10^9 bytes.
 
     Raises:
-        SetupError: one is out of its range, or two say different things.
+        SetupError: a value is out of its range, or two contradict each other.
     """
 
     gpus: float | None = setting(
         None,
         "of a worker machine, each with a process and a model of its own; a fraction, as 0.5, "
-        "has so many processes share one",
+        "has that many processes share one",
         format="gpus",
         metavar="NUMBER",
         core=True,
@@ -339,34 +339,36 @@ class Resources(Group, title="Resources"):
             )
 
     @property
-    def cards(self) -> int:
-        """GPUs of a machine that are used."""
+    def gpu_count(self) -> int:
+        """Returns the number of GPUs of a machine that are used."""
         return 1 if self.gpus is None or self.gpus < 1 else round(self.gpus)
 
     @property
     def copies(self) -> int:
-        """Processes that share a GPU."""
+        """Returns the number of processes that share a GPU."""
         if self.gpus is not None and self.gpus < 1:
             return round(1 / self.gpus)
         return self.model_copies
 
     @property
     def processes(self) -> int:
-        """Processes of a machine."""
-        return self.cards * self.copies
+        """Returns the number of processes of a machine."""
+        return self.gpu_count * self.copies
 
     @property
-    def asked_processes(self) -> str:
-        """The settings that say how many processes there are; empty if none does."""
+    def requested_processes(self) -> str:
+        """Returns the settings that set the number of processes; empty if none is set."""
         gpus = [] if self.gpus is None else [f"`gpus={self.gpus:g}`"]
         copies = [f"`model_copies={self.model_copies}`"] if self.model_copies > 1 else []
         return " ".join(gpus + copies)
 
     @property
-    def asked_gpu(self) -> str:
-        """The settings that mean nothing without a GPU; empty if none is given."""
-        given = {"gpus": self.gpus, "gpu_memory_gb": self.gpu_memory_gb}
-        return " ".join(f"`{name}={value:g}`" for name, value in given.items() if value is not None)
+    def requested_gpu(self) -> str:
+        """Returns the settings that need a GPU; empty if none is set."""
+        settings = {"gpus": self.gpus, "gpu_memory_gb": self.gpu_memory_gb}
+        return " ".join(
+            f"`{name}={value:g}`" for name, value in settings.items() if value is not None
+        )
 
 
 UNLIMITED = Resources()
@@ -374,7 +376,7 @@ UNLIMITED = Resources()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadSettings(Group, title="Reading"):
-    """How audio is read."""
+    """Sets how audio is read."""
 
     storage_options: Mapping[str, Mapping[str, Any]] = setting(
         {},
@@ -394,7 +396,7 @@ class ReadSettings(Group, title="Reading"):
         300.0, "seconds that reading a file may take", above=0, format="seconds"
     )
     max_concurrent_reads: int = setting(
-        32, "most files that a worker process reads at one time", minimum=1
+        32, "maximum files that a worker process reads at one time", minimum=1
     )
     allowed_audio_prefixes: tuple[str, ...] | None = setting(
         None,
@@ -406,7 +408,7 @@ class ReadSettings(Group, title="Reading"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioLimits(Group, title="Limits of audio"):
-    """What audio must be like to be transcribed. None refuses nothing."""
+    """Limits the audio that is transcribed. None refuses nothing."""
 
     min_duration: float | None = setting(
         None,
@@ -463,7 +465,7 @@ NO_LIMITS = AudioLimits()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmentationSettings(Group, title="Long audio"):
-    """How long rows are cut into segments."""
+    """Sets how long rows are cut into segments."""
 
     segmentation: str = setting(
         "vad",
@@ -474,7 +476,7 @@ class SegmentationSettings(Group, title="Long audio"):
     )
     max_segment_seconds: float | None = setting(
         None,
-        "a longer row is cut into segments of at most so many seconds; by default what suits "
+        "a longer row is cut into segments of at most this many seconds; by default as suits "
         "the family of the model and its attention",
         minimum=MIN_SEGMENT_SECONDS,
         metavar="SECONDS",
@@ -492,7 +494,7 @@ class SegmentationSettings(Group, title="Long audio"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscriptSettings(Group, title="Transcripts"):
-    """What is written of a transcript beside its text."""
+    """Selects the fields of a transcript besides its text."""
 
     timestamps: tuple[str, ...] | None = setting(
         None,
@@ -511,7 +513,7 @@ class TranscriptSettings(Group, title="Transcripts"):
     )
     n_best: int = setting(
         0,
-        "write so many texts with their scores, best first; above 1 by beam search",
+        "number of texts to write, with their scores, best first; above 1 by beam search",
         minimum=1,
         metavar="NUMBER",
         identity=True,
@@ -520,11 +522,11 @@ class TranscriptSettings(Group, title="Transcripts"):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoringSettings(Group, title="Scores and filters", scope=JOB):
-    """How transcripts are compared and filtered."""
+    """Sets how transcripts are compared and filtered."""
 
     normalizer: str = setting(
         "none",
-        "of both texts before they are compared; whisper is its one for English",
+        "of both texts before they are compared; whisper is its normalizer for English",
         choices=("none", "basic", "whisper"),
     )
     text_steps: tuple[str, ...] | None = setting(
@@ -548,7 +550,7 @@ class ScoringSettings(Group, title="Scores and filters", scope=JOB):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings of a job, by group."""
+    """Holds all settings of a job, by group."""
 
     inputs: InputSettings
     outputs: OutputSettings
@@ -568,14 +570,14 @@ GROUPS: Groups = typing.get_type_hints(Settings)
 
 
 class TranscriptFields(NamedTuple):
-    """What a transcript is to hold.
+    """Selects the fields that a transcript has.
 
     Attributes:
         pred_text_key: the field of the text.
-        timestamps: of ``options.TIMESTAMPS``.
-        confidence: of ``options.CONFIDENCES``, or None.
-        n_best: how many texts; 0 for none but the text.
-        models: the names of the models by their numbers (`routes`), for ``model``; empty for none.
+        timestamps: of `TIMESTAMPS`.
+        confidence: ``word``, ``row`` or None.
+        n_best: number of texts with scores; 0 for the text alone.
+        models: the names of the models in the order of the routes, for ``model``; empty for none.
     """
 
     pred_text_key: str = "pred_text"
@@ -586,5 +588,5 @@ class TranscriptFields(NamedTuple):
 
     @property
     def tokens(self) -> bool:
-        """Whether the tokens of a text are needed."""
+        """Tells whether the tokens of a text are needed."""
         return bool(self.timestamps) or self.confidence is not None

@@ -154,19 +154,19 @@ def _check_gpus(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses GPUs, and parts of their memory, that differ from those of the workers."""
-    requested = as_flags(resources.asked_gpu)
+    requested = as_flags(resources.requested_gpu)
     if not requested:
         return
     specs = [accelerator] if accelerator else _worker_accelerators(beam_options)
     if not specs:
         raise SetupError(
             f"{requested} needs workers with a GPU, of a type that only you can choose: give it by "
-            f"--accelerator, as type:nvidia-l4;count:{resources.cards};install-nvidia-driver"
+            f"--accelerator, as type:nvidia-l4;count:{resources.gpu_count};install-nvidia-driver"
         )
     spec = specs[0]
-    if resources.gpus is not None and _count(spec) != resources.cards:
+    if resources.gpus is not None and _count(spec) != resources.gpu_count:
         raise SetupError(
-            f"--gpus={resources.gpus:g} uses {resources.cards} of a worker's GPUs, and {spec} "
+            f"--gpus={resources.gpus:g} uses {resources.gpu_count} of a worker's GPUs, and {spec} "
             f"gives it {_count(spec)}: make them the same"
         )
     gpu = re.search(r"\btype:([a-z0-9-]+)", spec)
@@ -190,7 +190,7 @@ def _check_copies(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses copies on one GPU where Dataflow lacks the MPS that shares it."""
-    requested = as_flags(resources.asked_processes)
+    requested = as_flags(resources.requested_processes)
     prime = "enable_prime"
     if prime in _services(beam_options) or prime in _experiments(beam_options):
         raise SetupError(
@@ -208,7 +208,7 @@ def _check_processes(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
     """Refuses a number of processes that Dataflow would not start: it starts one for each vCPU."""
-    requested = as_flags(resources.asked_processes)
+    requested = as_flags(resources.requested_processes)
     if ONE_PROCESS in _experiments(beam_options):
         raise SetupError(
             f"{requested} needs a process for each model, and the experiment {ONE_PROCESS} allows "
@@ -218,7 +218,7 @@ def _check_processes(
     processes = vcpus(machine_type or "")
     if processes is None or processes == resources.processes:
         return
-    several = resources.cards > 1
+    several = resources.gpu_count > 1
     remedy = "count:1 and more workers," if several else f"--model_copies={processes},"
     raise SetupError(
         f"{requested}, but a worker of machine type {machine_type} has {processes} vCPUs, and "

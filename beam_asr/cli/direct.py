@@ -38,12 +38,13 @@ def _apply_processes(direct: DirectOptions, resources: Resources) -> None:
     if resources.processes > 1:
         if direct.direct_running_mode not in ("in_memory", "multi_processing"):
             raise SetupError(
-                f"{as_flags(resources.asked_processes)} needs processes, and --direct_running_mode="
-                f"{direct.direct_running_mode} has none: leave one of them out"
+                f"{as_flags(resources.requested_processes)} needs processes, and "
+                f"--direct_running_mode={direct.direct_running_mode} has none: leave one of "
+                "them out"
             )
         direct.direct_running_mode = "multi_processing"
     in_processes = direct.direct_running_mode == "multi_processing"
-    if in_processes and resources.asked_processes:
+    if in_processes and resources.requested_processes:
         check_same_processes(resources, "--direct_num_workers", direct.direct_num_workers)
         direct.direct_num_workers = resources.processes
     processes = (direct.direct_num_workers or available_cpus()) if in_processes else 1

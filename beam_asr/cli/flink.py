@@ -37,7 +37,7 @@ def apply_flink_defaults(
         SetupError: the options do not go together.
     """
     portable = options.view_as(PortableOptions)
-    if resources.asked_processes:
+    if resources.requested_processes:
         check_same_processes(
             resources, "--sdk_worker_parallelism", int(portable.sdk_worker_parallelism)
         )
@@ -54,7 +54,7 @@ def _check_processes(options: PipelineOptions, resources: Resources) -> None:
     Beam's DefaultJobBundleFactory gives the processes of a task manager to the parts of its steps
     in turn, so a step needs as many parts there as there are processes.
     """
-    requested, processes = resources.asked_processes, resources.processes
+    requested, processes = resources.requested_processes, resources.processes
     if ends_with_launcher(options):
         raise SetupError(
             f"{requested} needs processes, and the workers here (LOOPBACK) are threads of this "

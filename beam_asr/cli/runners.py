@@ -29,8 +29,8 @@ def refuse_processes(
     """
     if resources.processes > 1:
         raise SetupError(
-            f"{as_flags(resources.asked_processes)} needs a runner that starts so many processes: "
-            "the DirectRunner, Flink or Dataflow"
+            f"{as_flags(resources.requested_processes)} needs a runner that starts so many "
+            "processes: the DirectRunner, Flink or Dataflow"
         )
 
 
@@ -139,6 +139,6 @@ def check_same_processes(resources: Resources, flag: str, value: int) -> None:
     if value not in (1, resources.processes):
         processes = f" ({resources.processes} processes)" if resources.gpus is not None else ""
         raise SetupError(
-            f"{as_flags(resources.asked_processes)}{processes} and {flag}={value} differ, and both "
-            "say how many processes there are: leave one of them out"
+            f"{as_flags(resources.requested_processes)}{processes} and {flag}={value} differ, and "
+            "both say how many processes there are: leave one of them out"
         )

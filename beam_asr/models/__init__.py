@@ -1,1 +1,1 @@
-"""Models and the devices that they run on; `models.nemo` alone imports NeMo."""
+"""Loads, runs and serves models on their devices; only `models.nemo` imports NeMo."""

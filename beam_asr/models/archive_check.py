@@ -1,8 +1,8 @@
-"""Whether a model file is whole, and can be unpacked and loaded without harm.
+"""Checks that a model file is complete and safe to unpack and load.
 
 NeMo unpacks a ``.nemo`` file into a temporary folder, makes objects of the classes that its
-configuration names, and reads its weights, which are a pickle. What could do harm is refused here,
-before NeMo sees the file; ``docs/models.md`` says what of it NeMo 3.0 would refuse by itself.
+configuration names, and reads its weights, which are a pickle. Anything that could do harm is
+refused here, before NeMo sees the file; ``docs/models.md`` says what NeMo 3.0 would refuse itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, BinaryIO, cast
 
-import yaml  # with which OmegaConf, and by it NeMo, reads too
+import yaml  # which OmegaConf, and so NeMo, also reads with
 
 from beam_asr.errors import (
     DamagedModelError,
@@ -40,7 +40,7 @@ WEIGHTS = "model_weights.ckpt"
 MAX_HEADER_BYTES = 2**24  # a model has some dozen members, of 512 bytes of header each
 MAX_CONFIG_BYTES = 2**21  # a vocabulary of 8192 tokens takes 0.1 MB
 MAX_CONFIG_NODES = 10**6
-# Weights hardly compress. What grows more than this is no model, unless it is small.
+# Weights hardly compress. A file that grows by more than this is not a model, unless it is small.
 MAX_GROWTH = 20
 SMALL_BYTES = 2**27
 
@@ -53,7 +53,7 @@ _KINDS = {
     tarfile.FIFOTYPE: "a FIFO",
 }
 _CODE = (*importlib.machinery.all_suffixes(), ".pkl", ".pickle", ".joblib")
-_BEGINNINGS = {
+_MAGIC_MEANINGS = {
     b"version https://git-lfs": "is a pointer of Git LFS and not the model; run 'git lfs pull'",
     b"<": "is a page of HTML or XML and not a model; a browser shows what it says",
     b"PK": "is a zip, perhaps a checkpoint that is not in a .nemo file yet",
@@ -67,7 +67,7 @@ _PART = re.compile(
     r"(nemo\.collections\.(asr|common)|nemo\.core|torch\.(nn|optim))(\.[a-z_0-9]+)*"
     rf"\.([A-Z]\w*|{_FUNCTION})"
 )
-# They fetch what they are told to: code from Hugging Face (trust_remote_code), other models.
+# They fetch what the configuration names: code from Hugging Face (trust_remote_code), models.
 _FETCHING = re.compile(r".*\.(AutoTokenizer|\w*Diarizer)")
 _REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
@@ -75,8 +75,8 @@ _REFERENCE = re.compile(r"\$\{[\w.]+\}")
 def check_archive(path: str) -> None:
     """Refuses a ``.nemo`` file that is damaged, or that would do harm when it is loaded.
 
-    All of it is read once, which takes a second or so for each GB. A tar.gz, as NeMo wrote them
-    before 1.7, is decompressed into a temporary file, which is gone afterwards.
+    It is read whole once, which takes a second or so for each GB. A tar.gz, as NeMo wrote them
+    before 1.7, is decompressed into a temporary file, which is deleted afterwards.
 
     Args:
         path: of a local file.
@@ -105,7 +105,7 @@ def check_archive(path: str) -> None:
 
 @contextmanager
 def _plain_tar(path: str) -> Iterator[BinaryIO]:
-    """The file, or what it is when it is decompressed; NeMo too tries a plain tar first."""
+    """Yields the file, or its decompressed content; NeMo too tries a plain tar first."""
     with open(path, "rb") as file:
         beginning = file.read(tarfile.BLOCKSIZE)
         if not beginning.startswith(b"\x1f\x8b") or _is_header(beginning):
@@ -129,7 +129,7 @@ def _decompress(source: BinaryIO, target: IO[bytes]) -> None:
     """Decompresses a gzip file, unless it grows too much."""
     size = os.fstat(source.fileno()).st_size
     growth = max(SMALL_BYTES, MAX_GROWTH * size)
-    with _damage_named(), gzip.GzipFile(fileobj=source) as stream:
+    with _as_damaged(), gzip.GzipFile(fileobj=source) as stream:
         while block := stream.read(2**20):
             if target.tell() + len(block) > growth:
                 raise UnsafeModelError(
@@ -149,31 +149,31 @@ def _check_space(size: int) -> None:
 
 
 class _Headers:
-    """A tar of which the headers alone are read; they may claim to be of any length."""
+    """Reads only the headers of a tar; they may claim any length."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
-        self._left = MAX_HEADER_BYTES
+        self._remaining_bytes = MAX_HEADER_BYTES
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        self._left -= size
-        if self._left < 0:
+        self._remaining_bytes -= size
+        if self._remaining_bytes < 0:
             raise UnsafeModelError(f"has more than {MAX_HEADER_BYTES} bytes of headers")
         return self._file.read(size)
 
 
 def _checked_members(file: BinaryIO) -> dict[str, tarfile.TarInfo]:
-    """The members by their names, none of which would do harm when it is unpacked.
+    """Returns the members by name; refuses the file if unpacking any of them could do harm.
 
     NeMo 3.0 (``nemo/utils/tar_utils.py``) leaves out links and names that lead elsewhere, with a
-    warning, fails at devices, and takes the last of several members of one name. Older ones unpack
-    them all. No model is packed like that, so here the whole file is refused.
+    warning, fails at devices, and takes the last of several members of one name. Older versions
+    unpack them all. No model is packed like that, so here the whole file is refused.
     """
     members: dict[str, tarfile.TarInfo] = {}
     for member in _whole_members(file):
         fault = _fault(member)
-        # Some file systems take names for the same that differ in case or Unicode form.
+        # Some file systems treat names that differ only in case or Unicode form as the same.
         name = unicodedata.normalize("NFC", posixpath.normpath(member.name)).casefold()
         if fault is None and name in members:
             fault = "has the name of an earlier one, which it would replace"
@@ -189,13 +189,13 @@ def _checked_members(file: BinaryIO) -> dict[str, tarfile.TarInfo]:
 
 
 def _whole_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar, after the last of which nothing may come."""
-    with _damage_named():
+    """Yields the members of a tar; refuses data after the last one."""
+    with _as_damaged():
         file.seek(0)
         try:
             tar = tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:")  # noqa: SIM115
         except tarfile.ReadError as error:
-            raise DamagedModelError(_what_it_is(file)) from error
+            raise DamagedModelError(_describe_content(file)) from error
         yield from tar
         whole = file.seek(0, os.SEEK_END) % tarfile.BLOCKSIZE == 0
         file.seek(tar.offset)
@@ -206,8 +206,8 @@ def _whole_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
-    """Gives what ``tarfile``, which NeMo reads with as well, raises at a damaged file one name."""
+def _as_damaged() -> Iterator[None]:
+    """Raises DamagedModelError for any error that ``tarfile``, as used by NeMo, raises."""
     try:
         yield
     except ModelFileError:
@@ -216,19 +216,19 @@ def _damage_named() -> Iterator[None]:
         raise DamagedModelError(f"is cut short or damaged: {error}") from error
 
 
-def _what_it_is(file: BinaryIO) -> str:
+def _describe_content(file: BinaryIO) -> str:
     file.seek(0)
     beginning = file.read(tarfile.BLOCKSIZE)
     if not beginning:
         return "is empty"
-    for start, meaning in _BEGINNINGS.items():
+    for start, meaning in _MAGIC_MEANINGS.items():
         if beginning.lstrip().startswith(start):
             return meaning
     return "is neither a tar nor a tar.gz, or is cut short near its beginning"
 
 
 def _fault(member: tarfile.TarInfo) -> str | None:
-    """What is wrong with a member by itself."""
+    """Returns what is wrong with a member by itself, or None."""
     name = posixpath.normpath(member.name)
     if name.startswith("/"):
         return "has an absolute name"
@@ -243,7 +243,7 @@ def _fault(member: tarfile.TarInfo) -> str | None:
     # It would be read for ever: CVE-2025-8194.
     if member.size < 0:
         return "has a negative size"
-    # NeMo makes the folder where they lie the current one, from which Python may import.
+    # NeMo changes into the folder of the members, from which Python may import.
     if name.casefold().endswith(_CODE):
         return "is code or a pickle, which a model has no use for"
     return None
@@ -262,8 +262,8 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 def _check_config(file: IO[bytes], member: tarfile.TarInfo) -> None:
     """Refuses a configuration that names anything but parts of a speech model.
 
-    NeMo has a list of its own, by which a configuration may also call functions that write files,
-    and a tokenizer that runs code from Hugging Face.
+    NeMo's own list also allows functions that write files, and a tokenizer that runs code from
+    Hugging Face.
     """
     if member.size > MAX_CONFIG_BYTES:
         raise UnsafeModelError(f"has a {member.name} of {member.size} bytes, too long for one")
@@ -274,14 +274,14 @@ def _check_config(file: IO[bytes], member: tarfile.TarInfo) -> None:
         raise DamagedModelError(f"its {member.name} is not YAML: {cause}") from error
     if not isinstance(root, yaml.MappingNode):
         raise DamagedModelError(f"its {member.name} holds no settings")
-    for key, node in _settings(root):
+    for key, node in _walk_nodes(root):
         fault = _config_fault(key, node)
         if fault is not None:
             raise UnsafeModelError(f"is not safe to load: its {member.name} {fault}")
 
 
-def _settings(root: Any) -> Iterator[tuple[str | None, Any]]:
-    """Every node of a YAML document, with its key; those behind an alias, each time again."""
+def _walk_nodes(root: Any) -> Iterator[tuple[str | None, Any]]:
+    """Yields every node of a YAML document, with its key; aliased nodes once for each alias."""
     waiting: list[tuple[str | None, Any]] = [(None, root)]
     for _ in range(MAX_CONFIG_NODES):
         if not waiting:
@@ -296,7 +296,7 @@ def _settings(root: Any) -> Iterator[tuple[str | None, Any]]:
 
 
 def _config_fault(key: str | None, node: Any) -> str | None:
-    """What is wrong with one setting."""
+    """Returns what is wrong with one setting, or None."""
     value = node.value if isinstance(node.value, str) else ""
     if "python/" in node.tag and ":pathlib." not in node.tag:
         return f"makes an object of Python ({for_message(node.tag, 100)})"
@@ -311,7 +311,7 @@ def _config_fault(key: str | None, node: Any) -> str | None:
 
 
 def _is_part(name: str) -> bool:
-    """Whether a name is that of a speech model or of something that one is made of."""
+    """Tells whether a name is that of a speech model or of one of its parts."""
     return bool(_PART.fullmatch(name)) and not _FETCHING.fullmatch(name)
 
 
@@ -321,7 +321,7 @@ def _is_part(name: str) -> bool:
 def _check_weights(file: IO[bytes], member: tarfile.TarInfo) -> None:
     """Refuses weights that are damaged, or more than tensors.
 
-    torch compares no checksums, and refuses what is more than tensors only as long as
+    torch compares no checksums, and refuses anything but tensors only while
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is not set.
     """
     import torch

@@ -1,7 +1,7 @@
-"""What an engine is: `ModelSpec`, the `Recognizer` protocol, and the table of engines.
+"""Defines engines: `ModelSpec`, the `Recognizer` protocol and the registry of engines.
 
-Nothing of an engine is imported before a model is loaded: importing NeMo takes half a minute, which
-only the worker that needs it may pay.
+An engine is imported only when a model is loaded: importing NeMo takes half a minute, which only
+the worker that needs it should pay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from beam_asr.settings import NO_PROMPT, UNLIMITED, Prompt, Resources
 from beam_asr.storage.storage import Storage
 
 if TYPE_CHECKING:
-    import numpy as np  # the command line lists the engines, and --help need not pay for it
+    import numpy as np  # the command line lists the engines, and --help need not import it
 
 
 class Recognizer(Protocol):
@@ -24,38 +24,38 @@ class Recognizer(Protocol):
 
     @property
     def sample_rate(self) -> int:
-        """The rate of the waveforms it takes, in Hz."""
+        """Returns the sample rate of the waveforms that it takes, in Hz."""
 
     @property
     def default_batch_seconds(self) -> float:
-        """Padded seconds that a forward pass takes well on its device."""
+        """Returns the padded seconds of audio of a forward pass that suits its device."""
 
     @property
     def batch_overhead_seconds(self) -> float:
-        """Seconds of audio that it would transcribe in the time that any batch costs."""
+        """Returns the fixed cost of a batch, as seconds of audio transcribed in the same time."""
 
     @property
     def max_clip_seconds(self) -> float:
-        """Seconds of audio that it takes in one piece."""
+        """Returns the seconds of audio that it takes in one piece, at most."""
 
     @property
     def segment_seconds(self) -> float:
-        """Seconds of the segments that longer audio is cut into, at most the above."""
+        """Returns the seconds of the segments of longer audio, at most `max_clip_seconds`."""
 
     @property
     def has_timestamps(self) -> bool:
-        """Whether its results have the times of tokens: they were asked for, and it has them."""
+        """Tells whether its results have times of tokens: requested, and supported."""
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of memory that its weights take."""
+        """Returns the bytes of memory that its weights take."""
 
     @property
     def prompt_fields(self) -> frozenset[str]:
-        """Those fields of a prompt that it takes; none if it takes no prompt."""
+        """Returns the fields of a prompt that it takes; empty if it takes no prompt."""
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Refuses a prompt that it cannot follow; what it takes no field for is not looked at.
+        """Refuses a prompt that it cannot follow; fields that it does not take are ignored.
 
         Raises:
             PromptError: it does not know a language, or has several for it; or it would not do the
@@ -63,46 +63,48 @@ class Recognizer(Protocol):
         """
 
     def warm_up(self, batch_size: int) -> None:
-        """Finds out what its device can do, for batches of at most so many clips.
+        """Measures its device, for batches of at most ``batch_size`` clips.
 
-        On a GPU it takes seconds, and changes the two properties above.
+        On a GPU it takes seconds, and changes `default_batch_seconds` and
+        `batch_overhead_seconds`.
         """
 
     def encode(self, waveforms: Sequence[np.ndarray], prompt: Prompt = NO_PROMPT) -> Any:
-        """The first half of a forward pass; on a GPU it returns before that is done.
+        """Runs the first half of a forward pass; on a GPU it returns before that is done.
 
         Args:
             waveforms: mono float32 in [-1, 1] of shape ``(samples,)``, at least one sample each, at
                 the model's rate.
-            prompt: of all of them, one that ``check_prompt`` takes; by default all is left to the
-                model, as with NeMo's ``transcribe()``.
+            prompt: of all of them, one that ``check_prompt`` accepts; by default all is left to
+                the model, as with NeMo's ``transcribe()``.
 
         Returns:
-            What ``decode`` takes, the prompt with it.
+            The argument of ``decode``, which includes the prompt.
         """
 
     def decode(self, encoded: Any) -> list[Recognition | ModelError]:
-        """The second half of a forward pass.
+        """Runs the second half of a forward pass.
 
         Returns:
             One result for each waveform, in their order; an error for one that the model cannot
-            transcribe. What it says of a clip does not depend on its neighbours in the batch. With
-            the text comes what the model was loaded for: see ``Recognition``.
+            transcribe. The result of a clip does not depend on its neighbours in the batch. It has
+            the text, and the times, confidence and other texts that the model was loaded for: see
+            ``Recognition``.
         """
 
     def describe(self) -> dict[str, str]:
-        """What it is: model, class, device, precision, versions."""
+        """Returns the model, its class, device, precision and versions, by name."""
 
 
 # transcribe() pads a shorter clip with zeros on both sides to this many seconds, the odd sample
 # behind, and counts the padding as audio (TranscriptionTensorDataset in
-# nemo/collections/asr/parts/mixins/transcription.py). The same text takes the same input; and it
-# keeps clips of less than a frame, of which NeMo makes nothing or an exception, from the model.
+# nemo/collections/asr/parts/mixins/transcription.py). The same text needs the same input; and it
+# keeps clips shorter than a frame, for which NeMo returns nothing or raises, from the model.
 MIN_SECONDS = 1.0
 
 
 def padded_clip_seconds(waveform: np.ndarray, sample_rate: int) -> float:
-    """Seconds of a clip as a model takes it, padded if it is short."""
+    """Returns the seconds of a clip as a model takes it, padded if it is short."""
     return max(len(waveform) / sample_rate, MIN_SECONDS)
 
 
@@ -110,15 +112,15 @@ DEFAULT_ENGINE = "nemo"
 
 
 class ModelSpec(NamedTuple):
-    """Which model, and how: what makes two users of a process share one.
+    """Which model to load, and how; two users in a process with equal specs share one model.
 
     Attributes:
         batch_timeout: seconds of work after which a forward pass is stuck, and the process ends.
         resources: what a worker process may use of its machine.
         attention: of the encoder (`attention`).
-        times: ``required``, ``wanted`` where the model tells them, or None.
+        times: ``required``, ``wanted`` (if the model has them), or None.
         confidence: whether to estimate it.
-        n_best: how many texts, with their scores; 0 is the text alone.
+        n_best: number of texts with scores; 0 is the text alone.
         engine: of ``ENGINES``.
     """
 
@@ -137,13 +139,13 @@ class ModelSpec(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """What loads models.
+    """Loads models.
 
     Attributes:
         load: loads a model, on the worker. Raises ModelLoadError if the model cannot be loaded, or
             not as its spec requires.
-        is_file_name: whether a model's name is a path or URI of its file, whose content then
-            belongs to the identity of a run; of other names nothing is read.
+        is_file_name: tells whether a model's name is a path or URI of its file, whose content then
+            belongs to the identity of a run; for other names nothing is read.
     """
 
     load: Callable[[ModelSpec], Recognizer]
@@ -156,7 +158,7 @@ ENGINES: Registry[Engine] = Registry(
 
 
 def check_name(engine: str) -> None:
-    """Raises SetupError for a name that is none of `ENGINES`, of which nothing is imported."""
+    """Raises SetupError for a name that is not in `ENGINES`; imports no engine."""
     if engine not in ENGINES:
         raise SetupError(f"engine is {engine!r}, but must be one of {', '.join(ENGINES)}")
 

@@ -1,4 +1,4 @@
-"""Where a model's file comes from: one download a machine, whatever the number of processes."""
+"""Finds or downloads a model's file, once for all processes of a machine."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from beam_asr.storage.uris import is_local, local_path
 
 CACHE = "BEAM_ASR_CACHE"
 
-# What of a model file its digest reads; a smaller file, whole.
+# The parts of a model file that its digest reads; a smaller file is read whole.
 DIGEST_BLOCKS = 16
 DIGEST_BLOCK_BYTES = 2**16
 DIGEST_END_BYTES = 2**20
 
 
 def is_file_name(model_name: str) -> bool:
-    """Whether the name is a path or URI of a ``.nemo`` file rather than one of a hub."""
+    """Tells whether the name is a path or URI of a ``.nemo`` file rather than one of a hub."""
     return model_name.endswith(".nemo") or "://" in model_name
 
 
 def cache_folder() -> Path:
-    """Where downloaded models are kept: ``$BEAM_ASR_CACHE``, else under the user's cache folder."""
+    """Returns the folder of downloaded models, which it creates if needed.
+
+    It is ``$BEAM_ASR_CACHE``, or else ``~/.cache/beam_asr``.
+    """
     chosen = os.environ.get(CACHE)
     folder = Path(chosen) if chosen else Path.home() / ".cache" / "beam_asr"
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +38,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def machine_lock(name: str) -> Iterator[None]:
-    """Held by one process of the machine at a time for each name."""
+    """Holds a lock that one process of the machine can hold at a time, for each name."""
     from filelock import FileLock
 
     with FileLock(cache_folder() / f"{_key(name)}.lock"):
@@ -43,9 +46,9 @@ def machine_lock(name: str) -> Iterator[None]:
 
 
 def local_copy(storage: Storage, uri: str) -> str:
-    """A local path of the model file, downloaded once a machine if it is elsewhere.
+    """Returns a local path of the model file, downloaded once for a machine if it is remote.
 
-    A file that has changed where it comes from is downloaded again.
+    A file that has changed at its source is downloaded again.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -64,7 +67,7 @@ def local_copy(storage: Storage, uri: str) -> str:
     with machine_lock(uri):
         copy = cache_folder() / f"{_key(uri, storage.fingerprint(uri))}.nemo"
         if not copy.exists():
-            # Of one name, so that what a killed process leaves is written over by the next one.
+            # One name, so that the next process overwrites what a killed one leaves.
             part = cache_folder() / f"{_key(uri)}.part"
             try:
                 with storage.open(uri) as source, part.open("wb") as target:
@@ -76,13 +79,13 @@ def local_copy(storage: Storage, uri: str) -> str:
 
 
 def digest(storage: Storage, name: str) -> str:
-    """What tells the content of a model file from others', wherever it lies and however old it is.
+    """Computes a digest of the content of a model file, whatever its place and age.
 
     It is made of the file's size, blocks spread evenly over it, and its end, 2 MiB in all, so that
-    a file on a store is not fetched whole. A model that was trained further differs in most blocks.
-    Where few weights were changed, the end of the file tells: the weights are the last member of
+    a remote file is not fetched whole. A model that was trained further differs in most blocks.
+    Where few weights were changed, the end of the file differs: the weights are the last member of
     the tar, and a zip, whose directory is at its end and holds a checksum of each tensor. Two
-    models of one digest are not made by chance, but can be made on purpose.
+    models do not have the same digest by chance, but can be made to.
 
     Args:
         name: path or URI of the file.
@@ -103,7 +106,7 @@ def digest(storage: Storage, name: str) -> str:
 
 
 def _sample(size: int) -> list[tuple[int, int]]:
-    """The places and lengths of what is read of a file of so many bytes."""
+    """Returns the starts and lengths of the parts to read of a file of ``size`` bytes."""
     end = size - DIGEST_END_BYTES
     last = end - DIGEST_BLOCK_BYTES
     if last < DIGEST_BLOCKS * DIGEST_BLOCK_BYTES:

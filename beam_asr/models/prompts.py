@@ -1,7 +1,7 @@
-"""What a model with a prompt is told of a clip: its languages, the task, and punctuation.
+"""Makes prompts for multitask models: languages, task and punctuation.
 
-A row says so in the fields of NeMo's manifests for Canary, and what it does not say the flags do.
-What neither says is left to the model.
+Values come from the row's fields, which are those of NeMo's manifests for Canary, then from the
+flags, then from the model's defaults.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TASKS = dict.fromkeys(("transcribe", "asr"), TRANSCRIBE) | dict.fromkeys(
 PNC = dict.fromkeys(("yes", "pnc", "true", "1"), "yes") | dict.fromkeys(
     ("no", "nopnc", "false", "0"), "no"
 )
-MAX_NAMED = 30  # languages, in a message
+MAX_LISTED = 30  # languages, in a message
 MAX_CHARACTERS = 80  # of a value, in a message
 Known = TypeVar("Known", int, str)
 
@@ -34,19 +34,19 @@ def of_row(
     lang_key: str = "lang",
     taken: Collection[str] = Prompt._fields,
 ) -> Prompt:
-    """The prompt of a row: its own fields come before the defaults.
+    """Returns the prompt of a row: its fields take precedence over the defaults.
 
     The fields are ``source_lang``, ``target_lang``, ``task`` or ``taskname``, and ``pnc``; one that
-    is null or blank is not there. If there is a source language, and neither a target language nor
-    a task to translate, then the target is the source; NeMo's ``transcribe()`` would take English
-    and so translate what is not English.
+    is null or blank counts as missing. If there is a source language, and neither a target language
+    nor a task to translate, then the target is the source; NeMo's ``transcribe()`` would take
+    English and so translate speech in any other language.
 
     Args:
         fields: of the row.
-        default: what the flags say.
-        lang_key: the field with the language of the row; it is the source language if nothing else
-            names that, and it is a text.
-        taken: the fields of a prompt that the model takes; no other is looked at, or set.
+        default: the values of the flags.
+        lang_key: the field with the language of the row; its value, if it is a text, is the source
+            language where nothing else names one.
+        taken: the fields of a prompt that the model takes; no other is read or set.
 
     Raises:
         PromptError: a field has a value that it cannot have.
@@ -64,29 +64,29 @@ def of_row(
         pnc = _choice(fields, "pnc", PNC) or default.pnc
     if target is None and task != TRANSLATE:
         target = source
-    told = Prompt(source, target, task, pnc)
-    return told._replace(**{field: None for field in Prompt._fields if field not in taken})
+    prompt = Prompt(source, target, task, pnc)
+    return prompt._replace(**{field: None for field in Prompt._fields if field not in taken})
 
 
 def check_choices(prompt: Prompt) -> None:
-    """Raises PromptError if the task or the punctuation is none that any model knows."""
+    """Raises PromptError if the task or the punctuation is not one that models know."""
     for field, allowed in CHOICES.items():
         value = getattr(prompt, field)
         if value is not None and value not in allowed:
-            raise _no_choice(field, value, allowed)
+            raise _choice_error(field, value, allowed)
 
 
 def language_of(tag: str, known: Mapping[str, Known], field: str) -> Known:
-    """What a language is to a model, of which a tag is given as people write it.
+    """Looks up a language of a model by a tag as people write it.
 
-    Letters' case and ``_`` for ``-`` do not matter. The tag itself comes first, then the tag with
-    subtags cut from its right (``es-419``, ``es``), then a longer one of the same language
-    (``de-DE`` for ``de``), if the model has one alone.
+    Letters' case and ``_`` for ``-`` do not matter. The tag itself is tried first, then the tag
+    with subtags cut from its right (``es-419``, ``es``), then a longer tag of the same language
+    (``de-DE`` for ``de``), if the model has exactly one.
 
     Args:
         tag: of the language.
-        known: what the model has, by tags.
-        field: of a prompt, for messages.
+        known: the model's values, by tags.
+        field: of the prompt, for messages.
 
     Raises:
         PromptError: the model does not know the language, or has several for it.
@@ -99,10 +99,10 @@ def language_of(tag: str, known: Mapping[str, Known], field: str) -> Known:
             if plain[name] == shorter:
                 return known[name]
     longer = [name for name in known if plain[name].split("-")[0] == subtags[0]]
-    found = {known[name] for name in longer}
-    if len(found) == 1:
-        return found.pop()
-    if found:
+    candidates = {known[name] for name in longer}
+    if len(candidates) == 1:
+        return candidates.pop()
+    if candidates:
         raise PromptError(
             f"{field} is {_shown(tag)}, of which the model has several: name one of "
             f"{_listed(longer)}"
@@ -123,16 +123,16 @@ def _choice(fields: Mapping[str, Any], field: str, choices: Mapping[str, str]) -
     value = fields.get(field)
     word = "" if value is None else bare(str(value)).lower()
     if word and word not in choices:
-        raise _no_choice(field, value, choices)
+        raise _choice_error(field, value, choices)
     return choices.get(word)
 
 
-def _no_choice(field: str, value: object, choices: Collection[str]) -> PromptError:
+def _choice_error(field: str, value: object, choices: Collection[str]) -> PromptError:
     return PromptError(f"{field} is {_shown(value)}, but must be one of {', '.join(choices)}")
 
 
 def bare(text: str) -> str:
-    """Without the brackets of a token, as in ``<|en|>``."""
+    """Returns a text without the brackets of a token, as in ``<|en|>``."""
     return text.strip().removeprefix("<|").removesuffix("|>")
 
 
@@ -147,5 +147,5 @@ def _shown(value: object) -> str:
 def _listed(names: Collection[str]) -> str:
     if not names:
         return "none"
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(list(names)[:MAX_NAMED]) + more
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(list(names)[:MAX_LISTED]) + more

@@ -1,4 +1,4 @@
-"""Which model takes which row; files and flags of routes."""
+"""Chooses the model of each row, and reads the files and flags of routes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_SHOWN = 20  # keys, in a message
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelRoute:
-    """A model, and how rows are given to it.
+    """A model, and how rows are passed to it.
 
     Raises:
         ValueError: it has no name.
@@ -55,7 +55,7 @@ class ModelRoute:
 
     @classmethod
     def of(cls, **settings: Any) -> ModelRoute:
-        """The route with these settings; all others have their defaults.
+        """Returns the route with these settings; all others have their defaults.
 
         Raises:
             ValueError: a value is out of its range.
@@ -64,29 +64,31 @@ class ModelRoute:
 
     @property
     def model_name(self) -> str:
+        """Returns the name of the model, which is never None."""
         return str(self.model.model_name)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Those of its settings that two runs have in common if one goes on with the other."""
+        """Returns the settings that a run must share with the run it resumes, by name."""
         values = flatten(getattr(self, name) for name in ROUTE_GROUPS)
-        return {name: values[name] for name, each in PER_MODEL.items() if each.identity}
+        return {name: values[name] for name, per_model in PER_MODEL.items() if per_model.identity}
 
 
 ROUTE_GROUPS = typing.get_type_hints(ModelRoute)
-# What a file of routes may say of a model.
-PER_MODEL = {each.name: each for each in all_settings(ROUTE_GROUPS) if each.per_model}
+# The settings of a model that a file of routes may have.
+PER_MODEL = {found.name: found for found in all_settings(ROUTE_GROUPS) if found.per_model}
 
 
 class Rule(NamedTuple):
-    """Rows for which a predicate holds go to a model.
+    """Sends the rows that match a condition to a model.
 
     Attributes:
-        use: its number.
+        when: the condition.
+        route_index: of the model in ``Routing.routes``.
     """
 
     when: Expression
-    use: int
+    route_index: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +96,11 @@ class Routing:
     """The models of a job, and which of them takes a row.
 
     Attributes:
-        routes: the models, each once.
-        key: the field that ``by_value`` is about.
-        by_value: the number of the model for a value of the field, as ``_tag`` has it.
-        rules: looked at first, in their order.
-        default: the number of the model of all other rows; None lets them fail.
+        routes: the models, each once; the other attributes have indices into them.
+        key: the field whose values are in ``by_value``.
+        by_value: the model for each value of the field, normalized by ``_normalized_value``.
+        rules: checked first, in their order.
+        default: the model of all other rows; None lets them fail.
     """
 
     routes: tuple[ModelRoute, ...]
@@ -109,45 +111,47 @@ class Routing:
 
     @property
     def is_multi_model(self) -> bool:
-        """Whether rows are routed at all."""
+        """Tells whether rows are routed at all."""
         return bool(self.by_value or self.rules)
 
     def route_index(self, fields: Mapping[str, Any]) -> int:
-        """The number of the model that takes a row.
+        """Returns the index of the model that takes a row.
 
         Raises:
-            UnmappedRowError: none does.
-            BadFieldError: the field by which it is chosen is no text.
+            UnmappedRowError: no model takes it.
+            BadFieldError: the field that chooses the model is not a text.
         """
         for rule in self.rules:
             if rule.when.matches(fields):
-                return rule.use
+                return rule.route_index
         value = fields.get(self.key)
         if self.by_value and value is not None:
             if not isinstance(value, str):
                 raise BadFieldError(
                     f"{self.key!r}, which chooses the model, is {kind(value)}, not a text"
                 )
-            number = self._of_value(_tag(value))
-            if number is not None:
-                return number
+            index = self._index_of_value(_normalized_value(value))
+            if index is not None:
+                return index
         if self.default is not None:
             return self.default
         raise UnmappedRowError(self._unmapped(value))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the models, by their numbers."""
-        return tuple(use.model_name for use in self.routes)
+        """Returns the names of the models, in the order of ``routes``."""
+        return tuple(route.model_name for route in self.routes)
 
     @property
     def lang_key(self) -> str:
-        """The field of a row's language: the one that chooses its model, if it is one of that."""
+        """Returns the field of a row's language: ``key`` if its name has "lang" in it."""
         return self.key if "lang" in self.key.lower() else "lang"
 
-    def _of_value(self, tag: str) -> int | None:
-        """As RFC 4647 looks a language tag up, by cutting subtags off; a language without a
-        region takes the model of its only region."""
+    def _index_of_value(self, tag: str) -> int | None:
+        """Looks a language tag up as RFC 4647 does, by cutting subtags off.
+
+        A language without a region takes the model of its only region.
+        """
         if tag in self.by_value:
             return self.by_value[tag]
         if not TAG.fullmatch(tag):
@@ -157,7 +161,7 @@ class Routing:
             shorter = shorter.rpartition("-")[0]
             if shorter in self.by_value:
                 return self.by_value[shorter]
-        longer = {use for key, use in self.by_value.items() if key.startswith(f"{tag}-")}
+        longer = {index for key, index in self.by_value.items() if key.startswith(f"{tag}-")}
         return longer.pop() if len(longer) == 1 else None
 
     def _unmapped(self, value: Any) -> str:
@@ -169,19 +173,20 @@ class Routing:
         return f"{what}{models}. Add it to `models`, or give `model_name` for all other rows"
 
 
-def single(use: ModelRoute) -> Routing:
-    """One model for all rows."""
-    return Routing((use,))
+def single(route: ModelRoute) -> Routing:
+    """Routes all rows to one model."""
+    return Routing((route,))
 
 
-def of_pairs(
+def from_pairs(
     pairs: Iterable[tuple[str, str]], key: str, base: Mapping[str, Any], default: str | None
 ) -> Routing:
-    """Routes of pairs of a field's value and a model's name.
+    """Makes a routing from pairs of a field's value and a model's name.
 
     Args:
+        pairs: values and model names.
         key: the field.
-        base: the settings that all models have in common.
+        base: the settings that all models share.
         default: the model of rows that no pair takes; None lets them fail.
 
     Raises:
@@ -193,40 +198,43 @@ def of_pairs(
     return builder.routing(key, None if default is None else {"model_name": default})
 
 
-def of_content(
+def from_content(
     content: Any,
     base: Mapping[str, Any],
     key: str | None = None,
     unmapped: str | None = None,
     default: str | None = None,
 ) -> Routing:
-    """Routes of what a file says.
+    """Makes a routing from the content of a file.
 
     Args:
         content: of the file, parsed.
-        base: the settings that all models have in common, where the file does not say otherwise.
-        key: the field, which comes before what the file says.
-        unmapped: ``fail`` or ``default``, likewise.
-        default: the model of rows that no route takes, likewise.
+        base: the settings that all models share, unless the file overrides them.
+        key: the field; overrides the one in the file.
+        unmapped: ``fail`` or ``default``; overrides the file.
+        default: the model of rows that no route takes; overrides the file.
 
     Raises:
-        SetupError: says what of it cannot be, and what is allowed.
+        SetupError: a value is not valid; the message names it and what is allowed.
     """
-    content = _mapping(content, "the file")
-    _known(content, ("route_key", "unmapped", "default", "models", "rules"), "the file")
+    content = _require_mapping(content, "the file")
+    _require_known_keys(
+        content, ("route_key", "unmapped", "default", "models", "rules"), "the file"
+    )
     builder = _Builder(base)
-    for value, given in _mapping(content.get("models") or {}, "models").items():
-        for each in str(value).split(","):
-            builder.add(each.strip(), _settings(given, f"the model of {value}"))
+    models = _require_mapping(content.get("models") or {}, "models")
+    for values, settings in models.items():
+        for value in str(values).split(","):
+            builder.add(value.strip(), _route_settings(settings, f"the model of {values}"))
     rules = content.get("rules") or []
     if not isinstance(rules, list):
         raise SetupError("rules is no list of {when: ..., model_name: ...}")
     for number, rule in enumerate(rules, 1):
-        given = dict(_mapping(rule, f"rule {number}"))
-        when = given.pop("when", None)
+        settings = dict(_require_mapping(rule, f"rule {number}"))
+        when = settings.pop("when", None)
         if not isinstance(when, str):
             raise SetupError(f"rule {number} has no text `when`, as `domain == 'telephony'`")
-        builder.add_rule(when, _settings(given, f"rule {number}"), number)
+        builder.add_rule(when, _route_settings(settings, f"rule {number}"), number)
     if not (builder.by_value or builder.rules):
         raise SetupError("it has neither models nor rules")
     policy = unmapped or content.get("unmapped")
@@ -237,8 +245,8 @@ def of_content(
         raise SetupError("unmapped is default, but no default model is named")
     if policy == "fail":
         others = None
-    settings = None if others is None else _settings(others, "default")
-    return builder.routing(key or content.get("route_key") or "lang", settings)
+    default_settings = None if others is None else _route_settings(others, "default")
+    return builder.routing(key or content.get("route_key") or "lang", default_settings)
 
 
 class _Builder:
@@ -249,39 +257,39 @@ class _Builder:
         self.rules: list[Rule] = []
 
     def add(self, value: str, settings: Mapping[str, Any]) -> None:
-        tag = _tag(value)
+        tag = _normalized_value(value)
         if not tag:
             raise SetupError("a model is given for an empty value")
         if tag in self.by_value:
             raise SetupError(f"two models are given for {value!r}")
-        self.by_value[tag] = self._number(settings, f"the model of {value}")
+        self.by_value[tag] = self._index(settings, f"the model of {value}")
 
     def add_rule(self, when: str, settings: Mapping[str, Any], number: int) -> None:
         try:
             expression = parse_expression(when)
         except ExpressionError as error:
             raise SetupError(f"rule {number}: {error}") from None
-        self.rules.append(Rule(expression, self._number(settings, f"rule {number}")))
+        self.rules.append(Rule(expression, self._index(settings, f"rule {number}")))
 
     def routing(self, key: str, default: Mapping[str, Any] | None) -> Routing:
-        number = None if default is None else self._number(default, "default")
-        return Routing(tuple(self._routes), key, self.by_value, tuple(self.rules), number)
+        index = None if default is None else self._index(default, "default")
+        return Routing(tuple(self._routes), key, self.by_value, tuple(self.rules), index)
 
-    def _number(self, settings: Mapping[str, Any], where: str) -> int:
+    def _index(self, settings: Mapping[str, Any], where: str) -> int:
         try:
-            use = ModelRoute.of(**{**self._base, **settings})
+            route = ModelRoute.of(**{**self._base, **settings})
         except SetupError as error:
             raise SetupError(f"{where}: {error}") from None
-        if use not in self._routes:
-            self._routes.append(use)
-        return self._routes.index(use)
+        if route not in self._routes:
+            self._routes.append(route)
+        return self._routes.index(route)
 
 
-def _settings(given: Any, where: str) -> dict[str, Any]:
-    if isinstance(given, str):
-        return {"model_name": given}
-    settings = dict(_mapping(given, where))
-    _known(settings, PER_MODEL, where)
+def _route_settings(value: Any, where: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"model_name": value}
+    settings = dict(_require_mapping(value, where))
+    _require_known_keys(settings, PER_MODEL, where)
     if "model_name" not in settings:
         raise SetupError(f"{where} has no model_name")
     if isinstance(settings.get("pnc"), bool):  # as YAML reads yes and no
@@ -289,20 +297,23 @@ def _settings(given: Any, where: str) -> dict[str, Any]:
     return settings
 
 
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+def _require_mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise SetupError(f"{where} is {kind(value)}, not a mapping")
     return value
 
 
-def _known(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    for name in given:
+def _require_known_keys(mapping: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+    for name in mapping:
         if name not in allowed:
             raise SetupError(f"{where} has {name!r}, which is none of {', '.join(allowed)}")
 
 
-def _tag(value: str) -> str:
-    """A value as it is compared: ``en_US.UTF-8``, ``en_us`` and ``en-US`` are the same."""
+def _normalized_value(value: str) -> str:
+    """Returns a value in the form that is compared.
+
+    ``en_US.UTF-8``, ``en_us`` and ``en-US`` are the same.
+    """
     plain = value.strip().replace("_", "-").lower()
     locale = re.split(r"[.@]", plain, maxsplit=1)[0]
     return locale if TAG.fullmatch(locale) else plain
@@ -312,7 +323,7 @@ PAIR = re.compile(r"(?P<value>[^=/\\:]+)=(?P<model>.+)")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's booleans: ``no`` is Norwegian."""
+    """Loads YAML with the booleans of YAML 1.2: ``no`` is Norwegian."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -326,42 +337,43 @@ _Loader.add_implicit_resolver(
 
 def load(
     storage: Storage,
-    given: Sequence[str] | Mapping[str, Any],
+    models: Sequence[str] | Mapping[str, Any],
     base: Mapping[str, Any],
     key: str | None = None,
     unmapped: str | None = None,
     default: str | None = None,
 ) -> Routing:
-    """The routes of a job.
+    """Makes the routing of a job.
 
     Args:
-        storage: how the storage of a file is opened.
-        given: pairs ``VALUE=MODEL``, or the path or URI of one file, or what such a file says.
-        base: the settings that all models have in common, where a file does not say otherwise.
-        key: the field that the pairs are about.
+        storage: opens the file.
+        models: pairs ``VALUE=MODEL``, or the path or URI of one file, or the content of such a
+            file.
+        base: the settings that all models share, unless a file overrides them.
+        key: the field of the values.
         unmapped: ``fail`` or ``default``.
         default: the model of rows that no route takes.
 
     Raises:
-        SetupError: says what of it cannot be, and what is allowed.
+        SetupError: a value is not valid; the message names it and what is allowed.
         FileNotFoundError: there is no such file.
     """
-    if isinstance(given, Mapping):
-        return of_content(given, base, key, unmapped, default)
-    pairs = [PAIR.fullmatch(each) for each in given]
+    if isinstance(models, Mapping):
+        return from_content(models, base, key, unmapped, default)
+    pairs = [PAIR.fullmatch(text) for text in models]
     if all(pairs):
         if unmapped == "default" and default is None:
             raise SetupError("unmapped is default, but no default model is named")
         others = None if unmapped == "fail" else default
         named = [(pair["value"].strip(), pair["model"].strip()) for pair in pairs if pair]
-        return of_pairs(named, key or "lang", base, others)
-    if len(given) > 1:
+        return from_pairs(named, key or "lang", base, others)
+    if len(models) > 1:
         raise SetupError(
-            f"{', '.join(given)} are neither all of the form LANG=NAME, nor one file of routes"
+            f"{', '.join(models)} are neither all of the form LANG=NAME, nor one file of routes"
         )
-    (path,) = given
+    (path,) = models
     try:
-        return of_content(_parsed(storage.read(path)), base, key, unmapped, default)
+        return from_content(_parsed(storage.read(path)), base, key, unmapped, default)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path!r} is neither of the form LANG=NAME nor a file that is there"

@@ -1,1 +1,1 @@
-"""Texts, tokens, times, scores; pure."""
+"""Handles texts, tokens, times and scores of transcripts, without I/O."""

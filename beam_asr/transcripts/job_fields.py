@@ -1,4 +1,4 @@
-"""Which fields of a record are the row's own, and which the job has made."""
+"""Separates the fields of a row from those that the job adds to its record."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FIXED = """words segments chars confidence n_best no_speech segments_failed mod
 
 @functools.cache
 def job_fields() -> frozenset[str]:
-    """Returns the fields that the job makes besides the text, whatever is requested.
+    """Returns the fields that the job adds besides the text, whatever is requested.
 
-    Signals that other packages add are among them, of which nothing is imported.
+    They include signals of other packages, which are not imported for it.
     """
     return frozenset([*_FIXED, RECOGNIZED_TEXT, *SIGNALS])
 
 
 def input_fields(record: Mapping[str, Any], pred_text_key: str = "pred_text") -> dict[str, Any]:
     """Returns the fields of the row itself: all but `job_fields` and the transcript."""
-    made = job_fields()
-    return {key: value for key, value in record.items() if key not in made and key != pred_text_key}
+    added = job_fields() | {pred_text_key}
+    return {key: value for key, value in record.items() if key not in added}

@@ -1,4 +1,4 @@
-"""What of a text counts when it is compared: case, punctuation and spelling often do not."""
+"""Normalizes texts before they are compared: case, punctuation, spelling."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ SPACE = re.compile(r"\s")
 
 @functools.cache
 def normalizer(name: str) -> Callable[[str], str]:
-    """A function from a text to what of it is compared; its words stand between spaces.
+    """Returns the function that normalizes a text; spaces separate its words.
 
-    - ``none``: the text as it is. Of white space each character becomes a space, since a word ends
-      at any of them.
-    - ``basic``, for any language: compatible forms are made equal (NFKC), case is folded, and of
-      punctuation and symbols only apostrophes within words are left.
-    - ``whisper``: Whisper's normaliser of English, which also knows spellings, contractions and
-      numbers. It takes the vowel signs off other scripts.
+    - ``none``: the text as it is. Each white-space character becomes a space, since a word ends at
+      any of them.
+    - ``basic``, for any language: compatible forms are made equal (NFKC), case is folded, and
+      punctuation and symbols are removed, except apostrophes within words.
+    - ``whisper``: Whisper's normalizer of English, which also unifies spellings, contractions and
+      numbers. It removes the vowel signs of other scripts.
 
     Raises:
-        SetupError: there is none of this name.
+        SetupError: there is no normalizer of this name.
     """
     if name == "none":
         return _none
@@ -43,29 +43,32 @@ def _none(text: str) -> str:
 
 
 def _basic(text: str) -> str:
-    """Whisper's own normaliser for all languages is not this one: it takes combining marks for
-    punctuation, which cuts Hindi and Thai apart."""
+    """Normalizes a text of any language.
+
+    Whisper's normalizer for all languages is not used: it treats combining marks as punctuation,
+    which splits words of Hindi and Thai.
+    """
     text = _folded(text)
-    kept = []
-    gone = False  # the character before, so marks on it go too: an emoji has invisible ones
+    characters = []
+    removed = False  # the character before; then marks on it go too: an emoji has invisible ones
     for before, character, after in zip(" " + text, text, text[1:] + " "):
         category = unicodedata.category(character)
         if character in APOSTROPHES and _in_word(before) and _in_word(after):
-            kept.append("'")
-            gone = False
-        elif category[0] in "PS" or (gone and (category[0] == "M" or category == "Cf")):
-            kept.append(" ")
-            gone = True
+            characters.append("'")
+            removed = False
+        elif category[0] in "PS" or (removed and (category[0] == "M" or category == "Cf")):
+            characters.append(" ")
+            removed = True
         else:
-            kept.append(character)
-            gone = False
-    return " ".join("".join(kept).split())
+            characters.append(character)
+            removed = False
+    return " ".join("".join(characters).split())
 
 
 def _folded(text: str) -> str:
     # An accent that stands alone would become one without a letter, at the beginning of a word.
     if not text.isascii():
-        text = "".join(" " if unicodedata.category(each) == "Sk" else each for each in text)
+        text = "".join(" " if unicodedata.category(char) == "Sk" else char for char in text)
     folded = unicodedata.normalize("NFKC", text).casefold()
     return unicodedata.normalize("NFKC", folded)  # folding takes some letters apart
 
@@ -84,7 +87,7 @@ def _whisper() -> Callable[[str], str]:
     def normalize(text: str) -> str:
         try:
             return str(english(text)).strip()
-        except (AssertionError, ValueError):  # a number of more digits than Python reads
+        except (AssertionError, ValueError):  # a number with more digits than Python parses
             return _basic(text)
 
     return normalize

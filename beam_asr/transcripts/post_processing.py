@@ -1,5 +1,7 @@
-"""Steps on the texts that models give, before they are scored: none of our own, but other packages
-add some by entry points, as for casing, punctuation or inverse text normalization."""
+"""Applies text steps, which other packages add, to transcripts before scoring.
+
+This package has none. Entry points add some, for casing, punctuation or inverse text normalization.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,17 @@ from typing import Any, NamedTuple
 from beam_asr.errors import SetupError, TextStepError
 from beam_asr.records.registry import Registry
 
-RECOGNIZED_TEXT = "recognized_text"  # the field of the text that the model gave
+RECOGNIZED_TEXT = "recognized_text"  # the field of the text from the model
 
 
 class TextStep(NamedTuple):
-    """A step on texts.
+    """Changes the text of a transcript.
 
     Attributes:
-        name: as `text_steps` takes it.
-        apply: gives a new text of a text and the record it is in, which it does not change: a
-            transcript with the row's fields, such as its language. The same text and record give
-            the same text in every retry.
+        name: as in `text_steps`.
+        apply: returns a new text for a text and its record, which it does not change: a transcript
+            with the row's fields, such as its language. It returns the same text for the same text
+            and record in every retry.
     """
 
     name: str
@@ -29,12 +31,12 @@ class TextStep(NamedTuple):
 TEXT_STEPS: Registry[TextStep] = Registry("beam_asr.text_steps", {})
 
 
-def steps_of(names: Iterable[str]) -> list[TextStep]:
+def find_steps(names: Iterable[str]) -> list[TextStep]:
     """Returns the steps of these names, in this order.
 
     Raises:
-        SetupError: a name is none of `TEXT_STEPS`, or what another package adds is no `TextStep` of
-            its name, or cannot be imported.
+        SetupError: a name is not in `TEXT_STEPS`, or the entry of another package is not a
+            `TextStep` of its name, or cannot be imported.
     """
     steps = []
     for name in names:
@@ -57,11 +59,11 @@ def apply_steps(
     """Applies steps to the text of a transcript, one after the other.
 
     Returns:
-        The record with the new text and, as `RECOGNIZED_TEXT`, the one that the model gave. Its
-        other fields, as ``words``, stay as they are. Without a step the record is the same.
+        The record with the new text and, as `RECOGNIZED_TEXT`, the text from the model. Its other
+        fields, such as ``words``, stay as they are. Without a step the record is the same.
 
     Raises:
-        TextStepError: a step fails, or gives no text; names the step.
+        TextStepError: a step fails, or returns no text; the message names the step.
     """
     recognized = text = record[pred_text_key]
     changed = dict(record)

@@ -1,4 +1,4 @@
-"""What a transcript gives away about itself, without a reference: for filtering pseudo-labels."""
+"""Computes quality signals of transcripts without a reference, to filter pseudo-labels."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MAX_PHRASE_WORDS = 5  # words
 DIGITS = 6
 TYPES = ("string", "double", "int64", "bool")
 
-# Of a text and its seconds of audio, which may be None or 0; gives a value of the type, or None.
+# From a text and its seconds of audio, which may be None or 0, to a value of the type, or None.
 SignalFunction = Callable[[str, float | None], Any]
 
 
 class Signal(NamedTuple):
-    """A signal of the quality of a transcript, written where `quality` is set.
+    """Defines a signal of the quality of a transcript, written where `quality` is set.
 
     Attributes:
         name: of the field.
         type: of its values, one of `TYPES`; a value may be None too.
-        description: for people, in schemas of tables.
-        function: gives the value for a text and its seconds of audio, in time in proportion to the
-            text.
+        description: for readers of table schemas.
+        function: returns the value for a text and its seconds of audio, in time proportional to
+            the text.
     """
 
     name: str
@@ -46,35 +46,35 @@ def signals(text: str, seconds: float | None) -> dict[str, Any]:
     Raises:
         SetupError: a signal that another package adds cannot be used.
     """
-    return {each.name: each.function(text, seconds) for each in all_signals()}
+    return {signal.name: signal.function(text, seconds) for signal in all_signals()}
 
 
 def all_signals() -> list[Signal]:
     """Returns every signal of `SIGNALS`, in the order in which they are written.
 
     Raises:
-        SetupError: one that another package adds is no `Signal` of its name and a known type.
+        SetupError: the entry of another package is not a `Signal` of its name and a known type.
     """
-    found = list(SIGNALS.items())
-    for name, each in found:
-        if not isinstance(each, Signal) or each.name != name or each.type not in TYPES:
+    registered = list(SIGNALS.items())
+    for name, signal in registered:
+        if not isinstance(signal, Signal) or signal.name != name or signal.type not in TYPES:
             raise SetupError(
-                f"{name!r} of {SIGNALS.group} is {each!r}, and no Signal of this name with a type "
-                f"of {', '.join(TYPES)}: update or uninstall its package"
+                f"{name!r} of {SIGNALS.group} is {signal!r}, and no Signal of this name with a "
+                f"type of {', '.join(TYPES)}: update or uninstall its package"
             )
-    return [each for _, each in found]
+    return [signal for _, signal in registered]
 
 
-_OWN: dict[str, Signal] = {}
+_BUILT_IN: dict[str, Signal] = {}
 
 
 def _signal(type: str, description: str) -> Callable[[SignalFunction], Signal]:
-    """Makes a function a signal of its name."""
+    """Makes a function a signal with the function's name."""
 
     def decorate(function: SignalFunction) -> Signal:
         name = function.__name__
-        _OWN[name] = Signal(name, type, description, function)
-        return _OWN[name]
+        _BUILT_IN[name] = Signal(name, type, description, function)
+        return _BUILT_IN[name]
 
     return decorate
 
@@ -111,7 +111,7 @@ def compression_ratio(text: str, seconds: float | None) -> float:  # noqa: ARG00
 
 @_signal("int64", "characters of the longest word")
 def longest_word(text: str, seconds: float | None) -> int:  # noqa: ARG001
-    """Counts characters.
+    """Counts the characters of the longest word.
 
     Syllables without an end make it long (``hahahaha...``). The Speech Data Processor takes 25 and
     more for a hallucination (``DetectWhisperHallucinationFeatures``). Languages without spaces have
@@ -122,7 +122,7 @@ def longest_word(text: str, seconds: float | None) -> int:  # noqa: ARG001
 
 @_signal("int64", "most times that a phrase comes in a row")
 def most_repeats(text: str, seconds: float | None) -> int:  # noqa: ARG001
-    """Counts how often the phrase that is repeated most comes in a row.
+    """Counts how often the phrase that is repeated most occurs in a row.
 
     A phrase has one to five words, whatever their case and punctuation. It finds a loop in a long
     text, which the compression ratio hardly shows. 1 if nothing is repeated, 0 without a word.
@@ -131,7 +131,7 @@ def most_repeats(text: str, seconds: float | None) -> int:  # noqa: ARG001
 
 
 SIGNALS: Registry[Signal] = Registry(
-    "beam_asr.signals", {name: f"{__name__}:{name}" for name in _OWN}
+    "beam_asr.signals", {name: f"{__name__}:{name}" for name in _BUILT_IN}
 )
 
 
@@ -140,12 +140,15 @@ def _rate(count: int, seconds: float | None) -> float | None:
 
 
 def _max_phrase_repeats(words: Sequence[str]) -> int:
-    """A phrase of some words is repeated as long as each word is the one so many words before."""
+    """Counts the repetitions of phrases of each length.
+
+    A phrase of n words is repeated as long as each word equals the one n words before.
+    """
     if not words:
         return 0
-    most = 1
+    maximum = 1
     for length in range(1, MAX_PHRASE_WORDS + 1):
         same = map(str.__eq__, words, itertools.islice(words, length, None))
         runs = (sum(1 for _ in run) for equal, run in itertools.groupby(same) if equal)
-        most = max(most, max(runs, default=0) // length + 1)
-    return most
+        maximum = max(maximum, max(runs, default=0) // length + 1)
+    return maximum

@@ -1,7 +1,7 @@
-"""Word and character error rates, of a row and of any sum of rows.
+"""Computes word and character error rates of rows and of sums of rows.
 
-The alignment is jiwer's, and so are the numbers: the rates of a sum are those that `jiwer.wer` and
-`jiwer.cer` give for the lists of its normalised texts.
+jiwer aligns the texts. The rates of a sum are those that `jiwer.wer` and `jiwer.cer` return for the
+lists of its normalized texts.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ def score(
     normalize: Callable[[str], str],
     seconds: float = 0.0,
 ) -> Score | None:
-    """The score of a row, or None if its reference is no text: missing, null, a number.
+    """Scores a row; returns None if its reference is not a text: missing, null, a number.
 
-    An empty reference is one: nothing was said, and each word that was heard is an insertion.
+    An empty reference counts: nothing was said, and each recognized word is an insertion.
 
     Args:
-        reference: what was said.
-        hypothesis: what was heard.
-        normalize: of `beam_asr.transcripts.normalizers`, for both.
+        reference: the reference text.
+        hypothesis: the recognized text.
+        normalize: a function of `beam_asr.transcripts.normalizers`, for both texts.
         seconds: of audio.
     """
     if not isinstance(reference, str):
         return None
     import jiwer
 
-    said, heard = normalize(reference), normalize(hypothesis)
-    words = jiwer.process_words(said, heard)
-    characters = jiwer.process_characters(said, heard)
+    expected, recognized = normalize(reference), normalize(hypothesis)
+    words = jiwer.process_words(expected, recognized)
+    characters = jiwer.process_characters(expected, recognized)
     return Score(
         rows=1,
         words=len(words.references[0]),
@@ -61,7 +61,7 @@ def score(
 
 
 def fields(score: Score) -> dict[str, Any]:
-    """What a row's transcript gets: its rates, rounded, and the wrong words."""
+    """Returns the fields of a row's transcript: its rates, rounded, and counts of wrong words."""
     return {
         "wer": _rounded(score.wer),
         "cer": _rounded(score.cer),
@@ -72,7 +72,7 @@ def fields(score: Score) -> dict[str, Any]:
 
 
 def summary(score: Score) -> dict[str, Any]:
-    """What summary.json says of some rows. Its rates are not rounded."""
+    """Returns the entry of summary.json for some rows. Its rates are not rounded."""
     return {
         "rows": score.rows,
         "hours": round(score.seconds / 3600, DIGITS),
@@ -90,9 +90,9 @@ def summary(score: Score) -> dict[str, Any]:
 
 
 def duration_bucket(seconds: float | None) -> str:
-    """The name of the stretch of durations that one is in, such as ``010-020`` of 10 s.
+    """Returns the name of the bucket of a duration, such as ``010-020`` for 10 s.
 
-    Names sort as the durations do; ``unknown``, of no duration or none that can be, is the last.
+    Names sort as the durations do; ``unknown``, for a missing or invalid duration, is the last.
     """
     if seconds is None or math.isnan(seconds) or seconds < 0:
         return UNKNOWN

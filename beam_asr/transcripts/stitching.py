@@ -1,8 +1,9 @@
-"""One transcript of the parts that a long recording was cut into.
+"""Joins the transcripts of the segments of a long recording.
 
-Where no pause was found to cut at, two parts overlap, and both heard the words there. Those at the
-edge of a part are often wrong, since they were cut or lack their context. So the one is left for
-the other at a word on which they agree, as near as can be to the middle of what both heard.
+Where there was no pause to cut at, two segments overlap, and both have the words there. Words at
+the edge of a segment are often wrong, since they were cut or lack their context. So the transcript
+switches from one to the other at a word on which they agree, as near as possible to the middle of
+the overlap.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from typing import NamedTuple
 from beam_asr.transcripts import words
 from beam_asr.transcripts.words import Token
 
-AGREE_SECONDS = 0.4  # between the times at which two parts heard the same word
-EDGE_SECONDS = 0.6  # so near to its edge, a part is not believed what it alone heard
-ALONE_SECONDS = 0.15  # so far from each word of the other part, a word was heard by one alone
+AGREE_SECONDS = 0.4  # maximum, between the times of the same word in two segments
+EDGE_SECONDS = 0.6  # from a segment's edge; a word so near, which only it has, is dropped
+ALONE_SECONDS = 0.15  # minimum, from all words of the other segment, of a word that only one has
 
 
 class SegmentText(NamedTuple):
-    """What was heard in one part of a recording.
+    """Holds the transcript of a segment of a recording.
 
     Attributes:
         start: seconds in the recording.
         end: seconds in the recording.
-        overlaps: whether it begins before the end of the part before it, and both heard what is
-            between.
+        overlaps: whether it starts before the end of the segment before it, so that both have the
+            words between.
         text: the transcript.
-        tokens: with times in the recording, and joined they are the text; None where the model
-            tells no times.
+        tokens: with times in the recording, and joined they are the text; None if the model has no
+            times.
     """
 
     start: float
@@ -40,11 +41,11 @@ class SegmentText(NamedTuple):
 
 
 class Stitched(NamedTuple):
-    """The transcript of a recording.
+    """Holds the transcript of a recording.
 
     Attributes:
         text: the transcript.
-        tokens: with times in the recording; None if any part with a text has none.
+        tokens: with times in the recording; None if any segment with a text has none.
     """
 
     text: str
@@ -52,13 +53,13 @@ class Stitched(NamedTuple):
 
 
 class TimedWord(NamedTuple):
-    """A word, which is kept or left as a whole.
+    """Holds a word, which is kept or dropped as a whole.
 
     Attributes:
-        key: by which it is compared.
+        key: the form that is compared.
         start: seconds.
         end: seconds.
-        tokens: of it.
+        tokens: of the word.
     """
 
     key: str
@@ -68,34 +69,37 @@ class TimedWord(NamedTuple):
 
     @property
     def middle(self) -> float:
+        """Returns the middle of its time, in seconds."""
         return (self.start + self.end) / 2
 
 
-def stitch(parts: Sequence[SegmentText]) -> Stitched:
-    """Joins the transcripts of parts, in order of their starts.
+def stitch(segments: Sequence[SegmentText]) -> Stitched:
+    """Joins the transcripts of segments, in order of their starts.
 
-    Parts that do not overlap are joined as they are, with a space if their script writes one. Where
-    two overlap, each word that was heard twice is there once.
+    Segments that do not overlap are joined as they are, with a space if their script writes one.
+    Where two overlap, each word that both have is there once.
     """
-    heard: list[TimedWord] = []
+    joined: list[TimedWord] = []
     before: SegmentText | None = None
-    for part in parts:
-        units = _units(part)
-        twice = part.overlaps and before is not None and before.end > part.start
-        if before is None or not (twice and before.text.strip() and units):
-            heard += units
+    for segment in segments:
+        segment_words = _timed_words(segment)
+        twice = segment.overlaps and before is not None and before.end > segment.start
+        if before is None or not (twice and before.text.strip() and segment_words):
+            joined += segment_words
         else:
-            timed = bool(part.tokens and before.tokens)
-            tolerance = AGREE_SECONDS if timed else max(AGREE_SECONDS, before.end - part.start)
-            near = len(heard)
-            while near and heard[near - 1].end > part.start - tolerance:
+            timed = bool(segment.tokens and before.tokens)
+            tolerance = AGREE_SECONDS if timed else max(AGREE_SECONDS, before.end - segment.start)
+            near = len(joined)
+            while near and joined[near - 1].end > segment.start - tolerance:
                 near -= 1
-            heard[near:] = _spliced(heard[near:], units, part.start, before.end, tolerance, timed)
-        before = part
+            joined[near:] = _spliced(
+                joined[near:], segment_words, segment.start, before.end, tolerance, timed
+            )
+        before = segment
     tokens: list[Token] = []
-    for unit in heard:
-        # Its own space may be missing where another part's word comes before it now.
-        first, *others = unit.tokens
+    for word in joined:
+        # Its space may be missing where another segment's word comes before it now.
+        first, *others = word.tokens
         text = first.text.strip()
         if tokens and first.text[0].isspace():
             text = first.text
@@ -103,16 +107,18 @@ def stitch(parts: Sequence[SegmentText]) -> Stitched:
             text = f" {text}"
         tokens += [first._replace(text=text), *others]
     text = "".join(token.text for token in tokens)
-    if any(part.tokens is None and part.text.strip() for part in parts):
+    if any(segment.tokens is None and segment.text.strip() for segment in segments):
         return Stitched(text, None)
-    earliest, latest = (parts[0].start, max(part.end for part in parts)) if parts else (0.0, 0.0)
+    earliest, latest = (
+        (segments[0].start, max(segment.end for segment in segments)) if segments else (0.0, 0.0)
+    )
     return Stitched(text, words.monotone(tokens, earliest, latest))
 
 
-def _units(part: SegmentText) -> list[TimedWord]:
-    text, tokens = part.text.strip(), part.tokens
+def _timed_words(segment: SegmentText) -> list[TimedWord]:
+    text, tokens = segment.text.strip(), segment.tokens
     if not tokens:
-        tokens = words.spread(text, part.start, part.end)
+        tokens = words.spread(text, segment.start, segment.end)
     return [
         TimedWord(
             _key("".join(token.text for token in group)),
@@ -125,10 +131,10 @@ def _units(part: SegmentText) -> list[TimedWord]:
 
 
 def _key(word: str) -> str:
-    """What of a word is compared: letters and digits, in one case."""
+    """Returns the form of a word that is compared: letters and digits, in one case."""
     plain = unicodedata.normalize("NFKC", word).casefold()
-    kept = "".join(c for c in plain if c.isalnum() or unicodedata.category(c).startswith("M"))
-    return kept or word.strip()
+    letters = "".join(c for c in plain if c.isalnum() or unicodedata.category(c).startswith("M"))
+    return letters or word.strip()
 
 
 def _spliced(
@@ -139,53 +145,53 @@ def _spliced(
     tolerance: float,
     timed: bool,
 ) -> list[TimedWord]:
-    """The words of two parts that overlap, those that both heard once.
+    """Joins the words of two segments that overlap, with those that both have once.
 
     Args:
         left: the words so far that are near the overlap, or in it.
-        right: the words of the part that comes now.
-        start: of the overlap, in seconds: the edge of the right part.
-        end: of the overlap, in seconds: the edge of the left part.
-        tolerance: seconds between the times at which both heard the same word.
-        timed: whether both know the times of their words.
+        right: the words of the next segment.
+        start: of the overlap, in seconds: the edge of the right segment.
+        end: of the overlap, in seconds: the edge of the left segment.
+        tolerance: maximum seconds between the times of the same word in both.
+        timed: whether both have times of their words.
     """
     middle = (start + end) / 2
-    near = [unit for unit in right if unit.start < end + tolerance]
+    near = [word for word in right if word.start < end + tolerance]
     pairs = _agreement(left, near, tolerance, timed)
     if pairs:
         times = [(left[i].middle + right[j].middle) / 2 for i, j in pairs]
         nearest = min(range(len(pairs)), key=lambda index: abs(times[index] - middle))
-        of_left, of_right = pairs[nearest]
-        # The word itself comes from the part that heard it among words that were heard twice, or
-        # whose edge is farther away.
-        follows = (of_left + 1, of_right + 1) in pairs
-        precedes = (of_left - 1, of_right - 1) in pairs
+        left_end, right_start = pairs[nearest]
+        # The word itself comes from the segment where its neighbours are shared too, or whose edge
+        # is farther away.
+        follows = (left_end + 1, right_start + 1) in pairs
+        precedes = (left_end - 1, right_start - 1) in pairs
         if follows if follows != precedes else times[nearest] <= middle:
-            of_left, of_right = of_left + 1, of_right + 1
+            left_end, right_start = left_end + 1, right_start + 1
     else:
-        of_left, of_right = _cut_by_time(left, right, middle)
-    kept_left, kept_right = left[:of_left], right[of_right:]
-    # What one part alone heard, and not at its edge, stays.
+        left_end, right_start = _cut_by_time(left, right, middle)
+    left_words, right_words = left[:left_end], right[right_start:]
+    # Words that only one segment has, and not at its edge, stay.
     alone = [
-        unit
-        for unit in left[of_left:]
-        if unit.middle < end - EDGE_SECONDS and _is_alone(unit, right)
+        word
+        for word in left[left_end:]
+        if word.middle < end - EDGE_SECONDS and _is_alone(word, right)
     ] + [
-        unit
-        for unit in right[:of_right]
-        if unit.middle > start + EDGE_SECONDS and _is_alone(unit, left)
+        word
+        for word in right[:right_start]
+        if word.middle > start + EDGE_SECONDS and _is_alone(word, left)
     ]
-    return _merged(kept_left, alone, kept_right)
+    return _merged(left_words, alone, right_words)
 
 
 def _agreement(
     left: list[TimedWord], right: list[TimedWord], tolerance: float, timed: bool
 ) -> list[tuple[int, int]]:
-    """The words that two parts have in common, in order: pairs of indices.
+    """Finds the words that two segments share: pairs of indices, in order.
 
-    A longest common subsequence, in which a pair counts the more the nearer its times are. So in
-    "no no no no" it is the same "no" that is paired, even if more pairs could be had. Where times
-    are not known, pairs count first.
+    It is a longest common subsequence, in which a pair counts the more the nearer its times are. So
+    in "no no no no" the same "no" is paired, even if more pairs were possible. Where times are not
+    known, the number of pairs counts first.
     """
 
     def worth(one: TimedWord, other: TimedWord) -> float:
@@ -215,35 +221,35 @@ def _agreement(
 
 
 def _cut_by_time(left: list[TimedWord], right: list[TimedWord], at: float) -> tuple[int, int]:
-    """How many words of the left are before a time, and how many of the right.
+    """Counts the words of the left before a time, and those of the right.
 
-    A word that the time falls into is heard from one part, whole.
+    A word across that time is taken whole from one segment.
     """
-    across = next((unit for unit in reversed(left) if unit.start < at < unit.end), None)
+    across = next((word for word in reversed(left) if word.start < at < word.end), None)
     if across is not None:
         at = across.end
     else:
-        across = next((unit for unit in right if unit.start < at < unit.end), None)
+        across = next((word for word in right if word.start < at < word.end), None)
         if across is not None:
             at = across.start
     return (
-        sum(unit.middle < at for unit in left),
-        sum(unit.middle < at for unit in right),
+        sum(word.middle < at for word in left),
+        sum(word.middle < at for word in right),
     )
 
 
-def _is_alone(unit: TimedWord, others: list[TimedWord]) -> bool:
-    """Whether no word of the other part is near the time of this one."""
-    first, last = unit.start - ALONE_SECONDS, unit.end + ALONE_SECONDS
+def _is_alone(word: TimedWord, others: list[TimedWord]) -> bool:
+    """Tells whether no word of the other segment is near the time of this one."""
+    first, last = word.start - ALONE_SECONDS, word.end + ALONE_SECONDS
     return not any(other.start < last and other.end > first for other in others)
 
 
 def _merged(
     left: list[TimedWord], alone: list[TimedWord], right: list[TimedWord]
 ) -> list[TimedWord]:
-    """The words of the left and of the right, those between them put in by their times."""
+    """Joins the words of the left and the right, and inserts those between by their times."""
     merged = [*left, *right]
-    for unit in alone:
-        later = (index for index, other in enumerate(merged) if other.middle > unit.middle)
-        merged.insert(next(later, len(merged)), unit)
+    for word in alone:
+        later = (index for index, other in enumerate(merged) if other.middle > word.middle)
+        merged.insert(next(later, len(merged)), word)
     return merged

@@ -1,4 +1,4 @@
-"""Tokenizer pieces to tokens of the text."""
+"""Aligns the pieces of a tokenizer with the text, as tokens."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from beam_asr.transcripts.words import Token, earliest, spread, with_times
+from beam_asr.transcripts.words import Token, least_confidence, spread, with_times
 
-BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's, of a character it has no piece for
+BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # of SentencePiece, for a character without a piece
 UNKNOWN = ("<unk>", "⁇")
 
 
 class TimedPiece(NamedTuple):
-    """The characters that a piece of a tokenizer stands for, and its times."""
+    """Holds the characters that a piece of a tokenizer stands for, and its times."""
 
     characters: str
     start: float
@@ -31,11 +31,11 @@ def align(
     ends: Sequence[float],
     confidences: Sequence[float] | None = None,
 ) -> list[Token]:
-    """Gives the pieces of a tokenizer the text that they are in a transcript.
+    """Assigns the text of a transcript to the pieces of a tokenizer.
 
-    A detokenizer moves spaces, joins bytes to characters and may normalise. So the characters of
+    A detokenizer moves spaces, joins bytes to characters and may normalize. So the characters of
     the pieces are aligned with those of the text, all but spaces; where they differ, the text is
-    dealt out evenly to the pieces there. Pieces with no character in the text vanish.
+    distributed evenly over the pieces there. Pieces with no character in the text are dropped.
 
     Args:
         text: the transcript.
@@ -46,40 +46,40 @@ def align(
         confidences: of the pieces.
 
     Returns:
-        Tokens that, joined, are ``text.strip()``; none if there are no pieces.
+        Tokens that, joined, are ``text.strip()``; empty if there are no pieces.
     """
     text = text.strip()
-    known = list(_known(pieces, starts, ends, confidences))
-    if not text or not known:
+    timed_pieces = list(_timed_pieces(pieces, starts, ends, confidences))
+    if not text or not timed_pieces:
         return []
-    owners = [index for index, piece in enumerate(known) for _ in piece.characters]
+    owners = [index for index, piece in enumerate(timed_pieces) for _ in piece.characters]
     if not owners:
-        return spread(text, known[0].start, known[-1].end)
-    heard = "".join(piece.characters for piece in known)
+        return spread(text, timed_pieces[0].start, timed_pieces[-1].end)
+    spelled = "".join(piece.characters for piece in timed_pieces)
     visible = "".join(text.split())
-    places = iter(_places(heard, visible))
+    positions = iter(_positions(spelled, visible))
     tokens: list[Token] = []
-    before, of_token, owner = "", "", -1
+    spaces, token_text, owner = "", "", -1
     for character in text:
         if character.isspace():
-            before += character
+            spaces += character
             continue
-        own = owners[next(places)]
-        if own != owner and of_token:
-            tokens += _of_piece(of_token, known[owner])
-            of_token = ""
-        of_token += before + character
-        before, owner = "", own
-    return tokens + _of_piece(of_token, known[owner])
+        next_owner = owners[next(positions)]
+        if next_owner != owner and token_text:
+            tokens += _piece_tokens(token_text, timed_pieces[owner])
+            token_text = ""
+        token_text += spaces + character
+        spaces, owner = "", next_owner
+    return tokens + _piece_tokens(token_text, timed_pieces[owner])
 
 
-def _known(
+def _timed_pieces(
     pieces: Sequence[str],
     starts: Sequence[float],
     ends: Sequence[float],
     confidences: Sequence[float] | None,
 ) -> Iterator[TimedPiece]:
-    """The pieces as characters, those bytes joined that are one character."""
+    """Yields the pieces as characters, with the bytes of one character joined."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     open_bytes: list[TimedPiece] = []
     certainties = [None] * len(pieces) if confidences is None else confidences
@@ -101,7 +101,7 @@ def _known(
 
 
 def _joined(characters: str, pieces: list[TimedPiece]) -> TimedPiece:
-    confidence = earliest([piece.confidence for piece in pieces])
+    confidence = least_confidence([piece.confidence for piece in pieces])
     return TimedPiece(characters, pieces[0].start, pieces[-1].end, confidence)
 
 
@@ -113,26 +113,27 @@ def _characters(piece: str) -> str:
     return "".join(piece.replace("▁", " ").split())
 
 
-def _places(heard: str, visible: str) -> list[int]:
-    """For each character of ``visible`` its place in ``heard``, never going back."""
-    if heard == visible:
+def _positions(spelled: str, visible: str) -> list[int]:
+    """Returns for each character of ``visible`` its position in ``spelled``, never going back."""
+    if spelled == visible:
         return list(range(len(visible)))
-    places: list[int] = []
+    positions: list[int] = []
     # By each character alone, so that the lengths stay.
-    keys, wanted = (
-        [unicodedata.normalize("NFKC", c).casefold() for c in each] for each in (heard, visible)
+    spelled_keys, visible_keys = (
+        [unicodedata.normalize("NFKC", c).casefold() for c in string]
+        for string in (spelled, visible)
     )
-    matcher = difflib.SequenceMatcher(None, keys, wanted, autojunk=False)
-    for _, h1, h2, v1, v2 in matcher.get_opcodes():
-        if h1 == h2:  # of no piece: it goes with the character before it
-            places += [max(h1 - 1, 0)] * (v2 - v1)
+    matcher = difflib.SequenceMatcher(None, spelled_keys, visible_keys, autojunk=False)
+    for _, s1, s2, v1, v2 in matcher.get_opcodes():
+        if s1 == s2:  # in no piece: it goes with the character before it
+            positions += [max(s1 - 1, 0)] * (v2 - v1)
         else:
-            places += [h1 + (v - v1) * (h2 - h1) // (v2 - v1) for v in range(v1, v2)]
-    return places
+            positions += [s1 + (v - v1) * (s2 - s1) // (v2 - v1) for v in range(v1, v2)]
+    return positions
 
 
-def _of_piece(text: str, piece: TimedPiece) -> list[Token]:
-    """The token of a piece, or as many as it has words."""
+def _piece_tokens(text: str, piece: TimedPiece) -> list[Token]:
+    """Returns the token of a piece, or one for each of its words."""
     if len(text.split()) == 1:
         return [Token(text, piece.start, piece.end, piece.confidence)]
     parts = re.findall(r"\s*\S+", text)

@@ -1,4 +1,4 @@
-"""What was heard in a clip: as plain fields that are kept, and as the fields of a transcript."""
+"""Converts recognitions to stored fields, and stored fields to those of a transcript."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import token_alignment, word_edges
-from beam_asr.transcripts import words as tokens
-from beam_asr.transcripts.words import Token, Word
+from beam_asr.transcripts.words import Token, Word, sentences
+from beam_asr.transcripts.words import words as words_of_tokens
 
 if TYPE_CHECKING:
     from beam_asr.records.outcome import Recognition
@@ -21,25 +21,29 @@ DECIMALS = 3  # of a time in seconds, and of a confidence
 
 
 def to_stored(
-    recognition: Recognition, waveform: np.ndarray, sample_rate: int, start: float, wanted: bool
+    recognition: Recognition,
+    waveform: np.ndarray,
+    sample_rate: int,
+    start: float,
+    needs_tokens: bool,
 ) -> dict[str, Any]:
-    """What is kept of a clip: JSON, with all that a transcript of any kind is made of.
+    """Converts the recognition of a clip to JSON that any transcript can be made from.
 
     Args:
-        waveform: float32 of shape ``(samples,)``, by which words begin and end where sounds do.
-        sample_rate: of it, in Hz.
+        waveform: float32 of shape ``(samples,)``, which refines the boundaries of words.
+        sample_rate: of the waveform, in Hz.
         start: of the clip in its file, in seconds.
-        wanted: whether its tokens are needed.
+        needs_tokens: whether tokens are stored.
     """
     seconds = round(len(waveform) / sample_rate, DECIMALS)
     fields: dict[str, Any] = {"text": recognition.text, "seconds": seconds}
     if recognition.n_best is not None:
         fields["score"] = recognition.score
-        fields["n_best"] = [list(each) for each in recognition.n_best]
-    if wanted and recognition.pieces is not None:
+        fields["n_best"] = [list(scored_text) for scored_text in recognition.n_best]
+    if needs_tokens and recognition.pieces is not None:
         timed = recognition.starts is not None and recognition.ends is not None
         none = [0.0] * len(recognition.pieces)
-        found = token_alignment.align(
+        tokens = token_alignment.align(
             recognition.text,
             recognition.pieces,
             recognition.starts or none,
@@ -47,70 +51,70 @@ def to_stored(
             recognition.confidences,
         )
         if timed:
-            found = word_edges.refine(found, waveform, sample_rate)
+            tokens = word_edges.refine(tokens, waveform, sample_rate)
         fields["timed"] = timed
         fields["tokens"] = [
             [
-                each.text,
-                round(start + each.start, DECIMALS),
-                round(start + each.end, DECIMALS),
-                None if each.confidence is None else round(each.confidence, DECIMALS),
+                token.text,
+                round(start + token.start, DECIMALS),
+                round(start + token.end, DECIMALS),
+                None if token.confidence is None else round(token.confidence, DECIMALS),
             ]
-            for each in found
+            for token in tokens
         ]
     return fields
 
 
-def tokens_of(recognition: Mapping[str, Any]) -> list[Token] | None:
-    """The tokens that were kept; None if none were."""
+def stored_tokens(recognition: Mapping[str, Any]) -> list[Token] | None:
+    """Returns the tokens that were stored, or None."""
     if "tokens" not in recognition:
         return None
-    return [Token(*each) for each in recognition["tokens"]]
+    return [Token(*values) for values in recognition["tokens"]]
 
 
-def transcript_fields(recognition: Mapping[str, Any], asked: TranscriptFields) -> dict[str, Any]:
-    """The fields of a transcript, of what was kept."""
-    made: dict[str, Any] = {asked.pred_text_key: recognition["text"]}
-    found = tokens_of(recognition) or []
-    words = tokens.words(found) if asked.tokens else []
-    if "word" in asked.timestamps or asked.confidence == "word":
-        made["words"] = [_word(word, asked) for word in words]
-    if "segment" in asked.timestamps:
-        made["segments"] = [
-            {"segment": each.text, "start": each.start, "end": each.end}
-            for each in tokens.sentences(words)
+def transcript_fields(recognition: Mapping[str, Any], request: TranscriptFields) -> dict[str, Any]:
+    """Returns the fields of a transcript from a stored recognition."""
+    fields: dict[str, Any] = {request.pred_text_key: recognition["text"]}
+    tokens = stored_tokens(recognition) or []
+    words = words_of_tokens(tokens) if request.tokens else []
+    if "word" in request.timestamps or request.confidence == "word":
+        fields["words"] = [_word(word, request) for word in words]
+    if "segment" in request.timestamps:
+        fields["segments"] = [
+            {"segment": sentence.text, "start": sentence.start, "end": sentence.end}
+            for sentence in sentences(words)
         ]
-    if "char" in asked.timestamps:
-        made["chars"] = [
-            {"char": each.text, "start": each.start, "end": each.end} for each in found
+    if "char" in request.timestamps:
+        fields["chars"] = [
+            {"char": token.text, "start": token.start, "end": token.end} for token in tokens
         ]
-    if asked.confidence == "row":
-        made["confidence"] = _mean([word.confidence for word in words])
-    if asked.n_best:
+    if request.confidence == "row":
+        fields["confidence"] = _mean([word.confidence for word in words])
+    if request.n_best:
         texts = recognition.get("n_best", [])
-        made["n_best"] = [{"text": text, "score": score} for text, score in texts]
+        fields["n_best"] = [{"text": text, "score": score} for text, score in texts]
     if recognition.get("no_speech"):
-        made["no_speech"] = True
+        fields["no_speech"] = True
     if "segments_failed" in recognition:
-        made["segments_failed"] = recognition["segments_failed"]
-    return made
+        fields["segments_failed"] = recognition["segments_failed"]
+    return fields
 
 
 def empty_result(seconds: float) -> dict[str, Any]:
-    """What is kept of a clip of so many seconds without speech."""
+    """Returns the stored fields of a clip without speech, of this length in seconds."""
     seconds = round(seconds, DECIMALS)
     return {"text": "", "seconds": seconds, "timed": True, "tokens": [], "no_speech": True}
 
 
-def _word(word: Word, asked: TranscriptFields) -> dict[str, Any]:
-    made: dict[str, Any] = {"word": word.text}
-    if "word" in asked.timestamps:
-        made |= {"start": word.start, "end": word.end}
-    if asked.confidence == "word":
-        made["confidence"] = word.confidence
-    return made
+def _word(word: Word, request: TranscriptFields) -> dict[str, Any]:
+    fields: dict[str, Any] = {"word": word.text}
+    if "word" in request.timestamps:
+        fields |= {"start": word.start, "end": word.end}
+    if request.confidence == "word":
+        fields["confidence"] = word.confidence
+    return fields
 
 
 def _mean(confidences: Sequence[float | None]) -> float | None:
-    known = [each for each in confidences if each is not None]
+    known = [confidence for confidence in confidences if confidence is not None]
     return round(statistics.fmean(known), DECIMALS) if known else None

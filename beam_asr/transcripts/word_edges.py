@@ -1,7 +1,7 @@
-"""Where words begin and end in the sound: what a model's token times leave open.
+"""Refines word boundaries by the pauses in the audio.
 
-A model says when it knew a token, some 0 to 200 ms after its sound begins and before it ends. Where
-words stand at a pause, the pause tells better.
+A model emits a token some 0 to 200 ms after its sound begins and before it ends. Where a word is
+next to a pause, the pause is more exact.
 """
 
 from __future__ import annotations
@@ -11,25 +11,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beam_asr.transcripts import words
-from beam_asr.transcripts.words import Token
+from beam_asr.transcripts.words import Token, by_word, monotone
 
 FRAME_SECONDS = 0.01
-PAUSE_FRAMES = 8  # shorter ones are the closures of plosives
-CLICK_FRAMES = 2  # sound that is no longer is none
-# A pause is so far below the level of speech or, if that is higher, so near to the floor; yet
-# always so much below speech.
+MIN_PAUSE_FRAMES = 8  # shorter ones are the closures of plosives
+MAX_CLICK_FRAMES = 2  # a sound that is no longer does not end a pause
+# A pause is BELOW_SPEECH_DB below the level of speech or, if that is higher, within ABOVE_FLOOR_DB
+# of the floor; yet always MIN_BELOW_DB below speech.
 BELOW_SPEECH_DB = 40.0
 ABOVE_FLOOR_DB = 6.0
 MIN_BELOW_DB = 6.0
 SPEECH_QUANTILE = 0.9
-SPEECH_FRAMES = 50  # or as loud as the loudest so many, where most of a clip is no speech
+SPEECH_FRAMES = 50  # or the level of the loudest 50, where most of a clip is not speech
 FLOOR_QUANTILE = 0.02
 SILENT_DB = -100.0  # below the noise of 16 bits
 
 MAX_BACK = 0.6  # seconds that a start may move back
-MAX_FORWARD = 0.8  # and an end forward
-MAX_LATE = 0.2  # and a start forward, out of a pause
+MAX_FORWARD = 0.8  # seconds that an end may move forward
+MAX_LATE = 0.2  # seconds that a start may move forward, out of a pause
 
 
 def refine(tokens: Sequence[Token], waveform: np.ndarray, sample_rate: int) -> list[Token]:
@@ -47,7 +46,7 @@ def refine(tokens: Sequence[Token], waveform: np.ndarray, sample_rate: int) -> l
         The tokens with times that lie within the waveform and never go back.
     """
     duration = len(waveform) / sample_rate
-    groups = words.by_word(tokens)
+    groups = by_word(tokens)
     pause_starts, pause_ends = find_pauses(waveform, sample_rate)
     starts = [group[0].start for group in groups]
     ends = [group[-1].end for group in groups]
@@ -74,11 +73,11 @@ def refine(tokens: Sequence[Token], waveform: np.ndarray, sample_rate: int) -> l
         group[0] = group[0]._replace(start=start)
         group[-1] = group[-1]._replace(end=end)
         moved += group
-    return words.monotone(moved, 0.0, duration)
+    return monotone(moved, 0.0, duration)
 
 
 def find_pauses(waveform: np.ndarray, sample_rate: int) -> tuple[list[float], list[float]]:
-    """Where pauses begin, and where they end: runs of frames far below the level of speech.
+    """Finds pauses: runs of frames far below the level of speech.
 
     Args:
         waveform: mono, of shape ``(samples,)``.
@@ -98,16 +97,24 @@ def find_pauses(waveform: np.ndarray, sample_rate: int) -> tuple[list[float], li
     near_floor = min(floor + ABOVE_FLOOR_DB, speech - MIN_BELOW_DB)
     starts, ends = _runs(levels < max(speech - BELOW_SPEECH_DB, near_floor))
     # Sound between two pauses that is as short as a click is part of the pause.
-    apart = starts[1:] - ends[:-1] > CLICK_FRAMES
+    apart = starts[1:] - ends[:-1] > MAX_CLICK_FRAMES
     if len(starts):
         starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
-    long = ends - starts >= PAUSE_FRAMES
+    long = ends - starts >= MIN_PAUSE_FRAMES
     scale = samples / sample_rate
     return (starts[long] * scale).tolist(), (ends[long] * scale).tolist()
 
 
 def _levels(waveform: np.ndarray, samples: int) -> np.ndarray:
-    """The level of each frame of so many samples, in dB of full scale."""
+    """Returns the level of each frame, in dB of full scale.
+
+    Args:
+        waveform: of shape ``(samples,)``.
+        samples: of a frame.
+
+    Returns:
+        Of shape ``(frames,)``.
+    """
     frames = len(waveform) // samples
     cut = np.asarray(waveform[: frames * samples], dtype=np.float32).reshape(frames, samples)
     power = np.einsum("fs,fs->f", cut, cut) / samples
@@ -115,6 +122,6 @@ def _levels(waveform: np.ndarray, samples: int) -> np.ndarray:
 
 
 def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the runs of true values begin, and where they have ended."""
+    """Returns the starts of the runs of true values, and their ends (exclusive)."""
     changes = np.diff(np.concatenate(([0], mask.view(np.int8), [0])))
     return np.flatnonzero(changes == 1), np.flatnonzero(changes == -1)

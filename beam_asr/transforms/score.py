@@ -15,7 +15,7 @@ from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.settings import ScoringSettings
 from beam_asr.transcripts import normalizers, quality, scoring
-from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT, apply_steps, steps_of
+from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT, apply_steps, find_steps
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.packing import PackedReshuffle
 from beam_asr.transforms.results import Transcribed
@@ -60,7 +60,7 @@ class ScoreTranscripts(beam.PTransform):
         super().__init__()
         normalizers.normalizer(normalizer)
         text_steps = tuple(text_steps)
-        steps_of(text_steps)
+        find_steps(text_steps)
         if keep is not None:
             conditions.parse(keep)
         if reference_key == pred_text_key:
@@ -98,7 +98,7 @@ class _Score(beam.DoFn):
         self._by_model = by_model
 
     def setup(self) -> None:
-        self._steps = steps_of(self._settings.text_steps or ())
+        self._steps = find_steps(self._settings.text_steps or ())
         self._normalize = normalizers.normalizer(self._settings.normalizer)
         keep = self._settings.keep
         self._condition = None if keep is None else conditions.parse(keep)

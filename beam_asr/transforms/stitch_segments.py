@@ -162,7 +162,7 @@ def _stitched(plan: SegmentPlan, results: list[SegmentOutcome]) -> dict[str, Any
 
 def _segment_text(segment: Segment, offset: float, recognition: Mapping[str, Any]) -> SegmentText:
     start, end = offset + segment.start, offset + segment.end
-    tokens = transcript.tokens_of(recognition)
+    tokens = transcript.stored_tokens(recognition)
     if tokens is not None and not recognition["timed"]:  # spread at an even pace
         pace = (end - start) / max(1, len(tokens))
         tokens = [

@@ -548,7 +548,7 @@ def _identity(routing: Routing) -> dict[str, Any]:
         "models": identities,
         "route_key": routing.key,
         "routes": dict(routing.by_value),
-        "rules": [[rule.when.text, rule.use] for rule in routing.rules],
+        "rules": [[rule.when.text, rule.route_index] for rule in routing.rules],
         "default_route": routing.default,
     }
 

@@ -71,7 +71,7 @@ def breaking(after: int | None, saved: bool = False) -> Iterator[list[str]]:
     through: list[str] = []
     left = after
     with pytest.MonkeyPatch.context() as patch:
-        take = batcher.Batcher._take
+        take = batcher.Batcher._collect
 
         def counted(self, given):
             nonlocal left
@@ -83,7 +83,7 @@ def breaking(after: int | None, saved: bool = False) -> Iterator[list[str]]:
             through.extend(result.clip.audio for result in batch.results)
             return batch
 
-        patch.setattr(batcher.Batcher, "_take", counted)
+        patch.setattr(batcher.Batcher, "_collect", counted)
         if not saved:
             patch.setattr(process, "save_all", lambda: None)
         yield through

@@ -350,7 +350,7 @@ def _count(path: str, hold_after: int | None) -> None:
     """Notes each clip whose result the model has given, in a file that survives the process."""
     from beam_asr.models.serving import batcher
 
-    take = batcher.Batcher._take
+    take = batcher.Batcher._collect
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     held, taken = held_file(path), 0
@@ -367,7 +367,7 @@ def _count(path: str, hold_after: int | None) -> None:
         os.write(file, "".join(f"{each.clip.audio}\n" for each in batch.results).encode())
         return batch
 
-    batcher.Batcher._take = noted
+    batcher.Batcher._collect = noted
 
 
 def _count_loads(path: str) -> None:

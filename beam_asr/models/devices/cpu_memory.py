@@ -1,14 +1,14 @@
-"""The memory that a forward pass takes on a CPU, told before it is begun.
+"""Predicts the memory of a forward pass on a CPU, and refuses a pass that would not fit.
 
 A GPU that has too little memory raises an exception, and the clip fails alone. Linux promises more
-memory than there is, and kills the process that comes to use it, at the same clip each time. So a
-long pass is refused beforehand, by an exception, if it would not fit.
+memory than there is, and kills the process that uses it, at the same clip each time. So a long pass
+is refused beforehand, by an exception, if it would not fit.
 
-What it would take is told from passes of three short clips of noise. A pass is a sequence of
-operations, the same for each length; what is alive in memory after one of them is a polynomial of
-the length: linear for convolutions, quadratic for full attention. The three clips give each
-of these polynomials, and a pass takes as much as the highest of them at its length. (The peaks of
-short passes alone would not tell: there convolutions take the most, and attention cannot be seen.)
+The prediction comes from passes of three short clips of noise. A pass is a sequence of operations,
+the same for each length; the memory that is alive after one of them is a polynomial of the length:
+linear for convolutions, quadratic for full attention. The three clips determine each of these
+polynomials, and a pass takes as much as the highest of them at its length. (The peaks of short
+passes would not suffice: there convolutions dominate, and attention cannot be seen.)
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from beam_asr.models.devices.batch_size import MEMORY_SHARE
 
 logger = logging.getLogger(__name__)
 
-# Padded seconds up to which a pass is not checked: what ordinary batches stay below by far.
+# Padded seconds up to which a pass is not checked; ordinary batches are far below.
 UNCHECKED_SECONDS = 120.0
-# Multiples of 256 frames after eightfold subsampling, so that whatever rounds a length up, as local
-# attention does, adds as much to each of them and looks like no growth.
+# Multiples of 256 frames after eightfold subsampling, so that rounding a length up, as in local
+# attention, adds the same to each of them and does not look like growth.
 PROBE_SECONDS = (20.48, 40.96, 61.44)
 
 V1_CACHE = ("total_active_file", "total_inactive_file")
@@ -42,29 +42,29 @@ class CpuMemoryGuard:
     """Refuses the passes of one model for which there is too little memory.
 
     Args:
-        encode_noise: makes a pass of one clip of so many seconds.
+        encode_noise: runs a pass of one clip of noise, whose seconds it is given.
     """
 
     def __init__(self, encode_noise: Callable[[float], object]):
         self._encode_noise = encode_noise
-        self._growth: MemoryModel | None = None
+        self._memory_model: MemoryModel | None = None
 
     def check(self, clips: int, seconds: float) -> None:
-        """Lets a pass go on that fits.
+        """Checks that a pass fits.
 
-        The first one that is long costs three short passes, by which the model is measured.
+        The first long one costs three short passes, which measure the model.
 
         Args:
-            clips: in the pass.
-            seconds: the longest of them.
+            clips: number of clips in the pass.
+            seconds: of the longest of them.
 
         Raises:
-            MemoryError: it would take more than can be had.
+            MemoryError: it would take more than is available.
         """
         if clips * seconds <= UNCHECKED_SECONDS or math.isinf(free := available()):
             return
-        self._growth = self._growth or self._measured()
-        needed = clips * self._growth.bytes_for(seconds)
+        self._memory_model = self._memory_model or self._measure()
+        needed = clips * self._memory_model.bytes_for(seconds)
         if needed > MEMORY_SHARE * free:
             raise MemoryError(
                 f"a forward pass of {_clips(clips, seconds)} would take about {_gib(needed)} of "
@@ -73,10 +73,10 @@ class CpuMemoryGuard:
                 "memory or a model with local attention"
             )
 
-    def _measured(self) -> MemoryModel:
+    def _measure(self) -> MemoryModel:
         try:
-            return MemoryModel.measured(self._encode_noise)
-        except Exception as error:  # then it may still do what it is asked for
+            return MemoryModel.measure(self._encode_noise)
+        except Exception as error:  # then it may still transcribe
             logger.warning(
                 "What memory long clips take cannot be told, and if it is too much the system may "
                 "kill this process: %s: %s",
@@ -87,38 +87,38 @@ class CpuMemoryGuard:
 
 
 class MemoryModel:
-    """How the memory of a forward pass of one clip grows with its length.
+    """Models how the memory of a forward pass of one clip grows with its length.
 
     Args:
         seconds: three lengths of clips, equally spaced.
-        traces: for each of them the bytes that are alive after each operation of its pass.
+        traces: for each length, the bytes that are alive after each operation of its pass.
     """
 
     def __init__(self, seconds: Sequence[float], traces: Sequence[Sequence[int]]):
-        if len(set(map(len, traces))) > 1:  # not step by step the same: then by the peaks alone
+        if len(set(map(len, traces))) > 1:  # not the same operations: use the peaks alone
             traces = [[max(trace)] for trace in traces]
         fitted = np.polyfit(seconds, np.array(traces, float), 2)
-        # What would shrink with the length is rounding, and must not win over long clips.
+        # Negative coefficients come from rounding, and must not dominate for long clips.
         self._coefficients = np.maximum(fitted, 0.0)
 
     @classmethod
-    def measured(cls, encode_noise: Callable[[float], object]) -> MemoryModel:
-        """That of a model, by passes of short clips."""
-        encode_noise(max(PROBE_SECONDS))  # what is made once, for the longest clip so far
+    def measure(cls, encode_noise: Callable[[float], object]) -> MemoryModel:
+        """Measures a model by passes of short clips."""
+        encode_noise(max(PROBE_SECONDS))  # allocates what is made once, for the longest clip so far
         traces = [live_bytes(partial(encode_noise, seconds)) for seconds in PROBE_SECONDS]
-        growth = cls(PROBE_SECONDS, traces)
-        logger.info("A pass takes %s for 10 minutes of audio", _gib(growth.bytes_for(600.0)))
-        return growth
+        memory_model = cls(PROBE_SECONDS, traces)
+        logger.info("A pass takes %s for 10 minutes of audio", _gib(memory_model.bytes_for(600.0)))
+        return memory_model
 
     def bytes_for(self, seconds: float) -> float:
-        """The most bytes that a pass of so long a clip takes at one time."""
+        """Returns the peak bytes of a pass of one clip of this length."""
         return float(np.polyval(self._coefficients, seconds).max())
 
 
 def live_bytes(function: Callable[[], object]) -> list[int]:
-    """The bytes of the tensors that a function has made and still holds, after each operation.
+    """Returns the bytes of the live tensors that a function has made, after each operation.
 
-    Only this thread counts, and nothing that was there before.
+    Only this thread counts, and no tensor that existed before.
     """
     from torch import Tensor
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -132,7 +132,7 @@ def live_bytes(function: Callable[[], object]) -> list[int]:
             self, operation: Any, _types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             kwargs = kwargs or {}
-            with self:  # an operation that is made of others is seen as these
+            with self:  # a composite operation is seen as its parts
                 result = operation.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
@@ -157,17 +157,17 @@ def live_bytes(function: Callable[[], object]) -> list[int]:
 
 
 def available(root: Path = Path("/")) -> float:
-    """Bytes that this process can still take without being killed; infinite where none can tell.
+    """Returns the bytes that this process can still allocate; infinite where that is unknown.
 
     Args:
         root: where ``proc`` and ``sys`` are.
     """
     memory = _fields(root / "proc/meminfo").get("MemAvailable:", math.inf)
-    return max(0.0, min([1024 * memory, *_left_in_groups(root)]))
+    return max(0.0, min([1024 * memory, *_group_bytes(root)]))
 
 
-def _left_in_groups(root: Path) -> Iterator[float]:
-    """Bytes that each control group leaves which this process is in, of both versions."""
+def _group_bytes(root: Path) -> Iterator[float]:
+    """Yields the bytes that remain in each control group of this process, v1 and v2."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:
@@ -180,17 +180,17 @@ def _left_in_groups(root: Path) -> Iterator[float]:
         # In a container the path may be the host's, and the group is then the top that is seen.
         inner = Path(group.strip("/"))
         for folder in (root / top / part for part in (inner, *inner.parents)):
-            most, taken = _number(folder / limit), _number(folder / usage)
-            if most is not None and taken is not None:
+            maximum, used = _number(folder / limit), _number(folder / usage)
+            if maximum is not None and used is not None:
                 statistics = _fields(folder / "memory.stat")
-                # Cached pages of files count as taken, and are given up when memory is wanted.
-                yield most - taken + sum(statistics.get(name, 0.0) for name in cache)
+                # Cached pages of files count as used, and are freed when memory is needed.
+                yield maximum - used + sum(statistics.get(name, 0.0) for name in cache)
 
 
 def _fields(path: Path) -> dict[str, float]:
-    """The numbers of a file that has a name and a number on each line."""
-    found = re.findall(r"^(\S+)\s+(\d+)", _read(path), re.MULTILINE)
-    return {name: float(number) for name, number in found}
+    """Returns the numbers of a file that has a name and a number on each line."""
+    fields = re.findall(r"^(\S+)\s+(\d+)", _read(path), re.MULTILINE)
+    return {name: float(number) for name, number in fields}
 
 
 def _number(path: Path) -> float | None:

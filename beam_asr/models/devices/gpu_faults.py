@@ -1,4 +1,4 @@
-"""Errors by which a GPU is lost to the process: whatever comes next fails too, good or bad."""
+"""Recognizes errors after which the process can no longer use its GPU."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from beam_asr import errors
 from beam_asr.models.devices import gpu_memory
 
-# CUDA's errors that stay, by their codes: those of which its documentation says that the process
-# must be ended, and those of a card that is broken or gone.
+# CUDA's errors that stay, by their codes: those after which the process must end, according to its
+# documentation, and those of a GPU that is broken or gone.
 STICKY = {
     100: "no CUDA-capable device is detected",
     214: "uncorrectable ECC error encountered",
@@ -31,23 +31,25 @@ STICKY = {
     999: "unknown error",
 }
 _GONE = re.compile("fallen off the bus|GPU is lost|device (is )?lost", re.IGNORECASE)
-# How torch, Triton, NeMo's CUDA graphs and NVIDIA's libraries begin what they say of the device.
-_OF_THE_DEVICE = re.compile(
+# How messages of torch, Triton, NeMo's CUDA graphs and NVIDIA's libraries about the device start.
+_DEVICE_ERROR = re.compile(
     r"CUDA (driver )?error:|CUDA failure!|Triton Error \[CUDA\]|NVML_|cuDNN (Frontend )?error|"
     r"(CUBLAS|CUDNN|CUFFT|CUSOLVER|CUSPARSE)_"
 )
 
 
 def is_lost(error: BaseException, answers: Callable[[], bool] | None = None) -> bool:
-    """Whether an error says that the device is of no use to this process any more.
+    """Tells whether an error means that this process can no longer use the device.
 
-    Memory that is exhausted is no such error. Of one that need not stay, as those of cuBLAS and
-    cuDNN, the device is asked.
+    Exhausted memory is not such an error. After an error that need not stay, such as those of
+    cuBLAS and cuDNN, the device is tried.
 
     Args:
-        answers: whether the device still works; by default it is tried.
+        answers: tells whether the device still works; by default it is tried.
     """
-    return any(_is_lost(each, answers or _answers) for each in errors.causes(error, contexts=True))
+    return any(
+        _is_lost(cause, answers or _answers) for cause in errors.causes(error, contexts=True)
+    )
 
 
 def _is_lost(error: BaseException, answers: Callable[[], bool]) -> bool:
@@ -56,7 +58,7 @@ def _is_lost(error: BaseException, answers: Callable[[], bool]) -> bool:
     message = errors.shortened(error)
     if _GONE.search(message):
         return True
-    if not isinstance(error, torch.AcceleratorError) and not _OF_THE_DEVICE.search(message):
+    if not isinstance(error, torch.AcceleratorError) and not _DEVICE_ERROR.search(message):
         return False
     if getattr(error, "error_code", None) in STICKY:
         return True

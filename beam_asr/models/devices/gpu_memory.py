@@ -1,6 +1,6 @@
-"""The memory of a model's device, and how large a batch may be for it.
+"""Measures, limits and frees the memory of a model's GPU.
 
-Of a CPU nothing is known here: it has no end, and none is taken. (`cpu_memory` knows more.)
+A CPU's memory counts as infinite and unused here; `cpu_memory` measures it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
-# What torch, NVIDIA's libraries, C++ and Linux call it.
+# The messages of torch, NVIDIA's libraries, C++ and Linux.
 _EXHAUSTED = re.compile(
     r"out of memory|not enough memory|can(no|')t allocate memory|std::bad_alloc|"
     r"ALLOC(ATION)?_FAILED",
@@ -26,7 +26,7 @@ _EXHAUSTED = re.compile(
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether a batch was too much for the memory of its device, or of its process."""
+    """Tells whether a batch was too large for the memory of its device, or of its process."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -35,14 +35,14 @@ def is_exhausted(error: BaseException) -> bool:
 
 
 def total(device: str) -> float | None:
-    """Bytes of a device's memory; None if that is not known."""
+    """Returns the bytes of a device's memory; None if that is not known."""
     import torch
 
     return torch.cuda.mem_get_info(device)[1] if device.startswith("cuda") else None
 
 
 def empty_cache() -> None:
-    """Gives back what torch keeps for reuse, in pieces that may be too small now."""
+    """Frees the memory that torch caches for reuse, in pieces that may be too small now."""
     import torch
 
     if torch.cuda.is_available():
@@ -52,14 +52,14 @@ def empty_cache() -> None:
 def limit_process_memory(
     device: torch.device, copies: int, gpu_memory_gb: float | None = None
 ) -> None:
-    """Leaves this process its part of a GPU's memory, and no more.
+    """Limits this process to its part of a GPU's memory.
 
     Args:
-        copies: processes that share the GPU.
-        gpu_memory_gb: the part of each, in units of 10^9 bytes; None is an equal one.
+        copies: number of processes that share the GPU.
+        gpu_memory_gb: the part of each, in units of 10^9 bytes; None for equal parts.
 
     Raises:
-        ResourceError: the GPU has not so much.
+        ResourceError: the GPU has too little.
     """
     import torch
 
@@ -67,40 +67,40 @@ def limit_process_memory(
         return
     index, part = _index(device), 1 / copies
     if gpu_memory_gb is not None:
-        there, whole = torch.cuda.mem_get_info(index)
-        there += torch.cuda.memory_reserved(index)  # of another model of this process
-        wanted = gpu_memory_gb * GIGABYTE
-        if wanted * copies > whole:
+        available, total_bytes = torch.cuda.mem_get_info(index)
+        available += torch.cuda.memory_reserved(index)  # of another model of this process
+        requested = gpu_memory_gb * GIGABYTE
+        if requested * copies > total_bytes:
             shared = f" for each of {copies} processes" if copies > 1 else ""
             raise ResourceError(
                 f"`gpu_memory_gb={gpu_memory_gb:g}`{shared} is more than the "
-                f"{whole / GIGABYTE:.2f} GB of this worker's GPU. Give less, or the worker a GPU "
-                "with more memory"
+                f"{total_bytes / GIGABYTE:.2f} GB of this worker's GPU. Give less, or the worker a "
+                "GPU with more memory"
             )
-        if wanted > there:
+        if requested > available:
             raise ResourceError(
-                f"`gpu_memory_gb={gpu_memory_gb:g}` is more than the {there / GIGABYTE:.2f} GB "
-                f"that are free of the {whole / GIGABYTE:.2f} GB of this worker's GPU. Give less, "
-                "or end what else uses it (nvidia-smi)"
+                f"`gpu_memory_gb={gpu_memory_gb:g}` is more than the {available / GIGABYTE:.2f} GB "
+                f"that are free of the {total_bytes / GIGABYTE:.2f} GB of this worker's GPU. Give "
+                "less, or end what else uses it (nvidia-smi)"
             )
-        part = wanted / whole
+        part = requested / total_bytes
     torch.cuda.set_per_process_memory_fraction(part, index)
 
 
 def free(device: torch.device) -> float:
-    """Bytes that can be had."""
+    """Returns the bytes that can be allocated; infinite for a CPU."""
     import torch
 
     if device.type == "cpu":
         return math.inf
     empty_cache()
-    there, whole = torch.cuda.mem_get_info(device)
-    part = torch.cuda.get_per_process_memory_fraction(_index(device)) * whole
-    return min(there, part - torch.cuda.memory_reserved(device))
+    available, total_bytes = torch.cuda.mem_get_info(device)
+    part = torch.cuda.get_per_process_memory_fraction(_index(device)) * total_bytes
+    return min(available, part - torch.cuda.memory_reserved(device))
 
 
 def reset_peak(device: torch.device) -> int:
-    """Bytes that are taken; from now on the peak counts."""
+    """Returns the bytes in use, and starts a new measurement of the peak."""
     import torch
 
     if device.type == "cpu":
@@ -110,14 +110,14 @@ def reset_peak(device: torch.device) -> int:
 
 
 def peak(device: torch.device) -> int:
-    """Most bytes that were taken since."""
+    """Returns the most bytes in use since `reset_peak`."""
     import torch
 
     return 0 if device.type == "cpu" else torch.cuda.max_memory_allocated(device)
 
 
 def _index(device: torch.device) -> int:
-    """That of a GPU; torch's functions for the fraction of a process take no device without one."""
+    """Returns the index of a GPU, which torch's functions for process fractions need."""
     import torch
 
     return torch.cuda.current_device() if device.index is None else device.index

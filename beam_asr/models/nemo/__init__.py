@@ -1,1 +1,1 @@
-"""NVIDIA NeMo behind the protocol of an engine."""
+"""Runs NVIDIA NeMo models as an engine."""

@@ -1,10 +1,10 @@
-"""CUDA graphs of a transducer's greedy decoding: captured once, and left alone.
+"""Captures the CUDA graphs of a transducer's greedy decoding once, at their maximum size.
 
 NeMo captures a graph for exactly the batch at hand, and again whenever one has more clips or more
 frames than the graph (``_graph_reinitialize`` in
 nemo/collections/asr/parts/submodules/transducer_decoding/), so that batches of changing shapes are
-captured over and over. Here a graph is captured for as much as will come, and what is above that
-is decoded without one.
+captured over and over. Here a graph is captured for the largest usual batch, and larger batches are
+decoded without one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class DecodingGraphs:
-    """The graphs of a transducer; none, if its decoding has none, or of None."""
+    """Holds the graphs of a transducer; has none if its decoding has none, or for None."""
 
     def __init__(self, model: Any):
         decoding = getattr(getattr(model, "decoding", None), "decoding", None)
@@ -29,22 +29,23 @@ class DecodingGraphs:
         self._failure = ""
 
     @property
-    def wanted(self) -> bool:
+    def enabled(self) -> bool:
+        """Tells whether the decoding would use graphs."""
         return getattr(self._computer, "cuda_graphs_mode", None) is not None
 
     @property
     def mode(self) -> str:
-        """``full_graph``, ``no_while_loops`` (slower), or ``off`` and why."""
-        if self.wanted:
+        """Returns ``full_graph``, ``no_while_loops`` (slower), or ``off`` and the reason."""
+        if self.enabled:
             assert self._computer is not None
             return str(self._computer.cuda_graphs_mode.value)
         return f"off: {self._failure}" if self._failure else "off"
 
     def capture(self, decode: Any, clips: int, frames: int) -> None:
-        """Captures them by a call of ``decode``; without them, if that fails.
+        """Captures the graphs by a call of ``decode``, and disables them if that fails.
 
         Args:
-            decode: decodes a batch of so many clips and frames.
+            decode: decodes a batch of ``clips`` clips and ``frames`` frames.
         """
         self._clips, self._frames = clips, frames
         try:
@@ -56,9 +57,9 @@ class DecodingGraphs:
             logger.warning("Decoding without CUDA graphs, which is slower: %s", self._failure)
 
     @contextlib.contextmanager
-    def fitting(self, clips: int, frames: int) -> Iterator[None]:
-        """Within, a batch that is above what was captured is decoded without graphs."""
-        if not self.wanted or (clips <= self._clips and frames <= self._frames):
+    def limited_to(self, clips: int, frames: int) -> Iterator[None]:
+        """Disables the graphs, within the context, for a batch larger than the captured size."""
+        if not self.enabled or (clips <= self._clips and frames <= self._frames):
             yield
             return
         assert self._computer is not None

@@ -1,5 +1,7 @@
-"""What is wanted of a decoder besides the text, and how NeMo is configured for it; what differs
-between decoder families is in their own files."""
+"""Configures NeMo's decoders for a request: times, confidence, n best texts.
+
+What differs between decoder families is in their files.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from typing import Any, NamedTuple
 from beam_asr.errors import ModelLoadError
 from beam_asr.settings import DECODERS
 
-WANTED, REQUIRED = "wanted", "required"
+REQUIRED = "required"
 
 # How NeMo estimates confidence: the entropy of each emission's distribution, with the defaults of
-# ConfidenceMethodConfig (nemo/collections/asr/parts/utils/asr_confidence_utils.py). A token's is
-# that of the step that emits it; of a CTC model, aggregated over the frames that it spans.
+# ConfidenceMethodConfig (nemo/collections/asr/parts/utils/asr_confidence_utils.py). A token's
+# confidence is that of the step that emits it; with CTC, aggregated over the frames that it spans.
 CONFIDENCE: dict[str, Any] = {
     "name": "entropy",
     "entropy_type": "tsallis",
@@ -26,19 +28,19 @@ _METHOD = ("name", "entropy_type", "alpha", "entropy_norm")
 MIN_BEAM = 4  # a narrower beam finds too few texts that differ
 
 GREEDY = ("greedy", "greedy_batch")
-# Those whose hypotheses say of which frame each token is.
+# The strategies whose hypotheses have the frame of each token.
 CTC_WITH_FRAMES = (*GREEDY, "beam_batch")
 TRANSDUCER_WITH_FRAMES = (*GREEDY, "malsd_batch", "maes_batch")
 
 
 class DecodingRequest(NamedTuple):
-    """What is wanted besides the text.
+    """Requests results besides the text.
 
     Attributes:
-        times: of the tokens: None, ``wanted`` (if the model tells them of the same text, and at no
+        times: of the tokens: None, ``wanted`` (if the model has them for the same text, and at no
             cost) or ``required``.
-        confidence: of the tokens.
-        n_best: how many texts with scores; 0 is none.
+        confidence: whether to return the confidence of the tokens.
+        n_best: number of texts with scores; 0 for the text alone.
     """
 
     times: str | None = None
@@ -47,12 +49,12 @@ class DecodingRequest(NamedTuple):
 
     @property
     def tokens(self) -> bool:
-        """Whether tokens are wanted at all."""
+        """Tells whether tokens are requested at all."""
         return self.times is not None or self.confidence
 
     @property
     def beam(self) -> int:
-        """Hypotheses to search with; 1 is greedily."""
+        """Returns the size of the beam; 1 is greedy search."""
         return 1 if self.n_best <= 1 else max(self.n_best, MIN_BEAM)
 
 
@@ -76,7 +78,7 @@ def choose_decoder(model: Any, model_name: str, decoder: str) -> None:
 
 
 def use_batched_greedy(model: Any) -> None:
-    """Has a greedy decoder take a batch at once and not clip by clip; the texts are the same."""
+    """Makes a greedy decoder decode a batch at once, not clip by clip; the texts stay the same."""
     chosen = getattr(model, "cur_decoder", None)
     ctc_of_hybrid = model.cfg.get("aux_ctc", {}).get("decoding")
     for config, options in (
@@ -91,7 +93,7 @@ def use_batched_greedy(model: Any) -> None:
 
 
 def confidence_config() -> dict[str, Any]:
-    """Returns the configuration by which NeMo estimates confidence."""
+    """Returns NeMo's configuration for estimating confidence."""
     return {
         "preserve_frame_confidence": True,
         "preserve_token_confidence": True,
@@ -113,11 +115,11 @@ def change_strategy(model: Any, model_name: str, config: Any, flag: str, **optio
     """Changes the decoder of a model to this configuration.
 
     Args:
-        flag: what the change is for.
-        options: what else the model's ``change_decoding_strategy`` takes.
+        flag: the setting that needs the change.
+        options: further arguments of the model's ``change_decoding_strategy``.
 
     Raises:
-        ModelLoadError: NeMo cannot do it; names the model and the flag.
+        ModelLoadError: NeMo cannot do it; the message names the model and the flag.
     """
     from omegaconf import OmegaConf
 
@@ -125,28 +127,28 @@ def change_strategy(model: Any, model_name: str, config: Any, flag: str, **optio
         model.change_decoding_strategy(OmegaConf.create(config), **options)
     except (NotImplementedError, ValueError) as error:
         reason = " ".join(f"NeMo says: {error}".split())[:300]
-        raise refused(model, model_name, flag, reason) from error
+        raise unsupported(model, model_name, flag, reason) from error
 
 
-def no_confidence_of_a_strategy(model: Any, model_name: str, config: Any) -> ModelLoadError:
-    """Makes the error of a decoding strategy that tells no confidence."""
+def strategy_without_confidence(model: Any, model_name: str, config: Any) -> ModelLoadError:
+    """Makes the error of a decoding strategy that has no confidence."""
     strategy = config.get("strategy")
     reason = f"NeMo has none with its decoding strategy {strategy!r}, only with greedy decoding"
-    return refused(model, model_name, "`confidence`", reason)
+    return unsupported(model, model_name, "`confidence`", reason)
 
 
-def no_times(model: Any, model_name: str) -> ModelLoadError:
-    """The error of a model that tells no times, where they are required."""
-    return refused(model, model_name, "`timestamps`", "it tells no times of what it hears")
+def model_without_times(model: Any, model_name: str) -> ModelLoadError:
+    """Makes the error of a model that has no times, where they are required."""
+    return unsupported(model, model_name, "`timestamps`", "it tells no times of what it hears")
 
 
-def refused(
+def unsupported(
     model: Any, model_name: str, flag: str, reason: str, other: str | None = None
 ) -> ModelLoadError:
-    """Makes the error of a model that cannot give what a flag requires.
+    """Makes the error of a model that does not support what a flag requires.
 
     Args:
-        other: a flag that the first one does not go with.
+        other: a flag that cannot be combined with the first one.
     """
     flags = flag if other is None else f"{flag} or {other}"
     return ModelLoadError(

@@ -1,7 +1,7 @@
-"""NeMo's hypotheses as plain lists: tokens with their times and confidence, and the n best texts.
+"""Converts NeMo's hypotheses to plain lists: tokens, times, confidence, n best texts.
 
-NeMo's own ``compute_timestamps`` is not used: it goes through all tokens in Python, and gives words
-of CTC models the end of the token before as their start, however long the pause was
+NeMo's ``compute_timestamps`` is not used: it goes through all tokens in Python, and starts words of
+CTC models at the end of the token before, however long the pause was
 (``_compute_offsets`` in nemo/collections/asr/parts/submodules/ctc_decoding.py).
 """
 
@@ -23,13 +23,13 @@ _PROBE_SECONDS = 10.0
 
 
 class Tokens(NamedTuple):
-    """The tokens of a hypothesis.
+    """Holds the tokens of a hypothesis.
 
     Attributes:
-        pieces: as the tokenizer has them.
-        spans: seconds from the first sample that the model was given, start and end of each; None
-            if it told none.
-        confidences: of each, from 0 to 1; None if none were asked for.
+        pieces: the tokenizer's pieces.
+        spans: start and end of each, in seconds from the first sample of the model's input; None if
+            the model has no times.
+        confidences: of each, from 0 to 1; None if not requested.
     """
 
     pieces: list[str]
@@ -38,56 +38,57 @@ class Tokens(NamedTuple):
 
 
 class TokenTexts:
-    """The pieces of a tokenizer, each looked up once."""
+    """Looks up the pieces of a tokenizer, each once."""
 
-    def __init__(self, pieces_of: Callable[[list[int]], Sequence[str]]):
-        self._pieces_of = pieces_of
+    def __init__(self, ids_to_pieces: Callable[[list[int]], Sequence[str]]):
+        self._ids_to_pieces = ids_to_pieces
         self._known: dict[int, str] = {}
 
-    def of(self, ids: Iterable[int]) -> list[str]:
-        return [self._known.get(each) or self._learn(each) for each in ids]
+    def lookup(self, ids: Iterable[int]) -> list[str]:
+        """Returns the pieces of token ids, in their order."""
+        return [self._known.get(token) or self._add(token) for token in ids]
 
-    def _learn(self, token: int) -> str:
-        piece = self._known[token] = str(self._pieces_of([token])[0])
+    def _add(self, token: int) -> str:
+        piece = self._known[token] = str(self._ids_to_pieces([token])[0])
         return piece
 
 
 def best(hypothesis: Any) -> Any:
-    """The best hypothesis of a clip, of which there may be a list: it comes first."""
+    """Returns the best hypothesis of a clip, which is the first if there is a list of them."""
     return hypothesis[0] if isinstance(hypothesis, list) else hypothesis
 
 
 def text(hypothesis: Any) -> str:
-    """The text of a clip's best hypothesis."""
+    """Returns the text of a clip's best hypothesis."""
     hypothesis = best(hypothesis)
     return str(getattr(hypothesis, "text", hypothesis))
 
 
 def n_best(
-    hypothesis: Any, most: int, score: Callable[[Any], float]
+    hypothesis: Any, max_texts: int, score: Callable[[Any], float]
 ) -> tuple[tuple[str, float], ...]:
-    """At most so many texts that differ, with their scores, best first."""
-    found: dict[str, float] = {}
-    for each in hypothesis if isinstance(hypothesis, list) else [hypothesis]:
-        found.setdefault(text(each), score(each))
-    return tuple(found.items())[:most]
+    """Returns at most ``max_texts`` distinct texts with their scores, best first."""
+    scores: dict[str, float] = {}
+    for candidate in hypothesis if isinstance(hypothesis, list) else [hypothesis]:
+        scores.setdefault(text(candidate), score(candidate))
+    return tuple(scores.items())[:max_texts]
 
 
-def of_ctc(
+def ctc_tokens(
     hypothesis: Any, blank: int, frame_seconds: float, pieces: TokenTexts, collapsed: bool
 ) -> Tokens:
-    """The tokens of a CTC hypothesis; each spans from its first frame to its last repeated one.
+    """Returns the tokens of a CTC hypothesis, from their first to their last repeated frames.
 
     Confidence is aggregated over these frames. NeMo would do the same, but only together with its
     timestamps.
 
     Args:
-        hypothesis: with ``frame_confidence``, if that was asked for.
+        hypothesis: with ``frame_confidence``, if that was requested.
         blank: id of the blank.
-        frame_seconds: of a frame of the encoder; 0 if no times were asked for.
-        collapsed: whether it is of a beam: ``y_sequence`` has tokens, ``timestamp`` their first
-            frames, and ``alignments`` the best label of each frame. Else ``y_sequence`` has the
-            labels of the frames.
+        frame_seconds: of a frame of the encoder; 0 if times were not requested.
+        collapsed: whether it is from a beam search: ``y_sequence`` has tokens, ``timestamp`` their
+            first frames, and ``alignments`` the best label of each frame. Else ``y_sequence`` has
+            the labels of the frames.
     """
     if collapsed:
         labels = np.asarray(hypothesis.alignments)
@@ -101,11 +102,11 @@ def of_ctc(
             _bounded(_aggregate(hypothesis.frame_confidence[first:end]))
             for first, end in zip(firsts, ends, strict=True)
         ]
-    return Tokens(pieces.of(ids), _seconds(firsts, ends, frame_seconds), confidences)
+    return Tokens(pieces.lookup(ids), _seconds(firsts, ends, frame_seconds), confidences)
 
 
 def collapse(labels: np.ndarray, blank: int) -> tuple[list[int], list[int], list[int]]:
-    """CTC's rule: repeated labels are one token, and blanks are none.
+    """Collapses labels by CTC's rule: repeated labels are one token, and blanks are dropped.
 
     Args:
         labels: of the frames, integers of shape ``(frames,)``.
@@ -117,104 +118,108 @@ def collapse(labels: np.ndarray, blank: int) -> tuple[list[int], list[int], list
         return [], [], []
     changes = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     firsts, ends = np.append(0, changes), np.append(changes, len(labels))
-    kept = labels[firsts] != blank
-    return labels[firsts[kept]].tolist(), firsts[kept].tolist(), ends[kept].tolist()
+    nonblank = labels[firsts] != blank
+    return labels[firsts[nonblank]].tolist(), firsts[nonblank].tolist(), ends[nonblank].tolist()
 
 
-def of_transducer(
+def transducer_tokens(
     hypothesis: Any, is_token: Callable[[int], bool], frame_seconds: float, pieces: TokenTexts
 ) -> Tokens:
-    """The tokens of an RNNT or TDT hypothesis.
+    """Returns the tokens of an RNNT or TDT hypothesis.
 
     A token begins with the frame that emits it, and lasts as long as a TDT model predicts, or else
     one frame.
 
     Args:
-        hypothesis: with ``token_confidence``, if that was asked for.
-        is_token: whether an id is none of the blanks.
-        frame_seconds: of a frame of the encoder; 0 if no times were asked for.
+        hypothesis: with ``token_confidence``, if that was requested.
+        is_token: tells whether an id is not a blank.
+        frame_seconds: of a frame of the encoder; 0 if times were not requested.
     """
     ids = _integers(hypothesis.y_sequence)
-    firsts = emitted(hypothesis)
+    firsts = emission_frames(hypothesis)
     durations = _integers(hypothesis.token_duration)
     if len(durations) != len(ids):
         durations = [1] * len(ids)
     confidences = None
     if hypothesis.token_confidence is not None:
-        confidences = [_bounded(each) for each in hypothesis.token_confidence]
-    kept = [place for place, each in enumerate(ids) if is_token(each)]
+        confidences = [_bounded(confidence) for confidence in hypothesis.token_confidence]
+    positions = [position for position, token in enumerate(ids) if is_token(token)]
     spans = None
     if len(firsts) == len(ids):
-        ends = [first + max(1, own) for first, own in zip(firsts, durations, strict=True)]
-        spans = _seconds([firsts[k] for k in kept], [ends[k] for k in kept], frame_seconds)
+        ends = [first + max(1, count) for first, count in zip(firsts, durations, strict=True)]
+        spans = _seconds(
+            [firsts[k] for k in positions], [ends[k] for k in positions], frame_seconds
+        )
     if confidences is not None and len(confidences) == len(ids):
-        confidences = [confidences[k] for k in kept]
-    return Tokens(pieces.of(ids[k] for k in kept), spans, confidences)
+        confidences = [confidences[k] for k in positions]
+    return Tokens(pieces.lookup(ids[k] for k in positions), spans, confidences)
 
 
-def emitted(hypothesis: Any) -> list[int]:
-    """The frame that each token of a transducer's hypothesis was emitted at."""
+def emission_frames(hypothesis: Any) -> list[int]:
+    """Returns the frame at which each token of a transducer's hypothesis was emitted."""
     timestamp = hypothesis.timestamp
     return _integers(timestamp["timestep"] if isinstance(timestamp, dict) else timestamp)
 
 
-def of_multitask(hypothesis: Any, pieces: TokenTexts) -> Tokens:
-    """The tokens of a multitask hypothesis; words, if ``timestamp`` has any.
+def multitask_tokens(hypothesis: Any, pieces: TokenTexts) -> Tokens:
+    """Returns the tokens of a multitask hypothesis, or its words if ``timestamp`` has any.
 
-    A word's confidence is the aggregated one of its tokens.
+    A word's confidence is that of its tokens, aggregated.
 
     Args:
-        hypothesis: with ``token_confidence``, if that was asked for; ``timestamp["word"]`` has the
+        hypothesis: with ``token_confidence``, if that was requested; ``timestamp["word"]`` has the
             words with ``start`` and ``end`` in seconds.
     """
     ids = _integers(hypothesis.y_sequence)
     confidences = None
     if hypothesis.token_confidence is not None:
-        confidences = [_bounded(float(each)) for each in hypothesis.token_confidence]
-    told = hypothesis.timestamp["word"] if isinstance(hypothesis.timestamp, dict) else []
-    if not told:
-        return Tokens(pieces.of(ids), [] if not ids else None, confidences)
-    words = [str(each["word"]) for each in told]
+        confidences = [_bounded(float(value)) for value in hypothesis.token_confidence]
+    timed_words = hypothesis.timestamp["word"] if isinstance(hypothesis.timestamp, dict) else []
+    if not timed_words:
+        return Tokens(pieces.lookup(ids), [] if not ids else None, confidences)
+    words = [str(timed["word"]) for timed in timed_words]
     if confidences is not None:
-        known = pieces.of(ids)
-        spoken = [place for place, piece in enumerate(known) if not _FRAME.fullmatch(piece)]
-        confidences = _by_word(words, [known[k] for k in spoken], [confidences[k] for k in spoken])
-    spans = _in_order((float(each["start"]), float(each["end"])) for each in told)
+        texts = pieces.lookup(ids)
+        spoken = [position for position, piece in enumerate(texts) if not _FRAME.fullmatch(piece)]
+        confidences = _word_confidences(
+            words, [texts[k] for k in spoken], [confidences[k] for k in spoken]
+        )
+    spans = _in_order((float(timed["start"]), float(timed["end"])) for timed in timed_words)
     return Tokens([f"▁{word}" for word in words], spans, confidences)
 
 
 def words_between_frames(raw: str, frame_seconds: float) -> tuple[str, list[dict[str, Any]]]:
-    """The text and the words of what a multitask model says with times, as ``<|3|> word <|9|>``.
+    """Parses the output of a multitask model with times, such as ``<|3|> word <|9|>``.
 
-    Words that stand together share their time; what stands outside of times belongs to the text
-    too, and takes that of its neighbours.
+    Words between the same two times share them; words outside of times belong to the text too, and
+    take the times of their neighbours.
 
     Returns:
         The text without the times, and the words with ``start`` and ``end`` in seconds, as NeMo's
-        ``process_aed_timestamp_outputs`` has them (nemo/collections/asr/parts/utils/); no words if
-        there are no times.
+        ``process_aed_timestamp_outputs`` returns them (nemo/collections/asr/parts/utils/); no words
+        if there are no times.
     """
     parts = _FRAME.split(raw)  # words, frame, words, frame, ...
     if len(parts) == 1:
         return raw.strip(), []
     words: list[dict[str, Any]] = []
     before = 0.0
-    for place in range(0, len(parts), 2):
-        start = int(parts[place - 1]) * frame_seconds if place else before
-        after = place + 1 < len(parts)
-        end = int(parts[place + 1]) * frame_seconds if after else start + frame_seconds
-        spoken = parts[place].split()
+    for index in range(0, len(parts), 2):
+        start = int(parts[index - 1]) * frame_seconds if index else before
+        after = index + 1 < len(parts)
+        end = int(parts[index + 1]) * frame_seconds if after else start + frame_seconds
+        spoken = parts[index].split()
         words += [{"word": word, "start": start, "end": end} for word in spoken]
         before = end
-    return " ".join(each["word"] for each in words), words
+    return " ".join(word["word"] for word in words), words
 
 
 def frame_confidences(log_probs: torch.Tensor, frames: torch.Tensor) -> list[np.ndarray]:
-    """NeMo's confidence of each frame of CTC's log-probabilities.
+    """Computes NeMo's confidence of each frame of CTC's log-probabilities.
 
     Args:
         log_probs: of shape (batch, frames, labels).
-        frames: how many of them are a clip's own; of shape (batch,).
+        frames: number of frames of each clip, without padding; of shape (batch,).
     """
     import torch
     from nemo.collections.asr.parts.utils import asr_confidence_utils
@@ -223,11 +228,11 @@ def frame_confidences(log_probs: torch.Tensor, frames: torch.Tensor) -> list[np.
     measure = asr_confidence_utils.get_confidence_measure_bank()["_".join(kind)]
     labels = log_probs.shape[-1]
     rows = measure(torch.nan_to_num(log_probs.float()), labels, CONFIDENCE["alpha"]).cpu().numpy()
-    return [row[:own] for row, own in zip(rows, frames.tolist(), strict=True)]
+    return [row[:count] for row, count in zip(rows, frames.tolist(), strict=True)]
 
 
 def frame_seconds(model: Any) -> float:
-    """Seconds of a frame that a model's encoder gives."""
+    """Returns the seconds of a frame of a model's encoder output."""
     preprocessor = model.cfg.preprocessor
     stride = preprocessor.get("window_stride")
     if stride is None:
@@ -238,7 +243,7 @@ def frame_seconds(model: Any) -> float:
 
 
 def _measured_factor(model: Any) -> int:
-    """How many frames of the spectrogram the encoder makes one of."""
+    """Measures how many frames of the spectrogram the encoder turns into one."""
     import torch
 
     device = next(model.parameters()).device
@@ -262,7 +267,7 @@ def _seconds(
 
 
 def _ends(ids: Sequence[int], firsts: Sequence[int], labels: np.ndarray) -> list[int]:
-    """The frame after each token's last, where a beam told the first alone."""
+    """Returns the frame after each token's last, where a beam has only the first."""
     ends = []
     for token, first, limit in zip(ids, firsts, [*firsts, len(labels)][1:], strict=True):
         end = first + 1
@@ -273,7 +278,7 @@ def _ends(ids: Sequence[int], firsts: Sequence[int], labels: np.ndarray) -> list
 
 
 def _in_order(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Spans that neither go back nor end before they begin; a negative time is not known."""
+    """Makes spans neither go back nor end before they start; a negative time is unknown."""
     ordered: list[tuple[float, float]] = []
     for start, end in spans:
         last = ordered[-1][0] if ordered else 0.0
@@ -281,21 +286,21 @@ def _in_order(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]
     return ordered
 
 
-def _by_word(
+def _word_confidences(
     words: Sequence[str], pieces: Sequence[str], confidences: Sequence[float]
 ) -> list[float]:
-    """The confidence of each word, of the tokens that its characters are of."""
+    """Returns the confidence of each word, from the tokens that its characters belong to."""
     owners = [
-        place
-        for place, piece in enumerate(pieces)
+        index
+        for index, piece in enumerate(pieces)
         for _ in "".join(piece.replace("▁", " ").split())
     ]
-    found, done = [], 0
+    word_confidences, done = [], 0
     for word in words:
         tokens = dict.fromkeys(owners[done : done + len(word)])
         done += len(word)
-        found.append(_aggregate([confidences[token] for token in tokens]))
-    return found
+        word_confidences.append(_aggregate([confidences[token] for token in tokens]))
+    return word_confidences
 
 
 def _aggregate(confidences: Sequence[float] | np.ndarray) -> float:
@@ -304,12 +309,12 @@ def _aggregate(confidences: Sequence[float] | np.ndarray) -> float:
 
 
 def _bounded(confidence: float) -> float:
-    """Rounding takes it out of its range now and then."""
+    """Limits a confidence to its range, which rounding may leave."""
     return min(1.0, max(0.0, float(confidence)))
 
 
 def _integers(values: Any) -> list[int]:
-    """Of a list, a tensor of any device, an array, or None."""
+    """Returns the integers of a list, a tensor of any device, an array, or None."""
     if values is None:
         return []
-    return [int(each) for each in (values.tolist() if hasattr(values, "tolist") else values)]
+    return [int(value) for value in (values.tolist() if hasattr(values, "tolist") else values)]

@@ -1,7 +1,7 @@
-"""NeMo models behind the protocol of an engine: restored, placed and set up step by step.
+"""Loads NeMo models: checks, restores, places and configures them.
 
-Nothing of torch or NeMo is imported before a model is loaded: importing NeMo takes half a minute,
-which only the worker that needs it may pay.
+torch and NeMo are imported only when a model is loaded: importing NeMo takes half a minute, which
+only the worker that needs it should pay.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ SPIN_COUNT = "10000"
 def load(spec: ModelSpec) -> Recognizer:
     """Loads a NeMo model.
 
-    Times and confidence leave the text as it is, but where a multitask model without an aligner is
-    required to tell times: it is asked for them, and may word its text in another way.
+    Times and confidence do not change the text, with one exception: where times are required of a
+    multitask model without an aligner, its prompt requests them, and the text may differ.
 
     Raises:
-        ModelLoadError: the model, the device, the decoder or the attention asked for cannot be had;
-            or there is less of the machine than was asked for; or the model has no times,
-            confidence or beam search, or not together, where these are asked for.
+        ModelLoadError: the model, the device, the decoder or the attention requested is not
+            available; or the machine has less than was requested; or times, confidence or a beam
+            search are requested, and the model does not have them, or not together.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported
-    device = _place(spec)
+    device = _choose_place(spec)
     model = _restore(spec, device)
     decoding.use_batched_greedy(model)
     if spec.decoder is not None:
         decoding.choose_decoder(model, spec.model_name, spec.decoder)
-    extras = DecodingRequest(spec.times, spec.confidence, spec.n_best)
-    registry.configure_decoding(model, spec.model_name, extras)
+    request = DecodingRequest(spec.times, spec.confidence, spec.n_best)
+    registry.configure_decoding(model, spec.model_name, request)
     if _choose_precision(spec.precision, device) == "bf16":
         _to_bf16(model)
     try:
-        loaded = NemoRecognizer(model, spec.model_name, device, extras, spec.attention)
+        loaded = NemoRecognizer(model, spec.model_name, device, request, spec.attention)
     except AttentionError as error:
         raise ModelLoadError(f"cannot use the model {spec.model_name!r} so: {error}") from error
     if spec.times == decoding.REQUIRED and not loaded.has_timestamps:
-        raise decoding.no_times(model, spec.model_name)
+        raise decoding.model_without_times(model, spec.model_name)
     return loaded
 
 
-def _place(spec: ModelSpec) -> torch.device:
-    """Chooses the device, and keeps to this process's part of the machine."""
+def _choose_place(spec: ModelSpec) -> torch.device:
+    """Chooses the device, and limits the process to its part of the machine."""
     resources = spec.resources
     try:
         if resources.cpus is not None:
@@ -81,7 +81,7 @@ def _place(spec: ModelSpec) -> torch.device:
 
 def _restore(spec: ModelSpec, device: torch.device) -> Any:
     """Restores the model from its file, which is checked first, onto a device."""
-    # What they say of telemetry and training set-up is of no use to who transcribes.
+    # Their messages on telemetry and training set-up are of no use for transcription.
     logging.getLogger("nv_one_logger").setLevel(logging.ERROR)
     from nemo.collections.asr.models import ASRModel
     from nemo.utils import logging as nemo_logging
@@ -111,26 +111,26 @@ def _choose_device(device: str, resources: Resources = UNLIMITED) -> torch.devic
     if device not in DEVICES:
         raise ModelLoadError(f"device {device!r} is none of {', '.join(DEVICES)}")
     if device == "auto":
-        wanted = torch.cuda.is_available() or resources.asked_gpu
-        device = "cuda" if wanted else "cpu"
+        use_gpu = torch.cuda.is_available() or resources.requested_gpu
+        device = "cuda" if use_gpu else "cpu"
     if device == "cpu":
         return torch.device(device)
     if not torch.cuda.is_available():
         raise ModelLoadError(
-            f"{resources.asked_gpu or '`device=cuda`'} was requested, but torch sees no CUDA "
+            f"{resources.requested_gpu or '`device=cuda`'} was requested, but torch sees no CUDA "
             "device on this worker. Check the driver (nvidia-smi) and the torch build, or choose "
             "`device=cpu`"
         )
     names = gpu_slots.visible()
-    if resources.cards > len(names):
+    if resources.gpu_count > len(names):
         raise ModelLoadError(
-            f"`gpus={resources.cards}` was requested, but torch sees {len(names)} on this worker. "
-            "Give fewer, or the worker more, and see CUDA_VISIBLE_DEVICES"
+            f"`gpus={resources.gpu_count}` was requested, but torch sees {len(names)} on this "
+            "worker. Give fewer, or the worker more, and see CUDA_VISIBLE_DEVICES"
         )
     if len(names) == 1:
         return torch.device(device)
-    index = gpu_slots.take(names, resources.cards, resources.copies)
-    torch.cuda.set_device(index)  # of this thread, in which the model stays
+    index = gpu_slots.take(names, resources.gpu_count, resources.copies)
+    torch.cuda.set_device(index)  # of this thread, which keeps the model
     return torch.device(device, index)
 
 
@@ -154,7 +154,7 @@ def _to_bf16(model: Any) -> None:
         if child is not preprocessor:
             child.to(torch.bfloat16)
     sentinel = getattr(preprocessor, "dtype_sentinel_tensor", None)
-    if preprocessor is not None and sentinel is not None:  # by which NeMo casts what it gives
+    if preprocessor is not None and sentinel is not None:  # whose type NeMo casts its output to
         preprocessor.dtype_sentinel_tensor = sentinel.to(torch.bfloat16)
 
 

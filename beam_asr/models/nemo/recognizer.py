@@ -1,4 +1,4 @@
-"""A NeMo model, driven by its forward and its decoding."""
+"""Runs a NeMo model by its forward pass and its decoding."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import numpy as np
 
 from beam_asr import errors
 from beam_asr.errors import ModelError, NotFiniteError
-from beam_asr.models.devices import batch_size as batch_budget
 from beam_asr.models.devices import cpu_memory, gpu_memory
-from beam_asr.models.devices.batch_size import BatchTrial, Budget
+from beam_asr.models.devices.batch_size import BatchTrial, Budget, find_budget
 from beam_asr.models.engine import MIN_SECONDS
 from beam_asr.models.nemo import hypotheses
 from beam_asr.models.nemo.cuda_graphs import DecodingGraphs
@@ -28,30 +27,26 @@ if TYPE_CHECKING:
     import torch
 
 
-if TYPE_CHECKING:
-    import torch
-
-
 logger = logging.getLogger(__name__)
-# On two cores, batches of 20 to 60 padded seconds are the fastest: caches hold them.
+# On two cores, batches of 20 to 60 padded seconds are the fastest: they fit into the caches.
 CPU_BATCH_SECONDS = 40.0
-# What a batch costs whatever it holds; too little is the worse guess.
+# The fixed cost of a batch; an estimate that is too low does more harm than one too high.
 CPU_OVERHEAD_SECONDS = 2.0
-# For a GPU both are measured, with clips of this length: about the longest of most corpora, and
-# what a second of audio takes grows with the length of its clip.
+# For a GPU both are measured, with clips of this length: about the longest of most corpora, and the
+# cost of a second of audio grows with the length of its clip.
 TRIAL_SECONDS = 30.0
 # Longer clips are decoded without a CUDA graph.
 MAX_GRAPH_SECONDS = 120.0
 
 
 class Encoded(NamedTuple):
-    """A batch between the two halves of its forward pass, on the model's device.
+    """Holds a batch between the two halves of its forward pass, on the model's device.
 
     Attributes:
-        tensors: what its decoder takes, the prompt too where it is for the decoder.
-        finite: for each clip, whether it is free of NaN and infinity; one that is not, is blank.
-        done: the event of the device by which they are there.
-        samples: of the clips, as they were given.
+        tensors: the arguments of the family's ``decode``, with the prompt where it needs that.
+        finite: for each clip, whether it is free of NaN and infinity; one that is not is zeroed.
+        done: the event of the device after which they are computed.
+        samples: of each clip, without padding.
     """
 
     tensors: tuple[torch.Tensor, ...]
@@ -61,10 +56,11 @@ class Encoded(NamedTuple):
 
 
 class NemoRecognizer:
-    """Drives a NeMo model by its forward and its decoding, without ``transcribe()``'s data loader.
+    """Runs a NeMo model by its forward pass and its decoding, without a data loader.
 
-    On a GPU the encoder works in one stream and the decoder in another, so that the one goes on
-    with the next batch while the other's results are fetched. On a CPU, streams do nothing.
+    ``transcribe()`` would use one. On a GPU the encoder runs in one stream and the decoder in
+    another, so that the encoder continues with the next batch while the decoder's results are
+    fetched. On a CPU, streams do nothing.
     """
 
     def __init__(
@@ -72,7 +68,7 @@ class NemoRecognizer:
         model: Any,
         model_name: str,
         device: torch.device,
-        extras: DecodingRequest = TEXT_ONLY,
+        request: DecodingRequest = TEXT_ONLY,
         attention: str = "full",
     ):
         import torch
@@ -80,16 +76,16 @@ class NemoRecognizer:
         self._model = model.to(device)
         self._name = model_name
         self._device = device
-        self._extras = extras
-        self._teller = registry.family_of(model, extras)
-        self._family: base.Family = self._teller
+        self._request = request
+        self._decoder_family = registry.family_of(model, request)
+        self._family: base.Family = self._decoder_family
         self._chunked: Chunked | None = None
         self._attention = attention
         if attention == "local":
             use_local(model)
         elif attention == "chunked":
-            self._family = self._chunked = Chunked(self._teller, model)
-        self._graphs = DecodingGraphs(model if self._teller.has_decoding_graphs else None)
+            self._family = self._chunked = Chunked(self._decoder_family, model)
+        self._graphs = DecodingGraphs(model if self._decoder_family.has_decoding_graphs else None)
         self._streams: Any = torch.get_device_module(device)
         self._decoding_stream = self._streams.Stream()
         self._budget = Budget(CPU_BATCH_SECONDS, CPU_OVERHEAD_SECONDS)
@@ -125,25 +121,25 @@ class NemoRecognizer:
 
     @property
     def has_timestamps(self) -> bool:
-        return self._teller.has_timestamps
+        return self._decoder_family.has_timestamps
 
     @property
     def weight_bytes(self) -> int:
-        held = [*self._model.parameters(), *self._model.buffers()]
-        return sum(tensor.nbytes for tensor in held)
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        return sum(tensor.nbytes for tensor in tensors)
 
     @property
     def prompt_fields(self) -> frozenset[str]:
-        return self._teller.prompt_fields
+        return self._decoder_family.prompt_fields
 
     def check_prompt(self, prompt: Prompt) -> None:
-        self._teller.check_prompt(prompt)
+        self._decoder_family.check_prompt(prompt)
 
     def warm_up(self, batch_size: int) -> None:
         if self._device.type == "cpu" or batch_size <= self._warm_for:
             return
         self._capture_graphs(batch_size)
-        self._family = self._teller  # a window is shorter than a trial
+        self._family = self._decoder_family  # a context chunk is shorter than a trial
         self._budget = self._measured_budget(batch_size)
         if self._chunked is not None:
             self._family = self._chunked
@@ -153,10 +149,10 @@ class NemoRecognizer:
     def encode(self, waveforms: Sequence[np.ndarray], prompt: Prompt = NO_PROMPT) -> Encoded:
         import torch
 
-        if self._device.type == "cpu" and self._chunked is None:  # whose memory is bounded
+        if self._device.type == "cpu" and self._chunked is None:  # which bounds its memory
             longest = max(map(len, waveforms)) / self.sample_rate
             self._cpu_memory.check(len(waveforms), longest)
-        self._model.eval()  # transcribe(), by anyone, leaves parts of it in train mode
+        self._model.eval()  # any transcribe() call leaves parts of it in train mode
         with torch.inference_mode():
             tensors = self._family.encode(*self._batch(waveforms), prompt)
             finite = self._family.finite(*tensors)
@@ -172,10 +168,10 @@ class NemoRecognizer:
         with torch.inference_mode(), self._streams.stream(self._decoding_stream):
             self._decoding_stream.wait_event(encoded.done)
             # A transducer's states are of shape (batch, width, frames).
-            with self._graphs.fitting(clips, encoded.tensors[0].shape[-1]):
+            with self._graphs.limited_to(clips, encoded.tensors[0].shape[-1]):
                 decoded = self._family.decode(*encoded.tensors)
             finite = encoded.finite.tolist()
-            # Whoever gets the memory of the batch next works in the other stream.
+            # The memory of the batch is next used in the other stream.
             finished = self._streams.Event()
             finished.record()
             finished.synchronize()
@@ -192,7 +188,7 @@ class NemoRecognizer:
     def transcribe(
         self, waveforms: Sequence[np.ndarray], prompt: Prompt = NO_PROMPT
     ) -> list[Recognition | ModelError]:
-        """Both halves, of one batch."""
+        """Runs both halves for one batch."""
         return self.decode(self.encode(waveforms, prompt)) if waveforms else []
 
     def describe(self) -> dict[str, str]:
@@ -209,45 +205,47 @@ class NemoRecognizer:
         }
         if self._attention != "full":
             description["attention"] = self._attention
-        if self._extras.confidence:
-            named = (f"{name}={value}" for name, value in CONFIDENCE.items())
-            description["confidence"] = ", ".join(named)
+        if self._request.confidence:
+            settings = (f"{name}={value}" for name, value in CONFIDENCE.items())
+            description["confidence"] = ", ".join(settings)
         if self._device.type != "cpu":
             description["device_name"] = torch.cuda.get_device_name(self._device)
             description["cuda_graphs"] = self._graphs.mode
         return description
 
     def _recognition(self, hypothesis: Any, samples: int) -> Recognition:
-        """Of a clip of so many samples."""
-        heard: dict[str, Any] = {"text": hypotheses.text(hypothesis)}
-        if self._extras.n_best:
-            heard["n_best"] = hypotheses.n_best(hypothesis, self._extras.n_best, self._teller.score)
-            heard["score"] = heard["n_best"][0][1]
-        if self._extras.tokens:
-            tokens = self._teller.tokens(hypothesis)
-            heard["pieces"] = tuple(tokens.pieces)
-            if self._extras.confidence and tokens.confidences is not None:
-                heard["confidences"] = tuple(tokens.confidences)
+        """Makes the result of a clip of ``samples`` samples."""
+        fields: dict[str, Any] = {"text": hypotheses.text(hypothesis)}
+        if self._request.n_best:
+            fields["n_best"] = hypotheses.n_best(
+                hypothesis, self._request.n_best, self._decoder_family.score
+            )
+            fields["score"] = fields["n_best"][0][1]
+        if self._request.tokens:
+            tokens = self._decoder_family.tokens(hypothesis)
+            fields["pieces"] = tuple(tokens.pieces)
+            if self._request.confidence and tokens.confidences is not None:
+                fields["confidences"] = tuple(tokens.confidences)
             if tokens.spans is not None:
-                padding = _padding(samples, self._shortest) / self.sample_rate
+                padding = _padding(samples, self._min_samples) / self.sample_rate
                 duration = samples / self.sample_rate
                 for name, side in (("starts", 0), ("ends", 1)):
-                    heard[name] = tuple(
+                    fields[name] = tuple(
                         min(max(span[side] - padding, 0.0), duration) for span in tokens.spans
                     )
-        return Recognition(**heard)
+        return Recognition(**fields)
 
     @property
-    def _shortest(self) -> int:
-        """Samples that a clip is padded to."""
+    def _min_samples(self) -> int:
+        """Returns the samples that a shorter clip is padded to."""
         return int(MIN_SECONDS * self.sample_rate)
 
     def _encode_noise(self, seconds: float) -> Encoded:
-        return self.encode([_noise(seconds, self.sample_rate)], self._teller.any_prompt())
+        return self.encode([_noise(seconds, self.sample_rate)], self._decoder_family.any_prompt())
 
     def _capture_graphs(self, batch_size: int) -> None:
-        """Captures the decoding graphs at their ceiling."""
-        if not self._graphs.wanted:
+        """Captures the decoding graphs at their maximum size."""
+        if not self._graphs.enabled:
             return
         import torch
 
@@ -262,8 +260,8 @@ class NemoRecognizer:
         self._graphs.capture(lambda: self.decode(encoded), batch_size, frames)
 
     def _measured_budget(self, batch_size: int) -> Budget:
-        """The padded seconds that a pass takes well, and what a pass costs in any case."""
-        clip, prompt = _noise(TRIAL_SECONDS, self.sample_rate), self._teller.any_prompt()
+        """Measures the best padded seconds of a pass, and the fixed cost of a pass."""
+        clip, prompt = _noise(TRIAL_SECONDS, self.sample_rate), self._decoder_family.any_prompt()
 
         def attempt(clips: int) -> BatchTrial | None:
             try:
@@ -279,18 +277,19 @@ class NemoRecognizer:
             return BatchTrial(time.monotonic() - started, gpu_memory.peak(self._device) - before)
 
         free = gpu_memory.free(self._device)
-        found = batch_budget.find(attempt, TRIAL_SECONDS, free, batch_size)
-        budget = found or Budget(TRIAL_SECONDS, math.inf)  # too little memory: short clips may do
+        measured = find_budget(attempt, TRIAL_SECONDS, free, batch_size)
+        # Without memory for one clip of a trial, shorter clips may fit.
+        budget = measured or Budget(TRIAL_SECONDS, math.inf)
         logger.info("%s: batches of %.0f padded seconds", self._name, budget.batch_seconds)
         return budget
 
     def _batch(self, waveforms: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Zero-padded float32 of shape (batch, samples), and int64 lengths (batch,)."""
+        """Returns zero-padded float32 of shape (batch, samples), and int64 lengths (batch,)."""
         import torch
 
-        padded = [_pad_both_sides(waveform, self._shortest) for waveform in waveforms]
+        padded = [_pad_both_sides(waveform, self._min_samples) for waveform in waveforms]
         samples = self._independent_length(max(map(len, padded)))
-        # From pinned memory a GPU copies by itself, while the thread goes on.
+        # From pinned memory a GPU copies by itself, while the thread continues.
         pinned = self._device.type != "cpu"
         signal = torch.zeros(len(padded), samples, pin_memory=pinned)
         for row, waveform in zip(signal.numpy(), padded, strict=True):
@@ -302,14 +301,14 @@ class NemoRecognizer:
         )
 
     def _independent_length(self, samples: int) -> int:
-        """How long to make a batch so that no clip's number of frames depends on the others.
+        """Returns a batch length with which no clip's number of frames depends on the others.
 
         Subsampling by stacking counts a clip's frames as ``(frames + padding) // factor`` with the
         padding of the whole batch (StackingSubsampling in
         nemo/collections/asr/parts/submodules/subsampling.py), so that the last frame of a clip
         comes and goes with its neighbours. A batch of a multiple of the factor needs no padding
-        and rounds each of them down, which is what a clip alone gets: there the spectrogram is a
-        frame longer than the clip's ``samples // hop`` frames.
+        and rounds each of them down, as for a clip alone: there the spectrogram is a frame
+        longer than the clip's ``samples // hop`` frames.
         """
         encoder: Any = getattr(self._model, "encoder", None)
         subsampling: Any = getattr(encoder, "pre_encode", None)
@@ -320,19 +319,19 @@ class NemoRecognizer:
         return samples + -frames % subsampling.subsampling_factor * hop
 
 
-def _pad_both_sides(waveform: np.ndarray, shortest: int) -> np.ndarray:
-    missing = max(0, shortest - len(waveform))
-    before = _padding(len(waveform), shortest)
+def _pad_both_sides(waveform: np.ndarray, min_samples: int) -> np.ndarray:
+    missing = max(0, min_samples - len(waveform))
+    before = _padding(len(waveform), min_samples)
     return np.pad(waveform, (before, missing - before)) if missing else waveform
 
 
-def _padding(samples: int, shortest: int) -> int:
-    """Samples that are put before a clip."""
-    return max(0, shortest - samples) // 2
+def _padding(samples: int, min_samples: int) -> int:
+    """Returns the samples of padding before a clip."""
+    return max(0, min_samples - samples) // 2
 
 
 def _blank(states: torch.Tensor, clips: torch.Tensor) -> None:
-    """Zeros some clips: of NaN a decoder might make tokens without end."""
+    """Zeros some clips: from NaN a decoder might produce tokens without end."""
     states.masked_fill_(clips.view(-1, *[1] * (states.dim() - 1)), 0.0)
 
 
@@ -341,20 +340,20 @@ def _noise(seconds: float, rate: int) -> np.ndarray:
     return samples / 10
 
 
-# Seconds of audio that are taken in one piece. 40 s is what models are trained with, multitask ones
-# above all. The memory of local attention grows by 4 MB a second, and a chunked encoder takes any
-# length; but then a row is no work for several workers.
+# Seconds of audio that are taken in one piece. Models, above all multitask ones, are trained with
+# 40 s. The memory of local attention grows by 4 MB a second, and a chunked encoder takes any
+# length; but then several workers cannot share a row.
 MAX_SEGMENT_SECONDS = {"full": 40.0, "local": 300.0, "chunked": 1200.0}
 MIN_SEGMENT_SECONDS = 10.0  # of a segment
 
 
 def segment_seconds(model: Any, attention: str) -> float:
-    """Seconds of the segments that audio is cut into which is too long to be taken in one piece.
+    """Returns the seconds of the segments of audio that is too long to be taken in one piece.
 
-    Of a CTC model or a transducer with full attention it is as many frames as the encoder is wide,
-    within 10 and 40 s: attention, which grows with the square of the frames, has made the encoder
+    For a CTC model or a transducer with full attention it is as many frames as the encoder is wide,
+    within 10 and 40 s: attention, which grows with the square of the frames, makes the encoder
     about a fifth slower there, and twice as slow at three times as many (benchmarks/RESULTS.md),
-    while the text is the same. It follows from the model alone, so that any machine plans alike.
+    while the text is the same. It depends on the model only, so that all machines plan alike.
     """
     encoder = getattr(model, "encoder", None)
     width, factor = getattr(encoder, "d_model", None), getattr(encoder, "subsampling_factor", None)

@@ -1,1 +1,1 @@
-"""From clips to futures: which together, in which thread, within which time."""
+"""Batches clips and runs them through the models of a process, in one thread for each."""

@@ -1,10 +1,10 @@
-"""Which clips go together through the model.
+"""Plans which clips go together through the model, at the least cost.
 
-A batch costs its padded seconds, clips x longest clip, and an overhead, whatever it holds. Some
-plan of least cost cuts the sorted clips into runs: put the batches of any plan in descending order
-of their longest clips, and deal the sorted clips out to batches of the same sizes. No batch's
-longest clip grows, since all clips from that batch on were no longer; nor does a cost, and the
-limits are kept.
+A batch costs its padded seconds, clips x longest clip, and a fixed overhead. Some plan of least
+cost cuts the sorted clips into runs: put the batches of any plan in descending order of their
+longest clips, and deal the sorted clips out to batches of the same sizes. No batch's longest clip
+grows, since all clips from that batch on were no longer; so no cost grows, and the limits are
+respected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class WaitingClip(NamedTuple):
     Attributes:
         seconds: its length as the model takes it.
         kind: clips of different kinds are in different batches.
-        overdue: whether it has waited so long that its batch is given in any case.
+        overdue: whether it has waited so long that its batch is dispatched in any case.
     """
 
     seconds: float
@@ -31,13 +31,13 @@ class WaitingClip(NamedTuple):
 
 
 class BatchLimits(NamedTuple):
-    """What a batch may hold, and what it costs.
+    """Limits the size of a batch, and states its overhead.
 
     Attributes:
         max_seconds: padded seconds; a longer clip goes alone.
-        max_clips: clips.
-        overhead_seconds: seconds of audio that the device would transcribe in the time that a
-            batch takes whatever it holds.
+        max_clips: number of clips.
+        overhead_seconds: the fixed cost of a batch, as seconds of audio that the device would
+            transcribe in that time.
     """
 
     max_seconds: float
@@ -51,23 +51,24 @@ class BatchPlanner(Protocol):
     def plan(
         self, clips: Sequence[WaitingClip], limits: BatchLimits, share: float
     ) -> list[list[int]]:
-        """Returns batches of indices into the clips, in the order in which they are given.
+        """Returns batches of indices into the clips, in the order in which they are dispatched.
 
         A clip is in at most one batch; those in none wait for more clips. With a share of 1 all
-        clips are in one, and so are overdue ones always. A batch keeps the limits, and its clips
+        clips are in one, and overdue clips always are. A batch respects the limits, and its clips
         are of one kind.
 
         Args:
-            share: of the audio that waits, above 0, to be given at least.
+            share: of the waiting audio, above 0, to dispatch at least.
         """
 
 
 class LeastCostPlanner:
-    """Gives the batches that cost least for the audio they hold: see `plan_most_efficient`."""
+    """Chooses the batches that cost least for their audio: see `plan_most_efficient`."""
 
     def plan(
         self, clips: Sequence[WaitingClip], limits: BatchLimits, share: float
     ) -> list[list[int]]:
+        """Returns the most efficient batches."""
         return plan_most_efficient(
             [clip.seconds for clip in clips],
             share,
@@ -91,20 +92,20 @@ def plan_batches(
 
     Args:
         seconds: the length of each clip.
-        max_batch_seconds: most padded seconds in a batch. A longer clip goes alone.
-        batch_size: most clips in a batch.
-        overhead_seconds: seconds of audio that the device would transcribe in the time that a
-            batch takes whatever it holds. 0 tolerates no padding: only clips of equal length go
-            together. Infinity fills each batch as far as it goes, which gives the fewest.
+        max_batch_seconds: maximum padded seconds of a batch. A longer clip goes alone.
+        batch_size: maximum clips in a batch.
+        overhead_seconds: the fixed cost of a batch, as seconds of audio that the device would
+            transcribe in that time. 0 tolerates no padding: only clips of equal length go
+            together. Infinity fills each batch as far as possible, and makes the fewest.
 
     Returns:
-        Indices into ``seconds``, each exactly once: batches of descending length. The first need
-        not be the one with the most padded seconds.
+        Indices into ``seconds``, each exactly once: batches of descending length. The first may
+        have fewer padded seconds than another.
     """
     clips = sorted(range(len(seconds)), key=lambda i: (seconds[i], -i))
     counts = np.arange(len(clips), 0, -1.0)
-    least = np.zeros(len(clips) + 1)  # cost of as many of the shortest clips
-    begins = []  # for each clip, where the batch begins that it is the longest of
+    least = np.zeros(len(clips) + 1)  # at index n, the cost of the n shortest clips
+    begins = []  # for each clip, the start of the batch in which it is the longest
     begin = 0
     for end, clip in enumerate(clips, start=1):
         longest = seconds[clip]
@@ -135,47 +136,47 @@ def plan_most_efficient(
     overdue: Collection[int] = (),
     kinds: Sequence[Hashable] | None = None,
 ) -> list[list[int]]:
-    """The batches of a plan that cost least for the audio they hold, until they hold a share of it.
+    """Plans batches, and returns those that cost least for their audio, up to a share of it.
 
-    What is left may be planned better together with clips that are not there yet.
+    The remaining clips may be planned better together with clips that come later.
 
     Args:
-        share: of all seconds, above 0; 1 is the whole plan. At least one batch is given, if there
-            are clips.
-        overdue: clips whose batches are given in any case, and before all others.
+        share: of all seconds, above 0; 1 is the whole plan. At least one batch is returned, if
+            there are clips.
+        overdue: clips whose batches are returned in any case, and before all others.
         kinds: of the clips; those of different kinds are in different batches.
 
     Returns:
-        As ``plan_batches``, which has the other arguments too.
+        Batches as from ``plan_batches``, which also describes the other arguments.
     """
-    alike: dict[Hashable, list[int]] = {}
+    by_kind: dict[Hashable, list[int]] = {}
     for index in range(len(seconds)):
-        alike.setdefault(None if kinds is None else kinds[index], []).append(index)
+        by_kind.setdefault(None if kinds is None else kinds[index], []).append(index)
     plan = [
-        [indices[place] for place in batch]
-        for indices in alike.values()
+        [indices[position] for position in batch]
+        for indices in by_kind.values()
         for batch in plan_batches(
             [seconds[index] for index in indices], max_batch_seconds, batch_size, overhead_seconds
         )
     ]
-    held = [sum(seconds[index] for index in batch) for batch in plan]
+    audio = [sum(seconds[index] for index in batch) for batch in plan]
     costs = [
-        (padded_seconds([seconds[index] for index in batch]) + overhead_seconds) / audio
-        for batch, audio in zip(plan, held, strict=True)
+        (padded_seconds([seconds[index] for index in batch]) + overhead_seconds) / total
+        for batch, total in zip(plan, audio, strict=True)
     ]
     urgent = set(overdue)
     late = [not urgent.isdisjoint(batch) for batch in plan]
-    chosen, left = set(), share * sum(seconds)
-    for number in sorted(range(len(plan)), key=lambda each: (not late[each], costs[each])):
-        if left <= 0 and share < 1 and not late[number]:
+    chosen, remaining = set(), share * sum(seconds)
+    for number in sorted(range(len(plan)), key=lambda index: (not late[index], costs[index])):
+        if remaining <= 0 and share < 1 and not late[number]:
             break
         chosen.add(number)
-        left -= held[number]
+        remaining -= audio[number]
     return [batch for number, batch in enumerate(plan) if number in chosen]
 
 
 def padded_seconds(seconds: Sequence[float]) -> float:
-    """Clips x longest clip, of one batch of clips of these lengths."""
+    """Returns the number of clips times the longest, for one batch of these lengths."""
     return len(seconds) * max(seconds, default=0.0)
 
 

@@ -1,4 +1,4 @@
-"""Clips that have been read and wait for the model, and the batches that are with it."""
+"""Queues clips, dispatches them to the model in batches, and collects the results."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from beam_asr.records.outcome import Recognition
 from beam_asr.records.work import Clip
 from beam_asr.settings import NO_PROMPT, Prompt
 
-FIRST_SECONDS = 80  # of audio: the model shall not wait for more before it begins
-MAX_SECONDS = 20 * 60  # that wait: 77 MB at 16 kHz
-MAX_BATCHES = 4  # that wait, of a device whose batches are so long that this is more
-GROWTH = 1.5  # by which more may wait each time; then 2.5 times what was given is read meanwhile
-SHARE = 1 / 3  # of the audio that waits, given at a time
-# Times as much audio as may wait at most; when so much has come after a clip, it waits no longer.
+FIRST_SECONDS = 80  # of queued audio, after which the first batches are dispatched
+MAX_SECONDS = 20 * 60  # of queued audio: 77 MB at 16 kHz
+MAX_BATCHES = 4  # queued, for a device whose batches are so long that this is more
+# Factor by which the queue grows each time; then 2.5 times what was dispatched is read meanwhile.
+GROWTH = 1.5
+SHARE = 1 / 3  # of the queued audio, dispatched at a time
+# Multiple of the maximum queue; when as much audio has come after a clip, it waits no longer.
 MAX_WAIT = 2.0
 
 
 class Result(NamedTuple):
-    """What became of a clip.
+    """Holds the result of a clip.
 
     Attributes:
-        recognition: the text, or why there is none.
-        attempts: the forward passes that it took part in.
+        clip: the clip.
+        recognition: the text, or the error.
+        attempts: number of forward passes that it was part of.
         waveform: its audio.
     """
 
@@ -42,7 +44,7 @@ class Result(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch that is done.
+    """Holds the results of a batch.
 
     Attributes:
         passes: through the model; several if it had to be divided.
@@ -59,13 +61,13 @@ class _Queued(NamedTuple):
 
     Attributes:
         seconds: as the model takes it.
-        place: seconds of audio up to it, of all that were ever added.
+        position: seconds of all audio that was ever added, up to its end.
     """
 
     clip: Clip
     waveform: np.ndarray
     seconds: float
-    place: float
+    position: float
     prompt: Prompt
 
 
@@ -80,51 +82,52 @@ class _InFlight(NamedTuple):
 
 
 class Batcher:
-    """Puts clips into batches and hands them to the model, whose results come with later calls.
+    """Puts clips into batches for the model, and returns results with later calls.
 
-    The longer clips wait, the better they can be put together, and the longer the model waits. So
-    as soon as enough wait, the cheapest batches are given, for a share of the audio; to the others
-    clips that come later may be added. The results of the share before are taken then, so that the
-    model always has a share to work on while more is read.
+    The longer clips wait, the better they can be batched, and the longer the model waits. Once
+    enough audio is queued, the most efficient batches, about a third of the audio, are dispatched.
+    The rest stays queued, so that later clips can improve its batches. The results of the dispatch
+    before are then collected, so that the model always has work while more is read.
 
-    A clip that has waited for long is given with its batch, whatever that costs: the results of the
-    clips that came with it are kept only when it is done too.
+    A clip that has waited for long is dispatched with its batch, whatever that costs: the results
+    of the clips that came with it are stored only when it is done too.
 
     Args:
-        batch_size: most clips in a batch.
-        max_batch_seconds: most padded seconds in a batch; None leaves it to the model's device.
+        batch_size: maximum clips in a batch.
+        max_batch_seconds: maximum padded seconds in a batch; None chooses it for the model's
+            device.
     """
 
     def __init__(self, host: ModelHost, batch_size: int, max_batch_seconds: float | None):
         self._host = host
         self._batch_size = batch_size
         self._max_batch_seconds = max_batch_seconds
-        self._began = time.monotonic()
-        self._waiting: list[_Queued] = []
-        self._seconds = 0.0  # that wait
+        self._started = time.monotonic()
+        self._queued: list[_Queued] = []
+        self._seconds = 0.0  # that are queued
         self._added = 0.0
-        self._enough: float = FIRST_SECONDS
-        self._given: list[_InFlight] = []
+        self._dispatch_seconds: float = FIRST_SECONDS
+        self._in_flight: list[_InFlight] = []
 
     def add(self, clip: Clip, waveform: np.ndarray, prompt: Prompt = NO_PROMPT) -> Iterator[Batch]:
-        """Takes in a clip; gives the batches that are done, if it is time to look.
+        """Queues a clip; dispatches batches when it is time, and returns those before.
 
         Clips with different prompts are in different batches.
         """
         seconds = padded_clip_seconds(waveform, self._host.sample_rate)
         self._added += seconds
         self._seconds += seconds
-        self._waiting.append(_Queued(clip, waveform, seconds, self._added, prompt))
+        self._queued.append(_Queued(clip, waveform, seconds, self._added, prompt))
         before: list[_InFlight] = []
-        if self._seconds >= min(self._enough, self._most):
-            self._enough = min(self._enough, self._most) * GROWTH
-            before, self._given = self._given, self._give(SHARE)
-        return map(self._take, before)
+        if self._seconds >= min(self._dispatch_seconds, self._max_queued_seconds):
+            self._dispatch_seconds = min(self._dispatch_seconds, self._max_queued_seconds) * GROWTH
+            before, self._in_flight = self._in_flight, self._dispatch(SHARE)
+        return map(self._collect, before)
 
     def drain(self) -> Iterator[Batch]:
-        """Gives all that waits, and every batch when it is done."""
-        before, self._given = self._given + self._give(1.0), []
-        return map(self._take, before)
+        """Dispatches all that is queued, and yields every batch when it is done."""
+        before, self._in_flight = self._in_flight + self._dispatch(1.0), []
+        return map(self._collect, before)
 
     @property
     def _budget(self) -> float:
@@ -132,51 +135,53 @@ class Batcher:
         return min(budget, self._host.memory_limit_seconds)
 
     @property
-    def _most(self) -> float:
-        """Seconds that may wait."""
+    def _max_queued_seconds(self) -> float:
+        """Returns the maximum seconds in the queue."""
         return max(MAX_SECONDS, MAX_BATCHES * self._budget)
 
-    def _give(self, share: float) -> list[_InFlight]:
-        latest = self._added - MAX_WAIT * self._most
+    def _dispatch(self, share: float) -> list[_InFlight]:
+        latest = self._added - MAX_WAIT * self._max_queued_seconds
         clips = [
-            batch_plan.WaitingClip(each.seconds, each.prompt, each.place < latest)
-            for each in self._waiting
+            batch_plan.WaitingClip(queued.seconds, queued.prompt, queued.position < latest)
+            for queued in self._queued
         ]
         overhead = self._host.batch_overhead_seconds
         limits = batch_plan.BatchLimits(self._budget, self._batch_size, overhead)
         plan = batch_plan.PLANNER.plan(clips, limits, share)
-        given = [self._submit([self._waiting[index] for index in indices]) for indices in plan]
-        gone = {index for indices in plan for index in indices}
-        self._waiting = [each for index, each in enumerate(self._waiting) if index not in gone]
-        self._seconds = sum(each.seconds for each in self._waiting)
-        return given
+        in_flight = [self._submit([self._queued[index] for index in indices]) for indices in plan]
+        dispatched = {index for indices in plan for index in indices}
+        self._queued = [
+            queued for index, queued in enumerate(self._queued) if index not in dispatched
+        ]
+        self._seconds = sum(queued.seconds for queued in self._queued)
+        return in_flight
 
     def _submit(self, batch: list[_Queued]) -> _InFlight:
-        clips, waveforms = [each.clip for each in batch], [each.waveform for each in batch]
+        clips, waveforms = [queued.clip for queued in batch], [queued.waveform for queued in batch]
         names, prompt = [clip.audio for clip in clips], batch[0].prompt
-        done = self._host.submit(waveforms, self._began, names, prompt)
-        padded = batch_plan.padded_seconds([each.seconds for each in batch])
+        done = self._host.submit(waveforms, self._started, names, prompt)
+        padded = batch_plan.padded_seconds([queued.seconds for queued in batch])
         return _InFlight(clips, waveforms, padded, done, prompt)
 
-    def _take(self, given: _InFlight) -> Batch:
+    def _collect(self, in_flight: _InFlight) -> Batch:
         passes: list[ForwardPass] = []
 
         def transcribe(indices: Sequence[int]) -> list[Recognition | ModelError]:
-            whole = len(indices) == len(given.clips)
-            done = given.done
+            whole = len(indices) == len(in_flight.clips)
+            done = in_flight.done
             if not whole:
-                waveforms = [given.waveforms[index] for index in indices]
-                names = [given.clips[index].audio for index in indices]
-                done = self._host.submit(waveforms, time.monotonic(), names, given.prompt)
+                waveforms = [in_flight.waveforms[index] for index in indices]
+                names = [in_flight.clips[index].audio for index in indices]
+                done = self._host.submit(waveforms, time.monotonic(), names, in_flight.prompt)
             passes.append(done.result())
             return passes[-1].results
 
-        heard = isolation.apply_bisecting(transcribe, range(len(given.clips)))
-        seconds = [len(waveform) / self._host.sample_rate for waveform in given.waveforms]
+        outcomes = isolation.apply_bisecting(transcribe, range(len(in_flight.clips)))
+        seconds = [len(waveform) / self._host.sample_rate for waveform in in_flight.waveforms]
         results = [
-            Result(clip, each, attempts, waveform)
-            for clip, (each, attempts), waveform in zip(
-                given.clips, heard, given.waveforms, strict=True
+            Result(clip, recognition, attempts, waveform)
+            for clip, (recognition, attempts), waveform in zip(
+                in_flight.clips, outcomes, in_flight.waveforms, strict=True
             )
         ]
-        return Batch(results, sum(seconds), given.padded_seconds, passes)
+        return Batch(results, sum(seconds), in_flight.padded_seconds, passes)

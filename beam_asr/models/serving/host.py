@@ -1,8 +1,8 @@
-"""The one model of a worker process, and the one thread that drives it.
+"""Runs a model in a thread of its own, which loads it and makes every call.
 
 NeMo models are not thread-safe, and Beam runs as many DoFn instances in a process as it has
-threads. So the model hangs on a process-wide strong reference, which no idle bundle processor takes
-with it, and every call goes to one thread of its own, in which it was also loaded.
+threads. So the process holds a strong reference to the model (`pool`), which outlives idle bundle
+processors, and every call goes to the model's one thread.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Result = TypeVar("Result")
 
 
 class ForwardPass(NamedTuple):
-    """A batch that has been through the model.
+    """Holds the results and times of a batch that has been through the model.
 
     Attributes:
         results: one for each waveform, in their order; some may be errors.
-        seconds: that the model took, without those that it also worked on the batch before.
-        idle_seconds: that the model had nothing to do before, though it could have.
+        seconds: of the model's work, without those shared with the batch before.
+        idle_seconds: that the model waited for this batch.
     """
 
     results: list[Recognition | ModelError]
@@ -52,7 +52,7 @@ class _Request:
     """A batch to be transcribed.
 
     Attributes:
-        alone: that no other batch may be with the model meanwhile.
+        alone: whether no other batch may be with the model meanwhile.
     """
 
     waveforms: Sequence[np.ndarray]
@@ -71,10 +71,10 @@ class _InFlight(NamedTuple):
 
 
 class ModelHost:
-    """A model and its thread.
+    """Runs one model in its thread.
 
-    The thread begins with a batch before it fetches the results of the one before: on a GPU, which
-    works on by itself, neither ever waits for the other.
+    The thread starts a batch before it fetches the results of the one before: on a GPU, which works
+    asynchronously, neither ever waits for the other.
     """
 
     def __init__(self, spec: ModelSpec):
@@ -83,22 +83,22 @@ class ModelHost:
         threading.Thread(target=self._work, name="beam-asr-model", daemon=True).start()
         self._unreported_loads = 0
         self._lock = threading.Lock()
-        self._last_ended = 0.0
+        self._last_finished = 0.0
         self._limit = BatchLimit()
         self._model: Recognizer = self._call(lambda: self._load(spec))
         self._watchdog = Watchdog(spec.batch_timeout)
         self._unreported_loads = 1
-        self._prompts = {NO_PROMPT}  # that the model takes
+        self._prompts = {NO_PROMPT}  # that the model accepts
         self.sample_rate = self._model.sample_rate
         self._read_properties()
 
     @property
     def memory_limit_seconds(self) -> float:
-        """Most padded seconds of a batch for which the memory may do, by all that is known."""
+        """Returns the maximum padded seconds of a batch that may fit into the memory so far."""
         return self._limit.padded_seconds
 
     def warm_up(self, batch_size: int) -> None:
-        """As ``Recognizer.warm_up``."""
+        """Measures the device: see ``Recognizer.warm_up``."""
 
         def warm_up() -> None:
             try:
@@ -117,20 +117,20 @@ class ModelHost:
         names: Sequence[str] = (),
         prompt: Prompt = NO_PROMPT,
     ) -> Future[ForwardPass]:
-        """Has a batch transcribed, after those that were submitted before.
+        """Submits a batch, which is transcribed after those submitted before.
 
         Args:
-            since: from when on, by ``time.monotonic()``, the model counts as idle if it waits for
-                this batch.
-            names: of the clips, to be named if the process has to end with them.
-            prompt: of all of them, one that ``check_prompt`` takes.
+            since: time, by ``time.monotonic()``, from which the model counts as idle if it waits
+                for this batch.
+            names: of the clips, for the message if the process has to end with them.
+            prompt: of all of them, one that ``check_prompt`` accepts.
         """
         done: Future[ForwardPass] = Future()
         self._tasks.put(_Request(waveforms, since, Work(names), done, prompt))
         return done
 
     def close(self) -> None:
-        """Ends the thread, and lets go of the model; nothing may be submitted any more."""
+        """Ends the thread and frees the model; nothing may be submitted any more."""
 
         def end() -> None:
             self._ended = True
@@ -142,13 +142,13 @@ class ModelHost:
         gpu_memory.empty_cache()
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Raises PromptError for one that the model does not take."""
+        """Raises PromptError for a prompt that the model does not accept."""
         if prompt not in self._prompts:
             self._call(lambda: self._model.check_prompt(prompt))
             self._prompts.add(prompt)
 
     def take_loads(self) -> int:
-        """How many loads have not been counted yet; each is told once, to one caller."""
+        """Returns the number of loads since the last call, and resets it."""
         with self._lock:
             loads, self._unreported_loads = self._unreported_loads, 0
         return loads
@@ -157,7 +157,7 @@ class ModelHost:
         try:
             return engine.load(spec)
         except BaseException:
-            self._ended = True  # nobody will have this host
+            self._ended = True  # this host will never be used
             raise
 
     def _read_properties(self) -> None:
@@ -170,7 +170,7 @@ class ModelHost:
         self.description = self._model.describe()
 
     def _call(self, function: Callable[[], Result]) -> Result:
-        """Has a function called in the model's thread."""
+        """Calls a function in the model's thread."""
         done: Future[Result] = Future()
 
         def task() -> None:
@@ -183,36 +183,36 @@ class ModelHost:
         return done.result()
 
     def _work(self) -> None:
-        begun = None
+        in_flight = None
         try:
             while not self._ended:
-                begun = self._step(begun)
+                in_flight = self._step(in_flight)
         except BaseException as error:  # without this thread, callers would wait for ever
             process.exit_now(
-                f"the model's thread came to an end by {_worded(error)}. {NOTHING_LOST}"
+                f"the model's thread came to an end by {_one_line(error)}. {NOTHING_LOST}"
             )
 
-    def _step(self, begun: _InFlight | None) -> _InFlight | None:
-        """Begins with the next batch, if there is one, and ends the one before."""
+    def _step(self, in_flight: _InFlight | None) -> _InFlight | None:
+        """Starts the next batch, if there is one, and finishes the one before."""
         try:
-            task = self._tasks.get(block=begun is None)
+            task = self._tasks.get(block=in_flight is None)
         except queue.Empty:
             task = None
         following = None
         if isinstance(task, _Request):
-            if task.alone and begun is not None:
-                self._end(begun, None)
-                begun = None
-            following = self._begin(task, begun)
-        if begun is not None:
-            self._end(begun, following)
+            if task.alone and in_flight is not None:
+                self._finish(in_flight, None)
+                in_flight = None
+            following = self._start_batch(task, in_flight)
+        if in_flight is not None:
+            self._finish(in_flight, following)
         if task is not None and not isinstance(task, _Request):
             task()
         return following
 
-    def _begin(self, request: _Request, before: _InFlight | None) -> _InFlight | None:
+    def _start_batch(self, request: _Request, before: _InFlight | None) -> _InFlight | None:
         started = time.monotonic()
-        idle = 0.0 if before else max(0.0, started - max(request.since, self._last_ended))
+        idle = 0.0 if before else max(0.0, started - max(request.since, self._last_finished))
         with self._watchdog.watching(request.work, before and before.request.work):
             try:
                 encoded = self._model.encode(request.waveforms, request.prompt)
@@ -221,48 +221,48 @@ class ModelHost:
                 return None
         return _InFlight(request, encoded, started, idle)
 
-    def _end(self, begun: _InFlight, following: _InFlight | None) -> None:
-        request = begun.request
+    def _finish(self, in_flight: _InFlight, following: _InFlight | None) -> None:
+        request = in_flight.request
         with self._watchdog.watching(request.work, following and following.request.work):
             try:
-                results = self._model.decode(begun.encoded)
+                results = self._model.decode(in_flight.encoded)
             except BaseException as error:
                 self._fail(request, error, alone=following is None)
                 return
-        before, self._last_ended = self._last_ended, time.monotonic()
-        seconds = self._last_ended - max(begun.started, before)
-        self._limit.hold(len(request.waveforms), self._padded_seconds(request))
-        request.done.set_result(ForwardPass(results, seconds, begun.idle_seconds))
+        before, self._last_finished = self._last_finished, time.monotonic()
+        seconds = self._last_finished - max(in_flight.started, before)
+        self._limit.record_success(len(request.waveforms), self._padded_seconds(request))
+        request.done.set_result(ForwardPass(results, seconds, in_flight.idle_seconds))
 
     def _fail(self, request: _Request, error: BaseException, alone: bool) -> None:
-        """Ends a batch with an error, unless it is not the batch's.
+        """Ends a batch with an error, unless the batch can be retried or the device is lost.
 
         Args:
             alone: whether no other batch is with the model.
         """
-        self._last_ended = time.monotonic()
+        self._last_finished = time.monotonic()
         _end_if_lost(error, f"while it worked on {listed(request.work.names)}")
         errors.release_frames(error)
         if gpu_memory.is_exhausted(error):
             gpu_memory.empty_cache()
-            self._limit.fail(len(request.waveforms), self._padded_seconds(request))
+            self._limit.record_failure(len(request.waveforms), self._padded_seconds(request))
             if len(request.waveforms) == 1:
-                if not alone:  # then it may fit
+                if not alone:  # alone it may fit
                     request.alone = True
                     self._tasks.put(request)
                     return
                 error = self._too_long(request.waveforms[0], error)
-        # What is no Exception, such as SystemExit, is no failure of a clip: it ends the caller.
+        # A BaseException such as SystemExit is not a failure of a clip: it ends the caller.
         request.done.set_exception(
             errors.without_tensors(error) if isinstance(error, Exception) else error
         )
 
     def _too_long(self, waveform: np.ndarray, cause: BaseException) -> ClipTooLongError:
         device = self.description.get("device", "cpu")
-        rounded = self.description.get("precision") == "bfloat16"
+        is_bf16 = self.description.get("precision") == "bfloat16"
         seconds = len(waveform) / self.sample_rate
         on_gpu = device.startswith("cuda")
-        return ClipTooLongError.of(seconds, gpu_memory.total(device), cause, on_gpu and not rounded)
+        return ClipTooLongError.of(seconds, gpu_memory.total(device), cause, on_gpu and not is_bf16)
 
     def _padded_seconds(self, request: _Request) -> float:
         return batch_plan.padded_seconds(
@@ -271,13 +271,13 @@ class ModelHost:
 
 
 def _end_if_lost(error: BaseException, when: str) -> None:
-    """Ends the process if an error says that the device will do no more work for it."""
+    """Ends the process if an error means that it can no longer use the device."""
     if gpu_faults.is_lost(error):
         process.exit_now(
-            f"the model's device is lost, {when}: {_worded(error)}. {NOTHING_LOST}. If it happens "
-            "again on this machine, see `dmesg` and `nvidia-smi -q` for errors of its card"
+            f"the model's device is lost, {when}: {_one_line(error)}. {NOTHING_LOST}. If it "
+            "happens again on this machine, see `dmesg` and `nvidia-smi -q` for errors of its card"
         )
 
 
-def _worded(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {errors.shortened(error)}"

@@ -1,4 +1,4 @@
-"""One bad clip never costs its neighbours: a failed batch is halved until it is alone."""
+"""Isolates failing items: halves a failed batch until each of them is alone."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ Result = TypeVar("Result")
 def apply_bisecting(
     function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], attempts: int = 1
 ) -> list[tuple[Result | Exception, int]]:
-    """Applies a function of a batch so that what fails in it fails alone.
+    """Applies a function to a batch so that an item that fails does so alone.
 
-    Out of memory is healed by the same halving: half a batch takes half the memory.
+    Halving also solves exhausted memory: half a batch takes half the memory.
+
+    Args:
+        function: returns one result for each item, in their order.
+        attempts: number of the first call.
 
     Returns:
-        For each item, in order, its result or its own exception, and the calls it took part in.
+        For each item, in order, its result or its exception, and the number of calls it was in.
     """
     if not items:
         return []

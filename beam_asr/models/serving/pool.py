@@ -1,7 +1,7 @@
-"""The models of a worker process: each is loaded once, and stays while there is memory for it.
+"""Loads each model of a worker process once, and evicts idle ones when memory is short.
 
-Where one more model would leave too little of its device's memory, the one that was used least
-recently goes first. One that somebody uses stays.
+Where one more model would leave too little of its device's memory, the model that was used least
+recently is evicted first. A model in use stays.
 """
 
 from __future__ import annotations
@@ -17,57 +17,57 @@ from beam_asr.models.devices import cpu_memory, gpu_memory
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.serving.host import ModelHost
 
-# Of the memory that can be had, as much may be taken by one more model; the rest is for batches.
+# Share of the free memory that one more model may take; the rest is for batches.
 MODEL_SHARE = 0.5
-# What a model takes of memory over what its file takes of disk, where weights are stored by half.
+# Ratio of a model's memory to its file's size, where weights are stored in half precision.
 FILE_GROWTH = 2.0
-# Seconds that a load waits for room; bundles take minutes, and then the memory may do all the same.
+# Seconds that a load waits for memory; bundles take minutes, and the memory may suffice after all.
 TIMEOUT_SECONDS = 900.0
 
 
 class ModelPool:
-    """Hosts of models, lent to those who use them. Any thread may call it."""
+    """Leases hosts of models. Any thread may call it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._loading = threading.Lock()
         self._hosts: dict[ModelSpec, ModelHost] = {}  # the least recently used first
         self._users: dict[ModelSpec, int] = {}
-        self._of_thread = threading.local()
+        self._thread_state = threading.local()
         self._known_bytes: dict[ModelSpec, float] = {}
         self._evictions = 0
 
     def lease(self, spec: ModelSpec) -> ModelHost:
-        """The host of a model, loaded by the first caller while the others wait.
+        """Returns the host of a model, loaded by the first caller while the others wait.
 
         Raises:
             ModelLoadError: the model cannot be loaded.
         """
-        host = self._take(spec)
+        host = self._lease_loaded(spec)
         if host is None:
-            with self._loading:  # one at a time: the next one sees what the last one left
-                host = self._take(spec) or self._load(spec)
-        self._of_thread.leases = self._own_leases + 1
+            with self._loading:  # one at a time: each sees the memory that the one before left
+                host = self._lease_loaded(spec) or self._load(spec)
+        self._thread_state.leases = self._thread_leases + 1
         return host
 
     def release(self, spec: ModelSpec) -> None:
-        """Gives back what was leased, by the same thread."""
+        """Ends a lease, in the thread that took it."""
         with self._changed:
             self._users[spec] -= 1
             self._changed.notify_all()
-        self._of_thread.leases = self._own_leases - 1
+        self._thread_state.leases = self._thread_leases - 1
 
     def take_evictions(self) -> int:
-        """How many have not been counted yet; each is told once, to one caller."""
+        """Returns the number of evictions since the last call, and resets it."""
         with self._changed:
             evictions, self._evictions = self._evictions, 0
         return evictions
 
     @property
-    def _own_leases(self) -> int:
-        return getattr(self._of_thread, "leases", 0)
+    def _thread_leases(self) -> int:
+        return getattr(self._thread_state, "leases", 0)
 
-    def _take(self, spec: ModelSpec) -> ModelHost | None:
+    def _lease_loaded(self, spec: ModelSpec) -> ModelHost | None:
         with self._changed:
             if spec not in self._hosts:
                 return None
@@ -90,21 +90,21 @@ class ModelPool:
         return host
 
     def _make_room(self, needed: float) -> None:
-        """Lets models go until there is room for one, as far as any are idle or become so."""
+        """Evicts models until there is room for one, as far as any are idle or become idle."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while needed > MODEL_SHARE * self._free():
             with self._changed:
                 while not (idle := self._idle()):
-                    left = deadline - time.monotonic()
-                    # Who waits with a model in hand may be whom another one waits for.
-                    if not self._hosts or self._own_leases or left <= 0:
+                    remaining = deadline - time.monotonic()
+                    # A thread that waits while it has a lease could deadlock with another.
+                    if not self._hosts or self._thread_leases or remaining <= 0:
                         return
-                    self._changed.wait(left)
+                    self._changed.wait(remaining)
                 host = self._remove(idle[0])
             host.close()
 
     def _evict_all(self) -> bool:
-        """Lets all idle models go; whether there were any."""
+        """Evicts all idle models; returns whether there were any."""
         with self._changed:
             hosts = [self._remove(spec) for spec in self._idle()]
         for host in hosts:
@@ -124,7 +124,7 @@ class ModelPool:
         return free_bytes(hosts[-1].description.get("device", "cpu")) if hosts else math.inf
 
     def _expected_bytes(self, spec: ModelSpec) -> float:
-        """What a model will take: what it took before, or by its file, or as the largest here."""
+        """Estimates a model's bytes: by its last load, its file, or the largest model here."""
         if spec in self._known_bytes:
             return self._known_bytes[spec]
         if files.is_file_name(spec.model_name):
@@ -134,7 +134,7 @@ class ModelPool:
 
 
 def free_bytes(device: str) -> float:
-    """Bytes of a device's memory that can be had."""
+    """Returns the bytes of a device's memory that can be allocated."""
     if device.startswith("cuda"):
         import torch
 
@@ -150,5 +150,5 @@ pool = ModelPool()
 
 
 def host(spec: ModelSpec) -> ModelHost:
-    """A host that stays for as long as the process lives. Raises ModelLoadError."""
+    """Returns a host that stays as long as the process. Raises ModelLoadError."""
     return pool.lease(spec)

@@ -1,4 +1,4 @@
-"""A pass that takes too long, or a lost device, ends the process."""
+"""Ends the process when a forward pass takes too long."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTHING_LOST = (
 
 @dataclasses.dataclass(eq=False)
 class Work:
-    """The time that the model has worked on a batch; holds none of its audio.
+    """Counts the time that the model has worked on a batch, without holding its audio.
 
     Attributes:
         names: of its clips.
@@ -33,50 +33,49 @@ class Work:
 class Watchdog:
     """Ends the process when the model has worked on a batch for too long.
 
-    Its thread sleeps until then, or until the model begins with something else.
+    Its thread sleeps until then, or until the model starts something else.
     """
 
     def __init__(self, seconds: float):
         self._seconds = seconds
-        self._begun = threading.Condition()
+        self._started = threading.Condition()
         self._works: tuple[Work, Work | None] | None = None
         self._closed = False
         threading.Thread(target=self._watch, name="beam-asr-watchdog", daemon=True).start()
 
     @contextlib.contextmanager
     def watching(self, work: Work, beside: Work | None) -> Iterator[None]:
-        """Counts the time within as work on a batch.
+        """Counts the time within the context as work on a batch.
 
         Args:
-            beside: the other batch that the model has begun with, which may be the one that it is
-                stuck at.
+            beside: the other batch that the model has started, which may be the one that is stuck.
         """
         started = time.perf_counter()
-        with self._begun:
+        with self._started:
             self._works = (work, beside)
-            self._begun.notify()
+            self._started.notify()
         try:
             yield
         finally:
-            with self._begun:
+            with self._started:
                 self._works = None
             work.seconds += time.perf_counter() - started
 
     def close(self) -> None:
         """Ends the thread."""
-        with self._begun:
+        with self._started:
             self._closed = True
-            self._begun.notify()
+            self._started.notify()
 
     def _watch(self) -> None:
-        with self._begun:
+        with self._started:
             while not self._closed:
                 works = self._works
                 if works is None:
-                    self._begun.wait()
+                    self._started.wait()
                     continue
-                left = min(self._seconds - works[0].seconds, threading.TIMEOUT_MAX)
-                if not self._begun.wait(max(0.0, left)) and self._works is works:
+                remaining = min(self._seconds - works[0].seconds, threading.TIMEOUT_MAX)
+                if not self._started.wait(max(0.0, remaining)) and self._works is works:
                     break
             else:
                 return
@@ -90,7 +89,7 @@ class Watchdog:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Returns the first few names, and the number of the others."""
     if not names:
         return "a batch"
     more = len(names) - MAX_NAMES

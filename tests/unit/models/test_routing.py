@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_asr.errors import BadFieldError, UnmappedRowError
-from beam_asr.models import routing as routes
-from beam_asr.models.routing import ModelRoute, load
+from beam_asr.models.routing import ModelRoute, load, single
 from beam_asr.storage.storage import Storage
 
 
@@ -173,4 +172,4 @@ def test_routes_come_back_from_a_pickle(tmp_path):
 
 
 def test_one_model_takes_every_row():
-    assert not routes.single(ModelRoute.of(model_name="a.nemo")).is_multi_model
+    assert not single(ModelRoute.of(model_name="a.nemo")).is_multi_model

@@ -12,7 +12,7 @@ from beam_asr.outputs.formats.registry import render
 from beam_asr.records.statistics import Statistics
 from beam_asr.transcripts import post_processing
 from beam_asr.transcripts.job_fields import input_fields
-from beam_asr.transcripts.post_processing import TextStep, apply_steps, steps_of
+from beam_asr.transcripts.post_processing import TextStep, apply_steps, find_steps
 from tests.support.timed_records import record_of
 
 UPPER = TextStep("upper", lambda text, _: text.upper())
@@ -56,16 +56,16 @@ def test_a_step_that_fails_is_named(step, reason):
 @pytest.mark.usefixtures("steps")
 def test_an_unknown_step_is_refused():
     with pytest.raises(SetupError, match="has 'itn', which is none of upper, tagged, other"):
-        steps_of(["itn"])
+        find_steps(["itn"])
     with pytest.raises(SetupError, match="text_steps has 'itn'"):
         ScoreTranscripts(text_steps=["itn"])
     with pytest.raises(SetupError, match=r"'other' of beam_asr.text_steps is .* of this name"):
-        steps_of(["other"])
+        find_steps(["other"])
 
 
 def test_no_step_is_built_in():
     with pytest.raises(SetupError, match="'itn', which is not installed: none is"):
-        steps_of(["itn"])
+        find_steps(["itn"])
 
 
 @pytest.mark.usefixtures("steps")

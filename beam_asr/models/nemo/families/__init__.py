@@ -1,1 +1,1 @@
-"""How models are driven: one file a decoder family."""
+"""Drives the decoder families of NeMo, one file for each."""

@@ -1,6 +1,6 @@
-"""The decoder families of NeMo's models: how each of them makes hypotheses of a batch.
+"""Defines decoder families, which make hypotheses of batches of audio.
 
-In two halves, so that on a GPU one batch can be decoded while the next one is encoded.
+They work in two halves, so that on a GPU one batch can be decoded while the next one is encoded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Family(Protocol):
-    """A model by its two halves; both on the model's device, in inference mode."""
+    """Runs a model in two halves, both on the model's device, in inference mode."""
 
     def encode(
         self, signal: torch.Tensor, lengths: torch.Tensor, prompt: Prompt = NO_PROMPT
@@ -28,45 +28,45 @@ class Family(Protocol):
         Args:
             signal: zero-padded float32 of shape (batch, samples).
             lengths: int64 of shape (batch,), in samples.
-            prompt: of all the clips; what a model does not take of it is left out.
+            prompt: of all the clips; fields that the model does not take are ignored.
 
         Returns:
-            What ``decode`` takes, the prompt too. Of shape (batch, ...) each.
+            The arguments of ``decode``, with the prompt, each of shape (batch, ...).
 
         Raises:
             PromptError: the model does not know a language of the prompt.
         """
 
     def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
-        """Whether there is neither NaN nor infinity in a clip: bool of shape (batch,).
+        """Tells which clips have neither NaN nor infinity: bool of shape (batch,).
 
-        Only a clip's own frames count. Nothing waits for the device.
+        Only a clip's frames count, not its padding. Nothing waits for the device.
         """
 
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
-        """NeMo's hypotheses, one for each clip, or a list of the n best."""
+        """Returns NeMo's hypotheses, one for each clip, or a list of the n best."""
 
 
 class TokenSource(Protocol):
-    """What a family's hypotheses tell besides the text."""
+    """Reads tokens and scores from a family's hypotheses."""
 
     @property
     def has_timestamps(self) -> bool:
-        """Whether tokens have times, which were asked for."""
+        """Tells whether tokens have times, and times were requested."""
 
     def tokens(self, hypothesis: Any) -> Tokens:
-        """The tokens of the best hypothesis of a clip, of those that ``decode`` gave."""
+        """Returns the tokens of the best of a clip's hypotheses, as ``decode`` returned them."""
 
     def score(self, hypothesis: Any) -> float:
-        """A log-probability, by which NeMo ranks hypotheses of the same clip."""
+        """Returns the log-probability by which NeMo ranks hypotheses of the same clip."""
 
 
 class DecoderFamily(Family, TokenSource, Protocol):
-    """Both, what a prompt may say, and what else differs between families.
+    """Combines `Family` and `TokenSource` with prompts and the traits of a family.
 
     Attributes:
-        prompt_fields: those fields of a prompt that the model takes.
-        frame_axis: the axis of frames in the first tensor that ``encode`` gives, if the decoder
+        prompt_fields: the fields of a prompt that the model takes.
+        frame_axis: the axis of frames in the first tensor that ``encode`` returns, if the decoder
             takes it frame by frame, so that a clip may be encoded in parts; else None.
         attends_to_whole_clip: whether the decoder attends to all frames, of which there are few.
         has_decoding_graphs: whether NeMo's greedy decoding may have CUDA graphs.
@@ -78,28 +78,27 @@ class DecoderFamily(Family, TokenSource, Protocol):
     has_decoding_graphs: bool
 
     @staticmethod
-    def configure(model: Any, model_name: str, extras: DecodingRequest) -> None:
-        """Configures the decoder of a model so that its hypotheses tell what is wanted.
+    def configure(model: Any, model_name: str, request: DecodingRequest) -> None:
+        """Configures the decoder of a model so that its hypotheses have what is requested.
 
-        The text stays as it is, but where more than one is wanted, which takes a beam search.
+        The text stays the same, unless more than one is requested, which takes a beam search.
 
         Raises:
-            ModelLoadError: the model cannot tell the confidence or the texts that are wanted.
+            ModelLoadError: the model does not have the confidence or the texts requested.
         """
 
-    def __init__(self, model: Any, extras: DecodingRequest = ...):
-        """Takes a model whose decoder is configured for these extras."""
+    def __init__(self, model: Any, request: DecodingRequest = ...):
+        """Takes a model whose decoder is configured for the request."""
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Raises PromptError if the model cannot follow it."""
 
     def any_prompt(self) -> Prompt:
-        """One that it can follow, for what is no speech in any language."""
+        """Returns a prompt that it can follow, for audio without speech."""
 
 
 class FamilyDefaults:
-    """What holds for a family unless it says otherwise: it takes nothing of a prompt, its encoder
-    takes clips as a whole, and its decoding has no CUDA graphs."""
+    """Defaults of a family: no prompt, no encoding in parts, and no CUDA graphs."""
 
     frame_axis: int | None = None
     attends_to_whole_clip = False
@@ -108,10 +107,10 @@ class FamilyDefaults:
     _languages: Mapping[str, object] = {}
 
     def check_prompt(self, prompt: Prompt) -> None:
-        pass
+        """Accepts any prompt, since the model takes none."""
 
     def any_prompt(self) -> Prompt:
-        """The model's own, or if that is of a language it does not know, one of those it does."""
+        """Returns the model's default prompt, or one in a language that it knows."""
         try:
             self.check_prompt(NO_PROMPT)
         except PromptError:
@@ -121,15 +120,23 @@ class FamilyDefaults:
 
 
 def all_finite(states: torch.Tensor, dim: int) -> torch.Tensor:
-    """Whether each frame is free of NaN and infinity, which a least and a largest value keep."""
+    """Tells which frames are free of NaN and infinity; minimum and maximum preserve both."""
     return states.amin(dim).isfinite() & states.amax(dim).isfinite()
 
 
 def all_finite_within(frames_finite: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """Whether all of a clip's own frames are; bool of shape (batch,), of (batch, frames)."""
+    """Tells which clips are finite up to their lengths.
+
+    Args:
+        frames_finite: bool of shape (batch, frames).
+        frames: lengths of the clips, of shape (batch,).
+
+    Returns:
+        bool of shape (batch,).
+    """
     return (frames_finite | (column_indices(frames_finite) >= frames[:, None])).all(dim=1)
 
 
 def column_indices(rows: torch.Tensor) -> torch.Tensor:
-    """0, 1, 2, ... for the columns, of shape (columns,)."""
+    """Returns 0, 1, 2, ... for the columns, of shape (columns,)."""
     return rows.new_ones(rows.shape[1:]).cumsum(0) - 1

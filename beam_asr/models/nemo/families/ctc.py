@@ -1,11 +1,10 @@
-"""CTC models, and the CTC half of a hybrid."""
+"""Runs CTC models, and the CTC decoder of hybrid models."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from beam_asr.models.nemo import decoding as decoding_config
-from beam_asr.models.nemo import hypotheses
+from beam_asr.models.nemo import decoding, hypotheses
 from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
 from beam_asr.models.nemo.families.base import FamilyDefaults, all_finite_within
 from beam_asr.models.nemo.families.transducer import Transducer
@@ -17,49 +16,43 @@ if TYPE_CHECKING:
 
 
 class Ctc(FamilyDefaults):
-    """CTC models."""
+    """Runs CTC models."""
 
     frame_axis = 1
 
     @staticmethod
-    def configure(model: Any, model_name: str, extras: DecodingRequest) -> None:
+    def configure(model: Any, model_name: str, request: DecodingRequest) -> None:
         hybrid = hasattr(model, "cur_decoder")
-        config = decoding_config.copy_config(
-            model.cfg.aux_ctc.decoding if hybrid else model.cfg.decoding
-        )
+        config = decoding.copy_config(model.cfg.aux_ctc.decoding if hybrid else model.cfg.decoding)
         if (
-            extras.confidence
-            and extras.beam == 1
-            and config.get("strategy") not in decoding_config.CTC_WITH_FRAMES
+            request.confidence
+            and request.beam == 1
+            and config.get("strategy") not in decoding.CTC_WITH_FRAMES
         ):
-            raise decoding_config.no_confidence_of_a_strategy(model, model_name, config)
-        if extras.beam == 1:
-            return  # the frames' labels are there anyway, and make the rest
+            raise decoding.strategy_without_confidence(model, model_name, config)
+        if request.beam == 1:
+            return  # greedy decoding returns the frames' labels anyway, and they are enough
         options = {"decoder_type": "ctc"} if hybrid else {}
         config.update(strategy="beam_batch", preserve_alignments=False, compute_timestamps=False)
         config.setdefault("beam", {}).update(
-            # Neither a language model, nor a bonus for each token, which is to go with one.
+            # Neither a language model, nor a bonus for each token, which is meant for use with one.
             {"ngram_lm_model": None, "kenlm_path": None, "beam_alpha": None, "beam_beta": 0.0},
-            beam_size=extras.beam,
+            beam_size=request.beam,
             return_best_hypothesis=False,
             preserve_alignments=False,
             compute_timestamps=False,
-            allow_cuda_graphs=False,  # they are captured again for each batch that is a new size
+            allow_cuda_graphs=False,  # they are captured again for each batch of a new size
         )
-        decoding_config.change_strategy(
-            model, model_name, config, "`n_best`", verbose=False, **options
-        )
+        decoding.change_strategy(model, model_name, config, "`n_best`", verbose=False, **options)
 
-    def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY, decoding: Any = None):
+    def __init__(self, model: Any, request: DecodingRequest = TEXT_ONLY, ctc_decoding: Any = None):
         self._model = model
-        self._decoding = model.decoding if decoding is None else decoding
-        self._extras = extras
+        self._decoding = model.decoding if ctc_decoding is None else ctc_decoding
+        self._request = request
         strategy = self._decoding.cfg.strategy
-        self._framewise = strategy in decoding_config.GREEDY
-        self.has_timestamps = (
-            extras.times is not None and strategy in decoding_config.CTC_WITH_FRAMES
-        )
-        self._has_frames = self.has_timestamps or extras.confidence
+        self._framewise = strategy in decoding.GREEDY
+        self.has_timestamps = request.times is not None and strategy in decoding.CTC_WITH_FRAMES
+        self._has_frames = self.has_timestamps or request.confidence
         self._frame_seconds = hypotheses.frame_seconds(model) if self.has_timestamps else 0.0
         self._pieces = TokenTexts(self._decoding.decode_ids_to_tokens)
 
@@ -74,7 +67,7 @@ class Ctc(FamilyDefaults):
 
     def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
         log_probs, frames = encoded
-        # A token that is ruled out is infinitely improbable; that all of them are makes no sense.
+        # A token that is ruled out has a log-probability of -inf; not all of a frame can.
         return all_finite_within(log_probs.amax(dim=2).isfinite(), frames)
 
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
@@ -82,24 +75,23 @@ class Ctc(FamilyDefaults):
         results: list[Any] = self._decoding.ctc_decoder_predictions_tensor(
             log_probs, decoder_lengths=frames, return_hypotheses=not self._framewise
         )
-        best = [hypotheses.best(each) for each in results]
-        if self._extras.confidence:
-            for each, row in zip(
-                best, hypotheses.frame_confidences(log_probs, frames), strict=True
-            ):
-                each.frame_confidence = row
+        best = [hypotheses.best(result) for result in results]
+        if self._request.confidence:
+            confidences = hypotheses.frame_confidences(log_probs, frames)
+            for hypothesis, confidence in zip(best, confidences, strict=True):
+                hypothesis.frame_confidence = confidence
         if self._has_frames and not self._framewise:
             labels = log_probs.argmax(dim=2).cpu().numpy()
-            for each, row, own in zip(best, labels, frames.tolist(), strict=True):
-                each.alignments = row[:own]
+            for hypothesis, row, count in zip(best, labels, frames.tolist(), strict=True):
+                hypothesis.alignments = row[:count]
         return results
 
     def tokens(self, hypothesis: Any) -> Tokens:
         best = hypotheses.best(hypothesis)
         if not (self._framewise or self._has_frames):
-            return Tokens(self._pieces.of(map(int, best.y_sequence)))
+            return Tokens(self._pieces.lookup(map(int, best.y_sequence)))
         blank = self._decoding.blank_id
-        return hypotheses.of_ctc(
+        return hypotheses.ctc_tokens(
             best, blank, self._frame_seconds, self._pieces, collapsed=not self._framewise
         )
 
@@ -108,10 +100,10 @@ class Ctc(FamilyDefaults):
 
 
 class CtcOfHybrid(Ctc):
-    """The CTC decoder of hybrid models."""
+    """Runs the CTC decoder of hybrid models."""
 
-    def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):
-        super().__init__(model, extras, model.ctc_decoding)
+    def __init__(self, model: Any, request: DecodingRequest = TEXT_ONLY):
+        super().__init__(model, request, model.ctc_decoding)
         self._transducer = Transducer(model)
         self.prompt_fields = self._transducer.prompt_fields
         self._languages = self._transducer._languages

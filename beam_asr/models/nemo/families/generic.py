@@ -1,4 +1,4 @@
-"""Any other model, by its `transcribe()`: texts alone."""
+"""Runs models of any other family by their `transcribe()`, for the text alone."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class GenericFamily(FamilyDefaults):
-    """A model of another family, through ``transcribe()``, of which only texts are known."""
+    """Runs a model of another family by its ``transcribe()``, which returns only texts."""
 
     has_timestamps = False
 
     @staticmethod
-    def configure(model: Any, model_name: str, extras: DecodingRequest) -> None:
-        if extras.confidence or extras.n_best:
-            flag = "`confidence`" if extras.confidence else "`n_best`"
-            raise decoding.refused(model, model_name, flag, "its decoder is not known here")
+    def configure(model: Any, model_name: str, request: DecodingRequest) -> None:
+        if request.confidence or request.n_best:
+            flag = "`confidence`" if request.confidence else "`n_best`"
+            raise decoding.unsupported(model, model_name, flag, "its decoder is not known here")
 
-    def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):  # noqa: ARG002
+    def __init__(self, model: Any, request: DecodingRequest = TEXT_ONLY):  # noqa: ARG002
         self._model = model
 
     def encode(
@@ -48,7 +48,7 @@ class GenericFamily(FamilyDefaults):
         waveforms = [row[:length] for row, length in zip(signal, lengths, strict=True)]
         with self._finite_states():
             results = self._model.transcribe(waveforms, batch_size=len(waveforms), verbose=False)
-        # Some models give (best, all) for transducer decoding.
+        # Some models return (best, all) for transducer decoding.
         return results[0] if isinstance(results, tuple) else results
 
     def tokens(self, hypothesis: Any) -> Tokens:
@@ -59,10 +59,10 @@ class GenericFamily(FamilyDefaults):
 
     @contextlib.contextmanager
     def _finite_states(self) -> Iterator[None]:
-        """Fails at its end if the encoder, where it is one as NeMo's are, gave other states."""
+        """Raises at its end if the encoder, where it is like NeMo's, returned NaN or infinity."""
         finite: list[torch.Tensor] = []
 
-        def look(_module: Any, _inputs: Any, outputs: Any) -> None:
+        def check_states(_module: Any, _inputs: Any, outputs: Any) -> None:
             with contextlib.suppress(AttributeError, TypeError, ValueError):
                 states, frames = outputs
                 finite.append(all_finite_within(all_finite(states, dim=1), frames).all())
@@ -71,7 +71,7 @@ class GenericFamily(FamilyDefaults):
         if not hasattr(encoder, "register_forward_hook"):
             yield
             return
-        hook = encoder.register_forward_hook(look)
+        hook = encoder.register_forward_hook(check_states)
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""The decoder families of NeMo's models, each listed once."""
+"""Lists the decoder families of NeMo's models, and finds a model's family."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from beam_asr.models.nemo.families.base import DecoderFamily
 
 
 class _Entry(NamedTuple):
-    """Which models are of a family.
+    """Describes the models of a family.
 
     Attributes:
-        nemo_class: a class of ``nemo.collections.asr.models``, or one that is derived from it.
-        decoder: the one in use, of a hybrid model that has several; None is any.
+        nemo_class: a class of ``nemo.collections.asr.models``, or a base of the model's class.
+        decoder: the one in use, for a hybrid model that has several; None is any.
         family: the module in this folder, and its class.
     """
 
@@ -23,7 +23,7 @@ class _Entry(NamedTuple):
     family: str
 
 
-# The first one that fits is a model's.
+# The first match is a model's family.
 FAMILIES = (
     _Entry("EncDecMultiTaskModel", None, "multitask:Multitask"),
     _Entry("EncDecRNNTModel", "ctc", "ctc:CtcOfHybrid"),
@@ -34,32 +34,32 @@ ANY_OTHER = "generic:GenericFamily"
 
 
 def family_class(model: Any) -> type[DecoderFamily]:
-    """Finds the family of a model with the decoder that is in use."""
+    """Finds the family of a model by its class and the decoder in use."""
     from nemo.collections.asr import models
 
-    found = ANY_OTHER
+    path = ANY_OTHER
     for entry in FAMILIES:
         chosen = entry.decoder in (None, getattr(model, "cur_decoder", None))
         if chosen and isinstance(model, getattr(models, entry.nemo_class)):
-            found = entry.family
+            path = entry.family
             break
-    module, _, name = found.partition(":")
+    module, _, name = path.partition(":")
     family: type[DecoderFamily] = getattr(
         importlib.import_module(f"beam_asr.models.nemo.families.{module}"), name
     )
     return family
 
 
-def family_of(model: Any, extras: DecodingRequest = TEXT_ONLY) -> DecoderFamily:
-    """Returns the family of a model whose decoder is configured for these extras."""
-    return family_class(model)(model, extras)
+def family_of(model: Any, request: DecodingRequest = TEXT_ONLY) -> DecoderFamily:
+    """Returns the family of a model whose decoder is configured for the request."""
+    return family_class(model)(model, request)
 
 
-def configure_decoding(model: Any, model_name: str, extras: DecodingRequest) -> None:
-    """Configures the decoder in use as its family does; for the text alone all stays as it is.
+def configure_decoding(model: Any, model_name: str, request: DecodingRequest) -> None:
+    """Configures the decoder in use as its family does; changes nothing for the text alone.
 
     Raises:
-        ModelLoadError: the model cannot tell the confidence or the texts that are wanted.
+        ModelLoadError: the model does not have the confidence or the texts requested.
     """
-    if extras != TEXT_ONLY:
-        family_class(model).configure(model, model_name, extras)
+    if request != TEXT_ONLY:
+        family_class(model).configure(model, model_name, request)

@@ -1,4 +1,4 @@
-"""RNN-T and TDT models."""
+"""Runs RNN-T and TDT models, hybrid and prompt-conditioned ones too."""
 
 from __future__ import annotations
 
@@ -22,60 +22,60 @@ if TYPE_CHECKING:
 
 # The defaults of transcribe() for what a prompt-conditioned model's configuration leaves open.
 PROMPT_LANGUAGE = "auto"
-TOKENS_AT_ONCE = 1024  # that a joint network takes: it gives each of them a whole vocabulary
+MAX_JOINT_TOKENS = 1024  # in one call of a joint network, which scores the vocabulary for each
 
 
 class Transducer(FamilyDefaults):
-    """RNNT and TDT models, hybrid and prompt-conditioned ones too."""
+    """Runs RNN-T and TDT models, hybrid and prompt-conditioned ones too."""
 
     frame_axis = 2
     has_decoding_graphs = True
 
     @staticmethod
-    def configure(model: Any, model_name: str, extras: DecodingRequest) -> None:
+    def configure(model: Any, model_name: str, request: DecodingRequest) -> None:
         config = decoding.copy_config(model.cfg.decoding)
-        if extras.confidence:
-            if extras.beam > 1:
-                raise decoding.refused(
+        if request.confidence:
+            if request.beam > 1:
+                raise decoding.unsupported(
                     model, model_name, "`confidence`", "NeMo's beam search has none", "`n_best`"
                 )
             if config.get("strategy") not in decoding.GREEDY:
-                raise decoding.no_confidence_of_a_strategy(model, model_name, config)
+                raise decoding.strategy_without_confidence(model, model_name, config)
             config.update(compute_timestamps=False, confidence_cfg=decoding.confidence_config())
             decoding.change_strategy(model, model_name, config, "`confidence`", verbose=False)
-        elif extras.beam > 1:
+        elif request.beam > 1:
             config.update(
                 strategy="malsd_batch", preserve_alignments=False, compute_timestamps=False
             )
             config.setdefault("beam", {}).update(
                 {"ngram_lm_model": None},
-                beam_size=extras.beam,
+                beam_size=request.beam,
                 return_best_hypothesis=False,
                 preserve_alignments=False,
                 allow_cuda_graphs=False,
             )
             decoding.change_strategy(model, model_name, config, "`n_best`", verbose=False)
 
-    def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):
+    def __init__(self, model: Any, request: DecodingRequest = TEXT_ONLY):
         self._model = model
-        # The number of each target language.
+        # The index of each target language.
         known = model.cfg.get("model_defaults", {}).get("prompt_dictionary") or {}
         self._languages: dict[str, int] = {str(name): int(known[name]) for name in known}
         self.prompt_fields = frozenset(["target_lang"] if known else [])
-        self._extras = extras
+        self._request = request
         config = model.decoding.cfg
-        told = config.strategy in decoding.TRANSDUCER_WITH_FRAMES
-        self.has_timestamps = extras.times is not None and told
+        has_frames = config.strategy in decoding.TRANSDUCER_WITH_FRAMES
+        self.has_timestamps = request.times is not None and has_frames
         self._frame_seconds = hypotheses.frame_seconds(model) if self.has_timestamps else 0.0
         self._pieces = TokenTexts(model.decoding.decode_ids_to_tokens)
-        # As decode_hypothesis() tells tokens from blanks: those of TDT and multi-blank models are
-        # several, and come last.
-        several = len(model.decoding.big_blank_durations or ())
-        self._blank = model.decoding.blank_id - several
+        # As decode_hypothesis() distinguishes tokens from blanks: TDT and multi-blank models have
+        # several blanks, which come last.
+        big_blanks = len(model.decoding.big_blank_durations or ())
+        self._blank = model.decoding.blank_id - big_blanks
         self._durations = list(model.decoding.durations or ())
-        self._blanks_last = bool(self._durations) or several > 0
+        self._blanks_last = bool(self._durations) or big_blanks > 0
         beam = config.strategy not in decoding.GREEDY
-        required = extras.times == decoding.REQUIRED
+        required = request.times == decoding.REQUIRED
         self._predicts_durations = (
             required and self.has_timestamps and bool(self._durations) and not beam
         )
@@ -95,8 +95,8 @@ class Transducer(FamilyDefaults):
             self._language(prompt)
 
     def _language(self, prompt: Prompt) -> int:
-        named = prompt.target_lang or PROMPT_LANGUAGE
-        return prompts.language_of(named, self._languages, "target_lang")
+        language = prompt.target_lang or PROMPT_LANGUAGE
+        return prompts.language_of(language, self._languages, "target_lang")
 
     def finite(self, *encoded: torch.Tensor) -> torch.Tensor:
         states, frames = encoded
@@ -105,51 +105,51 @@ class Transducer(FamilyDefaults):
     def decode(self, *encoded: torch.Tensor) -> list[Any]:
         states, frames = encoded
         results: list[Any] = self._model.decoding.rnnt_decoder_predictions_tensor(
-            states, frames, return_hypotheses=self._extras != TEXT_ONLY
+            states, frames, return_hypotheses=self._request != TEXT_ONLY
         )
         if self._predicts_durations:
-            self._set_durations([hypotheses.best(each) for each in results], states)
+            self._set_durations([hypotheses.best(result) for result in results], states)
         return results
 
     def _set_durations(self, best: list[Any], states: torch.Tensor) -> None:
-        """Sets how long the tokens of a TDT model last, by its own prediction.
+        """Sets how long the tokens of a TDT model last, by the model's prediction.
 
-        NeMo would keep it, but in a batch that of another step: where it still looks for the
-        tokens of other clips, it goes on with all of them (the inner loop of
+        NeMo would return it, but in a batch that of another step: while it looks for the tokens
+        of other clips, it continues with all of them (the inner loop of
         nemo/collections/asr/parts/submodules/transducer_decoding/tdt_label_looping.py).
         """
         import torch
 
         decoder, joint = self._model.decoder, self._model.joint
-        lengths = [len(each.y_sequence) for each in best]
+        lengths = [len(hypothesis.y_sequence) for hypothesis in best]
         ids, frames = torch.zeros(2, len(best), max(lengths), dtype=torch.long)
-        for row, each in enumerate(best):
-            ids[row, : lengths[row]] = torch.as_tensor(each.y_sequence)
-            frames[row, : lengths[row]] = torch.as_tensor(hypotheses.emitted(each))
+        for row, hypothesis in enumerate(best):
+            ids[row, : lengths[row]] = torch.as_tensor(hypothesis.y_sequence)
+            frames[row, : lengths[row]] = torch.as_tensor(hypotheses.emission_frames(hypothesis))
         clips, places = (column_indices(ids) < torch.tensor(lengths)[:, None]).nonzero(
             as_tuple=True
         )
         chosen = []
         if len(clips):
             before, _ = decoder.predict(ids[:, :-1].to(states.device), add_sos=True)
-            heard = states[clips, :, frames[clips, places]].split(TOKENS_AT_ONCE)
-            known = before[clips, places].split(TOKENS_AT_ONCE)
-            for state, prediction in zip(heard, known, strict=True):
+            emitting = states[clips, :, frames[clips, places]].split(MAX_JOINT_TOKENS)
+            predicted = before[clips, places].split(MAX_JOINT_TOKENS)
+            for state, prediction in zip(emitting, predicted, strict=True):
                 logits = joint.joint_after_projection(
                     joint.project_encoder(state[:, None]),
                     joint.project_prednet(prediction[:, None]),
                 )
                 chosen += logits[:, 0, 0, -len(self._durations) :].argmax(dim=1).tolist()
-        durations = iter([self._durations[each] for each in chosen])
-        for each, length in zip(best, lengths, strict=True):
-            each.token_duration = [next(durations) for _ in range(length)]
+        durations = iter([self._durations[index] for index in chosen])
+        for hypothesis, length in zip(best, lengths, strict=True):
+            hypothesis.token_duration = [next(durations) for _ in range(length)]
 
     def tokens(self, hypothesis: Any) -> Tokens:
         best = hypotheses.best(hypothesis)
-        return hypotheses.of_transducer(best, self._is_token, self._frame_seconds, self._pieces)
+        return hypotheses.transducer_tokens(best, self._is_token, self._frame_seconds, self._pieces)
 
     def score(self, hypothesis: Any) -> float:
-        """Of a beam it is divided by the number of tokens and one more, unless NeMo does not."""
+        """Returns the score, divided by the tokens plus one where NeMo ranks a beam so."""
         length = len(hypothesis.y_sequence) + 1 if self._length_norm else 1
         return float(hypothesis.score) / length
 

@@ -35,7 +35,7 @@ class Device:
         return BatchTrial(seconds, self.base + self.each * clips)
 
     def find(self, clip_seconds=30.0, free=math.inf, most=1024):
-        return batch_size.find(self.attempt, clip_seconds, free, most)
+        return batch_size.find_budget(self.attempt, clip_seconds, free, most)
 
 
 def of_times(times):
@@ -78,7 +78,7 @@ def test_a_device_without_parallelism_takes_one_clip_at_a_time():
 
 
 def test_a_batch_that_is_slower_than_a_smaller_one_is_not_taken():
-    budget = batch_size.find(of_times([8.0, 8.0, 8.0, 40.0, 1.0]), 10.0, math.inf, 1024)
+    budget = batch_size.find_budget(of_times([8.0, 8.0, 8.0, 40.0, 1.0]), 10.0, math.inf, 1024)
     assert budget.batch_seconds == 40.0
 
 
@@ -150,7 +150,7 @@ def test_a_device_to_which_a_batch_costs_nothing_has_no_overhead():
 
 
 def test_a_device_that_slows_down_with_the_batch_has_no_overhead():
-    budget = batch_size.find(of_times([1.0, 3.0]), 10.0, math.inf, 1024)
+    budget = batch_size.find_budget(of_times([1.0, 3.0]), 10.0, math.inf, 1024)
     assert budget.overhead_seconds == 0.0
 
 
@@ -161,7 +161,7 @@ def test_of_a_single_pass_nothing_is_known_and_batches_are_to_be_filled(most):
 
 
 def test_a_device_that_is_the_faster_the_more_it_gets_is_to_be_filled():
-    budget = batch_size.find(of_times([4.0, 3.0, 2.0]), 10.0, math.inf, 4)
+    budget = batch_size.find_budget(of_times([4.0, 3.0, 2.0]), 10.0, math.inf, 4)
     assert budget == (40.0, math.inf)
 
 
@@ -170,4 +170,4 @@ def test_whatever_the_times_the_overhead_is_a_number_and_not_below_zero(times, m
     def attempt(clips):
         return BatchTrial(times[math.ceil(math.log2(clips))], 0.0)
 
-    assert batch_size.find(attempt, 10.0, math.inf, most).overhead_seconds >= 0.0
+    assert batch_size.find_budget(attempt, 10.0, math.inf, most).overhead_seconds >= 0.0

@@ -147,7 +147,7 @@ def test_attention_is_foreseen_although_a_model_makes_a_table_for_the_first_long
         torch.empty(round(100_000 * seconds), dtype=torch.uint8)
         return torch.empty(round(250 * seconds**2), dtype=torch.uint8)
 
-    growth = MemoryModel.measured(encode_noise)
+    growth = MemoryModel.measure(encode_noise)
     assert growth.bytes_for(60.0) == pytest.approx(100_000 * 60.0, rel=0.01)
     assert growth.bytes_for(6 * HOURS) == pytest.approx(250 * (6 * HOURS) ** 2, rel=0.01)
 
@@ -346,7 +346,7 @@ def test_a_long_clip_that_fits_says_what_it_says_without_the_guard(monkeypatch):
 
 @on_linux
 def test_what_is_foreseen_is_what_a_pass_takes(model):
-    foreseen = MemoryModel.measured(model._encode_noise).bytes_for(240.0)
+    foreseen = MemoryModel.measure(model._encode_noise).bytes_for(240.0)
     clip = speechlike(240.0)
     before = begin_peak()
     model.encode([clip])
@@ -356,7 +356,7 @@ def test_what_is_foreseen_is_what_a_pass_takes(model):
 def test_a_model_with_local_attention_takes_twice_as_much_for_twice_as_long_a_clip(tiny_model):
     ours = engine.load(ModelSpec(str(tiny_model("aed_multitask")), "cpu"))
     ours._model.change_attention_model("rel_pos_local_attn", [128, 128])
-    growth = MemoryModel.measured(ours._encode_noise)
+    growth = MemoryModel.measure(ours._encode_noise)
     assert growth.bytes_for(12 * HOURS) == pytest.approx(2 * growth.bytes_for(6 * HOURS), rel=0.01)
     assert growth.bytes_for(HOURS) < 4 * GIB
 

@@ -28,11 +28,11 @@ pytestmark = pytest.mark.skipif(
 # Takes a card, says which, and keeps it until its input ends.
 WORKER = """
 import os, sys
-from beam_asr.models.devices import gpu_slots as cards
+from beam_asr.models.devices import gpu_slots
 devices, (group, copies), patience = sys.argv[1].split(","), sys.argv[2].split("x"), sys.argv[3]
-print(cards.take(devices, int(group), int(copies), float(patience)), flush=True)
+print(gpu_slots.take(devices, int(group), int(copies), float(patience)), flush=True)
 if "fork" in sys.argv and not os.fork():
-    print(cards.take(devices, int(group), int(copies), float(patience)), flush=True)
+    print(gpu_slots.take(devices, int(group), int(copies), float(patience)), flush=True)
     os._exit(0)
 sys.stdin.read()
 """

@@ -38,7 +38,7 @@ L4_BYTES = 23_660 * 10**6  # what CUDA tells of an L4, of 24 GB
     ],
 )
 def test_so_many_cards_copies_and_processes_are_meant(asked, counts):
-    assert (asked.cards, asked.copies, asked.processes) == counts
+    assert (asked.gpu_count, asked.copies, asked.processes) == counts
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_process_takes_one_of_several_cards_and_makes_it_its_current_one(monke
     gpus = Gpus(L4_BYTES, L4_BYTES).install(monkeypatch)
     monkeypatch.setattr(gpu_slots, "_held", {})
     # Another process has the first.
-    other = gpu_slots._bound(gpu_slots.visible()[0], 0)
+    other = gpu_slots._bind(gpu_slots.visible()[0], 0)
     assert str(loading._choose_device("cuda", Resources(gpus=2))) == "cuda:1"
     assert gpus.current == 1
     other.close()
@@ -235,7 +235,9 @@ def test_more_cards_than_there_are_are_refused(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("asked", [Resources(gpus=1), Resources(gpu_memory_gb=8)])
 def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(asked):
-    with pytest.raises(ModelLoadError, match=f"{asked.asked_gpu} was requested, but torch sees no"):
+    with pytest.raises(
+        ModelLoadError, match=f"{asked.requested_gpu} was requested, but torch sees no"
+    ):
         engine.load(ModelSpec("no-such-model", "auto", resources=asked))
 
 

@@ -23,11 +23,11 @@ def mode_of(model):
 def test_what_is_above_the_captured_is_decoded_without_them(transducer):
     graphs = DecodingGraphs(transducer)
     before = mode_of(transducer)
-    assert graphs.wanted
+    assert graphs.enabled
     assert graphs.mode == before.value
     graphs.capture(lambda: None, clips=8, frames=100)
     for clips, frames, within in [(8, 100, True), (1, 1, True), (9, 100, False), (8, 101, False)]:
-        with graphs.fitting(clips, frames):
+        with graphs.limited_to(clips, frames):
             assert (mode_of(transducer) is before) == within
         assert mode_of(transducer) is before, "the captured graph stays for the next batch"
 
@@ -35,7 +35,7 @@ def test_what_is_above_the_captured_is_decoded_without_them(transducer):
 def test_they_come_back_after_a_batch_that_failed(transducer):
     graphs = DecodingGraphs(transducer)
     before = mode_of(transducer)
-    with pytest.raises(ValueError, match="no"), graphs.fitting(1, 1):
+    with pytest.raises(ValueError, match="no"), graphs.limited_to(1, 1):
         raise ValueError("no")
     assert mode_of(transducer) is before
 
@@ -52,7 +52,7 @@ def test_a_capture_that_fails_is_reported_and_decoding_goes_on_without(transduce
     assert graphs.mode == "off: RuntimeError: CUDA failure! 35"
     assert "CUDA failure! 35" in repr(said)
     assert mode_of(transducer) is None
-    with graphs.fitting(1, 1):
+    with graphs.limited_to(1, 1):
         assert mode_of(transducer) is None
     assert mode_of(transducer) is None
 
@@ -63,11 +63,11 @@ def test_a_capture_that_fails_is_reported_and_decoding_goes_on_without(transduce
 )
 def test_decoders_without_them_are_left_alone(tiny_model, family, decoder):
     ours = engine.load(ModelSpec(str(tiny_model(family)), "cpu", decoder))
-    assert not ours._graphs.wanted
+    assert not ours._graphs.enabled
     assert ours._graphs.mode == "off"
     ours._capture_graphs(4)
     assert ours._graphs.mode == "off"
-    with ours._graphs.fitting(1000, 1000):
+    with ours._graphs.limited_to(1000, 1000):
         pass
 
 

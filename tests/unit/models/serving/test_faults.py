@@ -461,7 +461,7 @@ def test_a_model_thread_that_cannot_go_on_ends_the_process():
         def broken(*_):
             raise OSError("no more of anything")
 
-        host._limit.hold = broken
+        host._limit.record_success = broken
         submit(1).result()
         print("the caller got something")
         """,
