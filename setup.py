@@ -13,8 +13,10 @@ def requirements(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith(("#", "-"))]
 
 
-def storage(package: str) -> list[str]:
-    return [line for line in requirements("requirements-storage.in") if line.startswith(package)]
+def storage_extras() -> dict[str, list[str]]:
+    """The extra that each line of requirements-storage.in names."""
+    lines = (line.split("# extra: ") for line in requirements("requirements-storage.in"))
+    return {extra.strip(): [package.strip()] for package, extra in lines}
 
 
 setup(
@@ -31,9 +33,7 @@ setup(
     python_requires=">=3.10",
     install_requires=requirements("requirements.in"),
     extras_require={
-        "s3": storage("s3fs"),
-        "azure": storage("adlfs"),
-        "hf": storage("huggingface_hub"),
+        **storage_extras(),
         "test": requirements("requirements-test.in"),
     },
     entry_points={"console_scripts": ["beam-asr=beam_asr.cli.main:main"]},

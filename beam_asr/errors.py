@@ -27,7 +27,7 @@
         StorageError
             DeadlineError ShortReadError
         JobError
-            LostRowsError TooManyFailuresError FolderTakenError
+            LostRowsError TooManyFailuresError FolderTakenError TextStepError
 
 Two are elsewhere: ``RequestNotAllowedError`` (`storage.allow_list`), which is an error of aiohttp's
 too, and ``StalledError`` (`audio.read_pool`), which never leaves its file's callers.
@@ -434,6 +434,10 @@ class JobError(BeamAsrError, RuntimeError):
     """The job as a whole has to end."""
 
     explained = True
+
+
+class TextStepError(JobError):
+    """A step on texts that another package adds fails; the message names the step."""
 
 
 class LostRowsError(JobError):

@@ -527,6 +527,13 @@ class ScoringSettings(Group, title="Scores and filters", scope=JOB):
         "of both texts before they are compared; whisper is its one for English",
         choices=("none", "basic", "whisper"),
     )
+    text_steps: tuple[str, ...] | None = setting(
+        None,
+        "steps on texts, before they are scored, that installed packages add, in this order; "
+        "repeatable, and comma-separated",
+        choices_of="text_steps",
+        metavar="STEP",
+    )
     quality: bool = setting(
         False, "write signals of a transcript's quality: characters a second, repetitions, ..."
     )

@@ -1,1 +1,1 @@
-"""From a clip to mono float32 samples, and from a long recording to segments."""
+"""Reads clips as mono float32 samples, and cuts long recordings into segments."""

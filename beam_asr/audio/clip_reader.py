@@ -1,4 +1,4 @@
-"""Clips to waveforms: many at a time, each within a time limit, and what failed told apart."""
+"""Reads clips concurrently, each within a time limit, as waveforms or errors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from beam_asr.records.work import Clip, SegmentGroup
 from beam_asr.settings import NO_LIMITS, AudioLimits
 from beam_asr.storage.storage import Storage
 
-AHEAD_SECONDS = 20 * 60  # of audio that is read and not yet taken
-UNKNOWN_SECONDS = 15  # that a clip without a duration is at first taken for
+AHEAD_SECONDS = 20 * 60  # of audio that is read ahead of the consumer
+UNKNOWN_SECONDS = 15  # first estimate for a clip without a duration
 LONG_SECONDS = 5 * 60  # of a clip without a duration; a longer one is not read ahead
-CONTENTS_AHEAD = 8  # files of a tar that are held at a time
+CONTENTS_AHEAD = 8  # files of a tar that are in memory at a time
 
 
 class Loaded(NamedTuple):
@@ -32,7 +32,7 @@ class Loaded(NamedTuple):
 
     Attributes:
         waveform: float32 of shape ``(samples,)``.
-        seconds: that reading and decoding took.
+        seconds: wall time of reading and decoding.
     """
 
     clip: Clip
@@ -41,7 +41,7 @@ class Loaded(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A clip that could not be read, and why; ``seconds`` as of ``Loaded``."""
+    """A clip that could not be read, and the error; ``seconds`` as in ``Loaded``."""
 
     clip: Clip
     error: Exception
@@ -49,8 +49,8 @@ class Unreadable(NamedTuple):
 
 
 class OverLimit(NamedTuple):
-    """A clip that is longer than one may be, so that it is to be cut; ``content`` is that of its
-    file, if that is here."""
+    """A clip above the maximum length, which must be cut; ``content`` is its file's bytes, if they
+    are in memory."""
 
     clip: Clip
     content: bytes | None
@@ -60,31 +60,31 @@ ReadOutcome = Loaded | Unreadable | OverLimit
 
 
 class _PendingRead(NamedTuple):
-    """A clip, or a stretch of one, that is read before its turn.
+    """A clip, or a group of segments, that is being read ahead.
 
     Attributes:
         clip: the range of the file.
-        expected: seconds of audio that it is taken for.
-        content: of its file, if that is here.
-        stretch: whose range it is; None if it is a clip.
+        expected: estimated seconds of audio.
+        content: the file's bytes, if they are in memory.
+        group: the segments in the range; None if it is a clip.
     """
 
     clip: Clip
     expected: float
     content: bytes | None
-    stretch: SegmentGroup | None
+    group: SegmentGroup | None
     read: Read[np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipReader:
-    """How the audio of rows is read.
+    """Reads the audio of rows.
 
     Attributes:
         storage: how storages are opened, and which may be.
         channel: the channel to take where a row names none, from 0; None averages them.
-        timeout_seconds: how long a file may take, and as long again for each further hour of audio.
-        concurrency: most files that are read at one time in a process.
+        timeout_seconds: time limit of a file, and as much again for each further hour of audio.
+        concurrency: maximum number of files that a process reads at one time.
         limits: what a row's audio must be like.
     """
 
@@ -97,17 +97,17 @@ class ClipReader:
     def read(
         self, items: Iterable[Clip | SegmentGroup], sample_rate: int, longest: float = MAX_SECONDS
     ) -> Iterator[ReadOutcome]:
-        """Each clip with its waveform, or why it has none, in their order.
+        """Yields each clip with its waveform, or with the error, in the order of the items.
 
-        They are read ahead of being taken, some number and some minutes of audio. One whose row
-        says that it is too long is given at once, unread. A clip that is
-        found to be long, of which its row says nothing, is given up and read again when it is its
-        turn, so that of such clips there is one at a time; one for which there was no memory too.
+        Clips are read ahead, up to a number of files and `AHEAD_SECONDS` of audio. One whose row
+        states a duration above the limit is yielded at once, unread. A clip without a duration that
+        turns out to be long is abandoned, and read again when it is its turn, so that only one such
+        clip is in memory at a time. So is one for which there was not enough memory.
 
         Args:
-            items: clips, and stretches, of which each segment is given.
+            items: clips, and groups, each of whose segments is yielded.
             sample_rate: of the waveforms, in Hz.
-            longest: seconds that a clip may have; a longer one, unless it is a segment, ends as
+            longest: maximum seconds of a clip; a longer one, unless it is a segment, ends as
                 ``OverLimit``. With `MAX_SECONDS`, which no clip may exceed, it ends as
                 ``Unreadable``.
         """
@@ -120,47 +120,49 @@ class ClipReader:
         sample_rate: int,
         longest: float = MAX_SECONDS,
     ) -> Iterator[ReadOutcome]:
-        """As ``read``, of clips whose files are here already."""
+        """Decodes as ``read``, clips whose files are in memory already."""
         return self._run(contents, sample_rate, CONTENTS_AHEAD, longest)
 
     def _run(
         self,
         items: Iterable[tuple[Clip | SegmentGroup, bytes | None]],
         sample_rate: int,
-        most: int,
+        max_pending: int,
         limit: float,
     ) -> Iterator[ReadOutcome]:
-        begun: deque[_PendingRead] = deque()
+        pending: deque[_PendingRead] = deque()
         ahead = 0.0
         longest = float(UNKNOWN_SECONDS)  # what a clip without a duration may turn out to be
         for item, content in items:
-            stretch = item if isinstance(item, SegmentGroup) else None
+            group = item if isinstance(item, SegmentGroup) else None
             clip = item.whole() if isinstance(item, SegmentGroup) else item
             expected = min(longest, limit) if clip.duration is None else clip.duration
-            if stretch is None and limit < MAX_SECONDS and expected > limit:
+            if group is None and limit < MAX_SECONDS and expected > limit:
                 yield OverLimit(clip, content)
                 continue
-            while begun and (len(begun) >= most or ahead + expected > AHEAD_SECONDS):
-                ahead -= begun[0].expected
-                for heard in self._heard(begun.popleft(), sample_rate, limit):
-                    if isinstance(heard, Loaded):
-                        longest = max(longest, len(heard.waveform) / sample_rate)
-                    yield heard
-                    del heard  # its waveform, before the next one is read
+            while pending and (len(pending) >= max_pending or ahead + expected > AHEAD_SECONDS):
+                ahead -= pending[0].expected
+                for outcome in self._finish(pending.popleft(), sample_rate, limit):
+                    if isinstance(outcome, Loaded):
+                        longest = max(longest, len(outcome.waveform) / sample_rate)
+                    yield outcome
+                    del outcome  # its waveform, before the next one is read
             read = self._start(clip, content, sample_rate, min(LONG_SECONDS, limit))
-            begun.append(_PendingRead(clip, expected, content, stretch, read))
+            pending.append(_PendingRead(clip, expected, content, group, read))
             ahead += expected
-        while begun:
-            yield from self._heard(begun.popleft(), sample_rate, limit)
+        while pending:
+            yield from self._finish(pending.popleft(), sample_rate, limit)
 
-    def _heard(self, begun: _PendingRead, sample_rate: int, limit: float) -> Iterator[ReadOutcome]:
-        """The clip, whose turn it is; read again if it was too much to be read before."""
-        clip, _, content, stretch, read = begun
-        before = min(LONG_SECONDS, limit)
-        outcome = self._outcome(read, clip, before)
+    def _finish(
+        self, pending: _PendingRead, sample_rate: int, limit: float
+    ) -> Iterator[ReadOutcome]:
+        """Yields the clip whose turn it is; reads it again if it was too large to read ahead."""
+        clip, _, content, group, read = pending
+        ahead_limit = min(LONG_SECONDS, limit)
+        outcome = self._outcome(read, clip, ahead_limit)
         seconds = read.seconds
         is_long = clip.duration is None and isinstance(outcome, TooLongAudioError)
-        if (is_long and before < limit) or isinstance(outcome, MemoryError):
+        if (is_long and ahead_limit < limit) or isinstance(outcome, MemoryError):
             read = self._start(clip, content, sample_rate, limit)
             outcome = self._outcome(read, clip, limit)
             seconds += read.seconds
@@ -170,7 +172,7 @@ class ClipReader:
                 "Give the worker more memory, or lower `max_concurrent_reads`."
             )
         del read
-        if stretch is None:
+        if group is None:
             if isinstance(outcome, np.ndarray):
                 yield Loaded(clip, outcome, seconds)
             elif isinstance(outcome, TooLongAudioError) and limit < MAX_SECONDS:
@@ -178,21 +180,21 @@ class ClipReader:
             else:
                 yield Unreadable(clip, outcome, seconds)
         elif isinstance(outcome, np.ndarray):
-            yield from _cut(stretch, outcome, sample_rate, seconds)
-        elif len(stretch.segments) == 1 or isinstance(outcome, AudioTimeoutError):
-            for part in stretch.clips():
-                yield Unreadable(part, outcome, seconds / len(stretch.segments))
+            yield from _cut(group, outcome, sample_rate, seconds)
+        elif len(group.segments) == 1 or isinstance(outcome, AudioTimeoutError):
+            for part in group.clips():
+                yield Unreadable(part, outcome, seconds / len(group.segments))
         else:  # what is wrong with one segment must not cost the others
-            for number, segment in enumerate(stretch.segments, stretch.first):
-                one = stretch._replace(first=number, segments=(segment,))
+            for number, segment in enumerate(group.segments, group.first):
+                one = group._replace(first=number, segments=(segment,))
                 read = self._start(one.whole(), content, sample_rate, limit)
                 alone = _PendingRead(one.whole(), segment.end - segment.start, content, one, read)
-                yield from self._heard(alone, sample_rate, limit)
+                yield from self._finish(alone, sample_rate, limit)
 
     def _start(
         self, clip: Clip, content: bytes | None, sample_rate: int, longest: float
     ) -> Read[np.ndarray]:
-        """Has a clip read; ``longest`` is what it may be if its row does not say how long it is."""
+        """Starts a read; ``longest`` is the maximum length if the row states no duration."""
         read = partial(self._read, clip, content, sample_rate, longest)
         return read_pool.pool(self.concurrency).start(read)
 
@@ -206,7 +208,7 @@ class ClipReader:
         return outcome
 
     def _time_limit(self, clip: Clip, longest: float) -> float:
-        """Seconds that it may take to read a clip of its length, or of the longest possible."""
+        """Returns the seconds that reading may take, by the clip's length or the maximum."""
         hours = min(clip.duration or longest, MAX_SECONDS) / 3600
         return self.timeout_seconds * max(1.0, hours)
 
@@ -237,13 +239,13 @@ class ClipReader:
 
 
 def _cut(
-    stretch: SegmentGroup, waveform: np.ndarray, sample_rate: int, seconds: float
+    group: SegmentGroup, waveform: np.ndarray, sample_rate: int, seconds: float
 ) -> Iterator[ReadOutcome]:
-    """The segments of a stretch."""
-    parts = stretch.clips()
-    origin = stretch.segments[0].start
-    for part, segment in zip(parts, stretch.segments, strict=True):
+    """Yields the segments of a group."""
+    parts = group.clips()
+    origin = group.segments[0].start
+    for part, segment in zip(parts, group.segments, strict=True):
         start = round((segment.start - origin) * sample_rate)
         end = round((segment.end - origin) * sample_rate)
-        # A copy: a view would keep the whole stretch, for as long as its last segment waits.
+        # A copy: a view would keep the whole group, for as long as its last segment waits.
         yield Loaded(part, waveform[start:end].copy(), seconds / len(parts))

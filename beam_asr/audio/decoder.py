@@ -1,4 +1,4 @@
-"""The `Decoder` protocol and the limits that decoders share."""
+"""Defines the `Decoder` protocol, and the limits that all decoders share."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ PREROLL_S = 0.5  # decoded before a seek's target and dropped: Opus needs 80 ms,
 
 
 def decoding_reason(error: Exception) -> str:
+    """Returns the reason that a decoder's error states, for a message."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
     return text.removeprefix("Error : ").rstrip(".")
 
 
 class Decoder(Protocol):
-    """A file open for decoding."""
+    """Decodes one open file."""
 
     rate: int  # Hz
     channels: int
-    stated_frames: int | None  # what the header promises
-    can_seek: bool  # without reading all that is before
-    length_slack_s: float  # how inexact that promise may be
+    stated_frames: int | None  # as the header states
+    can_seek: bool  # without reading everything before the place
+    length_slack_s: float  # tolerance of stated_frames
 
     def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
-        """float32 blocks (frames, channels) of up to `count` frames from frame `start` on."""
+        """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on."""
 
     def exhausted(self) -> bool:
-        """Whether decoding failed for want of more bytes."""
+        """Returns whether decoding failed at the end of the bytes."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Closes the decoder, not the source."""

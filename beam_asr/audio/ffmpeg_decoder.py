@@ -1,4 +1,4 @@
-"""The decoder by FFmpeg, through PyAV."""
+"""Decodes audio with FFmpeg, through PyAV."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FFMPEG_FORMATS = (
     "tta tak mpc mpc8 shn dsf iff oma voc aa act dss qcp sbc codec2 g722 g729 g723_1 gsm xwma "
     "ircam nistsphere sox"
 )
-# Those with an index, or whose blocks have times by which a place is found.
+# Formats with an index, or whose blocks have timestamps to seek by.
 _FFMPEG_SEEKABLE = frozenset("mov matroska asf avi mpegts ogg wav w64 aiff caf flac".split())
 
 
@@ -48,7 +48,7 @@ def _audio_decoders() -> Iterator[str]:
 _FFMPEG_OPTIONS = {
     "protocol_whitelist": "none",
     "format_whitelist": _FFMPEG_FORMATS.replace(" ", ","),
-    # Else a picture or a video would be decoded too, to see what it is.
+    # Otherwise a picture or a video would be decoded too, to identify it.
     "codec_whitelist": ",".join(_audio_decoders()),
     "max_streams": "64",
 }
@@ -60,15 +60,15 @@ ctypes.CDLL(av.container.core.__file__).av_max_alloc(ctypes.c_size_t(_FFMPEG_MAX
 class _TableGuard:
     """A source for FFmpeg that fails once the tables of an MP4 state impossibly many samples.
 
-    FFmpeg keeps 36 bytes for each sample that an MP4 states, and boxes of 20 bytes can state
-    millions: `stsz` where all samples have one size, `trun` where it tells nothing about any of
-    them (ISO/IEC 14496-12, 8.7.3.2 and 8.8.8). A sample has a byte at least. Boxes are looked for
-    in all that FFmpeg reads, since it takes them wherever they stand; that samples look like more
-    than one of them is as good as impossible.
+    FFmpeg allocates 36 bytes for each sample that an MP4 states, and boxes of 20 bytes can state
+    millions: `stsz` if all samples have one size, `trun` if it describes none of them
+    (ISO/IEC 14496-12, 8.7.3.2 and 8.8.8). A sample has at least one byte. All that FFmpeg reads is
+    searched for boxes, since it accepts them anywhere; it is practically impossible that samples
+    look like more than one of them.
     """
 
-    _MOST_OF_A_BOX = 2**21  # beyond this the table of a track is above _FFMPEG_LARGEST_BYTES
-    _MOST = 2 * _MOST_OF_A_BOX
+    _MAX_BOX_SAMPLES = 2**21  # beyond this the table of a track is above _FFMPEG_MAX_BYTES
+    _MAX_SAMPLES = 2 * _MAX_BOX_SAMPLES
     _FIELDS_BYTES = 16
 
     def __init__(self, source: Source) -> None:
@@ -78,6 +78,11 @@ class _TableGuard:
         self._samples = 0
 
     def read(self, size: int) -> bytes:
+        """Reads up to ``size`` bytes, and checks them.
+
+        Raises:
+            CorruptAudioError: the tables state more samples than the file can hold.
+        """
         start = self._source.tell()
         data = self._source.read(size)
         if start != self._end:
@@ -90,9 +95,11 @@ class _TableGuard:
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """Seeks in the source."""
         return self._source.seek(offset, whence)
 
     def tell(self) -> int:
+        """Returns the position in the source."""
         return self._source.tell()
 
     def _check(self, seen: bytes) -> None:
@@ -107,8 +114,8 @@ class _TableGuard:
                 position = seen.find(tag, position + 4)
 
     def _add(self, samples: int) -> None:
-        self._samples += min(samples, self._MOST_OF_A_BOX)
-        if self._samples > max(self._MOST, self._source.size):
+        self._samples += min(samples, self._MAX_BOX_SAMPLES)
+        if self._samples > max(self._MAX_SAMPLES, self._source.size):
             raise CorruptAudioError(
                 f"{self._source.shown}: its tables state more samples than its "
                 f"{self._source.size} bytes can hold. Copy the file again from its origin."
@@ -116,7 +123,7 @@ class _TableGuard:
 
 
 class FFmpegDecoder:
-    """What FFmpeg reads: M4A, MP4, WebM, AMR, WMA, raw AAC, G.722, video containers, ..."""
+    """Decodes what FFmpeg reads: M4A, MP4, WebM, AMR, WMA, raw AAC, G.722, video containers, ..."""
 
     length_slack_s = OVERRUN_S  # containers count the codec's padding in or out
     can_seek: bool
@@ -139,7 +146,7 @@ class FFmpegDecoder:
 
     def _open_stream(self, source: Source) -> None:
         streams = self._container.streams
-        # None is best where a header is impossible; then the first one tells why.
+        # best() returns None if a header is impossible; then the first stream shows the reason.
         stream = streams.best("audio") or next(iter(streams.audio), None)
         kind = self._container.format.long_name
         if stream is None and streams.video:
@@ -155,14 +162,17 @@ class FFmpegDecoder:
         first = next(self._decoded(), None)
         if first is None:
             raise zero_length_error(source)
-        # A header states half the rate of HE-AAC; its frames tell the truth.
+        # A header states half the rate of HE-AAC; its frames have the right one.
         self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
         self.stated_frames = self._stated_frames()
         kinds = self._container.format.name.split(",")
         self.can_seek = not _FFMPEG_SEEKABLE.isdisjoint(kinds)
 
     def _stated_frames(self) -> int | None:
-        """Elsewhere FFmpeg guesses a duration from the bit rate, which promises nothing."""
+        """Returns the frames that an MP4 or Matroska header states.
+
+        For other formats FFmpeg guesses a duration from the bit rate, which is not reliable.
+        """
         container, stream = self._container, self._stream
         if "mp4" in container.format.name and stream.duration:
             return round(stream.duration * stream.time_base * self.rate)
@@ -180,6 +190,7 @@ class FFmpegDecoder:
             ) from error
 
     def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
+        """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on."""
         frames, position = self._frames_before(start)
         end = None if count is None else start + count
         for frame in frames:
@@ -192,7 +203,7 @@ class FFmpegDecoder:
                 return
 
     def _frames_before(self, start: int) -> tuple[Iterator[av.AudioFrame], int]:
-        """Decoded frames from at or before sample `start` on, and where the first one lies."""
+        """Returns decoded frames from sample `start` or earlier on, and where the first one is."""
         lead = start - round(PREROLL_S * self.rate)
         if lead <= 0 or self._first.pts is None:
             return chain([self._first], self._decoded()), 0
@@ -214,7 +225,7 @@ class FFmpegDecoder:
         self._container.seek(pts, stream=self._stream, backward=True)
 
     def _to_block(self, frame: av.AudioFrame) -> np.ndarray:
-        """float32 (frames, channels), full scale ±1, from any of FFmpeg's sample formats."""
+        """Converts any of FFmpeg's sample formats to float32 (frames, channels), full scale ±1."""
         if (frame.sample_rate, frame.layout.nb_channels) != (self.rate, self.channels):
             raise CorruptAudioError(
                 f"{self._shown}: changes from {self.channels} channels at {self.rate} Hz to "
@@ -236,17 +247,19 @@ class FFmpegDecoder:
         return (data.astype(np.float32) - zero) / 2.0 ** (8 * data.dtype.itemsize - 1)
 
     def _packed(self, frame: av.AudioFrame) -> av.AudioFrame:
-        """The same samples in one plane."""
+        """Returns the same samples in one plane."""
         if self._packer is None:
             self._packer = av.AudioResampler(format="flt", layout=frame.layout, rate=self.rate)
         (packed,) = self._packer.resample(frame)
         return packed
 
     def exhausted(self) -> bool:
+        """Returns whether decoding failed at the end of the bytes."""
         try:
             return not any(packet.size for packet in self._container.demux(self._stream))
         except (av.error.FFmpegError, IndexError):
             return False
 
     def close(self) -> None:
+        """Closes the container, not the source."""
         self._container.close()

@@ -1,4 +1,4 @@
-"""What audio must be like to be given to a model at all."""
+"""Checks audio against the job's limits on sample rate, channels and duration."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from beam_asr.errors import (
 )
 from beam_asr.settings import AudioLimits
 
-# A job can take what they refuse for filtered, and not for failed.
-REFUSAL_TYPES = frozenset(each.__name__ for each in errors.tree() if each.is_refusal)
+# A job can filter the rows that these errors refuse, instead of failing them.
+REFUSAL_TYPES = frozenset(
+    error_class.__name__ for error_class in errors.tree() if error_class.is_refusal
+)
 
 
 def check_file(limits: AudioLimits, name: str, sample_rate: int, channels: int) -> None:
     """Checks a file's rate in Hz and its channels.
 
     Raises:
-        SampleRateError, ChannelCountError: it is not as required; the message says what it has.
+        SampleRateError, ChannelCountError: it is not as required; the message states the value.
     """
     rate, count = limits.required_sample_rate, limits.required_channels
     if rate is not None and sample_rate != rate:
@@ -38,7 +40,7 @@ def check_file(limits: AudioLimits, name: str, sample_rate: int, channels: int) 
 
 
 def check_duration(limits: AudioLimits, name: str, seconds: float) -> None:
-    """Checks how long a row's audio is.
+    """Checks the length of a row's audio, in seconds.
 
     Raises:
         BelowMinDurationError, AboveMaxDurationError: it is too short or too long.
@@ -54,10 +56,10 @@ def check_duration(limits: AudioLimits, name: str, seconds: float) -> None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether an error says that audio was refused by these checks."""
+    """Returns whether an error says that audio was refused by these checks."""
     return isinstance(error, errors.BeamAsrError) and error.is_refusal
 
 
 def was_refusal(error: Mapping[str, Any]) -> bool:
-    """As ``is_refusal``, of the ``error`` of a failure record that is read again."""
+    """Returns as ``is_refusal``, for the ``error`` of a failure record that is read again."""
     return error.get("type") in REFUSAL_TYPES

@@ -1,4 +1,4 @@
-"""A bounded number of reads at one time in a process, each within a time limit."""
+"""Runs a bounded number of reads at one time in a process, each within a time limit."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ GRACE_SECONDS = 5.0  # a read that watches its own deadline ends with a better r
 
 
 class StalledError(TimeoutError):
-    """A read did not come back in its time; its thread is left behind."""
+    """A read exceeded its time limit; its thread is abandoned."""
 
 
 class ReadPool:
-    """Threads that read. One that is stuck in a read is left behind, and another takes its place.
+    """Reads in threads. A thread that is stuck in a read is abandoned, and another replaces it.
 
     Args:
-        size: most reads at one time.
+        size: maximum number of reads at one time.
     """
 
     def __init__(self, size: int):
@@ -31,12 +31,13 @@ class ReadPool:
             self.add_thread()
 
     def start(self, function: Callable[[], Result]) -> Read[Result]:
-        """Has a function called as soon as a thread is free."""
+        """Calls a function as soon as a thread is free."""
         read = Read(function, self)
         self._reads.put(read)
         return read
 
     def add_thread(self) -> None:
+        """Starts one more thread."""
         # Daemons: a thread that is stuck for ever must not keep the process from ending.
         threading.Thread(target=self._work, name="beam-asr-read", daemon=True).start()
 
@@ -46,10 +47,10 @@ class ReadPool:
 
 
 class Read(Generic[Result]):
-    """A read that waits for its turn, is being made, or is done.
+    """A read that is queued, running or done.
 
     Attributes:
-        seconds: how long it took; 0 until it is done.
+        seconds: wall time that it took; 0 until it is done.
     """
 
     def __init__(self, function: Callable[[], Result], pool: ReadPool):
@@ -62,27 +63,27 @@ class Read(Generic[Result]):
         self.seconds = 0.0
 
     def result(self, seconds: float) -> Result | Exception:
-        """Its result or exception; StalledError if it takes longer than this and the grace."""
+        """Waits for the result or exception; StalledError after this and `GRACE_SECONDS`."""
         seconds += GRACE_SECONDS
-        while not self._done.wait(self._seconds_left(seconds)):
-            late = self._seconds_left(seconds) <= 0
+        while not self._done.wait(self._remaining(seconds)):
+            late = self._remaining(seconds) <= 0
             if late and self._finish(StalledError("the read has not come back")):
                 self._pool.add_thread()
         assert self._outcome is not None
         return self._outcome
 
     def run(self) -> bool:
-        """Reads; says whether somebody still waited for it."""
+        """Reads; returns whether the caller still waited for it."""
         self._started = time.monotonic()
         try:
             outcome: Result | Exception = self._function()
         except Exception as error:
-            traceback.clear_frames(error.__traceback__)  # else it keeps what was read so far
+            traceback.clear_frames(error.__traceback__)  # otherwise it holds what was read so far
             outcome = error
         return self._finish(outcome)
 
-    def _seconds_left(self, seconds: float) -> float:
-        """How long it may still take; all of it before it has started."""
+    def _remaining(self, seconds: float) -> float:
+        """Returns the remaining seconds; all of them before the read has started."""
         if self._started is None:
             return seconds
         return max(0.0, self._started + seconds - time.monotonic())
@@ -102,7 +103,7 @@ _pools_lock = threading.Lock()
 
 
 def pool(size: int) -> ReadPool:
-    """The process's pool of this size."""
+    """Returns the process's pool of this size."""
     with _pools_lock:
         if size not in _pools:
             _pools[size] = ReadPool(size)

@@ -1,15 +1,15 @@
-"""Audio files of any kind, anywhere, to mono float32 samples at one rate.
+"""Reads audio files of any format, on any storage, as mono float32 samples at one rate.
 
     path --storage--> bytes --libsndfile or FFmpeg--> blocks --mix, resample--> samples
 
 The content of a file, never its name, chooses the decoder. libsndfile comes first: it is exact on
-every seek and light. FFmpeg (through PyAV) gets what libsndfile does not know. The one exception
+every seek and light. FFmpeg (through PyAV) reads what libsndfile does not know. The one exception
 is G.722, which has no header at all and is known by its `.g722` extension alone.
 
-Only a block of decoded audio is held beside the result, however much a header claims, so memory
-grows with the samples a file really holds, up to a limit. Of FFmpeg, which knows hundreds of
-formats, only those that recordings come in are let in, and it opens nothing but the bytes it is
-given. All functions may be called from many threads at once.
+Only a block of decoded audio is in memory beside the result, however much a header claims, so
+memory grows with the samples a file really holds, up to a limit. FFmpeg knows hundreds of formats;
+only those of recordings are allowed, and it opens nothing but the bytes that are passed to it.
+All functions may be called from many threads at once.
 """
 
 from __future__ import annotations
@@ -64,23 +64,23 @@ from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
 MAX_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
-_HEADER_BYTES = 2**16  # fetched first of a file of which a range is read
+_HEADER_BYTES = 2**16  # fetched first if a range of a file is read
 _MAX_AMPLITUDE = 2.0**32  # full scale is 1; some write 32-bit integers as floats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioRequest:
-    """States which samples of a file are wanted, and what the file must be like.
+    """States which samples of a file to read, and what the file must be like.
 
     Attributes:
         sample_rate: of the result, in Hz.
         offset: where to start, in seconds from the file's first sample.
         duration: how much to read, in seconds; None reads to the end.
         channel: the channel to take, from 0; None averages all channels.
-        max_seconds: the most audio to read; a clip or range that holds more is refused as soon as
-            that is known, from its header or while it is decoded.
+        max_seconds: the maximum of audio to read; a longer clip or range is refused as soon as that
+            is known, from its header or while it is decoded.
         silence_allowed: whether all samples may be exactly zero.
-        limits: what the file's own rate and channels must be.
+        limits: requirements on the file's sample rate and channels.
 
     Raises:
         ValueError: sample_rate, offset or duration is out of its range.
@@ -116,17 +116,17 @@ def read_audio(
     """Reads a clip, or a range of it, as mono samples.
 
     The range starts at sample round(offset * rate) and holds round(duration * rate) samples,
-    halves up, in the file's own rate; it is then resampled on its own (soxr HQ). This is the
-    rounding of lhotse, and so of NeMo's `transcribe()`. A range of a lossless file equals the
+    halves up, in the file's sample rate; it is then resampled by itself (soxr HQ). This is
+    lhotse's rounding, and so that of NeMo's `transcribe()`. A range of a lossless file equals the
     slice of the whole; a range of Matroska, WebM or WMA, which count time in milliseconds, may
-    start up to 1 ms off. A `duration` that runs at most 0.5 s past the end is cut to what is
-    there, as manifests round.
+    start up to 1 ms off. A `duration` that runs at most 0.5 s past the end is cut to the
+    end, as manifests round.
 
     Args:
       path: local path or any URI that fsspec opens: gs://, s3://, http://, memory://, ...
       storage: how storages are opened, and which may be.
       deadline: time of `time.monotonic()` after which reading fails.
-      content: the file's bytes, if they are here already; `path` then only names it.
+      content: the file's bytes, if they are in memory already; `path` then only names it.
 
     Returns:
       float32 array of shape (samples,), full scale ±1; not clipped, so float files may exceed it.
@@ -158,9 +158,9 @@ def stream_audio(
     deadline: float | None = None,
     content: bytes | None = None,
 ) -> Iterator[np.ndarray]:
-    """Reads as `read_audio`, block by block: only a block is held. Silence is not refused.
+    """Reads as `read_audio`, with only a block in memory at a time. Silence is not refused.
 
-    What is wrong with a clip may show only after some of its blocks.
+    An error may come only after some of a clip's blocks.
 
     Yields:
       float32 arrays of shape (samples,), some of which may be empty.
@@ -182,7 +182,7 @@ def stream_audio(
 
 
 def probe_duration(path: str, *, storage: Storage | None = None) -> float | None:
-    """Length of a clip in seconds as its header states it; None where the header does not say.
+    """Returns the length of a clip in seconds as its header states it; None if it does not.
 
     Raises:
       AudioError: as `read_audio`, as far as the header shows it.
@@ -193,7 +193,7 @@ def probe_duration(path: str, *, storage: Storage | None = None) -> float | None
 
 
 def can_seek(path: str, *, storage: Storage | None = None, content: bytes | None = None) -> bool:
-    """Whether a range of a file is read without all that is before it.
+    """Returns whether a range of a file can be read without everything before it.
 
     Raises:
       AudioError: as `read_audio`, as far as the header shows it.
@@ -217,8 +217,8 @@ def _stream_range(source: Source, decoder: Decoder, request: AudioRequest) -> It
     start = _to_frames(request.offset, decoder.rate)
     count = None if request.duration is None else _to_frames(request.duration, decoder.rate)
     limit = request.max_seconds
-    most = math.inf if math.isinf(limit) else math.floor(limit * decoder.rate)
-    _check_length(source, decoder, start, count, most)
+    max_frames = math.inf if math.isinf(limit) else math.floor(limit * decoder.rate)
+    _check_length(source, decoder, start, count, max_frames)
     resample = _resampler(decoder.rate, request.sample_rate)
     frames = 0
     try:
@@ -232,8 +232,8 @@ def _stream_range(source: Source, decoder: Decoder, request: AudioRequest) -> It
                     f"{(start + frames + len(block)) / decoder.rate:.2f} s. Write it again."
                 )
             frames += len(block)
-            if frames > most:
-                raise _too_long(source, decoder, frames, most)
+            if frames > max_frames:
+                raise _too_long(source, decoder, frames, max_frames)
             yield resample(np.ascontiguousarray(mono), False)
         yield resample(np.empty(0, np.float32), True)
     except (soundfile.LibsndfileError, av.error.FFmpegError) as error:
@@ -242,7 +242,7 @@ def _stream_range(source: Source, decoder: Decoder, request: AudioRequest) -> It
 
 
 def _mixed(block: np.ndarray, channel: int | None) -> np.ndarray:
-    """One channel, or the average of all; infinite where that is too large."""
+    """Returns one channel, or the average of all; infinite where that is too large."""
     if channel is not None or block.shape[1] == 1:
         return block[:, channel or 0]
     with np.errstate(all="ignore"):
@@ -250,35 +250,37 @@ def _mixed(block: np.ndarray, channel: int | None) -> np.ndarray:
 
 
 class _Samples:
-    """Mono float32 that grows in place, where joining blocks would hold a clip twice."""
+    """Collects mono float32 in place; joining blocks would hold a clip twice."""
 
     def __init__(self) -> None:
         self._first = np.empty(0, np.float32)
         self._all = bytearray()
 
     def add(self, block: np.ndarray) -> None:
+        """Appends float32 of shape (samples,)."""
         if not len(self._first):
-            self._first = block  # all there is of most clips, which need no copy
+            self._first = block  # the only one of most clips, which need no copy
         elif len(block):
             self._all = self._all or bytearray(self._first.tobytes())
             self._all += block.tobytes()
 
     @property
     def array(self) -> np.ndarray:
+        """Returns float32 of shape (samples,)."""
         return np.frombuffer(self._all, dtype=np.float32) if self._all else self._first
 
 
-def _resampler(rate: int, wanted: int) -> Callable[[np.ndarray, bool], Any]:
-    """A function of blocks, and of whether a block is the last one."""
-    if rate == wanted:
+def _resampler(rate: int, target: int) -> Callable[[np.ndarray, bool], Any]:
+    """Returns a function of a block, and of whether it is the last one."""
+    if rate == target:
         return lambda block, _: block
-    return soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ").resample_chunk
+    return soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ").resample_chunk
 
 
 def _decoding_failed(
     source: Source, decoder: Decoder, frame: int, error: Exception
 ) -> CorruptAudioError:
-    """The error to raise where a decoder gave up: had it come to the end of the bytes or not?"""
+    """Returns the error of a failed decoder, by whether it had read to the end of the bytes."""
     where = f"somewhere after {frame / decoder.rate:.2f} s"
     if decoder.exhausted():
         return TruncatedAudioError(
@@ -294,7 +296,7 @@ def _decoding_failed(
 def _check_complete(
     source: Source, decoder: Decoder, start: int, count: int | None, frames: int
 ) -> None:
-    """Raises if the `frames` that came are fewer than the header or the row promised."""
+    """Raises if `frames` are fewer than the header or the row states."""
     rate, stated = decoder.rate, decoder.stated_frames
     end = (start + frames) / rate
     if stated is not None:
@@ -321,24 +323,24 @@ def _check_complete(
 
 
 def _check_length(
-    source: Source, decoder: Decoder, start: int, count: int | None, most: float
+    source: Source, decoder: Decoder, start: int, count: int | None, max_frames: float
 ) -> None:
-    """Raises if the header states that there is more to read than `most` frames."""
+    """Raises if the header states that there is more to read than `max_frames`."""
     if decoder.stated_frames is None:
         return
     stated = decoder.stated_frames - start
     stated = stated if count is None else min(count, stated)
-    if stated > most:
-        raise _too_long(source, decoder, stated, most)
+    if stated > max_frames:
+        raise _too_long(source, decoder, stated, max_frames)
 
 
-def _too_long(source: Source, decoder: Decoder, frames: int, most: float) -> TooLongAudioError:
-    return TooLongAudioError.of_file(source.shown, frames / decoder.rate, most / decoder.rate)
+def _too_long(source: Source, decoder: Decoder, frames: int, limit: float) -> TooLongAudioError:
+    return TooLongAudioError.of_file(source.shown, frames / decoder.rate, limit / decoder.rate)
 
 
 @contextmanager
 def _open_decoder(source: Source) -> Iterator[Decoder]:
-    """Opens a file with the first decoder that knows its content, and checks its header."""
+    """Opens a file with the first decoder that reads its format, and checks its header."""
     head = source.peek(0, 512)
     kind = foreign_kind(head)
     if kind is not None:

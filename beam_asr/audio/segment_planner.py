@@ -1,4 +1,4 @@
-"""Long rows to their segments: each is read once, as a stream."""
+"""Plans the segments of long rows, reading each row once, as a stream."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import time
 import uuid
 
-from beam_asr.audio import reading
-from beam_asr.audio import segmentation as segments
+from beam_asr.audio import reading, segmentation
 from beam_asr.audio.limits import check_duration
 from beam_asr.audio.reading import AudioRequest
 from beam_asr.audio.source import shown
@@ -20,20 +19,20 @@ from beam_asr.settings import NO_LIMITS, AudioLimits
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 
-UNKNOWN_HOURS = 24.0  # that a recording whose row does not say how long it is may have
-MIN_SECONDS = 1.0  # before a place where a recording is broken, for these to be kept
+UNKNOWN_HOURS = 24.0  # assumed of a recording whose row states no duration
+MIN_SECONDS = 1.0  # before the place where a recording breaks off, to use that part
 
 
 @dataclasses.dataclass(frozen=True)
 class Planner:
-    """How long rows are planned.
+    """Plans the segments of long rows.
 
     Attributes:
         storage: how storages are opened, and which may be.
         channel: the channel to take where a row names none, from 0; None averages them.
-        timeout_seconds: how long a file may take, and as long again for each further hour of audio.
+        timeout_seconds: time limit of a file, and as much again for each further hour of audio.
         segmentation: ``vad`` cuts in pauses and leaves silence out, ``fixed`` cuts by the clock.
-        keep_parts: whether what can be read of a recording that breaks off is kept.
+        keep_parts: whether the readable part of a recording that breaks off is used.
         limits: what a row's audio must be like.
     """
 
@@ -48,17 +47,17 @@ class Planner:
         """Plans a row.
 
         Args:
-            longest: seconds that a segment may have.
-            content: of its file, if that is here.
+            longest: maximum seconds of a segment.
+            content: the file's bytes, if they are in memory.
 
         Raises:
             AudioError: it cannot be read.
             Exception: whatever its storage raises when that is not the file's fault.
         """
-        most = dataclasses.replace(self.limits, min_duration=None)
+        maximum = dataclasses.replace(self.limits, min_duration=None)
         if clip.duration is not None:
-            check_duration(most, shown(clip.audio), clip.duration)
-        broken = None
+            check_duration(maximum, shown(clip.audio), clip.duration)
+        unreadable_tail = None
         detector = Detector()
         samples, silent = 0, True
         blocks = reading.stream_audio(
@@ -78,7 +77,7 @@ class Planner:
         try:
             for block in blocks:
                 samples += len(block)
-                check_duration(most, shown(clip.audio), samples / RATE)
+                check_duration(maximum, shown(clip.audio), samples / RATE)
                 silent = silent and not block.any()
                 if self.segmentation == "vad":
                     detector.add(block)
@@ -88,26 +87,26 @@ class Planner:
             if is_whole or not self.keep_parts or seconds < MIN_SECONDS:
                 raise
             record = error_of(clip.row, error, attempts_of(error))
-            broken = (seconds, max(seconds, self._stated_seconds(clip)), record)
+            unreadable_tail = (seconds, max(seconds, self._stated_seconds(clip)), record)
         seconds = samples / RATE
         check_duration(self.limits, shown(clip.audio), seconds)
         if silent:
             raise SilentAudioError.of(shown(clip.audio), f"{seconds:.0f} s", clip.offset)
         if self.segmentation == "vad":
-            planned = segments.plan_by_pauses(detector.finish(), longest)
+            segments = segmentation.plan_by_pauses(detector.finish(), longest)
         else:
-            planned = segments.plan_fixed(seconds, longest)
+            segments = segmentation.plan_fixed(seconds, longest)
         key = clip.row.id or uuid.uuid4().hex
         can_seek = reading.can_seek(clip.audio, storage=self.storage, content=content)
-        return SegmentPlan(key, clip, tuple(planned), seconds, broken, can_seek)
+        return SegmentPlan(key, clip, tuple(segments), seconds, unreadable_tail, can_seek)
 
     def time_limit(self, clip: Clip) -> float:
-        """Seconds that planning may take."""
+        """Returns the seconds that planning may take."""
         hours = UNKNOWN_HOURS if clip.duration is None else clip.duration / 3600
         return self.timeout_seconds * max(1.0, hours)
 
     def _stated_seconds(self, clip: Clip) -> float:
-        """How long a row is, as far as it or its file says."""
+        """Returns the length of a row as it or its file states; 0 if neither does."""
         if clip.duration is not None:
             return clip.duration
         try:

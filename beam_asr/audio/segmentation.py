@@ -1,7 +1,7 @@
-"""Which pieces of a long recording the model gets: cut in pauses, without long silences.
+"""Cuts long recordings into segments, in pauses and without long silences.
 
     probabilities of speech --hysteresis--> regions of speech, and the pauses between them
-    regions --pauses of more than 2 s are left out--> stretches --cuts in pauses--> segments
+    regions --pauses of more than 2 s are left out--> groups --cuts in pauses--> segments
 
 A cut is made at the quietest place of a pause. Where nobody pauses, two segments overlap, around a
 place where the level dips, as between words, if there is one; their texts have to be stitched.
@@ -20,7 +20,7 @@ from beam_asr.records.work import Segment
 
 OVERLAP = 4.0  # s, at most a quarter of the longest segment
 MIN_LIMIT = 1.0  # s
-# Silero's own thresholds: speech begins at the one, and lasts while the other is kept.
+# Silero's thresholds: speech starts at the first, and lasts while the second is exceeded.
 _ON, _OFF = 0.5, 0.35
 
 
@@ -29,15 +29,15 @@ def _frames(seconds: float) -> int:
 
 
 # All that follow are in frames of 32 ms.
-_SHORT_GAP = 3  # stops of a word's own sounds, such as before a t, are shorter
+_SHORT_GAP = 3  # stops within a word, such as before a t, are shorter
 _CLICK = 3  # so short and so unlikely is no word
 _LIKELY = 0.7
-_PAD = _frames(0.25)  # of the pause is kept before and after speech: soft beginnings and ends
+_PAD = _frames(0.25)  # of the pause stays before and after speech: soft beginnings and ends
 # A pause of up to 2 s costs the model less than a soft word in it would cost the user, so it stays
 # whole; of a longer one only its edges do.
 _LONG_PAUSE = _frames(2.0)
-_TINY = _frames(1.0)  # a word alone, which a model hears badly without the words around it
-_REST = _frames(5.0)  # of a stretch is left for the last segment, if it can be
+_TINY = _frames(1.0)  # a word alone, which a model recognizes badly without its context
+_REST = _frames(5.0)  # of a group remains for the last segment, if possible
 _FULL_PAUSE = _frames(1.0)  # a longer one is no better to cut in
 _DIP = 3  # the frames of a dip
 _DIP_SIDE = _frames(0.5)  # on either side, the level must be higher by
@@ -60,39 +60,41 @@ class _Cut(NamedTuple):
 
 
 def plan_by_pauses(activity: Activity, longest: float) -> list[Segment]:
-    """Segments that together hold all speech, in order.
+    """Plans segments that together hold all speech, in order.
 
     Two segments meet at a pause of up to 2 s, and leave out the inside of a longer one.
 
     Args:
         activity: of the whole recording.
-        longest: the most seconds of a segment, at least 1.
+        longest: maximum seconds of a segment, at least 1.
 
     Raises:
         ValueError: longest is out of its range.
     """
     _check(longest)
-    most = math.floor(longest * RATE / FRAME_SAMPLES - 1e-6)  # a hair less, as seconds are rounded
+    max_frames = math.floor(longest * RATE / FRAME_SAMPLES - 1e-6)  # less, as seconds are rounded
     regions = _regions(activity.speech)
-    pieces = [
-        piece for stretch in _stretches(regions) for piece in _split(stretch, activity.level, most)
+    spans = [
+        span
+        for group in _group_regions(regions)
+        for span in _split(group, activity.level, max_frames)
     ]
     return [
         Segment(
-            piece.start * FRAME_SAMPLES / RATE,
-            min(piece.end * FRAME_SAMPLES / RATE, activity.seconds),
-            piece.overlaps,
+            span.start * FRAME_SAMPLES / RATE,
+            min(span.end * FRAME_SAMPLES / RATE, activity.seconds),
+            span.overlaps,
         )
-        for piece in pieces
+        for span in spans
     ]
 
 
 def plan_fixed(seconds: float, longest: float) -> list[Segment]:
-    """Overlapping segments of one length that hold all of a recording, wherever speech is in it.
+    """Plans overlapping segments of equal length that cover a whole recording, speech or not.
 
     Args:
         seconds: of the recording.
-        longest: the most seconds of a segment, at least 1.
+        longest: maximum seconds of a segment, at least 1.
 
     Raises:
         ValueError: longest is out of its range.
@@ -114,9 +116,9 @@ def _check(longest: float) -> None:
 
 
 def _regions(speech: np.ndarray) -> np.ndarray:
-    """First frame of each region of speech, and the one after its last: int of shape (regions, 2).
+    """Returns each region's first frame, and the one after its last: int of shape (regions, 2).
 
-    Unlike Silero's own, a region begins as early as it may end late: at the lower threshold.
+    Unlike Silero's, a region starts, as it ends, at the lower threshold.
     """
     steps = np.diff(np.concatenate([[False], speech >= _OFF, [False]]).astype(np.int8))
     regions = np.stack([np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)], axis=1)
@@ -132,14 +134,14 @@ def _regions(speech: np.ndarray) -> np.ndarray:
 
 
 def _peaks(speech: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """The highest probability of each region; what follows each up to the next is lower."""
+    """Returns the maximum probability of each region; between regions it is lower."""
     return np.maximum.reduceat(speech, regions[:, 0]) if len(regions) else np.empty(0)
 
 
-def _stretches(regions: np.ndarray) -> Iterator[np.ndarray]:
-    """Regions without a long pause between them.
+def _group_regions(regions: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields groups of regions without a long pause between them.
 
-    A word alone takes a pause of up to twice that along, for the sake of the words after it.
+    After a word alone the pause may be twice as long, so that the word has context.
     """
     first = 0
     for index in range(1, len(regions)):
@@ -152,67 +154,67 @@ def _stretches(regions: np.ndarray) -> Iterator[np.ndarray]:
         yield regions[first:]
 
 
-def _split(regions: np.ndarray, level: np.ndarray, most: int) -> Iterator[_FrameSpan]:
-    """A stretch as pieces of at most so many frames, as few and as long as pauses allow."""
+def _split(regions: np.ndarray, level: np.ndarray, max_frames: int) -> Iterator[_FrameSpan]:
+    """Splits a group into spans of at most ``max_frames``, as few and as long as pauses allow."""
     pauses = np.stack([regions[:-1, 1], regions[1:, 0]], axis=1)
     start, last = int(regions[0, 0]) - _PAD, min(int(regions[-1, 1]) + _PAD, len(level))
-    start = 0 if start < _PAD else start  # the first frames tell the network least
-    overlap = min(_frames(OVERLAP), most // 4)
-    heard, overlaps = start, False
-    while last - start > most:
-        reach = start + most
-        early = heard + min(_TINY, most // 8)
-        late = max(early, start + most // 2)
-        before_rest = min(reach, last - min(_REST, most // 4))
+    start = 0 if start < _PAD else start  # the network is least certain in the first frames
+    overlap = min(_frames(OVERLAP), max_frames // 4)
+    covered, overlaps = start, False
+    while last - start > max_frames:
+        reach = start + max_frames
+        early = covered + min(_TINY, max_frames // 8)
+        late = max(early, start + max_frames // 2)
+        before_rest = min(reach, last - min(_REST, max_frames // 4))
         ahead = pauses[np.searchsorted(pauses[:, 0], start, "right") :]
         cut = (
             _pause(ahead, level, late, before_rest)
             or _pause(ahead, level, early, before_rest)
-            or _pause(ahead, level, heard, reach)
+            or _pause(ahead, level, covered, reach)
         )
         if cut is not None:
             yield _FrameSpan(start, cut.end, overlaps)
-            heard = start = cut.start
-        else:  # a dip may be within a word, so that both segments hear it, with what is around
+            covered = start = cut.start
+        else:  # a dip may be within a word, so both segments include it, with its surroundings
             early = max(early, start + overlap)
             dip = _dip(level, max(late, early), before_rest) or _dip(level, early, before_rest)
             end = min(dip + overlap // 2, reach) if dip else reach
             yield _FrameSpan(start, end, overlaps)
-            heard, start = end, end - overlap
+            covered, start = end, end - overlap
         overlaps = cut is None
     yield _FrameSpan(start, last, overlaps)
 
 
 def _pause(pauses: np.ndarray, level: np.ndarray, low: int, high: int) -> _Cut | None:
-    """The best pause to cut in between two frames: a long one, and late.
+    """Finds the best pause to cut in between two frames: a long one, and late.
 
-    Half a second of pause is worth as much as all of the way from the one frame to the other.
+    Half a second of pause weighs as much as the whole distance between the two frames.
     """
     among = pauses[np.searchsorted(pauses[:, 1], low) : np.searchsorted(pauses[:, 0], high)]
-    begins, ends = np.maximum(among[:, 0], low), np.minimum(among[:, 1], high)
-    fits = ends - begins >= _SHORT_GAP
+    starts, ends = np.maximum(among[:, 0], low), np.minimum(among[:, 1], high)
+    fits = ends - starts >= _SHORT_GAP
     if not fits.any():
         return None
-    length = np.minimum(ends - begins, _FULL_PAUSE) / _FULL_PAUSE
+    length = np.minimum(ends - starts, _FULL_PAUSE) / _FULL_PAUSE
     score = np.where(fits, length + 0.5 * (ends - low) / (high - low), -1)
     best = int(score.argmax())
     if among[best, 1] - among[best, 0] > _LONG_PAUSE:
         return _Cut(min(int(among[best, 0]) + _PAD, high), int(among[best, 1]) - _PAD)
-    place = _quietest(level, int(begins[best]), int(ends[best]))
+    place = _quietest(level, int(starts[best]), int(ends[best]))
     return _Cut(place, place)
 
 
-def _quietest(level: np.ndarray, begin: int, end: int) -> int:
-    """The quietest place within a pause; of equal ones that in the middle."""
-    margin = min(_PAD, (end - begin) // 3)  # speech begins before and ends after it is detected
-    places = np.arange(begin + margin, end - margin + 1)
+def _quietest(level: np.ndarray, start: int, end: int) -> int:
+    """Finds the quietest place within a pause; of equal ones that in the middle."""
+    margin = min(_PAD, (end - start) // 3)  # speech starts before and ends after it is detected
+    places = np.arange(start + margin, end - margin + 1)
     loudness = (level[places - 1] + level[places]) / 2
-    middle = (begin + end) / 2
-    return int(places[(loudness + 6 * abs(places - middle) / (end - begin)).argmin()])
+    middle = (start + end) / 2
+    return int(places[(loudness + 6 * abs(places - middle) / (end - start)).argmin()])
 
 
 def _dip(level: np.ndarray, low: int, high: int) -> int | None:
-    """The middle of the deepest dip between two frames: 100 ms well below what is around."""
+    """Finds the middle of the deepest dip between two frames: 100 ms well below those around."""
     if high - low < _DIP:
         return None
     near = level[np.clip(np.arange(low - _DIP_SIDE, high + _DIP_SIDE), 0, len(level) - 1)]

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes; headers that lie."""
+"""Identifies files by their first bytes, and checks the sizes that headers state."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _MAX_CHUNKS = 20_000  # of a WAV or AIFF before its samples
 
 
 def zero_length_error(source: Source) -> ZeroLengthAudioError:
+    """Returns the error of a file without samples."""
     return ZeroLengthAudioError(
         f"{source.shown}: the header is valid but no samples follow. Drop the row."
     )
@@ -51,7 +52,7 @@ _FOREIGN_TEXT = (
     (b"[", "a JSON document"),
 )
 _CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\f\r")
-AUDIO_SIGNATURES = (  # tell a damaged recording from something that never was one
+AUDIO_SIGNATURES = (  # distinguish a damaged recording from other content
     *((0, tag) for tag in (b"RIFF", b"RF64", b"RIFX", b"FORM", b".snd", b"fLaC", b"OggS", b"ID3")),
     *((0, tag) for tag in (b"#!AMR", b"NIST_1A", b"caff", b"FLV\x01")),
     *((0, tag) for tag in (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75")),  # Matroska, ASF
@@ -61,7 +62,7 @@ MPEG_AUDIO = (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b
 
 
 def foreign_kind(head: bytes) -> str | None:
-    """What a file that is certainly not audio is, by its first bytes."""
+    """Names the content of a file that is certainly not audio, by its first bytes; else None."""
     for offset, signature, kind in _FOREIGN:
         if head.startswith(signature, offset):
             return kind
@@ -72,6 +73,7 @@ def foreign_kind(head: bytes) -> str | None:
 
 
 def foreign_error(source: Source, kind: str) -> NotAudioError:
+    """Returns the error of a file that is not audio."""
     if is_audio(source.path):
         return WrongExtensionError(
             f"{source.shown}: is {kind} although it is named {extension(source.path)}. "
@@ -81,9 +83,9 @@ def foreign_error(source: Source, kind: str) -> NotAudioError:
 
 
 def check_chunk_sizes(source: Source, head: bytes) -> None:
-    """Raises if a WAV, RF64, AIFF or AU header promises more bytes of samples than there are.
+    """Raises if a WAV, RF64, AIFF or AU header states more bytes of samples than the file has.
 
-    libsndfile reads such a file without a word, as far as it goes. Formats: "Multimedia
+    libsndfile reads such a file to its end without an error. Formats: "Multimedia
     Programming Interface and Data Specifications 1.0" (RIFF), EBU Tech 3306 (RF64), "Audio
     Interchange File Format 1.3" (AIFF).
     """
@@ -96,16 +98,16 @@ def check_chunk_sizes(source: Source, head: bytes) -> None:
     # Pipes cannot go back to fill in the size, and leave 0 or a number near 2**31 or 2**32; some
     # writers count the header (44 bytes or a little more) among the samples.
     placeholder = size == 0 or 0x7F000000 <= size < 2**31 or 0xFFFFF000 <= size < 2**32
-    held = max(0, source.size - start)
-    if not placeholder and size > held + 64:
+    available = max(0, source.size - start)
+    if not placeholder and size > available + 64:
         raise TruncatedAudioError(
             f"{source.shown}: the header promises {size} bytes of samples but the file holds "
-            f"{held}. Copy the file again from its origin."
+            f"{available}. Copy the file again from its origin."
         )
 
 
 def _sample_chunk(source: Source, head: bytes) -> tuple[int, int] | None:
-    """(offset, stated size) in bytes of the samples; None where there is no such chunk."""
+    """Returns (offset, stated size) in bytes of the samples; None if there is no such chunk."""
     if head[:4] == b".snd" and len(head) >= 12:
         return struct.unpack_from(">II", head, 4)
     if head[8:12] not in (b"WAVE", b"AIFF", b"AIFC"):

@@ -1,4 +1,4 @@
-"""The decoder by libsndfile, which is exact on every seek."""
+"""Decodes audio with libsndfile, which is exact on every seek."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from beam_asr.errors import (
     CorruptAudioError,
 )
 
-_UNKNOWN_LENGTH = 2**62  # libsndfile gives 2**63 - 1 frames where a header does not say
+_UNKNOWN_LENGTH = 2**62  # libsndfile returns 2**63 - 1 frames if a header states none
 _REST_BYTES, _REST_FRAMES = 8192, 4  # looked through for frames after the last; more than padding
 
 
@@ -22,15 +22,16 @@ class _QuietSoundFile(soundfile.SoundFile):
     """A SoundFile that does not seek by itself.
 
     soundfile seeks after each read to where it already is, which makes decoders of MP3 start
-    afresh, in the middle of their bit reservoir, at each block. It asks this first.
+    afresh, in the middle of their bit reservoir, at each block. It calls ``seekable`` first.
     """
 
     def seekable(self) -> bool:
+        """Returns False, so that soundfile does not seek after reads."""
         return False
 
 
 class SndfileDecoder:
-    """What libsndfile reads: WAV, AIFF, AU, FLAC, Ogg Vorbis and Opus, MP3, SPHERE, CAF, ..."""
+    """Decodes what libsndfile reads: WAV, AIFF, AU, FLAC, Ogg Vorbis, Opus, MP3, SPHERE, CAF."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -48,27 +49,28 @@ class SndfileDecoder:
         self.length_slack_s = 0.0 if self.can_seek else OVERRUN_S
 
     def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
+        """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on."""
         end = _UNKNOWN_LENGTH if self.stated_frames is None else self.stated_frames
-        left = end - start if count is None else min(count, end - start)
-        if start and left > 0 and not self._go_to(start, end):
+        remaining = end - start if count is None else min(count, end - start)
+        if start and remaining > 0 and not self._go_to(start, end):
             return
-        while left > 0:
-            size = min(left, max(1, BLOCK_SAMPLES // self.channels))
+        while remaining > 0:
+            size = min(remaining, max(1, BLOCK_SAMPLES // self.channels))
             block = self._file.read(size, dtype="float32", always_2d=True)
             if not len(block):
                 break
-            left -= len(block)
+            remaining -= len(block)
             start += len(block)
             yield block
         if self._file.format == "MP3" and start >= end:
             self._check_rest(end)
 
     def _go_to(self, start: int, end: int) -> bool:
-        """Goes to a frame before the end; says whether there is one."""
+        """Seeks to a frame before the end; returns whether there is one."""
         if self._file.format != "OGG":
             self._file.seek(start)
             return True
-        # Of an Ogg whose decoder could not be set up, a seek would crash where a read is empty.
+        # If an Ogg's decoder could not be set up, a read is empty, and a seek would crash.
         if not len(self._file.read(1)):
             return False
         # A seek into the last page may end elsewhere, and so may one that is not from the start.
@@ -80,9 +82,9 @@ class SndfileDecoder:
         return sought == start
 
     def _check_rest(self, end: int) -> None:
-        """Raises if an MP3 goes on where libsndfile takes it to end.
+        """Raises if an MP3 continues after its end according to libsndfile.
 
-        The length is its first frame's word, or is reckoned from the bit rate of that.
+        The length is stated in the first frame, or computed from that frame's bit rate.
         """
         rest = self._source.read_on(_REST_BYTES)
         if max(map(rest.count, MPEG_AUDIO)) >= _REST_FRAMES:
@@ -93,7 +95,9 @@ class SndfileDecoder:
             )
 
     def exhausted(self) -> bool:
+        """Returns whether decoding failed at the end of the bytes."""
         return self._source.exhausted
 
     def close(self) -> None:
+        """Closes the file of libsndfile, not the source."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""The bytes of one audio file, wherever they are, for C libraries to read."""
+"""Opens the bytes of one audio file, on any storage, for C libraries to read."""
 
 import errno
 import io
@@ -37,15 +37,15 @@ _SPECIAL_FILES = (
 
 
 class Source:
-    """The bytes of one file, for C libraries to read.
+    """Reads the bytes of one file, for C libraries.
 
-    libsndfile takes an exception in its read callback for the end of the file, which would make a
-    clip cut short of a network failure. So the first failure is kept, and raised afterwards.
+    libsndfile takes an exception in its read callback for the end of the file, so that a network
+    failure would look like a truncated clip. So the first failure is stored, and raised afterwards.
 
     Attributes:
         shown: the path as messages show it.
-        descriptor: of the same bytes and at the same position, where there is one. Who reads by it
-            makes no call of Python for each piece, for which many threads would have to queue.
+        descriptor: of the same bytes and at the same position, if there is one. Reading by it
+            needs no call of Python for each block, for which many threads would have to queue.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Source:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the last byte has been read."""
+        """Returns whether the last byte has been read."""
         reached = self._reached
         if self.descriptor is not None:
             reached = max(reached, os.lseek(self.descriptor, 0, os.SEEK_CUR))
         return reached >= self.size
 
     def check(self) -> None:
-        """Raises what a reader by the descriptor has taken for the end of the file."""
+        """Raises the error that a reader by the descriptor took for the end of the file."""
         if self.descriptor is not None:
             os.pread(self.descriptor, 1, os.lseek(self.descriptor, 0, os.SEEK_CUR))
 
@@ -85,6 +85,7 @@ class Source:
             raise self.failure
 
     def read(self, size: int = -1) -> bytes:
+        """Reads up to ``size`` bytes; returns none after a failure, which is stored."""
         try:
             self.check_time()
             data = self._file.read(size)
@@ -95,22 +96,23 @@ class Source:
             return b""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes to a place within the file; a hostile header may name any, below 0 or beyond."""
+        """Seeks to a place, clamped to the file: a hostile header may name one outside it."""
         if whence != io.SEEK_SET:
             offset += self.size if whence == io.SEEK_END else self.tell()
         return self._file.seek(min(max(0, offset), self.size))
 
     def tell(self) -> int:
+        """Returns the position in the file."""
         return self._file.tell()
 
     def read_on(self, size: int) -> bytes:
-        """``size`` bytes from where a reader, by the descriptor or not, has come to."""
+        """Returns ``size`` bytes from the position of the reader, by the descriptor or not."""
         if self.descriptor is None:
             return self.read(size)
         return os.pread(self.descriptor, size, os.lseek(self.descriptor, 0, os.SEEK_CUR))
 
     def peek(self, offset: int, size: int) -> bytes:
-        """`size` bytes at `offset`, fewer at the end; leaves the position at the start."""
+        """Returns `size` bytes at `offset`, fewer at the end; leaves the position at the start."""
         self.seek(offset)
         data = self.read(size)
         self.seek(0)
@@ -129,7 +131,7 @@ def open_bytes(
 
     Args:
         deadline: time of ``time.monotonic()`` after which reading fails.
-        first_block: bytes to fetch first of a file of which a part is wanted; None wants it all.
+        first_block: bytes to fetch first if only a part of the file is needed; None if all is.
     """
     with ExitStack() as stack:
         try:
@@ -151,7 +153,7 @@ def open_bytes(
 
 @contextmanager
 def open_content(path: str, content: bytes, deadline: float | None = None) -> Iterator[Source]:
-    """As ``open_bytes``, of bytes that are here already; ``path`` only names them."""
+    """Opens as ``open_bytes``, bytes that are in memory already; ``path`` only names them."""
     with (
         _in_memory(content) as (file, descriptor),
         _watched(Source(path, file, len(content), deadline, descriptor)) as source,
@@ -160,7 +162,7 @@ def open_content(path: str, content: bytes, deadline: float | None = None) -> It
 
 
 def shown(text: str) -> str:
-    """A path, or another text, as a message shows it: in printable characters, and not too many."""
+    """Returns a path, or another text, for a message: printable, and shortened if long."""
     if not text.isprintable():
         text = repr(text)[1:-1]
     return errors.for_message(text, SHOWN_CHARACTERS, end=SHOWN_CHARACTERS // 2)
@@ -168,7 +170,7 @@ def shown(text: str) -> str:
 
 @contextmanager
 def _watched(source: Source) -> Iterator[Source]:
-    """The source, once; then raises its failure, whatever a decoder has made of that."""
+    """Yields the source; then raises its failure, however a decoder has handled it."""
     if source.size == 0:
         raise _empty(source.path)
     try:
@@ -191,18 +193,18 @@ def _open(
 ) -> IO[bytes]:
     """Opens a file, unless it is a local one that might block or never end."""
     if is_local(path.rpartition("::")[2]):
-        if storage.allowed is not None:  # what is refused must not show whether it exists
+        if storage.allowed is not None:  # a refusal must not show whether the file exists
             path = storage.allowed.check(path)
         _check_regular(local_path(path.rpartition("::")[2]))
     return storage.open(path, deadline, first_block)
 
 
 def _check_regular(path: str) -> None:
-    found = os.stat(path)
-    if stat.S_ISREG(found.st_mode) and found.st_size == 0:  # also /proc's, which may wait for ever
+    status = os.stat(path)
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:  # also /proc's, which may block
         raise _empty(path)
     for is_kind, kind in _SPECIAL_FILES:
-        if is_kind(found.st_mode):
+        if is_kind(status.st_mode):
             raise NotAudioError(
                 f"{shown(path)}: is {kind}, which is not opened. Name a regular file in the "
                 "manifest."
@@ -211,26 +213,26 @@ def _check_regular(path: str) -> None:
 
 @contextmanager
 def _in_memory(content: bytes) -> Iterator[tuple[IO[bytes], int | None]]:
-    """A file of these bytes, and its descriptor where the system has such files."""
+    """Opens a file of these bytes, with its descriptor where the system has such files."""
     try:
         descriptor = os.memfd_create("beam-asr")
     except (AttributeError, OSError):  # not Linux, or a sandbox
         yield io.BytesIO(content), None
         return
     with open(descriptor, "w+b", buffering=0) as file:
-        left = memoryview(content)
-        while left:
-            left = left[file.write(left) :]
+        remaining = memoryview(content)
+        while remaining:
+            remaining = remaining[file.write(remaining) :]
         file.seek(0)
         yield file, descriptor
 
 
 def _raise_as_audio_error(path: str, error: Exception) -> None:
-    """Raises the AudioError for a storage failure that is the clip's fault; else returns."""
+    """Raises an AudioError if a storage failure is the clip's fault; otherwise returns."""
     cause = error.__cause__ or error  # fsspec's http turns every failure into FileNotFoundError
-    for each in (error, cause):
-        if isinstance(each, AudioError):
-            raise each
+    for candidate in (error, cause):
+        if isinstance(candidate, AudioError):
+            raise candidate
     name, reason = shown(path), shown(str(cause))
     if isinstance(error, DeadlineError):
         raise AudioTimeoutError.too_slow(name, reason) from error
@@ -260,6 +262,6 @@ def _raise_as_audio_error(path: str, error: Exception) -> None:
 
 
 def _is_impossible_path(path: str, error: BaseException) -> bool:
-    """Whether it was the name of a local file that the system refused."""
+    """Returns whether the system refused the name of a local file."""
     has_nul = isinstance(error, ValueError) and "\0" in path
     return is_local(path) and (has_nul or getattr(error, "errno", None) in _IMPOSSIBLE_PATH)

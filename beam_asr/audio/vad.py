@@ -1,4 +1,4 @@
-"""Voice activity, frame by frame; quiet clips without speech."""
+"""Detects voice activity frame by frame, and quiet clips without speech."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ import soxr
 
 logger = logging.getLogger(__name__)
 RATE = 16_000  # Hz
-FRAME_SAMPLES = 512  # what the network takes at this rate
-FRAME_SECONDS = FRAME_SAMPLES / RATE  # 0.032
-QUIETEST_DB = -120.0
-# The network's input is a frame after the last samples of the one before, its memory an LSTM's;
+FRAME_SAMPLES = 512  # the network's input at this rate
+MIN_LEVEL_DB = -120.0
+# The network's input is a frame with the last samples of the previous one, its memory an LSTM's;
 # silero_vad/sequence_vad.py of the package has the same numbers.
 _CONTEXT_SAMPLES = 64
 _STATE_SHAPE = (1, 1, 128)
 _CHUNK_FRAMES = 512  # in one call, 16 s
 _CHUNK_SAMPLES = _CHUNK_FRAMES * FRAME_SAMPLES
-# A section is listened to by a thread of its own, from an empty memory, which the last seconds
-# before it fill.
+# Each section is processed by a separate thread, from an empty memory, which is warmed up with the
+# last seconds before the section.
 _SECTION_CHUNKS = 8  # two minutes, 9 MB
 _WARM_FRAMES = 128  # 4 s
-# The network costs most of what planning does, so where pauses stand out it hears a part of a chunk
-# only: is there speech in it, what is not silent counts as speech.
+# The network dominates the cost of planning. Where pauses are clearly quieter than speech, it runs
+# on a part of the chunk only; if it finds speech there, every frame that is not silent counts as
+# speech.
 _NOTHING_DB = -90.0  # the last bit of 16
 _SILENT_DB = 45.0  # below what is loud in a chunk; whispering is not
 _LOUD_PERCENT = 95
 _CLEAR_SHARE = 0.05  # of a chunk's frames must be silent
-_CLEARLY_DB = 6.0  # by so much, most of them
+_CLEARLY_DB = 6.0  # most of them by at least this
 _PROBE_FRAMES = 48  # 1.5 s, around the loudest frame
 _PROBE_WARM_FRAMES = 16
 _PROBE_SPEECH = 0.5
 _PROBE_SPEECH_FRAMES = 10  # a syllable or two
-# Below some -50 dBFS the network misses speech, so a chunk that is quieter is made louder. Noise
-# does not become speech by that.
+# Below about -50 dBFS the network misses speech, so a quieter chunk is amplified. That does not
+# turn noise into speech.
 _LOUD_ENOUGH_DB = -30.0  # of the loudest frame of a chunk
 _MAX_GAIN_DB = 50.0
-# Of the detector that goes by the level.
+# Of the detector that uses the level alone.
 _BLOCK_FRAMES = 31  # a second
 _FLOOR_BLOCKS = 31  # half a minute, in which somebody who speaks pauses
 _FLOOR_PERCENT = 10  # of frames are taken for silence
@@ -57,45 +57,34 @@ _SMOOTH_FRAMES = 5
 
 
 class Activity(NamedTuple):
-    """What a recording holds, in frames of 32 ms; the last may be shorter.
+    """Holds the speech and level of a recording, in frames of 32 ms; the last may be shorter.
 
     Attributes:
         speech: float32 of shape (frames,), the probability that somebody speaks, 0 to 1.
         level: float32 of shape (frames,), the root mean square in dBFS without the frame's mean
-            (a microphone's offset), -120 at least.
+            (a microphone's offset), at least -120.
         seconds: the exact length of the audio.
-        detector: ``silero`` or ``energy``.
-        silent: whether every sample is exactly zero.
     """
 
     speech: np.ndarray
     level: np.ndarray
     seconds: float
-    detector: str
-    silent: bool
 
 
 class Detector:
-    """Finds speech in one recording, which comes in blocks of any lengths.
+    """Detects speech in one recording, which is added in blocks of any length.
 
-    It holds two minutes of samples for each processor, and eight bytes of each frame that went by.
+    It holds two minutes of samples for each processor, and eight bytes for each frame so far.
     The blocks' lengths do not change the result.
 
-    Args:
-        method: ``silero``, or ``energy``, which goes by the level alone.
-
-    Raises:
-        ValueError: there is no such method.
+    The network of Silero decides where it can be loaded, else the level alone.
     """
 
-    def __init__(self, method: str = "silero"):
-        if method not in ("silero", "energy"):
-            raise ValueError(f"method={method!r} must be 'silero' or 'energy'.")
-        self._session = _session() if method == "silero" else None
+    def __init__(self) -> None:
+        self._session = _session()
         self._chunk = np.zeros(_CHUNK_SAMPLES, np.float32)
         self._held = 0
         self._samples = 0
-        self._silent = True
         self._levels: list[np.ndarray] = []
         self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
         self._warm: np.ndarray | None = None
@@ -103,7 +92,7 @@ class Detector:
         self._sections: list[Future[np.ndarray]] = []
 
     def add(self, block: np.ndarray) -> None:
-        """Takes the next samples: finite float32 of shape (samples,), mono, at 16 kHz."""
+        """Adds the next samples: finite float32 of shape (samples,), mono, at 16 kHz."""
         while len(block):
             part, block = np.split(block, [_CHUNK_SAMPLES - self._held])
             self._chunk[self._held : self._held + len(part)] = part
@@ -112,33 +101,32 @@ class Detector:
                 self._take_chunk()
 
     def finish(self) -> Activity:
-        """What all samples together hold. Nothing may be added after it."""
+        """Returns the activity of all samples. Nothing may be added after it."""
         if self._held:
             self._take_chunk()
         level = np.concatenate([np.empty(0, np.float32), *self._levels])
         if self._session is None:
-            speech, detector = _speech_by_level(level), "energy"
+            speech = _speech_by_level(level)
         else:
-            self._listen(self._session)
-            heard = [section.result() for section in self._sections]
-            speech, detector = np.concatenate([np.empty(0, np.float32), *heard]), "silero"
-        return Activity(speech, level, self._samples / RATE, detector, self._silent)
+            self._submit_section(self._session)
+            sections = [section.result() for section in self._sections]
+            speech = np.concatenate([np.empty(0, np.float32), *sections])
+        return Activity(speech, level, self._samples / RATE)
 
     def _take_chunk(self) -> None:
         count, self._held = self._held, 0
         self._samples += count
         self._chunk[count:] = 0
-        self._silent = self._silent and not self._chunk.any()
         frames = self._chunk.reshape(-1, FRAME_SAMPLES)[: -(-count // FRAME_SAMPLES)]
         level = _level(frames, count)
         self._levels.append(level)
         if self._session is not None:
             self._section.append(_Chunk(self._inputs(frames, level), level))
             if len(self._section) == _SECTION_CHUNKS:
-                self._listen(self._session)
+                self._submit_section(self._session)
 
-    def _listen(self, session: Any) -> None:
-        """Has the section heard by a thread."""
+    def _submit_section(self, session: Any) -> None:
+        """Submits the section to a thread."""
         if not self._section:
             return
         chunks, self._section = self._section, []
@@ -146,7 +134,7 @@ class Detector:
         self._warm = chunks[-1].inputs[-_WARM_FRAMES:]
         self._sections.append(_session_threads().submit(task))
         if len(self._sections) > _THREADS:
-            self._sections[-_THREADS - 1].result()  # so that the samples held are bounded
+            self._sections[-_THREADS - 1].result()  # to bound the samples in memory
 
     def _inputs(self, frames: np.ndarray, level: np.ndarray) -> np.ndarray:
         inputs = np.empty((len(frames), _CONTEXT_SAMPLES + FRAME_SAMPLES), np.float32)
@@ -159,18 +147,18 @@ class Detector:
 
 
 class _Chunk(NamedTuple):
-    """What the network takes of a chunk, and its frames' levels in dBFS."""
+    """A chunk's inputs to the network, and its frames' levels in dBFS."""
 
     inputs: np.ndarray
     level: np.ndarray
 
 
 def _probabilities(session: Any, chunks: list[_Chunk], warm: np.ndarray | None) -> np.ndarray:
-    """Of a section's frames; ``warm`` are inputs before it."""
+    """Returns the probabilities of a section's frames; ``warm`` are the inputs before it."""
     memory: _Memory | None = None
-    found = []
+    results = []
     for chunk in chunks:
-        probabilities = _of_clear_chunk(session, chunk)
+        probabilities = _clear_chunk_speech(session, chunk)
         if probabilities is not None:
             memory = None
         else:
@@ -179,26 +167,26 @@ def _probabilities(session: Any, chunks: list[_Chunk], warm: np.ndarray | None) 
                     session, chunk.inputs[:0] if warm is None else warm, _NO_MEMORY
                 )
             probabilities, memory = _run_network(session, chunk.inputs, memory)
-        found.append(probabilities)
+        results.append(probabilities)
         warm = chunk.inputs[-_WARM_FRAMES:]
-    return np.concatenate(found)
+    return np.concatenate(results)
 
 
-def _of_clear_chunk(session: Any, chunk: _Chunk) -> np.ndarray | None:
-    """1 where a frame is not silent, of a chunk with pauses that stand out and with speech.
+def _clear_chunk_speech(session: Any, chunk: _Chunk) -> np.ndarray | None:
+    """Returns 1 for frames that are not silent, for a chunk with speech and clear pauses.
 
-    Of a chunk that holds nothing, 0; of any other None, and the network is to hear it all.
+    Returns 0 for a silent chunk, and None for any other, which the network must process whole.
     """
     if chunk.level.max() <= _NOTHING_DB:
         return np.zeros(len(chunk.level), np.float32)
-    least = np.percentile(chunk.level, _LOUD_PERCENT) - _SILENT_DB
-    sounds = chunk.level >= least
-    if np.mean(~sounds) < _CLEAR_SHARE or np.median(chunk.level[~sounds]) > least - _CLEARLY_DB:
+    threshold = np.percentile(chunk.level, _LOUD_PERCENT) - _SILENT_DB
+    sounds = chunk.level >= threshold
+    if np.mean(~sounds) < _CLEAR_SHARE or np.median(chunk.level[~sounds]) > threshold - _CLEARLY_DB:
         return None
     first = max(0, int(chunk.level.argmax()) - _PROBE_FRAMES // 2 - _PROBE_WARM_FRAMES)
     probe = chunk.inputs[first : first + _PROBE_WARM_FRAMES + _PROBE_FRAMES]
-    heard, _ = _run_network(session, probe, _NO_MEMORY)
-    speech = heard[min(first, _PROBE_WARM_FRAMES) :] >= _PROBE_SPEECH
+    probabilities, _ = _run_network(session, probe, _NO_MEMORY)
+    speech = probabilities[min(first, _PROBE_WARM_FRAMES) :] >= _PROBE_SPEECH
     return sounds.astype(np.float32) if speech.sum() >= _PROBE_SPEECH_FRAMES else None
 
 
@@ -207,7 +195,7 @@ _NO_MEMORY = (np.zeros(_STATE_SHAPE, np.float32), np.zeros(_STATE_SHAPE, np.floa
 
 
 def _run_network(session: Any, inputs: np.ndarray, memory: _Memory) -> tuple[np.ndarray, _Memory]:
-    """The probabilities of frames, after others that left the network with a memory."""
+    """Returns the probabilities of frames, and the memory after them, from a memory."""
     if not len(inputs):
         return np.empty(0, np.float32), memory
     probabilities, hidden, cell = session.run(
@@ -217,17 +205,17 @@ def _run_network(session: Any, inputs: np.ndarray, memory: _Memory) -> tuple[np.
 
 
 def _level(frames: np.ndarray, samples: int) -> np.ndarray:
-    """Of frames that hold so many samples in all; zeros fill up the last one."""
+    """Returns the level of frames that hold ``samples`` in all; zeros pad the last one."""
     counts = np.full(len(frames), FRAME_SAMPLES)
     counts[-1] -= len(frames) * FRAME_SAMPLES - samples
     means = frames.sum(axis=1, dtype=np.float64) / counts
     squares = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / counts
-    power = np.maximum(squares - means**2, 10 ** (QUIETEST_DB / 10))
+    power = np.maximum(squares - means**2, 10 ** (MIN_LEVEL_DB / 10))
     return (10 * np.log10(power)).astype(np.float32)
 
 
 def _speech_by_level(level: np.ndarray) -> np.ndarray:
-    """The probability of speech, by how far the level is above that of the quiet moments around."""
+    """Returns the probability of speech, by how far the level is above the noise floor nearby."""
     if not len(level):
         return level
     blocks = np.pad(level, (0, -len(level) % _BLOCK_FRAMES), "edge").reshape(-1, _BLOCK_FRAMES)
@@ -237,8 +225,8 @@ def _speech_by_level(level: np.ndarray) -> np.ndarray:
         _FLOOR_BLOCKS,
     )
     floor = np.percentile(around, _FLOOR_PERCENT, axis=1).repeat(_BLOCK_FRAMES)[: len(level)]
-    least = np.clip(floor + _ABOVE_FLOOR_DB, _SURELY_SILENT_DB, _MAYBE_SPEECH_DB)
-    likely = 1 / (1 + np.exp((least - level) / _SLOPE_DB))
+    threshold = np.clip(floor + _ABOVE_FLOOR_DB, _SURELY_SILENT_DB, _MAYBE_SPEECH_DB)
+    likely = 1 / (1 + np.exp((threshold - level) / _SLOPE_DB))
     smooth = np.convolve(likely, np.full(_SMOOTH_FRAMES, 1 / _SMOOTH_FRAMES))
     edge = _SMOOTH_FRAMES // 2
     return np.clip(smooth[edge : edge + len(level)], 0, 1).astype(np.float32)
@@ -254,7 +242,7 @@ def _session_threads() -> ThreadPoolExecutor:
 
 
 def _session() -> Any:
-    """The process's one session of the network, for all threads; None where there can be none."""
+    """Returns the process's one session of the network, for all threads; None if unavailable."""
     with _session_lock:
         return _load_session()
 
@@ -284,15 +272,15 @@ def _load_session() -> Any:
         return None
 
 
-# Full scale is 1. Speech is hardly ever recorded so low; a louder clip goes to the model unheard,
-# since to listen to all clips would cost more than it spares.
+# Full scale is 1. Speech is hardly ever recorded so low. A louder clip goes to the model without
+# detection, which would cost more for all clips than it saves.
 QUIET = 0.008
-LOUD = 0.5  # what a quiet clip is raised to, since a detector knows speech at common levels
+LOUD = 0.5  # the peak that a quiet clip is raised to, as detectors expect common levels
 SPEECH = 0.5  # probability
 
 
 def is_silence(waveform: np.ndarray, sample_rate: int) -> bool:
-    """Whether a clip is quiet, and nobody speaks in it.
+    """Returns whether a clip is quiet, and nobody speaks in it.
 
     Args:
         waveform: float32 of shape ``(samples,)``.

@@ -1,1 +1,1 @@
-"""`beam-asr`: flags, checks, launch, runners."""
+"""Runs `beam-asr`: flags, checks, launch and runners."""

@@ -1,8 +1,7 @@
-"""What Dataflow needs to be told for a model on a GPU, and what cannot go together there.
+"""Configures Dataflow for models on GPUs, and refuses options that conflict there.
 
-Beam's options are all that is imported, nothing of Google's. The facts are those of Dataflow's
-documentation ("Use GPUs", "Right fitting", "Use NVIDIA MPS", "FlexRS") and of Compute Engine's
-machine types.
+It imports Beam's options, and nothing of Google's. The facts are those of Dataflow's documentation
+("Use GPUs", "Right fitting", "Use NVIDIA MPS", "FlexRS") and of Compute Engine's machine types.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from beam_asr.settings import Resources
 ONE_PROCESS = "no_use_multiple_sdk_containers"
 MANY_PROCESSES = "use_multiple_sdk_containers"
 WORKER_ACCELERATOR = "worker_accelerator="
-# Of the GPUs that Dataflow has, by its names for them: Compute Engine's page on GPU machine types.
+# By Dataflow's names of GPUs. Source: Compute Engine's page on GPU machine types.
 GPU_MEMORY_GB = {
     "nvidia-tesla-p4": 8,
     "nvidia-tesla-p100": 16,
@@ -40,23 +39,23 @@ GPU_MEMORY_GB = {
     "nvidia-h100-mega-80gb": 80,
     "nvidia-rtx-pro-6000": 96,
 }
-# Of the bundles that a process works on at a time. The end of one waits for the model's last
-# results, during which another one keeps the GPU busy. Each may hold an hour of waveforms, some
-# 230 MB, so there are not more.
+# The number of bundles that a process works on at a time. The end of one waits for the model's last
+# results; meanwhile another one keeps the GPU busy. Each may hold an hour of waveforms, some
+# 230 MB, so there are no more.
 HARNESS_THREADS = 2
 
 
 def is_template_launch(beam_options: PipelineOptions) -> bool:
-    """Whether this writes a template instead of starting a job.
+    """Returns whether this writes a template instead of starting a job.
 
-    The launcher of a Flex Template runs its program so, and starts the job itself from what was
-    written, when the program has ended.
+    The launcher of a Flex Template runs its program this way, and starts the job itself from the
+    template, when the program has ended.
     """
     return bool(beam_options.view_as(GoogleCloudOptions).template_location)
 
 
 def launcher_waits(beam_options: PipelineOptions) -> bool:
-    """Whether the launching process stays until the job has ended."""
+    """Returns whether the launching process stays until the job has ended."""
     return may_wait(beam_options) and not is_template_launch(beam_options)
 
 
@@ -85,7 +84,7 @@ def apply_dataflow_defaults(
         SetupError: the options do not go together; it says which, and what to do.
     """
     _check_accelerators(beam_options, accelerator)
-    _check_cards(beam_options, accelerator, resources)
+    _check_gpus(beam_options, accelerator, resources)
     if resources.copies > 1:
         _check_copies(beam_options, accelerator, resources)
         _share_worker_accelerator(beam_options)
@@ -102,12 +101,12 @@ def apply_dataflow_defaults(
         debug.number_of_worker_harness_threads = HARNESS_THREADS
     setup = beam_options.view_as(SetupOptions)
     if _image(beam_options) and setup.sdk_location == "default":
-        # Else Beam looks for an SDK to stage, over the one that the image has.
+        # Otherwise Beam looks for an SDK to stage over that of the image.
         setup.sdk_location = "container"
 
 
 def vcpus(machine_type: str) -> int | None:
-    """The virtual CPUs of a machine type, where its name tells them."""
+    """Returns the number of virtual CPUs of a machine type; None if its name does not say."""
     if match := re.search(r"(?:^|-)custom-(\d+)-\d+(?:-ext)?$", machine_type):
         return int(match[1])
     if match := re.fullmatch(r"a2-(?:highgpu|ultragpu)-(\d+)g", machine_type):
@@ -131,35 +130,37 @@ def _experiments(beam_options: PipelineOptions) -> list[str]:
 
 
 def _worker_accelerators(beam_options: PipelineOptions) -> list[str]:
-    """The GPUs that all workers are to have; experiments are where it stood in older releases."""
-    given = [*_services(beam_options), *_experiments(beam_options)]
-    return [each for each in given if each.startswith(WORKER_ACCELERATOR)]
+    """Returns the GPUs of all workers; in older releases an experiment requests them."""
+    options = [*_services(beam_options), *_experiments(beam_options)]
+    return [option for option in options if option.startswith(WORKER_ACCELERATOR)]
 
 
 def _check_accelerators(beam_options: PipelineOptions, accelerator: str | None) -> None:
-    of_workers = _worker_accelerators(beam_options)
-    if accelerator is not None and of_workers:
+    worker_accelerators = _worker_accelerators(beam_options)
+    if accelerator is not None and worker_accelerators:
         raise SetupError(
             f"--accelerator={accelerator} gives a GPU to the workers of the model's step, and "
-            f"{of_workers[0]} to all workers: Dataflow does not take both, choose one"
+            f"{worker_accelerators[0]} to all workers: Dataflow does not take both, choose one"
         )
     goal = beam_options.view_as(GoogleCloudOptions).flexrs_goal
-    asked = f"--accelerator={accelerator}" if accelerator else "".join(of_workers[:1])
-    if goal and asked:
-        raise SetupError(f"{asked} asks for a GPU, and --flexrs_goal={goal} has none: choose one")
+    requested = f"--accelerator={accelerator}" if accelerator else "".join(worker_accelerators[:1])
+    if goal and requested:
+        raise SetupError(
+            f"{requested} asks for a GPU, and --flexrs_goal={goal} has none: choose one"
+        )
 
 
-def _check_cards(
+def _check_gpus(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
-    """Refuses GPUs, and parts of their memory, that are not those the workers are to have."""
-    asked = as_flags(resources.asked_gpu)
-    if not asked:
+    """Refuses GPUs, and parts of their memory, that differ from those of the workers."""
+    requested = as_flags(resources.asked_gpu)
+    if not requested:
         return
     specs = [accelerator] if accelerator else _worker_accelerators(beam_options)
     if not specs:
         raise SetupError(
-            f"{asked} needs workers with a GPU, of a type that only you can choose: give it by "
+            f"{requested} needs workers with a GPU, of a type that only you can choose: give it by "
             f"--accelerator, as type:nvidia-l4;count:{resources.cards};install-nvidia-driver"
         )
     spec = specs[0]
@@ -180,7 +181,7 @@ def _check_cards(
 
 
 def _count(spec: str) -> int:
-    """The GPUs that a worker is to have."""
+    """Returns the number of GPUs of a worker."""
     count = re.search(r"\bcount:(\d+)", spec)
     return int(count[1]) if count else 1
 
@@ -188,17 +189,17 @@ def _count(spec: str) -> int:
 def _check_copies(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
-    """Refuses copies on one GPU where Dataflow has not the MPS by which they share it."""
-    asked = as_flags(resources.asked_processes)
+    """Refuses copies on one GPU where Dataflow lacks the MPS that shares it."""
+    requested = as_flags(resources.asked_processes)
     prime = "enable_prime"
     if prime in _services(beam_options) or prime in _experiments(beam_options):
         raise SetupError(
-            f"{asked} needs NVIDIA's MPS, which {prime} has not: leave one of them out"
+            f"{requested} needs NVIDIA's MPS, which {prime} has not: leave one of them out"
         )
     for spec in [accelerator] if accelerator else _worker_accelerators(beam_options):
         if _count(spec) != 1:
             raise SetupError(
-                f"{asked} shares a GPU by NVIDIA's MPS, which Dataflow has for workers with a "
+                f"{requested} shares a GPU by NVIDIA's MPS, which Dataflow has for workers with a "
                 f"single GPU only, but {spec} asks for {_count(spec)}: give count:1"
             )
 
@@ -206,12 +207,12 @@ def _check_copies(
 def _check_processes(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
-    """Refuses a number of processes that Dataflow would not start: it has one for each vCPU."""
-    asked = as_flags(resources.asked_processes)
+    """Refuses a number of processes that Dataflow would not start: it starts one for each vCPU."""
+    requested = as_flags(resources.asked_processes)
     if ONE_PROCESS in _experiments(beam_options):
         raise SetupError(
-            f"{asked} needs a process for each model, and the experiment {ONE_PROCESS} allows one: "
-            "leave one of them out"
+            f"{requested} needs a process for each model, and the experiment {ONE_PROCESS} allows "
+            "one: leave one of them out"
         )
     machine_type = _machine_type(beam_options, accelerator)
     processes = vcpus(machine_type or "")
@@ -220,7 +221,7 @@ def _check_processes(
     several = resources.cards > 1
     remedy = "count:1 and more workers," if several else f"--model_copies={processes},"
     raise SetupError(
-        f"{asked}, but a worker of machine type {machine_type} has {processes} vCPUs, and "
+        f"{requested}, but a worker of machine type {machine_type} has {processes} vCPUs, and "
         f"Dataflow starts a process, and so a model, for each: give {remedy} or a machine type "
         f"with {resources.processes} vCPUs"
     )
@@ -229,35 +230,38 @@ def _check_processes(
 def _check_cpus(
     beam_options: PipelineOptions, accelerator: str | None, resources: Resources
 ) -> None:
-    """Refuses CPUs that the workers have not; their machine type alone decides."""
+    """Refuses more CPUs than the workers have; their machine type alone decides."""
     machine_type = _machine_type(beam_options, accelerator)
     needed = (resources.cpus or 0) * resources.processes
-    asked = f"--cpus={resources.cpus}"
+    requested = f"--cpus={resources.cpus}"
     if resources.processes > 1:
-        asked += f" for each of {resources.processes} processes"
+        requested += f" for each of {resources.processes} processes"
     if machine_type is None:
         raise SetupError(
-            f"{asked} is up to the machine type, of which none is given: give --machine_type with "
-            f"{needed} vCPUs or more"
+            f"{requested} is up to the machine type, of which none is given: give --machine_type "
+            f"with {needed} vCPUs or more"
         )
-    there = vcpus(machine_type)
-    if there is not None and there < needed:
+    available = vcpus(machine_type)
+    if available is not None and available < needed:
         raise SetupError(
-            f"{asked} is more than the {there} vCPUs of a worker of machine type {machine_type}: "
-            f"give less, or a machine type with {needed} vCPUs or more"
+            f"{requested} is more than the {available} vCPUs of a worker of machine type "
+            f"{machine_type}: give less, or a machine type with {needed} vCPUs or more"
         )
 
 
 def _machine_type(beam_options: PipelineOptions, accelerator: str | None) -> str | None:
-    """That of the workers of the model's step; right fitting may give them one of their own."""
-    if own := re.search(r";machine_type:([^;]+)", accelerator or ""):
-        return own[1]
+    """Returns that of the model step's workers; right fitting can set another one for them."""
+    if match := re.search(r";machine_type:([^;]+)", accelerator or ""):
+        return match[1]
     return beam_options.view_as(WorkerOptions).machine_type
 
 
 def _share_worker_accelerator(beam_options: PipelineOptions) -> None:
-    for given in (_services(beam_options), _experiments(beam_options)):
-        given[:] = [shares_gpu(e) if e.startswith(WORKER_ACCELERATOR) else e for e in given]
+    for options in (_services(beam_options), _experiments(beam_options)):
+        options[:] = [
+            shares_gpu(option) if option.startswith(WORKER_ACCELERATOR) else option
+            for option in options
+        ]
 
 
 PROFILE = RunnerProfile(

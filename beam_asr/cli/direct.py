@@ -1,4 +1,4 @@
-"""What the DirectRunner is told: a job in this process, or in processes of this machine."""
+"""Configures the DirectRunner: a job in this process, or in processes of this machine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from beam_asr.errors import SetupError
 from beam_asr.models.devices.resources import available_cpus
 from beam_asr.settings import Resources
 
-# The DirectRunner is a switch that first tries to download a runner of Beam's; on one machine this
-# is the one it ends with, and it needs no network.
+# The DirectRunner is a switch that first tries to download another runner of Beam's; on one machine
+# it ends with this one, which needs no network.
 LOCAL = "FnApiRunner"
 
 

@@ -1,4 +1,4 @@
-"""What Flink is told: its processes, and how long they live."""
+"""Configures Flink: its worker processes, and how long they live."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from beam_asr.cli.runners import RunnerProfile, check_same_processes
 from beam_asr.errors import SetupError
 from beam_asr.settings import Resources
 
-# Flink ends workers with each step, and while it does so it may miss why a step has failed. Those
-# that are threads of the launcher hold nothing that another job could want, so they live on.
+# Flink ends workers with each step, and while it does so it may miss why a step has failed. Workers
+# that are threads of the launcher hold nothing that another job needs, so they stay alive.
 LOOPBACK_CACHE_MILLISECONDS = 60_000
 
 
 def ends_with_launcher(options: PipelineOptions) -> bool:
-    """Says whether the workers are threads of the launching process."""
+    """Returns whether the workers are threads of the launching process."""
     environment = options.view_as(PortableOptions).environment_type
     if environment is None:
         master = options.view_as(FlinkRunnerOptions).flink_master
@@ -49,25 +49,27 @@ def apply_flink_defaults(
 
 
 def _check_processes(options: PipelineOptions, resources: Resources) -> None:
-    """Refuses processes that Flink would not start, or give no work.
+    """Refuses processes that Flink would not start, or would leave without work.
 
     Beam's DefaultJobBundleFactory gives the processes of a task manager to the parts of its steps
     in turn, so a step needs as many parts there as there are processes.
     """
-    asked, processes = resources.asked_processes, resources.processes
+    requested, processes = resources.asked_processes, resources.processes
     if ends_with_launcher(options):
         raise SetupError(
-            f"{asked} needs processes, and the workers here (LOOPBACK) are threads of this one: "
-            "name a cluster by --flink_master, or leave Flink out, since --runner=DirectRunner "
-            "starts them on this machine"
+            f"{requested} needs processes, and the workers here (LOOPBACK) are threads of this "
+            "one: name a cluster by --flink_master, or leave Flink out, since "
+            "--runner=DirectRunner starts them on this machine"
         )
     parallelism = options.view_as(FlinkRunnerOptions).parallelism
     if parallelism < processes:
-        given = f"--parallelism={parallelism}" if parallelism > 0 else "--parallelism is not given"
+        parallelism_flag = (
+            f"--parallelism={parallelism}" if parallelism > 0 else "--parallelism is not given"
+        )
         raise SetupError(
-            f"{asked} starts {processes} processes for each task manager, and some of them would "
-            f"have no work: {given}, so give {processes} times the number of task managers, each "
-            f"of which needs {processes} slots (taskmanager.numberOfTaskSlots)"
+            f"{requested} starts {processes} processes for each task manager, and some of them "
+            f"would have no work: {parallelism_flag}, so give {processes} times the number of task "
+            f"managers, each of which needs {processes} slots (taskmanager.numberOfTaskSlots)"
         )
 
 

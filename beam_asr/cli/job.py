@@ -1,4 +1,4 @@
-"""From options to a graph."""
+"""Builds the graph of a job from its options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from beam_asr.cli.messages import FLAGS
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.models.routing import Routing, load
 from beam_asr.outputs.folder_lock import FolderLock
-from beam_asr.outputs.formats.registry import TIMED
+from beam_asr.outputs.formats.registry import formats_of
 from beam_asr.outputs.journal import Journal
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
@@ -28,29 +28,18 @@ def build(
     pipeline: beam.Pipeline,
     options: TranscribeOptions,
     lock: FolderLock | None = None,
-    workers_beat: bool = False,
+    workers_renew: bool = False,
 ) -> None:
     """Adds the whole job to a pipeline.
 
     Args:
-        lock: of the output folder.
-        workers_beat: whether workers give signs of life for the lock, as they must where they
-            outlive this process.
+        lock: the lock of the output folder.
+        workers_renew: whether workers renew the lock, as they must if they outlive this process.
 
     Raises:
-        SetupError: the options do not go together, or not with what is in the output folder.
+        SetupError: the options conflict, or do not fit what is in the output folder.
     """
-    # The journal is of an input with an end; else each window that is whole is what is kept.
-    journal = None
-    if not is_unbounded(options):
-        journal = Journal(
-            options.outputs.output,
-            Storage(options.reading.storage_options),
-            options.outputs.resume,
-            options.outputs.retry_failures,
-            lock,
-            workers_beat,
-        )
+    journal = _journal(options, lock, workers_renew)
     rows = pipeline | "ReadManifest" >> ReadManifest(
         options.inputs.input,
         options.names.filepath_key,
@@ -75,75 +64,102 @@ def build(
         journal=journal,
     )
     records = rows | "Transcribe" >> transcribe
-    lang_key = transcribe.lang_key
     if needs_scoring(options):
-        records |= "ScoreTranscripts" >> ScoreTranscripts(
-            options.names.reference_key,
-            options.scoring.normalizer,
-            options.scoring.quality,
-            options.scoring.keep,
-            options.names.pred_text_key,
-            lang_key,
-            by_model=options.routing.models is not None,
-        )
-    (
-        records
-        | "WriteManifest"
-        >> WriteManifest(
-            options.outputs.output,
-            overwrite=options.outputs.overwrite,
-            num_shards=options.outputs.num_shards,
-            compression=options.outputs.compression,
-            max_failure_fraction=options.outputs.max_failure_fraction,
-            details=_details(options),
-            storage_options=options.reading.storage_options,
-            journal=journal,
-            formats=options.outputs.formats or (),
-            filepath_key=options.names.filepath_key,
-            pred_text_key=options.names.pred_text_key,
-            lang_key=lang_key,
-            tarred=options.inputs.tarred_audio is not None,
-            flags=FLAGS,
-        )
+        records |= "ScoreTranscripts" >> _score(options, transcribe.lang_key)
+    _ = records | "WriteManifest" >> _write(options, journal, transcribe.lang_key)
+
+
+def _journal(
+    options: TranscribeOptions, lock: FolderLock | None, workers_renew: bool
+) -> Journal | None:
+    """Returns the journal of a bounded input; an unbounded one has its finished windows instead."""
+    if is_unbounded(options):
+        return None
+    return Journal(
+        options.outputs.output,
+        Storage(options.reading.storage_options),
+        options.outputs.resume,
+        options.outputs.retry_failures,
+        lock,
+        workers_renew,
+    )
+
+
+def _score(options: TranscribeOptions, lang_key: str) -> ScoreTranscripts:
+    return ScoreTranscripts(
+        options.names.reference_key,
+        options.scoring.normalizer,
+        options.scoring.quality,
+        options.scoring.keep,
+        options.names.pred_text_key,
+        lang_key,
+        by_model=options.routing.models is not None,
+        text_steps=options.scoring.text_steps or (),
+    )
+
+
+def _write(options: TranscribeOptions, journal: Journal | None, lang_key: str) -> WriteManifest:
+    outputs = options.outputs
+    return WriteManifest(
+        outputs.output,
+        overwrite=outputs.overwrite,
+        num_shards=outputs.num_shards,
+        compression=outputs.compression,
+        max_failure_fraction=outputs.max_failure_fraction,
+        details=_details(options),
+        storage_options=options.reading.storage_options,
+        journal=journal,
+        formats=outputs.formats or (),
+        filepath_key=options.names.filepath_key,
+        pred_text_key=options.names.pred_text_key,
+        lang_key=lang_key,
+        tarred=options.inputs.tarred_audio is not None,
+        flags=FLAGS,
     )
 
 
 def needs_scoring(options: TranscribeOptions) -> bool:
-    """Whether transcripts are scored or filtered."""
+    """Returns whether transcripts are scored or filtered."""
     condition, reference = options.scoring.keep, options.names.reference_key
-    return options.scoring.quality or condition is not None or reference is not None
+    requested = options.scoring.quality or bool(options.scoring.text_steps)
+    return requested or condition is not None or reference is not None
 
 
 def is_unbounded(options: TranscribeOptions) -> bool:
-    """Whether the input has no end."""
+    """Returns whether the input has no end."""
     return options.inputs.watch is not None or any(map(streaming.is_pubsub, options.inputs.input))
 
 
 def routing(storage: Storage, options: TranscribeOptions) -> Routing | None:
-    """The routes of a job, if it has several models. Raises SetupError for some that cannot be."""
-    given = options.routing
-    if given.models is None:
+    """Returns the routes of a job with several models; raises SetupError for invalid ones."""
+    settings = options.routing
+    if settings.models is None:
         return None
     return load(
-        storage, given.models, {}, given.route_key, given.unmapped, options.model.model_name
+        storage,
+        settings.models,
+        {},
+        settings.route_key,
+        settings.unmapped,
+        options.model.model_name,
     )
 
 
 def _timestamps(options: TranscribeOptions) -> tuple[str, ...]:
-    """The times that are asked for, and those that a format needs."""
-    asked = tuple(dict.fromkeys(options.transcripts.timestamps or ()))
-    timed = [each for each in options.outputs.formats or () if each in TIMED]
-    return (*asked, "word") if timed and "word" not in asked else asked
+    """Returns the requested times, and those that a format needs."""
+    requested = tuple(dict.fromkeys(options.transcripts.timestamps or ()))
+    timed = any(format.needs_words for format in formats_of(options.outputs.formats))
+    return (*requested, "word") if timed and "word" not in requested else requested
 
 
 def _details(options: TranscribeOptions) -> dict[str, Any]:
-    asked = options.values
+    values = options.values
     # Their values may be secrets.
-    asked["storage_options"] = {
-        protocol: sorted(given) for protocol, given in options.reading.storage_options.items()
+    values["storage_options"] = {
+        protocol: sorted(fields) for protocol, fields in options.reading.storage_options.items()
     }
     return {
-        "options": asked,
+        "options": values,
         "versions": {
             "beam_asr": __version__,
             "apache_beam": beam.__version__,

@@ -1,4 +1,4 @@
-"""From options to a graph, and from a graph to its end."""
+"""Checks the options, builds the graph, and runs it to its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
 from beam_asr import process
-from beam_asr import storage as storages
 from beam_asr.cli import runners
 from beam_asr.cli.job import build, is_unbounded, routing
 from beam_asr.cli.messages import as_flags, flag_of
@@ -23,7 +22,7 @@ from beam_asr.errors import FolderBusyError, SetupError, StorageError, UsageErro
 from beam_asr.inputs import discovery, nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources
-from beam_asr.outputs import folder as output
+from beam_asr.outputs import folder
 from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.outputs.journal import Journal, lock_in
 from beam_asr.records.setting_fields import all_settings
@@ -33,9 +32,10 @@ from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local
 from beam_asr.transforms import streaming
 
-STORAGES = storages.__name__  # the room through which all storages are reached
-# A job whose launcher has left may wait for machines, and for their image and model.
-FIRST_SIGN_SECONDS = 2 * 3600.0
+# All storages are reached through this package.
+STORAGE_PACKAGE = Storage.__module__.rpartition(".")[0]
+# A job whose launcher has ended may wait for machines, and for their image and model.
+FIRST_HEARTBEAT_SECONDS = 2 * 3600.0
 
 
 def check(options: TranscribeOptions) -> PipelineOptions:
@@ -59,16 +59,16 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         if not runner.shares_disk:
             _check_in_reach(options, runners.name(beam_options).capitalize())
         storage = Storage(options.reading.storage_options)
-        # Windows that are there stay, each in its own folder.
+        # Existing windows stay, each in its own folder.
         outputs = options.outputs
-        goes_on = outputs.overwrite or (is_unbounded(options) and outputs.resume)
-        output.check_may_write(storage, outputs.output, goes_on, outputs.resume)
+        may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
+        folder.check_may_write(storage, outputs.output, may_replace, outputs.resume)
         for pattern in options.inputs.input:
             if streaming.is_pubsub(pattern):
                 streaming.ReadPubSub(pattern)
             elif options.inputs.watch is None:
                 discovery.check(storage, pattern)
-            else:  # there may be nothing yet
+            else:  # the files may come later
                 storage.check(pattern)
         if options.inputs.tarred_audio is not None:
             nemo_tarred.find_tars(storage, options.inputs.tarred_audio)
@@ -85,7 +85,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
 
 
 def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
-    messages = [each for each in options.inputs.input if streaming.is_pubsub(each)]
+    messages = [pattern for pattern in options.inputs.input if streaming.is_pubsub(pattern)]
     if messages and not runner.reads_pubsub:
         raise SetupError(
             f"the input {messages[0]!r} is read by Dataflow alone, as Beam's other runners have no "
@@ -94,21 +94,21 @@ def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
     if messages and options.inputs.watch is not None:
         raise SetupError("--watch looks for files, and Pub/Sub brings its messages by itself")
     outputs, tarred = options.outputs, options.inputs.tarred_audio
-    for flag, given, why in (
+    for flag, is_given, why in (
         ("--tarred_audio", tarred, "the tars of a data set are known at its start"),
         ("--overwrite", outputs.overwrite, "each window is written into a folder of its own"),
         ("--no_retry_failures", not outputs.retry_failures, "no row is done again"),
     ):
-        if given:
+        if is_given:
             raise SetupError(f"{flag} is not for an input without an end: {why}")
 
 
 def _check_in_reach(options: TranscribeOptions, runner: str) -> None:
-    named = [
+    paths = [
         ("--output", options.outputs.output),
-        *(("--input", each) for each in options.inputs.input),
+        *(("--input", pattern) for pattern in options.inputs.input),
     ]
-    for flag, path in named:
+    for flag, path in paths:
         if is_local(path):
             raise SetupError(
                 f"{flag}={path} is of this machine's disk, which {runner}'s workers do not have: "
@@ -117,26 +117,26 @@ def _check_in_reach(options: TranscribeOptions, runner: str) -> None:
 
 
 def is_finished(options: TranscribeOptions) -> bool:
-    """Whether there is nothing to do for ``--resume``.
+    """Returns whether there is nothing to do for ``--resume``.
 
     Raises:
-        UsageError: the output folder cannot be looked at.
+        UsageError: the output folder cannot be read.
     """
     with _as_usage_errors():
         storage = Storage(options.reading.storage_options)
         if is_unbounded(options):
             return False
-        if not (options.outputs.resume and output.is_finished(storage, options.outputs.output)):
+        if not (options.outputs.resume and folder.is_finished(storage, options.outputs.output)):
             return False
         _clear(storage, options.outputs.output)
         return True
 
 
 def _clear(storage: Storage, folder: str) -> None:
-    """Removes the journal that a run has left which was killed at its very end."""
+    """Removes the journal of a run that was killed at its very end."""
     journal = Journal(folder, storage)
     if storage.list_names(journal.folder):
-        with contextlib.suppress(FolderBusyError):  # of a run that is about to replace the results
+        with contextlib.suppress(FolderBusyError):  # a run is about to replace the results
             FolderLock.take(storage, lock_in(folder))
             journal.remove()
 
@@ -145,7 +145,7 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
     """Runs the job to its end.
 
     Raises:
-        UsageError: the output folder is another job's, or its run is another one.
+        UsageError: another job uses the output folder, or the run in it is a different one.
         Exception: whatever failed the job.
     """
     storage = Storage(options.reading.storage_options)
@@ -156,7 +156,7 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
     process.register(releaser)
     try:
         with _as_usage_errors():
-            # This looks at the folder again, in which a job may have ended before the lock.
+            # This checks the folder again: a job may have ended before the lock was taken.
             pipeline = _pipeline(beam_options)
             build(pipeline, options, lock, not runner.ends_with_launcher(beam_options))
         with lock.heartbeat_thread(lambda error: process.exit_now(str(error))):
@@ -166,8 +166,8 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
             if runner.waits(beam_options):
                 result.wait_until_finish()
         if not runner.waits(beam_options) and not is_unbounded(options):
-            releaser.lock = None  # the workers keep it; in a stream, each run has its own folders
-            lock.hand_over(FIRST_SIGN_SECONDS)
+            releaser.lock = None  # the workers hold it; in a stream, each run has its own folders
+            lock.hand_over(FIRST_HEARTBEAT_SECONDS)
     finally:
         releaser.save()
 
@@ -192,20 +192,22 @@ def _beam_options(args: list[str]) -> PipelineOptions:
     try:
         options = PipelineOptions(args)
         options.get_all_options(retain_unknown_options=True)  # parses them
-    except SystemExit:  # Beam's parser has said what is wrong
+    except SystemExit:  # Beam's parser has printed the problem
         raise UsageError(f"Beam refuses its flags: {' '.join(args)}") from None
     known = {flag for group in PipelineOptions.__subclasses__() for flag in _known_flags(group)}
     for arg in args:
         flag = arg.partition("=")[0]
         if flag.startswith("--") and flag not in known:
-            ours = [flag_of(each) for each in all_settings(GROUPS)]
-            own = runners.profile_of(options).has_own_flags
-            close = difflib.get_close_matches(flag, [*ours, *known], 1, cutoff=0.9 if own else 0.6)
-            if own and not close:
+            flags = [flag_of(setting) for setting in all_settings(GROUPS)]
+            has_own_flags = runners.profile_of(options).has_own_flags
+            close = difflib.get_close_matches(
+                flag, [*flags, *known], 1, cutoff=0.9 if has_own_flags else 0.6
+            )
+            if has_own_flags and not close:
                 continue
-            meant = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(f"unknown flag {flag}: it is neither ours nor Beam's{meant}")
-    # Nothing of the launching session is needed by the workers: they import the package.
+            suggestion = f"; did you mean {close[0]}?" if close else ""
+            raise UsageError(f"unknown flag {flag}: it is neither ours nor Beam's{suggestion}")
+    # Workers need nothing of the launching session: they import the package.
     options.view_as(SetupOptions).save_main_session = False
     return options
 
@@ -220,16 +222,16 @@ def _known_flags(group: type[PipelineOptions]) -> set[str]:
 
 @contextlib.contextmanager
 def _as_usage_errors() -> Iterator[None]:
-    """What a look at the places that the command line names raises, as UsageError.
+    """Raises errors of the places that the command line names as UsageError.
 
-    A defect of the job stays what it is, so that its traceback is seen.
+    Other errors are defects of the job, and stay as they are, so that their traceback is seen.
     """
     try:
         yield
     except (SetupError, StorageError, FileNotFoundError) as error:
         raise UsageError(as_flags(str(error))) from error
     except Exception as error:
-        if not _is_of_storage(error):
+        if not _is_storage_error(error):
             raise
         raise UsageError(
             "a storage that the command line names cannot be reached: "
@@ -237,7 +239,9 @@ def _as_usage_errors() -> Iterator[None]:
         ) from error
 
 
-def _is_of_storage(error: Exception) -> bool:
-    """Whether a storage raised it: each has classes of its own, and raises built-in ones too."""
+def _is_storage_error(error: Exception) -> bool:
+    """Returns whether a storage raised an error, of its own classes or of built-in ones."""
     modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
-    return isinstance(error, OSError) or any(name.startswith(f"{STORAGES}.") for name in modules)
+    return isinstance(error, OSError) or any(
+        name.startswith(f"{STORAGE_PACKAGE}.") for name in modules
+    )

@@ -1,4 +1,4 @@
-"""The command line: parse, run, and say how it ended."""
+"""Runs the command line, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from beam_asr.storage.uris import join
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
-# Errors that say what to do, for which a traceback is only noise.
-# Workers send a traceback as text, so they are found by their names.
+# Errors whose messages say what to do, so that a traceback is only noise.
+# Workers send a traceback as text, so these errors are found by their names.
 EXPLAINED = re.compile(
-    rf"\b({'|'.join(each.__name__ for each in errors.tree() if each.explained)}): "
+    rf"\b({'|'.join(error.__name__ for error in errors.tree() if error.explained)}): "
 )
-# Storage options that are not in a file: they may be secrets.
+# Storage options that are not in a file: they may hold secrets.
 INLINE_OPTIONS = re.compile(r"(?<=^--storage_options=)\{.*|^\{.*", re.DOTALL)
 
 
@@ -33,8 +33,8 @@ def main(args: Sequence[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else list(args)
     try:
         options = parse_args(args)
-    except SystemExit as ended:
-        return int(ended.code or 0)
+    except SystemExit as exit_request:
+        return int(exit_request.code or 0)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Beam logs the traceback of a failed step several times over, and raises it as well.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -45,9 +45,9 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     """Runs ``beam-asr transcribe`` and returns its exit status.
 
     Args:
-        args: its command line, to say how to go on with an unfinished run.
+        args: its command line, for the message on how to resume an unfinished run.
     """
-    # Beam: --help need not pay for it
+    # These import Beam, which is slow, and which --help does not need.
     from beam_asr import process
     from beam_asr.cli import launch, runners
 
@@ -60,10 +60,10 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
             return DONE
         beam_options = launch.check(options)
         runner = runners.profile_of(beam_options)
-        here = runner.ends_with_launcher(beam_options)
+        ends_here = runner.ends_with_launcher(beam_options)
 
         def interrupted(signal_name: str) -> str:
-            elsewhere = "" if here else " (its runner may go on with the job: end it there)"
+            elsewhere = "" if ends_here else " (its runner may go on with the job: end it there)"
             return f"ended by {signal_name}{elsewhere}. {how_to_resume(args)}"
 
         with process.exit_on_signals(interrupted):
@@ -87,16 +87,16 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
 
 
 def _without_lost_connections(raised: threading.ExceptHookArgs) -> None:
-    """Says nothing of threads of Beam's whose runner has ended: its own message says why."""
+    """Reports a thread's error, unless it is gRPC's: the runner that ended says why."""
     if not raised.exc_type.__module__.startswith("grpc"):
         threading.__excepthook__(raised)
 
 
 def how_to_resume(args: Sequence[str]) -> str:
-    """The command that goes on with a run that was begun with these arguments."""
-    again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
-    again = [INLINE_OPTIONS.sub("OPTIONS", arg) for arg in again]
-    command = shlex.join(["beam-asr", *again, "--resume"])
+    """Returns the command that resumes a run that was started with these arguments."""
+    arguments = [arg for arg in args if arg not in ("--overwrite", "--resume")]
+    arguments = [INLINE_OPTIONS.sub("OPTIONS", arg) for arg in arguments]
+    command = shlex.join(["beam-asr", *arguments, "--resume"])
     return f"What was done is kept. To go on: {command}"
 
 
@@ -106,7 +106,7 @@ def _wrong_usage(error: Exception) -> int:
 
 
 def cause(error: BaseException) -> str:
-    """The message of what went wrong, out of what Beam wraps around it."""
+    """Returns the message of the original error, without what Beam wraps around it."""
     text = str(error)
     # Beam's workers report a traceback as text; its last line is the exception.
     lines = [line for line in text.splitlines() if line.strip()]
@@ -116,18 +116,20 @@ def cause(error: BaseException) -> str:
 
 
 def last_line(storage: Storage, folder: str) -> str:
-    """How a finished run ended: rows, failures and where they are."""
-    from beam_asr.outputs import folder as output
+    """Returns how a finished run ended: rows, failures and where they are."""
     from beam_asr.outputs import shards
+    from beam_asr.outputs.folder import SUMMARY
 
-    with storage.open(join(folder, output.SUMMARY)) as file:
+    with storage.open(join(folder, SUMMARY)) as file:
         summary = json.load(file)
     failed = summary["failed"]
-    where = f" (see {join(folder, shards.FAILURES)}-*)" if failed else ""
-    filtered = summary.get("filtered", 0)  # of an older release
-    apart = f", {filtered} filtered (see {join(folder, shards.FILTERED)}-*)" if filtered else ""
+    failed_note = f" (see {join(folder, shards.FAILURES)}-*)" if failed else ""
+    filtered = summary.get("filtered", 0)  # older releases have no such field
+    filtered_note = (
+        f", {filtered} filtered (see {join(folder, shards.FILTERED)}-*)" if filtered else ""
+    )
     return (
-        f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed{where}"
-        f"{apart}; "
+        f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed"
+        f"{failed_note}{filtered_note}; "
         f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"
     )

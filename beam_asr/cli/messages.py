@@ -1,4 +1,4 @@
-"""Messages as the command line says them: with settings as flags."""
+"""Words messages for the command line, with settings as flags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ def flag_of(setting: Setting) -> str:
 
 
 # Settings that have a flag of the same name.
-FLAGS = frozenset(each.name for each in all_settings(GROUPS) if flag_of(each) == f"--{each.name}")
+FLAGS = frozenset(
+    setting.name for setting in all_settings(GROUPS) if flag_of(setting) == f"--{setting.name}"
+)
 
 
 def as_flags(message: str) -> str:

@@ -1,4 +1,4 @@
-"""The flags of ``beam-asr transcribe``, made from `settings` and checked before anything starts."""
+"""Defines the flags of ``beam-asr transcribe`` from `settings`, and parses a command line."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[a-z0-9_:.-]+)*")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribeOptions(Settings):
-    """The settings of a command line, and the flags in it that are Beam's."""
+    """Holds the settings of a command line, and its flags for Beam."""
 
     beam_args: list[str]
 
     @property
     def values(self) -> dict[str, Any]:
-        """All values by the names of their flags, and ``beam_args``."""
+        """Returns all values by the names of their flags, and ``beam_args``."""
         groups = (getattr(self, name) for name in GROUPS)
         return {**flatten(groups), "beam_args": self.beam_args}
 
 
 def parse_args(args: Sequence[str]) -> TranscribeOptions:
-    """Parses a command line; flags that are not ours are kept as Beam's.
+    """Parses a command line; flags that are not of this package are passed to Beam.
 
     Raises:
         SystemExit: with status 2 and a message that names the flag, or 0 after ``--help``.
@@ -61,30 +61,30 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
         parser.error(str(error))
 
 
-def _conflict(given: argparse.Namespace) -> str | None:
-    """What two flags that do not go together are, or one that is missing; None if all is well."""
-    if given.filepath_key == given.pred_text_key:
-        return f"--filepath_key and --pred_text_key are both {given.filepath_key!r}"
-    if given.resume and given.overwrite:
+def _conflict(flags: argparse.Namespace) -> str | None:
+    """Returns a message on flags that conflict or are missing; None if there are none."""
+    if flags.filepath_key == flags.pred_text_key:
+        return f"--filepath_key and --pred_text_key are both {flags.filepath_key!r}"
+    if flags.resume and flags.overwrite:
         return "--resume keeps what is there and --overwrite replaces it: choose one"
-    if not given.retry_failures and not given.resume:
+    if not flags.retry_failures and not flags.resume:
         return "--no_retry_failures says what --resume does, which is not given"
-    if given.max_segment_seconds is not None and given.segmentation == "none":
+    if flags.max_segment_seconds is not None and flags.segmentation == "none":
         return "--max_segment_seconds is given, but --segmentation=none cuts no row"
-    if given.model_name is None and given.models is None:
+    if flags.model_name is None and flags.models is None:
         return "name a model: --model_name, or --models for one by language"
-    if given.models is None and given.unmapped is not None:
-        return f"--unmapped={given.unmapped} is for --models, which is not given"
-    shortest, longest = given.min_duration, given.max_duration
-    if shortest and longest and shortest > longest:
-        return f"--min_duration={shortest:g} is above --max_duration={longest:g}"
-    if given.normalizer != "none" and given.reference_key is None:
-        return f"--normalizer={given.normalizer} needs --reference_key, which is not given"
+    if flags.models is None and flags.unmapped is not None:
+        return f"--unmapped={flags.unmapped} is for --models, which is not given"
+    min_duration, max_duration = flags.min_duration, flags.max_duration
+    if min_duration and max_duration and min_duration > max_duration:
+        return f"--min_duration={min_duration:g} is above --max_duration={max_duration:g}"
+    if flags.normalizer != "none" and flags.reference_key is None:
+        return f"--normalizer={flags.normalizer} needs --reference_key, which is not given"
     return None
 
 
 def program_parser() -> argparse.ArgumentParser:
-    """The parser of ``beam-asr``."""
+    """Returns the parser of ``beam-asr``."""
     parser = argparse.ArgumentParser(
         prog="beam-asr",
         description="Batch speech recognition on Apache Beam with NVIDIA NeMo models.",
@@ -114,32 +114,34 @@ def add_flags(parser: argparse.ArgumentParser, groups: Groups = GROUPS) -> None:
     """Adds a flag for each setting, those of a group together, core ones first."""
     for group in groups.values():
         section = parser.add_argument_group(group.title)
-        for each in sorted(settings_of(group), key=lambda setting: not setting.core):
-            section.add_argument(flag_of(each), dest=each.name, help=help_of(each), **_action(each))
+        for setting in sorted(settings_of(group), key=lambda setting: not setting.core):
+            section.add_argument(
+                flag_of(setting), dest=setting.name, help=help_of(setting), **_action(setting)
+            )
 
 
 def help_of(setting: Setting) -> str:
-    """The help of a setting, with its choices where it names them."""
+    """Returns the help of a setting, with its choices where it names them."""
     return as_flags(setting.help.replace("{choices}", ", ".join(choices(setting))))
 
 
 def _action(setting: Setting) -> dict[str, Any]:
-    """How argparse takes the flag of a setting."""
+    """Returns how argparse takes the flag of a setting."""
     if setting.value_type is bool:
         return {"action": "store_false" if setting.default else "store_true"}
-    found: dict[str, Any] = {"default": setting.default, "metavar": setting.metavar}
-    found["required"] = setting.required
+    arguments: dict[str, Any] = {"default": setting.default, "metavar": setting.metavar}
+    arguments["required"] = setting.required
     if setting.value_type is tuple:
-        return {**found, "action": "extend", "type": _parser_of(setting)}
+        return {**arguments, "action": "extend", "type": _parser_of(setting)}
     if known := choices(setting):
-        return {**found, "choices": known}
+        return {**arguments, "choices": known}
     if setting.bare is not None:
-        found |= {"nargs": "?", "const": setting.bare}
-    return {**found, "type": _parser_of(setting)}
+        arguments |= {"nargs": "?", "const": setting.bare}
+    return {**arguments, "type": _parser_of(setting)}
 
 
 def _parser_of(setting: Setting) -> Callable[[str], Any]:
-    """The function that makes a value of the text of a flag, or says what is wrong with it."""
+    """Returns the function that turns the text of a flag into a value, or refuses it."""
     parser = FORMATS.get(setting.format) or TYPES[setting.value_type]
 
     def parse(text: str) -> Any:
@@ -174,7 +176,7 @@ def _storage_options(text: str, _: Setting) -> dict[str, dict[str, Any]]:
         raise argparse.ArgumentTypeError(
             f"is neither a JSON object nor the path of a file of one ({error.strerror}: {text!r})"
         ) from None
-    except ValueError as error:  # not with the text: it may hold secrets
+    except ValueError as error:  # without the text: it may hold secrets
         raise argparse.ArgumentTypeError(f"is not JSON ({error})") from None
 
 
@@ -207,12 +209,12 @@ def _number(text: str, setting: Setting) -> float:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    least, most = setting.minimum, setting.maximum
-    if least is not None and most is not None:
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not within {least:g} and {most:g}")
-    elif least is not None and not least <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of {least:g} or more")
+    minimum, maximum = setting.minimum, setting.maximum
+    if minimum is not None and maximum is not None:
+        if not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(f"{text} is not within {minimum:g} and {maximum:g}")
+    elif minimum is not None and not minimum <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of {minimum:g} or more")
     elif setting.above is not None and not setting.above < value < math.inf:
         what = "a number of seconds" if setting.format == "seconds" else "a number"
         raise argparse.ArgumentTypeError(f"{text} is not {what} above {setting.above:g}")
@@ -220,9 +222,9 @@ def _number(text: str, setting: Setting) -> float:
 
 
 def _whole(text: str, setting: Setting) -> int:
-    least = 0 if setting.minimum is None else int(setting.minimum)
-    if not text.isdigit() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+    minimum = 0 if setting.minimum is None else int(setting.minimum)
+    if not text.isdigit() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {minimum} or more")
     if setting.maximum is not None and int(text) > setting.maximum:
         raise argparse.ArgumentTypeError(
             f"{text} is more than {setting.maximum:g}, the most there can be"

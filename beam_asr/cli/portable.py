@@ -1,4 +1,4 @@
-"""Beam's portable runners that are told nothing: job servers, and Prism."""
+"""Defines Beam's portable runners that need no configuration: job servers, and Prism."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from beam_asr.cli.runners import RunnerProfile
 
 
 def ends_with_launcher(options: PipelineOptions) -> bool:
-    """Says whether Prism's workers are threads of the launching process, as they are by default."""
+    """Returns whether Prism's workers are threads of the launching process, as by default."""
     return options.view_as(PortableOptions).environment_type in (None, "LOOPBACK")
 
 

@@ -1,4 +1,4 @@
-"""What each runner is told, and how a job ends there; the registry of runners."""
+"""Registers the runners, with how each is configured and how a job ends there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from beam_asr.errors import SetupError
 from beam_asr.records.registry import Registry
 from beam_asr.settings import Resources
 
-# As Beam takes them; the DirectRunner is a switch that ends with the FnApiRunner.
+# Other names that Beam takes. The DirectRunner is a switch that ends with the FnApiRunner.
 SPELLINGS = {"": "fnapi", "direct": "fnapi", "testdataflow": "dataflow"}
 
 
@@ -22,7 +22,7 @@ def refuse_processes(
     accelerator: str | None,  # noqa: ARG001
     resources: Resources,
 ) -> None:
-    """Refuses more than one process, of a runner that is not known to start them.
+    """Refuses more than one process, for a runner that is not known to start them.
 
     Raises:
         SetupError: more are requested.
@@ -35,22 +35,22 @@ def refuse_processes(
 
 
 def is_loopback(options: PipelineOptions) -> bool:
-    """Says whether the workers are threads of the launching process, as a flag requests."""
+    """Returns whether the workers are threads of the launching process, as a flag requests."""
     return options.view_as(PortableOptions).environment_type == "LOOPBACK"
 
 
 def may_wait(options: PipelineOptions) -> bool:
-    """Says whether no flag has the launching process leave before the job's end."""
+    """Returns whether the launching process stays until the job's end, as no flag forbids."""
     return not options.view_as(StandardOptions).no_wait_until_finish
 
 
 def no_address(result: Any, options: PipelineOptions) -> None:
-    """Says that a job is shown nowhere."""
+    """Returns None: no page shows a job."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunnerProfile:
-    """Says what a runner is told, and what it can do; the defaults are those of an unknown one.
+    """Describes how a runner is configured and what it can do; the defaults suit an unknown one.
 
     Attributes:
         apply_defaults: completes Beam's options, in place, given the GPU of the model's step alone
@@ -94,15 +94,15 @@ UNKNOWN = RunnerProfile()
 def name(options: PipelineOptions) -> str:
     """Returns the runner's name, in any spelling that Beam takes, as ``flink``."""
     runner = options.view_as(StandardOptions).runner or ""
-    given = runner.rpartition(".")[2].lower().removesuffix("runner")
-    return SPELLINGS.get(given, given)
+    spelling = runner.rpartition(".")[2].lower().removesuffix("runner")
+    return SPELLINGS.get(spelling, spelling)
 
 
 def profile_of(options: PipelineOptions) -> RunnerProfile:
     """Returns the profile of the runner that these options name.
 
     Raises:
-        SetupError: it is that of another package, and cannot be imported.
+        SetupError: another package adds the runner, and cannot be imported.
     """
     return RUNNERS.get(name(options), UNKNOWN)
 
@@ -130,15 +130,15 @@ def apply_runner_defaults(
     profile.apply_defaults(options, accelerator, resources)
 
 
-def check_same_processes(resources: Resources, flag: str, given: int) -> None:
+def check_same_processes(resources: Resources, flag: str, value: int) -> None:
     """Refuses two flags that give different numbers of processes.
 
     Raises:
         SetupError: it names both.
     """
-    if given not in (1, resources.processes):
+    if value not in (1, resources.processes):
         processes = f" ({resources.processes} processes)" if resources.gpus is not None else ""
         raise SetupError(
-            f"{as_flags(resources.asked_processes)}{processes} and {flag}={given} differ, and both "
+            f"{as_flags(resources.asked_processes)}{processes} and {flag}={value} differ, and both "
             "say how many processes there are: leave one of them out"
         )

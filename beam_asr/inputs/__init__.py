@@ -1,1 +1,1 @@
-"""From an input's name to rows and members; no audio is decoded here."""
+"""Finds and reads inputs: manifests, tables, tars and audio files, as rows and clips."""

@@ -1,4 +1,4 @@
-"""Audio files that are inputs themselves: a row each."""
+"""Makes a row of each audio file that is itself an input."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from beam_asr.storage.uris import AUDIO_EXTENSIONS
 
 def read_file(
     storage: Storage,  # noqa: ARG001
-    piece: FileRange,
+    file_range: FileRange,
     filepath_key: str,
 ) -> Iterator[Row]:
-    """Gives the row of an audio file, which is not opened."""
-    yield Row.of({filepath_key: piece.file})
+    """Yields the row of an audio file, which is not opened."""
+    yield Row.of({filepath_key: file_range.file})
 
 
 READER = Reader(suffixes=AUDIO_EXTENSIONS, read=read_file, is_row=True)

@@ -1,4 +1,4 @@
-"""gzip, bzip2, xz and zstandard, with limits on memory."""
+"""Decompresses gzip, bzip2, xz and Zstandard inputs, with limits on memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
 SKIPPED_BYTES = 2**16  # at a time
-XZ_MEMORY_BYTES = 2**28  # xz -9 takes a quarter; a file may ask for 4 GiB
+XZ_MEMORY_BYTES = 2**28  # xz -9 needs a quarter; a file may require 4 GiB
 
 
 @contextmanager
 def open_decompressed(storage: Storage, file: str) -> Iterator[BinaryIO]:
-    """A file's content; of a compressed one (gzip, bzip2, xz, Zstandard), by its extension.
+    """Opens a file's content, decompressed (gzip, bzip2, xz, Zstandard) by its extension.
 
     Raises:
-        DamagedInputError: on reading; the compressed data are not whole.
+        DamagedInputError: on reading; the compressed data are incomplete or damaged.
     """
     with storage.open(file) as raw:
         opener = _OPENERS.get(extension(file))
@@ -40,9 +40,9 @@ def open_decompressed(storage: Storage, file: str) -> Iterator[BinaryIO]:
 
 
 class _Decompressed(io.RawIOBase):
-    """The content of a file of one or more compressed streams.
+    """Reads a file of one or more compressed streams.
 
-    Where a stream is followed by what is none, the readers of the standard library end, and so
+    If a stream is followed by something else, the readers of the standard library just end, and so
     would lose the rows of a second stream whose beginning is damaged.
     """
 
@@ -57,30 +57,36 @@ class _Decompressed(io.RawIOBase):
         self._padding = padding
 
     def readable(self) -> bool:
+        """Returns True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Reads decompressed bytes into a buffer; returns their number, 0 at the end.
+
+        Raises:
+            EOFError: the file ends within a stream.
+        """
         while True:
-            given = b""
+            data = b""
             if self._stream.eof:
-                given = self._next_stream()
-                if not given:
+                data = self._next_stream()
+                if not data:
                     return 0
                 self._stream = self._new_stream()
             elif self._stream.needs_input:
-                given = self._raw.read(SKIPPED_BYTES)
-                if not given:
+                data = self._raw.read(SKIPPED_BYTES)
+                if not data:
                     raise EOFError("it ends within a compressed stream")
-            if content := self._stream.decompress(given, len(buffer)):
+            if content := self._stream.decompress(data, len(buffer)):
                 buffer[: len(content)] = content
                 return len(content)
 
     def _next_stream(self) -> bytes:
-        """The first bytes after a stream and its padding; none at the end of the file."""
-        given = self._stream.unused_data.lstrip(self._padding)
-        while not given and (block := self._raw.read(SKIPPED_BYTES)):
-            given = block.lstrip(self._padding)
-        return bytes(given)
+        """Returns the first bytes after a stream and its padding; empty at the end of the file."""
+        data = self._stream.unused_data.lstrip(self._padding)
+        while not data and (block := self._raw.read(SKIPPED_BYTES)):
+            data = block.lstrip(self._padding)
+        return bytes(data)
 
 
 def _bzip2(raw: BinaryIO) -> Any:
@@ -95,7 +101,7 @@ def _xz(raw: BinaryIO) -> Any:
 
 
 def _zstandard(raw: BinaryIO) -> Any:
-    import pyarrow  # its reader, unlike zstandard's own, notices a file that is cut short
+    import pyarrow  # its reader, unlike zstandard's, notices a file that is cut short
 
     stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, "r"), "zstd")
     return io.BufferedReader(stream)
@@ -111,6 +117,6 @@ SUFFIXES = frozenset(_OPENERS)
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether an error is the decompressor's rather than the storage's."""
+    """Returns whether an error is the decompressor's rather than the storage's."""
     plain = type(error) in (OSError, gzip.BadGzipFile) and getattr(error, "errno", None) is None
     return plain or not isinstance(error, OSError)

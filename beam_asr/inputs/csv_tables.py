@@ -1,4 +1,4 @@
-"""Records of tables, CSV and Parquet, as fields that JSON can hold."""
+"""Reads CSV and TSV tables as rows."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from beam_asr.inputs.readers import FileRange, Reader
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
 
-NUMBER_COLUMNS = ("duration", "offset")  # which NeMo's format has as numbers
-MAX_CELL = 2**24  # characters; the csv module's own limit is 2**17
+NUMBER_COLUMNS = ("duration", "offset")  # numbers in NeMo's format
+MAX_CELL = 2**24  # characters; the csv module's default is 2**17
 SHOWN_COLUMNS = 10
 
 
 def read_rows(
     delimiter: str,
     storage: Storage,
-    piece: FileRange,
+    file_range: FileRange,
     filepath_key: str,  # noqa: ARG001
 ) -> Iterator[Row]:
-    """Gives a row for each record of a table of text.
+    """Yields a row for each record of a CSV or TSV file.
 
     Raises:
-        DamagedInputError, TableError: rows of the file cannot be told.
+        DamagedInputError, TableError: the rows of the file cannot be read.
     """
-    with compression.open_decompressed(storage, piece.file) as content:
-        yield from rows_of(csv_records(content, delimiter, piece.file), piece.file)
+    with compression.open_decompressed(storage, file_range.file) as content:
+        yield from to_rows(csv_records(content, delimiter, file_range.file), file_range.file)
 
 
-def rows_of(
+def to_rows(
     records: Iterable[tuple[int, dict[str, Any] | ManifestError]], file: str
 ) -> Iterator[Row]:
-    """Makes rows of the numbered records of a table, or of what is wrong with them."""
+    """Yields a row for each numbered record of a table, or for the error in its place."""
     return (_row(record, file, number) for number, record in records)
 
 
@@ -66,10 +66,10 @@ def _row(record: dict[str, Any] | ManifestError, file: str, number: int) -> Row:
 def csv_records(
     file: BinaryIO, delimiter: str, name: str
 ) -> Iterator[tuple[int, dict[str, Any] | ManifestError]]:
-    """The records of a CSV file with a header, as RFC 4180 and Python's ``csv`` describe it.
+    """Reads the records of a CSV file with a header, as RFC 4180 and Python's ``csv`` describe it.
 
-    Cells are text, as written, except those of `NUMBER_COLUMNS`: they become floats, or stay text
-    if they are no finite numbers, and are left out if empty. A byte that is not UTF-8 is shown as
+    Cells are text, as written, except those of `NUMBER_COLUMNS`: they become floats, stay text if
+    they are not finite numbers, and are left out if empty. A byte that is not UTF-8 is shown as
     ``\\xNN``. A byte order mark, blank lines and spaces around the columns' names are dropped. An
     empty file has no records. After a record that is too long, reading goes on at the next line.
 
@@ -77,11 +77,10 @@ def csv_records(
         name: the file's, for messages.
 
     Yields:
-        The line, from 1, on which the record starts, and its fields or what is wrong with it, with
-        its text.
+        The line, from 1, on which the record starts, and its fields or an error with its text.
 
     Raises:
-        TableError: with the first record, if no header names each column, and once.
+        TableError: with the first record, unless a header names each column exactly once.
     """
     # The limit is the whole process's; raised and never lowered, it disturbs no other thread.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
@@ -108,7 +107,7 @@ def csv_records(
 
 
 def too_long(text: str) -> LineTooLongError:
-    """Why the record of a table with this text, or longer, cannot become a row."""
+    """Returns the error of a record of a table with this text, or a longer one."""
     return LineTooLongError(
         f"the record is longer than {json_lines.MAX_LINE_BYTES} bytes, which no row is; end "
         "the quotes of its cells, and name audio in it by a path",
@@ -117,6 +116,14 @@ def too_long(text: str) -> LineTooLongError:
 
 
 def check_columns(columns: Sequence[str], name: str) -> None:
+    """Checks the columns' names of a table.
+
+    Args:
+        name: the file's, for messages.
+
+    Raises:
+        TableError: a name is missing, is not text, or occurs twice.
+    """
     if not columns:
         raise TableError(
             f"the table {name!r} names no columns; a CSV file does so in its first line"
@@ -126,28 +133,28 @@ def check_columns(columns: Sequence[str], name: str) -> None:
     if "" in columns:
         raise TableError(
             f"column {columns.index('') + 1} of the table {name!r} has no name, beside "
-            f"{_named(filter(None, columns))}; name it (pandas leaves its index's "
+            f"{_listed(filter(None, columns))}; name it (pandas leaves its index's "
             "name out: to_csv(..., index=False))"
         )
-    twice = sorted(column for column, times in Counter(columns).items() if times > 1)
-    if twice:
+    repeated = sorted(column for column, times in Counter(columns).items() if times > 1)
+    if repeated:
         raise TableError(
-            f"the table {name!r} has more than one column {_named(twice)}; "
+            f"the table {name!r} has more than one column {_listed(repeated)}; "
             "give each a name of its own"
         )
 
 
-def _named(columns: Iterable[str]) -> str:
-    """Some columns, for a message."""
+def _listed(columns: Iterable[str]) -> str:
+    """Returns the first columns, for a message."""
     return ", ".join(map(reprlib.repr, itertools.islice(columns, SHOWN_COLUMNS)))
 
 
 class _RecordLines:
-    """The lines of a CSV file, for a ``csv.reader``, which takes as many as its next record has.
+    """Yields the lines of a CSV file to a ``csv.reader``, which reads those of its next record.
 
     Attributes:
-        number: of the last line that was taken, from 1.
-        text: what has been taken since ``begin_record``.
+        number: of the last line that was read, from 1.
+        text: the lines that were read since ``start_record``.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -158,16 +165,18 @@ class _RecordLines:
 
     @property
     def text(self) -> str:
+        """Returns the lines since ``start_record``, without the last end."""
         return "".join(self._record).rstrip("\r\n")
 
-    def begin_record(self) -> None:
+    def start_record(self) -> None:
+        """Starts a record, whose length is counted from here."""
         self._record, self._bytes = [], 0
 
     def __iter__(self) -> _RecordLines:
         return self
 
     def __next__(self) -> str:
-        """Raises `LineTooLongError` in the midst of a record of more than the longest line."""
+        """Raises `LineTooLongError` within a record of more than `MAX_LINE_BYTES`."""
         line = self._file.readline(json_lines.MAX_LINE_BYTES + 1)
         if not line:
             raise StopIteration
@@ -185,9 +194,9 @@ class _RecordLines:
 def _cells(
     source: _RecordLines, reader: Iterator[list[str]]
 ) -> Iterator[tuple[int, list[str] | ManifestError]]:
-    """The records of a ``csv.reader`` of these lines, with the lines on which they start."""
+    """Yields the records of a ``csv.reader``, with the numbers of the lines where they start."""
     while True:
-        source.begin_record()
+        source.start_record()
         number = source.number + 1
         try:
             cells = next(reader)

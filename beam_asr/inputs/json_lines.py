@@ -1,4 +1,4 @@
-"""The lines of text files: compressed or not, whole or in ranges that several workers read."""
+"""Reads the lines of text files, compressed or not, whole or in ranges of bytes."""
 
 from __future__ import annotations
 
@@ -16,67 +16,67 @@ from beam_asr.storage.uris import extension
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COUNTED_BYTES = 2**20
 MAX_LINE_BYTES = 2**24  # with its end; most rows have some hundred
-SHOWN_CHARACTERS = 1000  # of a longer one
+SHOWN_CHARACTERS = 1000  # of a line that is too long
 RANGE_BYTES = 2**24  # some hundred thousand rows
 
 
 def split_file(storage: Storage, file: str) -> list[FileRange]:
     """Splits a file by bytes, unless it is compressed or short.
 
-    A long one is read for it once, from start to end, so that rows know their lines.
+    A long one is read once for this, from start to end, to count the lines before each range.
     """
     size = None if extension(file) in SUFFIXES else storage.size(file)
     if size is None or size <= RANGE_BYTES:
         return whole_file(storage, file)
-    pieces, before = [], 0
+    ranges, lines_before = [], 0
     for start, end in itertools.pairwise([*range(0, size, RANGE_BYTES), size]):
-        pieces.append(FileRange(file, start, end, before))
-        before += count_lines(storage, file, start, end)
-    return pieces
+        ranges.append(FileRange(file, start, end, lines_before))
+        lines_before += count_lines(storage, file, start, end)
+    return ranges
 
 
 def read_rows(
     storage: Storage,
-    piece: FileRange,
+    file_range: FileRange,
     filepath_key: str,  # noqa: ARG001
 ) -> Iterator[Row]:
-    """Gives a row for each line of a range that is not blank.
+    """Yields a row for each line of a range that is not blank.
 
     Raises:
-        DamagedInputError: the compressed data are not whole.
+        DamagedInputError: the compressed data are incomplete or damaged.
     """
-    lines = read_lines(storage, piece.file, piece.start, piece.end)
-    for number, line in enumerate(lines, piece.lines_before + 1):
+    lines = read_lines(storage, file_range.file, file_range.start, file_range.end)
+    for number, line in enumerate(lines, file_range.lines_before + 1):
         if isinstance(line, ManifestError):
-            yield Row.broken(line, piece.file, number)
+            yield Row.broken(line, file_range.file, number)
         elif line and not line.isspace():
-            yield Row(line, piece.file, number)
+            yield Row(line, file_range.file, number)
 
 
 def read_lines(
     storage: Storage, file: str, start: int = 0, end: int | None = None
 ) -> Iterator[str | ManifestError]:
-    """The lines that begin in a range of bytes, without their ends.
+    """Yields the lines that start in a range of bytes, without their ends.
 
-    A byte order mark at the start is dropped. No more than `MAX_LINE_BYTES` of a line are held
+    A byte order mark at the start is dropped. No more than `MAX_LINE_BYTES` of a line are in memory
     at a time, whatever its length.
 
     Args:
         end: None is the end of the file; a compressed one is read from 0 to its end.
 
     Yields:
-        Each line; for one that is too long or not UTF-8 what is wrong with it, with its beginning
-        or, for UTF-8, all of it, in which ``\\xNN`` shows a byte that is wrong.
+        Each line; for one that is too long an error with its beginning; for one that is not UTF-8
+        an error with all of it, in which ``\\xNN`` shows a wrong byte.
 
     Raises:
-        DamagedInputError: the compressed data are not whole.
+        DamagedInputError: the compressed data are incomplete or damaged.
     """
     with open_decompressed(storage, file) as content:
         position = start
         if start:
             content.seek(start - 1)
-            most = None if end is None else end - start + 1
-            position += skip_line(content, most) - 1  # the end of the line before
+            max_bytes = None if end is None else end - start + 1
+            position += skip_line(content, max_bytes) - 1  # the end of the previous line
         while end is None or position < end:
             line = content.readline(MAX_LINE_BYTES + 1)
             if not line:
@@ -91,30 +91,30 @@ def read_lines(
             yield _too_long(text)
 
 
-def skip_line(content: BinaryIO, most: int | None = None) -> int:
-    """Reads on to the end of a line, but not much more than ``most`` bytes; gives their number."""
+def skip_line(content: BinaryIO, max_bytes: int | None = None) -> int:
+    """Skips to the end of a line, or just above ``max_bytes``; returns the number of bytes."""
     skipped = 0
-    while most is None or skipped < most:
-        part = content.readline(SKIPPED_BYTES)
-        skipped += len(part)
-        if not part or part.endswith(b"\n"):
+    while max_bytes is None or skipped < max_bytes:
+        data = content.readline(SKIPPED_BYTES)
+        skipped += len(data)
+        if not data or data.endswith(b"\n"):
             break
     return skipped
 
 
 def count_lines(storage: Storage, file: str, start: int, end: int) -> int:
-    """How many lines of an uncompressed file begin in a range of bytes."""
-    count, left = (1, end - 1) if start == 0 else (0, end - start)
+    """Counts the lines of an uncompressed file that start in a range of bytes."""
+    count, remaining = (1, end - 1) if start == 0 else (0, end - start)
     with storage.open(file) as content:
         content.seek(max(0, start - 1))
-        while left > 0 and (block := content.read(min(left, COUNTED_BYTES))):
+        while remaining > 0 and (block := content.read(min(remaining, COUNTED_BYTES))):
             count += block.count(b"\n")
-            left -= len(block)
+            remaining -= len(block)
     return count
 
 
 def decode_line(line: bytes) -> str | NotJsonError:
-    """A line as text without its end, or what is wrong with it."""
+    """Returns a line as text without its end, or the error if it is not UTF-8."""
     try:
         return line.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:

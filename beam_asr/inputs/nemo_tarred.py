@@ -1,4 +1,4 @@
-"""The shards of a tarred data set of NeMo's: its tars, and which of them a row's audio is in."""
+"""Matches the rows of NeMo's tarred data sets with tars and their members."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from beam_asr.storage.storage import Storage
 
 
 def find_tars(storage: Storage, pattern: str | Iterable[str]) -> dict[int, str]:
-    """The tars of a data set by their numbers, which are in their names (``audio_3.tar``).
+    """Finds the tars of a data set by the numbers in their names (``audio_3.tar``).
 
-    A single tar need not have one.
+    A single tar needs no number.
 
     Raises:
         ShardError: several tars have the same number, or one of many has none.
-        NoInputError: there are no tars.
+        NoInputError: no tar matches.
     """
-    several = [pattern] if isinstance(pattern, str) else list(pattern)
-    parts = [part for each in several for part in patterns.split_commas(each)]
+    lists = [pattern] if isinstance(pattern, str) else list(pattern)
+    parts = [part for text in lists for part in patterns.split_commas(text)]
     files = [file for part in parts for file in discovery.find_files(storage, part)]
     numbered = defaultdict(list)
     for file in files:
@@ -52,14 +52,14 @@ def find_tars(storage: Storage, pattern: str | Iterable[str]) -> dict[int, str]:
     return {number: files[0] for number, files in numbered.items()}
 
 
-def number_of(row: Row, tars: Mapping[int, str]) -> int:
-    """The number of the tar that a row's audio is in.
+def tar_number(row: Row, tars: Mapping[int, str]) -> int:
+    """Returns the number of the tar that a row's audio is in.
 
     As in NeMo, it is the number of the row's manifest (``sharded_manifests/manifest_3.json``), or
-    the row's own ``shard_id`` where one manifest is that of all tars. In a single tar is all.
+    the row's ``shard_id`` if one manifest covers all tars. A single tar holds all audio.
 
     Raises:
-        BadFieldError: neither tells, they differ, or there is no such tar.
+        BadFieldError: there is no number, the two differ, or no tar has it.
     """
     if len(tars) == 1:
         return next(iter(tars))
@@ -93,12 +93,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Member(Generic[T]):
-    """A member that rows are about.
+    """A member of a tar, with the rows that name it.
 
     Attributes:
         name: its name in the tar; bytes of the name that are not UTF-8 show as escapes.
         content: its bytes.
-        rows: in the order they were given; not empty.
+        rows: in the order in which they were passed; not empty.
     """
 
     name: str
@@ -108,18 +108,19 @@ class Member(Generic[T]):
 
 @dataclass(frozen=True)
 class MemberWithoutRow:
-    """A member, other than a directory, that no row is about, or that has no content."""
+    """A member, other than a directory, that no row names, or that has no content."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class RowsWithoutMember(Generic[T]):
-    """The end of a tar that left something open.
+    """The rows without a member, and the error of the tar, at its end.
 
     Attributes:
-        rows: those that met no member, in the order they were given; empty if only the tar is bad.
-        cause: what is wrong with the tar; None if it is whole, and the members are not in it.
+        rows: those without a member, in the order in which they were passed; empty if only the tar
+            is damaged.
+        cause: the error of the tar; None if it is complete, and the members are not in it.
     """
 
     rows: list[T]
@@ -129,28 +130,28 @@ class RowsWithoutMember(Generic[T]):
 def nemo_members(
     file: BinaryIO, name: str, rows: Sequence[tuple[str, T]]
 ) -> Iterator[Member[T] | MemberWithoutRow | RowsWithoutMember[T]]:
-    """The members of one shard's tar, in its order, with their rows; every row comes out once.
+    """Yields the members of one shard's tar, in its order, with their rows; each row once.
 
-    A row is about the first member in the tar that either has
+    A row belongs to the first member in the tar that either has
 
     - the row's name, or the row's name without a ``-subN`` before its extension, which is how NeMo
       names the segments of one recording; a leading ``./`` does not count on either side; or
     - a name that no row has in that sense, and the row's file id (its name without folder and
       extension, with or without ``-subN``), where one of the two names has a folder and the other
-      has none, so that they cannot be the same. If rows of several names share that file id, it
-      does not say which is meant, and none is taken.
+      has none, so that they cannot be the same. If rows of several names share that file id, it is
+      ambiguous, and matches none of them.
 
-    What is first depends on the tar alone, so a tar and its rows always give the same. If it holds
-    both ``x.wav`` and ``x-sub1.wav``, the row ``x-sub1.wav`` goes with the one that comes first. A
-    second member of a name has no row, the first took them all.
+    The first member depends on the tar alone, so the result for a tar and its rows is always the
+    same. If it holds both ``x.wav`` and ``x-sub1.wav``, the row ``x-sub1.wav`` goes with the one
+    that comes first. A second member of a name has no row, since the first has them all.
 
     Args:
         file: the tar, from its start.
         name: the tar's path or URI, for messages.
-        rows: each with the name its manifest uses.
+        rows: each after the name that its manifest uses.
 
     Yields:
-        Each member but directories; last, if rows are left over or the tar is bad, those rows.
+        Each member except directories; last, if rows remain or the tar is damaged, those rows.
     """
     places: dict[str | tuple[str, bool], list[int]] = {}
     for place, (row_name, _) in enumerate(rows):
@@ -158,25 +159,25 @@ def nemo_members(
             places.setdefault(key, []).append(place)
     waiting = {place: row for place, (_, row) in enumerate(rows)}
 
-    def rows_about(member: tarfile.TarInfo) -> list[int]:
+    def find_rows(member: tarfile.TarInfo) -> list[int]:
         bare = member.name.removeprefix("./")
-        found = places.get(bare)
-        if found is None:
-            found = places.get((_file_id(bare), "/" not in bare), [])
-            if len({_without_sub(rows[place][0]) for place in found}) > 1:
-                found = []
-        return [place for place in found if place in waiting]
+        matches = places.get(bare)
+        if matches is None:
+            matches = places.get((_file_id(bare), "/" not in bare), [])
+            if len({_without_sub(rows[place][0]) for place in matches}) > 1:
+                matches = []
+        return [place for place in matches if place in waiting]
 
     cause = None
     try:
         tar = TarStream(file, name)
         for member in tar:
-            about = rows_about(member) if has_content(member) else []
-            if about:
+            matches = find_rows(member) if has_content(member) else []
+            if matches:
                 content = tar.read(member)
-                met = [waiting.pop(place) for place in about]
-                yield Member(printable(member.name), content, met)
-                del content, met  # before the next member is read
+                matched = [waiting.pop(place) for place in matches]
+                yield Member(printable(member.name), content, matched)
+                del content, matched  # before the next member is read
             elif not member.isdir():
                 yield MemberWithoutRow(printable(member.name))
         tar.check_end()
@@ -187,7 +188,7 @@ def nemo_members(
 
 
 def _row_keys(name: str) -> set[str | tuple[str, bool]]:
-    """By what a row is found: names, and file ids with whether the row's name has a folder."""
+    """Returns a row's keys: names, and file ids with whether the row's name has a folder."""
     names = {name.removeprefix("./"), _without_sub(name)}
     return names | {(_file_id(n), "/" in n) for n in names}
 
@@ -197,5 +198,5 @@ def _without_sub(name: str) -> str:
 
 
 def _file_id(name: str) -> str:
-    """As the loaders in nemo/collections/asr/data/audio_to_text.py have it."""
+    """Returns the file id of the loaders in nemo/collections/asr/data/audio_to_text.py."""
     return posixpath.splitext(posixpath.basename(name))[0]

@@ -1,4 +1,4 @@
-"""Parquet files to records, by row groups."""
+"""Reads Parquet files as rows, by row groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, BinaryIO
 
 from beam_asr.errors import BadRecordError, TableError
-from beam_asr.inputs.csv_tables import check_columns, rows_of
+from beam_asr.inputs.csv_tables import check_columns, to_rows
 from beam_asr.inputs.readers import FileRange, Reader
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
@@ -38,21 +38,21 @@ def split_file(storage: Storage, file: str) -> list[FileRange]:
 
 def read_rows(
     storage: Storage,
-    piece: FileRange,
+    file_range: FileRange,
     filepath_key: str,  # noqa: ARG001
 ) -> Iterator[Row]:
-    """Gives a row for each record of some row groups.
+    """Yields a row for each record of some row groups.
 
     Raises:
         TableError: the file is not Parquet, or damaged.
     """
-    with storage.open(piece.file) as content:
-        groups = range(piece.start, piece.end or 0)
-        yield from rows_of(parquet_records(content, groups, piece.file), piece.file)
+    with storage.open(file_range.file) as content:
+        groups = range(file_range.start, file_range.end or 0)
+        yield from to_rows(parquet_records(content, groups, file_range.file), file_range.file)
 
 
 def parquet_row_groups(file: BinaryIO, name: str) -> int:
-    """How many row groups a Parquet file has.
+    """Returns the number of row groups of a Parquet file.
 
     Raises:
         TableError: it is not Parquet, or damaged.
@@ -64,22 +64,22 @@ def parquet_row_groups(file: BinaryIO, name: str) -> int:
 def parquet_records(
     file: BinaryIO, row_groups: Sequence[int], name: str
 ) -> Iterator[tuple[int, dict[str, Any] | BadRecordError]]:
-    """The records of some row groups of a Parquet file, by some `BATCH_BYTES` at a time.
+    """Reads the records of some row groups of a Parquet file, about `BATCH_BYTES` at a time.
 
-    What JSON has no form for is converted, however deep it is nested: dates and times to ISO 8601,
-    lengths of time to seconds, decimals to numbers or, where a float has too few digits, to text,
-    NaN to null, infinities to text, maps to objects, UUIDs to text.
+    Values that JSON cannot represent are converted, however deep they are nested: dates and times
+    to ISO 8601, lengths of time to seconds, decimals to numbers or, if a float has too few digits,
+    to text, NaN to null, infinities to text, maps to objects, UUIDs to text.
 
     Args:
         row_groups: their indices, from 0.
         name: the file's, for messages.
 
     Yields:
-        The record's place in the whole file, from 1, and its fields or what is wrong with it: a
-        cell that holds bytes or has no value in Python.
+        The record's place in the whole file, from 1, and its fields, or the error if a cell holds
+        bytes or a value that Python cannot hold.
 
     Raises:
-        TableError: the file is not Parquet, or damaged, or its columns' names are.
+        TableError: the file is not Parquet, or it or its columns' names are damaged.
     """
     with _reading_parquet(name):
         table = _parquet_file(file)
@@ -113,7 +113,7 @@ def _reading_parquet(name: str) -> Iterator[None]:
         UnicodeDecodeError,  # of a column's name
         OSError,
     ) as error:
-        # Errors of the storage come through pyarrow as they are, with a type of their own.
+        # Errors of the storage come through pyarrow unchanged, as subclasses of OSError.
         if isinstance(error, OSError) and type(error) is not OSError:
             raise
         raise _unreadable(name, " ".join(str(error).split())) from error
@@ -129,8 +129,8 @@ def _unreadable(name: str, reason: str) -> TableError:
 def _parquet_file(file: BinaryIO) -> Any:
     from pyarrow import parquet
 
-    # Otherwise a whole row group's columns are fetched at once. With a buffer, a page is believed
-    # what it says of its size; so only files that can hold such columns are read with one.
+    # Otherwise a whole row group's columns are fetched at once. With a buffer, the size that a page
+    # states is trusted; so only files large enough for such columns are read with one.
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     buffer = BUFFER_BYTES if size > SMALL_FILE_BYTES else 0
@@ -138,7 +138,7 @@ def _parquet_file(file: BinaryIO) -> Any:
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of an Arrow array; for one that Python cannot hold, the error instead."""
+    """Returns the values of an Arrow array, with errors in place of those Python cannot hold."""
     try:
         return column.to_pylist(maps_as_pydicts="strict")
     except Exception:
@@ -165,10 +165,10 @@ def _plain_record(columns: Sequence[str], values: Sequence[Any]) -> dict[str, An
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it.
+    """Converts a value to one that JSON can represent.
 
     Raises:
-        BadRecordError: the rest of a sentence whose subject is the column.
+        BadRecordError: its message continues a sentence whose subject is the column.
     """
     if value is None or isinstance(value, (str, int)):
         return value
@@ -200,6 +200,6 @@ READER = Reader(
     suffixes=(".parquet",),
     read=read_rows,
     split=split_file,
-    may_be_compressed=True,  # such a file is refused as no Parquet, rather than read as lines
+    may_be_compressed=True,  # such a file is refused as not Parquet, rather than read as lines
     is_in_folders=False,
 )

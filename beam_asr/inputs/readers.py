@@ -1,4 +1,4 @@
-"""A file to ranges that workers read apart, and a range to rows; the registry of readers."""
+"""Registers the readers of input formats: files to ranges, and ranges to rows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from beam_asr.storage.uris import extension
 
 
 class FileRange(NamedTuple):
-    """What one worker reads of an input: the whole of a file, or a range of it.
+    """A whole file, or a range of it, that one worker reads.
 
     Attributes:
         file: path or URI.
-        start: where the range begins: a byte of a file of lines, a row group of a Parquet file.
-        end: where it ends; None is the whole file.
-        lines_before: how many lines of the file come before it.
+        start: of the range: a byte of a file of lines, a row group of a Parquet file.
+        end: of the range; None is the whole file.
+        lines_before: number of lines of the file before the range.
     """
 
     file: str
@@ -33,7 +33,7 @@ class FileRange(NamedTuple):
 
 
 def whole_file(storage: Storage, file: str) -> list[FileRange]:  # noqa: ARG001
-    """Gives one range, of a file that cannot be split."""
+    """Returns one range, for a file that cannot be split."""
     return [FileRange(file)]
 
 
@@ -43,17 +43,17 @@ class Reader:
 
     Attributes:
         suffixes: the ends of its files' names, in lower case, with the dot: ``.csv``.
-        read: gives the rows of a range; its arguments are the storage, the range, and the field
-            that names the audio in rows that are made of files.
-        split: gives the ranges of a file that workers can read at the same time.
-        may_be_compressed: whether it also takes names that have a compression's suffix after its
-            own, as ``.csv.gz``. ``read`` gets such a file as it is.
-        is_in_folders: whether a folder that is an input stands for its files too. Formats that hold
-            audio are; a manifest in a folder may list the audio beside it.
+        read: yields the rows of a range; its arguments are the storage, the range, and the field
+            that names the audio in rows that are created from files.
+        split: returns the ranges of a file that workers can read at the same time.
+        may_be_compressed: whether it also reads names with a compression's suffix after the
+            format's, as ``.csv.gz``. ``read`` gets such a file still compressed.
+        is_in_folders: whether a folder that is an input includes its files. Those of formats that
+            hold audio are included; a manifest in a folder may list the audio beside it.
         is_row: whether each file is one row, so that there may be millions of them.
 
     Raises:
-        ValueError: a suffix could be that of no file.
+        ValueError: a suffix cannot be that of a file.
     """
 
     suffixes: Collection[str]
@@ -83,10 +83,10 @@ READERS: Registry[Reader] = Registry(
         "audio": "beam_asr.inputs.audio_files:READER",
     },
 )
-ANY_OTHER = "json_lines"  # which takes files whose suffix says nothing
+DEFAULT_READER = "json_lines"  # for files with an unknown suffix
 
 
-def reader_of(file: str) -> Reader:
+def find_reader(file: str) -> Reader:
     """Finds the reader of a file, by its name.
 
     Raises:
@@ -99,40 +99,40 @@ def reader_of(file: str) -> Reader:
         reader = inner if inner and inner.may_be_compressed else None
     else:
         reader = by_suffix.get(suffix)
-    return reader or READERS[ANY_OTHER]
+    return reader or READERS[DEFAULT_READER]
 
 
 def split_file(storage: Storage, file: str) -> list[FileRange]:
-    """Gives the ranges of a file that can be read at the same time, each by another worker.
+    """Splits a file into ranges that several workers can read at the same time.
 
     Raises:
-        TableError: the file is not what its name says.
+        TableError: the file is not of the format that its name states.
     """
-    return reader_of(file).split(storage, file)
+    return find_reader(file).split(storage, file)
 
 
 def read_rows(
-    storage: Storage, piece: FileRange, filepath_key: str
+    storage: Storage, file_range: FileRange, filepath_key: str
 ) -> Iterator[Row | WebDatasetTar]:
-    """Reads the rows of a range: one for each line that is not blank, or record; for audio, itself.
+    """Reads the rows of a range: one for each record or line that is not blank, or audio file.
 
-    A tar, whose rows are read with its audio, gives itself.
+    For a tar, whose rows are read with its audio, yields the tar.
 
     Raises:
-        DamagedInputError, TableError: rows of the file cannot be told.
+        DamagedInputError, TableError: the rows of the file cannot be read.
     """
-    return reader_of(piece.file).read(storage, piece, filepath_key)
+    return find_reader(file_range.file).read(storage, file_range, filepath_key)
 
 
 @functools.cache
 def _readers_by_suffix() -> dict[str, Reader]:
-    taken: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name, reader in READERS.items():
         for suffix in reader.suffixes:
-            if suffix in taken:
+            if suffix in names:
                 raise SetupError(
-                    f"the readers {taken[suffix]!r} and {name!r} of {READERS.group} both take "
+                    f"the readers {names[suffix]!r} and {name!r} of {READERS.group} both take "
                     f"{suffix} files: uninstall the package of one of them"
                 )
-            taken[suffix] = name
-    return {suffix: READERS[name] for suffix, name in taken.items()}
+            names[suffix] = name
+    return {suffix: READERS[name] for suffix, name in names.items()}

@@ -1,4 +1,4 @@
-"""The clips of a tar with their files' contents, and what of it cannot be read."""
+"""Reads the clips of tars with their files' contents, and reports rows without any."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from beam_asr.records.row import Row
 from beam_asr.records.work import Clip, NemoTar, WebDatasetTar
 from beam_asr.storage.storage import Storage
 
-DONE = -1  # in place of an index of the clips that are left
+DONE = -1  # in place of an index of the remaining clips
 
 
 class TarClip(NamedTuple):
-    """A clip in a tar, and the content of its file."""
+    """A clip in a tar, with the content of its file."""
 
     clip: Clip
     content: bytes
 
 
 class UnreadRow(NamedTuple):
-    """A row of a tar that has no content: the stage in which it failed, and why."""
+    """A row of a tar without content: the stage in which it failed, and the error."""
 
     row: Row
     stage: str
@@ -35,7 +35,7 @@ class UnreadRow(NamedTuple):
 
 
 class DoneRow(NamedTuple):
-    """A row of a tar that an earlier run has done."""
+    """A row of a tar that an earlier run has processed."""
 
     row: Row
     outcome: Outcome
@@ -51,8 +51,8 @@ class TarReader:
     Attributes:
         storage: of the tars.
         filepath_key: the field that names the audio.
-        route_of: the number of the model that takes a sample of a WebDataset, by its fields; it
-            raises ManifestError where none does. None has a single model take all.
+        route_of: returns the number of the model for a sample of a WebDataset, by its fields;
+            raises ManifestError if no model matches. None if there is a single model.
     """
 
     storage: Storage
@@ -60,10 +60,10 @@ class TarReader:
     route_of: Callable[[Mapping[str, Any]], int] | None = None
 
     def events(self, tar: WebDatasetTar | NemoTar) -> Iterator[TarEvent]:
-        """What is found in a tar, in its order.
+        """Yields the clips, rows and members of a tar, in its order.
 
         Each row comes once: with its content, as done, or as unread. A ``SampleFound`` comes before
-        each row of a WebDataset, whose rows nobody knows before.
+        each row of a WebDataset, whose rows are not known in advance.
         """
         return self._of_shard(tar) if isinstance(tar, NemoTar) else self._of_samples(tar)
 
@@ -72,28 +72,28 @@ class TarReader:
             if not shard.done:
                 yield TarWithoutRows()
             return
-        left = dict(enumerate(shard.clips))
+        remaining = dict(enumerate(shard.clips))
         try:
             with self.storage.open(shard.tar) as file:
-                named = [(clip.audio, index) for index, clip in left.items()]
+                named = [(clip.audio, index) for index, clip in remaining.items()]
                 named += [(name, DONE) for name in shard.done]
                 for event in nemo_tarred.nemo_members(file, shard.tar, named):
                     if isinstance(event, nemo_tarred.Member):
                         for index in filter(DONE.__ne__, event.rows):
-                            clip = left.pop(index)._replace(audio=f"{shard.tar}: {event.name}")
+                            clip = remaining.pop(index)._replace(audio=f"{shard.tar}: {event.name}")
                             yield TarClip(clip, event.content)
                     elif isinstance(event, nemo_tarred.MemberWithoutRow):
                         yield MemberWithoutRow(f"{shard.tar}: {event.name}")
                     else:
                         for index in filter(DONE.__ne__, event.rows):
-                            clip = left.pop(index)
+                            clip = remaining.pop(index)
                             missing = MissingMemberError(
                                 f"{clip.audio!r} names no member of its tar {shard.tar}, or fits "
                                 "several; correct the row, or make the tar again"
                             )
                             yield UnreadRow(clip.row, "audio", event.cause or missing)
-        except Exception as error:  # of the storage: it costs what has not been read
-            for clip in left.values():
+        except Exception as error:  # of the storage: the rest of the tar is unread
+            for clip in remaining.values():
                 yield UnreadRow(clip.row, "audio", error)
 
     def _of_samples(self, tar: WebDatasetTar) -> Iterator[TarEvent]:
@@ -102,14 +102,14 @@ class TarReader:
             with self.storage.open(tar.file) as file:
                 for sample in webdataset.webdataset_samples(file, tar.file):
                     yield from self._of_sample(tar, sample, seen)
-        except Exception as error:  # how many samples are lost with it nobody can tell
+        except Exception as error:  # the number of samples lost with it is unknown
             yield SampleFound()
             yield UnreadRow(Row.of({self.filepath_key: tar.file}), "audio", error)
 
     def _of_sample(
         self, tar: WebDatasetTar, sample: webdataset.Sample, seen: Counter[str]
     ) -> Iterator[TarEvent]:
-        # By this name the sample can be read alone, as a failure that comes in again.
+        # By this name the sample can be read alone, when a failure is an input again.
         name = sample.audio_name or sample.key
         place, problem = f"{tar.file}: {name}", sample.problem
         try:
@@ -121,7 +121,7 @@ class TarReader:
             if self._route(fields) != tar.route:
                 return
         except ManifestError as error:
-            if tar.route:  # the first one tells of it
+            if tar.route:  # the first route reports it
                 return
             problem = problem or error
         yield SampleFound()
@@ -136,9 +136,9 @@ class TarReader:
             problem = problem or MissingMemberError("the sample has no audio")
             yield UnreadRow(row, "manifest", problem)
         else:
-            # An offset in the sample's fields is one in what it was cut from.
+            # An offset in the sample's fields is one in the recording it was cut from.
             yield TarClip(Clip(row, place, 0.0, None, route=tar.route), sample.content)
 
     def _route(self, fields: Mapping[str, Any]) -> int:
-        """Raises ManifestError if no model takes such a sample."""
+        """Returns the number of a sample's model; raises ManifestError if none matches."""
         return 0 if self.route_of is None else self.route_of(fields)

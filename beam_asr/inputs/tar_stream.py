@@ -1,10 +1,10 @@
-"""Audio in tars, each read once from start to end: NeMo's tarred data sets, and WebDataset's.
+"""Reads tars as streams, each once from start to end.
 
 A tar (POSIX ustar and pax, GNU) may be plain or compressed with gzip, bzip2 or xz. It comes as an
 open binary file, which need not be seekable and is not closed. One member at a time is in memory;
 nothing is extracted, and links are not followed: a link, a device or a sparse file counts as a
-member without content. What the file object itself raises goes to the caller as it is, for that is
-the storage's error; whatever else goes wrong in reading is the tar's, a `TarError`.
+member without content. Errors of the file object reach the caller unchanged, since they are the
+storage's; any other error in reading is the tar's, and raised as a `TarError`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 
 from beam_asr.errors import TarError
 
-CHUNK = 1 << 16  # bytes asked of the file, and copied, at a time
-EXTENDED_HEADER_LIMIT = 1 << 20  # bytes; tarfile reads these whole, on the word of their size
+CHUNK = 1 << 16  # bytes that are read, and copied, at a time
+EXTENDED_HEADER_LIMIT = 1 << 20  # bytes; tarfile reads these whole, by their stated size
 EXTENDED_HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -33,18 +33,19 @@ EXTENDED_HEADERS = (
 
 
 def has_content(member: tarfile.TarInfo) -> bool:
+    """Returns whether a member is a regular file with content that may be read."""
     return member.isreg() and not member.issparse()  # a sparse file is as large as it claims
 
 
 def printable(name: str) -> str:
-    """A member's name as text that can be written; tarfile makes bytes that are none surrogates."""
+    """Returns a member's name as text that can be written; surrogates become escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 class TarStream:
-    """A tar that is read once, from start to end.
+    """Reads a tar once, from start to end.
 
-    Its methods raise `TarError` for what is wrong with the tar.
+    Its methods raise `TarError` if the tar is damaged.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
@@ -65,14 +66,14 @@ class TarStream:
                 first = self._tar.firstmember  # type: ignore[attr-defined]
                 empty = self._tar.offset == 0 and first is None
                 member = None if empty else self._tar.next()
-                self._tar.members.clear()  # type: ignore[attr-defined]  # or all headers are kept
+                self._tar.members.clear()  # type: ignore[attr-defined]  # or all headers stay in memory
             if member is None:
                 return
             self._last = printable(member.name)
             yield member
 
     def read(self, member: tarfile.TarInfo) -> bytes:
-        """The content of the member that was last iterated to."""
+        """Reads the content of the member that was last iterated to."""
         with self._reading(), io.BytesIO() as content:
             source = self._tar.extractfile(member)
             assert source is not None
@@ -82,7 +83,11 @@ class TarStream:
             return content.getvalue()
 
     def check_end(self) -> None:
-        """Reads what follows the last member, which are zeros, and compression's checksums."""
+        """Checks that only zeros follow the last member, and checksums of a compression.
+
+        Raises:
+            TarError: the tar is damaged, or another one follows.
+        """
         with self._reading():
             assert self._tar.fileobj is not None
             while rest := self._tar.fileobj.read(CHUNK):
@@ -95,6 +100,7 @@ class TarStream:
             )
 
     def at(self, member: tarfile.TarInfo) -> str:
+        """Returns a member's name and the tar's, for messages."""
         return f"{printable(member.name)!r} of {self.name}"
 
     @contextlib.contextmanager
@@ -103,9 +109,9 @@ class TarStream:
             yield
         except MemoryError:
             raise
-        except Exception as error:  # tarfile meets damage with errors of many kinds
+        except Exception as error:  # tarfile raises errors of many classes for damage
             if self._source.error:
-                raise self._source.error  # noqa: B904  # the storage's own, unchanged
+                raise self._source.error  # noqa: B904  # the storage's, unchanged
             if self._last is None:
                 raise TarError(
                     f"{self.name} is no tar, or is damaged from its start ({error}); a tar is "
@@ -118,13 +124,14 @@ class TarStream:
 
 
 class _Source(io.RawIOBase):
-    """The file as it was handed in; keeps the error that it raised."""
+    """Reads the caller's file, and stores the error that it raises."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.error: Exception | None = None
 
     def readable(self) -> bool:
+        """Returns True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -141,7 +148,7 @@ class _Source(io.RawIOBase):
 
 
 def _decompressed(file: io.BufferedReader) -> io.BufferedIOBase:
-    """The file's content, by the first bytes that tarfile, too, tells compressions by."""
+    """Opens the file's content, by the first bytes from which tarfile, too, detects compression."""
     start = file.peek(10)
     if start.startswith(b"\x1f\x8b\x08"):
         return gzip.GzipFile(fileobj=file, mode="rb")
@@ -153,10 +160,11 @@ def _decompressed(file: io.BufferedReader) -> io.BufferedIOBase:
 
 
 class _Header(tarfile.TarInfo):
-    """A header that is whole; tarfile would take a broken one for the end of the tar."""
+    """Parses complete headers only; tarfile would take a damaged one for the end of the tar."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        """Parses a header; raises `tarfile.ReadError` if it is damaged."""
         if len(buf) < tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it ends where a header should be, or the zeros after the last")
         if not buf.strip(b"\0"):

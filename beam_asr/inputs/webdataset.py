@@ -1,4 +1,4 @@
-"""Samples of a WebDataset tar."""
+"""Reads the samples of WebDataset tars."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import AUDIO_EXTENSIONS
 
-TEXT_LIMIT = 16 << 20  # bytes of a .json or .txt that are still read
+MAX_BYTES = 16 << 20  # of a .json or .txt member
 # base_plus_ext and skip_meta of webdataset/tariterators.py.
 KEY_AND_EXTENSION = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 META = re.compile(r"__[^/]*__($|/)")
@@ -34,12 +34,12 @@ class Sample:
     """A WebDataset sample.
 
     Attributes:
-        key: what the names of its members share, up to the first dot after the last slash.
+        key: the common part of its members' names, up to the first dot after the last slash.
         fields: those of its ``.json``, and ``text`` from its ``.txt`` if the json has none; with a
-            problem, what of them could be read.
+            problem, those that could be read.
         audio_name: the name of its audio member; None if it has none, or several.
         content: the audio's bytes; None if there is a problem.
-        problem: why the sample cannot be used.
+        problem: the error if the sample cannot be used.
     """
 
     key: str
@@ -50,23 +50,23 @@ class Sample:
 
 
 def webdataset_samples(file: BinaryIO, name: str) -> Iterator[Sample]:
-    """The samples of a tar in the form of WebDataset, in its order.
+    """Yields the samples of a WebDataset tar, in its order.
 
-    As in WebDataset, consecutive members with one key are a sample, so a key that comes again
-    later is another; directories, members named ``__like this__`` and names without a dot are
-    passed over. Of a sample, the audio, ``key.json`` and ``key.txt`` are read; the audio is the
-    member whose last extension is known for audio, such as ``key.flac`` or ``key.mic1.flac``.
+    As in WebDataset, consecutive members with one key are a sample, so the same key later in the
+    tar is another; directories, members named ``__like this__`` and names without a dot are
+    skipped. Of a sample, the audio, ``key.json`` and ``key.txt`` are read; the audio is the
+    member whose last extension is one of audio, such as ``key.flac`` or ``key.mic1.flac``.
 
     Args:
         file: the tar, from its start.
         name: the tar's path or URI, for messages.
 
     Yields:
-        Each sample; one that cannot be used with its problem.
+        Each sample; one that cannot be used has a problem.
 
     Raises:
-        TarError: after the samples before the damage. The sample in which the tar broke off, which
-            may lack members, comes last and has it as its problem.
+        TarError: after the samples before the damage. The sample in which the tar breaks off, which
+            may lack members, comes last, with this error as its problem.
     """
     tar = TarStream(file, name)
     for key, members in itertools.groupby(_keyed(tar), lambda keyed: keyed[0]):
@@ -76,21 +76,21 @@ def webdataset_samples(file: BinaryIO, name: str) -> Iterator[Sample]:
 
 def read_tar(
     storage: Storage,  # noqa: ARG001
-    piece: FileRange,
+    file_range: FileRange,
     filepath_key: str,  # noqa: ARG001
 ) -> Iterator[WebDatasetTar]:
-    """Gives the tar itself, whose samples are read with their audio."""
-    yield WebDatasetTar(piece.file)
+    """Yields the tar itself, whose samples are read with their audio."""
+    yield WebDatasetTar(file_range.file)
 
 
 def member_uri(tar_uri: str, member: str) -> str:
-    """The URI by which fsspec opens one member alone: ``tar://{member}::{tar_uri}``.
+    """Returns the URI by which fsspec opens one member alone: ``tar://{member}::{tar_uri}``.
 
-    The name goes in as it is in the tar, with its ``./``, spaces, ``#``, ``?`` or ``%`` if it has
-    any. A compressed tar must show it in its name, such as ``.tar.gz``.
+    The name is inserted unchanged, with its ``./``, spaces, ``#``, ``?`` or ``%`` if it has any. A
+    compressed tar's name must show the compression, as ``.tar.gz``.
 
     Raises:
-        BadRecordError: fsspec would take the member's name apart.
+        BadRecordError: fsspec would split the member's name.
     """
     if "::" in member or member.startswith("tar://"):
         raise BadRecordError(
@@ -101,7 +101,7 @@ def member_uri(tar_uri: str, member: str) -> str:
 
 
 def _keyed(tar: TarStream) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
-    """The members that belong to samples, each after its key and its extension in lower case."""
+    """Yields the members that belong to samples, with key and extension in lower case."""
     for member in tar:
         if (
             has_content(member)
@@ -114,7 +114,7 @@ def _keyed(tar: TarStream) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
 def _sample(
     tar: TarStream, key: str, members: Iterator[tuple[str, str, tarfile.TarInfo]]
 ) -> Iterator[Sample]:
-    """One sample; then raises `TarError` if the tar broke off in it."""
+    """Yields one sample; then raises `TarError` if the tar breaks off in it."""
     fields: dict[str, Any] = {}
     text: str | None = None
     texts_read: set[str] = set()
@@ -158,7 +158,7 @@ def _sample(
 
 
 def _fields(tar: TarStream, member: tarfile.TarInfo) -> dict[str, Any]:
-    """Raises `ManifestError`."""
+    """Reads the fields of a ``.json``; raises `ManifestError`."""
     content = _text_bytes(tar, member)
     try:
         text = content.decode("utf-8-sig")
@@ -168,7 +168,7 @@ def _fields(tar: TarStream, member: tarfile.TarInfo) -> dict[str, Any]:
 
 
 def _text(tar: TarStream, member: tarfile.TarInfo) -> str:
-    """Raises `BadRecordError`."""
+    """Reads a ``.txt``; raises `BadRecordError`."""
     content = _text_bytes(tar, member)
     try:
         return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
@@ -177,10 +177,10 @@ def _text(tar: TarStream, member: tarfile.TarInfo) -> str:
 
 
 def _text_bytes(tar: TarStream, member: tarfile.TarInfo) -> bytes:
-    """Raises `BadRecordError`."""
-    if member.size > TEXT_LIMIT:
+    """Reads a member of limited size; raises `BadRecordError`."""
+    if member.size > MAX_BYTES:
         raise BadRecordError(
-            f"{tar.at(member)} has {member.size} bytes; of a .json or .txt {TEXT_LIMIT} are read, "
+            f"{tar.at(member)} has {member.size} bytes; of a .json or .txt {MAX_BYTES} are read, "
             "which is ample for one clip"
         )
     return tar.read(member)

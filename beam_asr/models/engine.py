@@ -6,12 +6,12 @@ only the worker that needs it may pay.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from beam_asr.errors import ModelError
+from beam_asr.errors import ModelError, SetupError
 from beam_asr.records.outcome import Recognition
+from beam_asr.records.registry import Registry
 from beam_asr.settings import NO_PROMPT, UNLIMITED, Prompt, Resources
 from beam_asr.storage.storage import Storage
 
@@ -106,6 +106,9 @@ def padded_clip_seconds(waveform: np.ndarray, sample_rate: int) -> float:
     return max(len(waveform) / sample_rate, MIN_SECONDS)
 
 
+DEFAULT_ENGINE = "nemo"
+
+
 class ModelSpec(NamedTuple):
     """Which model, and how: what makes two users of a process share one.
 
@@ -130,19 +133,40 @@ class ModelSpec(NamedTuple):
     times: str | None = None
     confidence: bool = False
     n_best: int = 0
-    engine: str = "nemo"
+    engine: str = DEFAULT_ENGINE
 
 
-# The modules of engines, each with a function ``load(spec: ModelSpec) -> Recognizer``.
-ENGINES = {"nemo": "beam_asr.models.nemo.loading"}
+class Engine(NamedTuple):
+    """What loads models.
+
+    Attributes:
+        load: loads a model, on the worker. Raises ModelLoadError if the model cannot be loaded, or
+            not as its spec requires.
+        is_file_name: whether a model's name is a path or URI of its file, whose content then
+            belongs to the identity of a run; of other names nothing is read.
+    """
+
+    load: Callable[[ModelSpec], Recognizer]
+    is_file_name: Callable[[str], bool]
+
+
+ENGINES: Registry[Engine] = Registry(
+    "beam_asr.engines", {"nemo": "beam_asr.models.nemo.loading:ENGINE"}
+)
+
+
+def check_name(engine: str) -> None:
+    """Raises SetupError for a name that is none of `ENGINES`, of which nothing is imported."""
+    if engine not in ENGINES:
+        raise SetupError(f"engine is {engine!r}, but must be one of {', '.join(ENGINES)}")
 
 
 def load(spec: ModelSpec) -> Recognizer:
     """Loads a model with its engine.
 
     Raises:
-        ModelLoadError: the model cannot be had, or not as it is asked for.
+        ModelLoadError: the model cannot be loaded, or not as its spec requires.
+        SetupError: the engine is not known here, or cannot be imported.
     """
-    module = importlib.import_module(ENGINES[spec.engine])
-    recognizer: Recognizer = module.load(spec)
-    return recognizer
+    check_name(spec.engine)
+    return ENGINES[spec.engine].load(spec)

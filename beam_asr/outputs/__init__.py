@@ -1,1 +1,1 @@
-"""The output folder; no Beam."""
+"""Writes the output folder, without Beam."""

@@ -1,4 +1,4 @@
-"""Fails a job while it runs, if so many rows fail that something is wrong with the job."""
+"""Fails a job if too many of its rows fail, while it runs or at its end."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_asr.errors import TooManyFailuresError
-from beam_asr.outputs import failure_limit
 from beam_asr.records.statistics import Statistics
 
-# Rows by which a share is judged, or all rows if they are fewer: a manifest may begin with a folder
-# that is missing, and the share is meant to be of all.
-ENOUGH_ROWS = 10_000
+# The fraction is of at least this number of rows, or of all if fewer: a manifest may begin with
+# a folder that is missing, and the limit applies to the whole job.
+MIN_SAMPLE_ROWS = 10_000
 
 
 class FailureWatch:
     """Counts the rows of one run in one process.
 
     Args:
-        max_fraction: of the rows that may fail.
+        max_fraction: the fraction of the rows that may fail.
     """
 
     def __init__(self, max_fraction: float):
@@ -33,8 +32,8 @@ class FailureWatch:
         """Counts a row that has ended.
 
         Args:
-            error: of its failure record; None if it was transcribed.
-            rows: of the whole job; None if that is not known.
+            error: the error of its failure record; None if it was transcribed.
+            rows: the number of rows of the whole job; None if unknown.
 
         Raises:
             TooManyFailuresError: the fraction is exceeded, for certain if all rows are counted
@@ -46,12 +45,11 @@ class FailureWatch:
                 return
             self._failed[error["type"]] += 1
             failed = self._failed.total()
-            enough = ENOUGH_ROWS if rows is None else min(rows, ENOUGH_ROWS)
-            if not failure_limit.too_many(failed, max(self._done, enough), self._max_fraction):
+            sample = MIN_SAMPLE_ROWS if rows is None else min(rows, MIN_SAMPLE_ROWS)
+            if not too_many(failed, max(self._done, sample), self._max_fraction):
                 return
-            kinds = failure_limit.kinds(self._failed)
             raise TooManyFailuresError.of_worker(
-                failed, self._done, kinds, self._max_fraction, error["message"]
+                failed, self._done, _list_types(self._failed), self._max_fraction, error["message"]
             )
 
 
@@ -60,21 +58,21 @@ _watches_lock = threading.Lock()
 
 
 def watch(run: str, max_fraction: float) -> FailureWatch:
-    """The process's watch over a run."""
+    """Returns the process's watch over a run."""
     with _watches_lock:
         return _watches.setdefault((run, max_fraction), FailureWatch(max_fraction))
 
 
-MANY_FAILURES = 100  # fewer never fail a job, whatever their share
+MIN_FAILURES = 100  # fewer never fail a job, whatever their fraction
 
 
 def too_many(failed: int, rows: int, max_failure_fraction: float) -> bool:
-    """Whether so many failures fail a job."""
-    return failed >= MANY_FAILURES and failed > max_failure_fraction * rows
+    """Returns whether this number of failures fails a job."""
+    return failed >= MIN_FAILURES and failed > max_failure_fraction * rows
 
 
 def check_invalid(statistics: Statistics, max_failure_fraction: float) -> None:
-    """Raises TooManyFailuresError if too many rows are not right, before any audio is read."""
+    """Raises TooManyFailuresError if too many rows are invalid, before any audio is read."""
     invalid = statistics.rows_invalid
     if too_many(invalid, statistics.rows_in, max_failure_fraction):
         raise TooManyFailuresError.of_manifest(
@@ -82,7 +80,7 @@ def check_invalid(statistics: Statistics, max_failure_fraction: float) -> None:
         )
 
 
-def kinds(failed_by_type: Counter[str]) -> str:
+def _list_types(failed_by_type: Counter[str]) -> str:
     return ", ".join(f"{count} x {kind}" for kind, count in failed_by_type.most_common(3))
 
 
@@ -91,5 +89,5 @@ def check_failures(rows_in: int, failed_by_type: Counter[str], max_failure_fract
     failed = sum(failed_by_type.values())
     if too_many(failed, rows_in, max_failure_fraction):
         raise TooManyFailuresError.of_job(
-            failed, rows_in, kinds(failed_by_type), max_failure_fraction
+            failed, rows_in, _list_types(failed_by_type), max_failure_fraction
         )

@@ -1,4 +1,4 @@
-"""Names in the folder, what may be there, `_SUCCESS`, folders of time windows."""
+"""Defines names in the output folder, checks its content, and names the folders of windows."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ SUCCESS = "_SUCCESS"
 SUMMARY = "summary.json"
 JOURNAL = "_journal"
 LOCK = "lock.json"  # in the journal's folder
-RUN = "run.json"  # there
+RUN = "run.json"  # in the journal's folder
 
 
 def check_may_write(
     storage: Storage, folder: str, overwrite: bool = False, resume: bool = False
 ) -> None:
-    """Refuses an output folder that holds anything, unless it is to be replaced or gone on with.
+    """Refuses an output folder that holds anything, unless it may be replaced or resumed.
 
     Args:
         overwrite: whether its results may be replaced.
-        resume: whether an unfinished run there is to be gone on with.
+        resume: whether an unfinished run there is resumed.
 
     Raises:
-        OutputExistsError: says what is there and what to do.
+        OutputExistsError: names the content and what to do.
         StorageError: the storage cannot be written.
     """
     storage.check_writable(folder)
-    there = [name for name in storage.list_names(folder) if not PARTIAL_FILE.fullmatch(name)]
-    if JOURNAL in there and set(storage.list_names(join(folder, JOURNAL))) <= {LOCK}:
-        there.remove(JOURNAL)  # of a job that is about to begin, or did not
-    if not there or overwrite:
+    names = [name for name in storage.list_names(folder) if not PARTIAL_FILE.fullmatch(name)]
+    if JOURNAL in names and set(storage.list_names(join(folder, JOURNAL))) <= {LOCK}:
+        names.remove(JOURNAL)  # of a job that is about to start, or never did
+    if not names or overwrite:
         return
-    shown = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     if not resume:
         raise OutputExistsError(
             f"the output folder {folder!r} is not empty ({shown}): choose another one, or "
             "`overwrite` to replace its results, or `resume` to go on with an unfinished run"
         )
-    if JOURNAL not in there:
+    if JOURNAL not in names:
         raise OutputExistsError(
             f"the output folder {folder!r} holds no unfinished run to go on with, but is not empty "
             f"({shown}): choose another one, or `overwrite` to replace its results"
@@ -53,13 +53,13 @@ def check_may_write(
 
 
 def is_finished(storage: Storage, folder: str) -> bool:
-    """Whether the results there are whole, and no run has begun to replace them."""
+    """Returns whether the results are complete, and no run has started to replace them."""
     finished = SUCCESS in storage.list_names(folder)
     return finished and RUN not in storage.list_names(join(folder, JOURNAL))
 
 
 def mark_unfinished(storage: Storage, folder: str) -> None:
-    """Makes a folder an unfinished one, before anything in it is replaced."""
+    """Marks a folder as unfinished, before anything in it is replaced."""
     storage.delete(join(folder, SUCCESS))
 
 
@@ -68,23 +68,23 @@ READING_THREADS = 32
 
 
 def folder_name(start: float, run: str) -> str:
-    """The folder of a window, in the output folder.
+    """Returns the folder of a window, in the output folder.
 
     Args:
-        start: of the window, in seconds since 1970.
-        run: the id of the run, so that another one, begun within this window, has its own.
+        start: the start of the window, in seconds since 1970.
+        run: the id of the run, so that another run, started within this window, has its own folder.
     """
-    at = datetime.fromtimestamp(start, timezone.utc)
-    fraction = f".{at:%f}" if at.microsecond else ""
-    return f"{at:%Y%m%dT%H%M%S}{fraction}Z-{run[:8]}"
+    time = datetime.fromtimestamp(start, timezone.utc)
+    fraction = f".{time:%f}" if time.microsecond else ""
+    return f"{time:%Y%m%dT%H%M%S}{fraction}Z-{run[:8]}"
 
 
 def inputs_done(storage: Storage, folder: str) -> frozenset[str]:
-    """The files whose rows are all in windows of the output folder that are whole."""
+    """Returns the files whose rows are all in finished windows of the output folder."""
     windows = [join(folder, name) for name in storage.list_names(folder)]
     with ThreadPoolExecutor(READING_THREADS) as pool:
-        found = pool.map(lambda window: _inputs_of(storage, window), windows)
-        return frozenset(itertools.chain.from_iterable(found))
+        inputs = pool.map(lambda window: _inputs_of(storage, window), windows)
+        return frozenset(itertools.chain.from_iterable(inputs))
 
 
 def _inputs_of(storage: Storage, window: str) -> list[str]:

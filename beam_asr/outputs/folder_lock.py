@@ -1,8 +1,8 @@
-"""One run at a time writes into a folder: a file there says which, and when it last gave a sign.
+"""Locks an output folder for one run at a time, by a file with its last heartbeat.
 
-A run that finds the file of another one refuses to begin while that one lives. Whether it does is
-certain on the same machine, where its process is looked for; of another machine only the time of
-the last sign tells.
+A run that finds the file of another run refuses to start while that run lives. On the same machine
+this is certain, since its process is looked up; on another machine only the time of the last
+heartbeat shows it.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from beam_asr.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
 
-STALE_SECONDS = 600.0  # a run on another machine that gave no sign for so long is dead
+STALE_SECONDS = 600.0  # without a heartbeat, a run on another machine is then dead
 HEARTBEAT_SECONDS = 30.0
-LAST_HEARTBEAT_SECONDS = 30.0  # for a sign that is under way when it is to be the last
+LAST_HEARTBEAT_SECONDS = 30.0  # waits for one in flight when the run ends
 ATTEMPTS = 10
 MAX_WAIT_SECONDS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderLock:
-    """The lock of a folder, held by a run; a value, which the workers of the run get copies of.
+    """Locks a folder for a run; a value, of which the workers of the run get copies.
 
-    It says that no two runs begin at once. It does not keep a run from writing that has lost the
-    folder (it stood still for longer than ``STALE_SECONDS``, or its file was deleted): such a run
-    learns so from ``check`` or its next ``beat``, for as long as the other one has the folder.
+    It prevents two runs from starting at once. It does not prevent a run from writing that has lost
+    the folder (it was suspended for longer than ``STALE_SECONDS``, or its file was deleted): such a
+    run finds out by ``check`` or its next ``heartbeat``, while the other run has the folder.
 
-    On storages where ``Storage.create`` is not atomic, two runs that begin in the same moment may
-    both get it; then too, the one whose file was written over learns so.
+    On storages where ``Storage.create_exclusive`` is not atomic, two runs that start at the same
+    moment may both get it; then too, the run whose file was overwritten finds out.
 
     Attributes:
         storage: how the file's storage is opened.
@@ -59,25 +59,25 @@ class FolderLock:
     def take(cls, storage: Storage, uri: str) -> FolderLock:
         """Takes the lock for a new run, of which this process is the launcher.
 
-        A run of this machine whose process is gone is no hindrance; neither is one of another
-        machine that gave no sign for ``STALE_SECONDS``. A run of this very process is one until it
-        has released the lock.
+        Replaces the lock of a run on this machine whose process has ended, and of a run on another
+        machine without a heartbeat for ``STALE_SECONDS``. A run of this process holds the lock
+        until it releases it.
 
         Raises:
-            FolderBusyError: says which run holds it and what to do.
+            FolderBusyError: names the run that holds it and what to do.
         """
         run = uuid.uuid4().hex
         _acquire(storage, uri, _Holder.this_process(run))
         return cls(storage, uri, run)
 
     def heartbeat(self, seconds: float = 0.0) -> None:
-        """Gives a sign of life, unless another worker has given one within so many seconds.
+        """Writes a heartbeat, unless another worker has written one within ``seconds``.
 
-        One by another process than that which took the lock says that the run is more than this
-        process; from then on the time of the last sign tells whether it lives. A file that is
-        damaged is written anew. One that is gone stays so and the run goes on: the last step of the
-        run may have deleted it, after which nobody would release it. If somebody else deleted it,
-        this run holds the folder until another one takes it, and then learns so.
+        A heartbeat by another process than the launcher shows that the run is more than that
+        process; from then on the time of the last heartbeat decides whether it lives. A damaged
+        file is rewritten. A missing file stays missing and the run continues: the last step of the
+        run may have deleted it, after which nothing would release it. If somebody else deleted it,
+        this run holds the folder until another run takes it, and then finds out.
 
         Raises:
             FolderTakenError: another run holds the lock.
@@ -97,7 +97,7 @@ class FolderLock:
         self.storage.write(self.uri, [holder.encode()])
 
     def hand_over(self, seconds: float) -> None:
-        """Leaves the lock to the workers, whose first sign of life may take so many seconds.
+        """Hands the lock over to the workers, whose first heartbeat may take ``seconds``.
 
         Raises:
             FolderTakenError: another run holds the lock.
@@ -105,20 +105,20 @@ class FolderLock:
         with contextlib.suppress(FileNotFoundError):
             holder = self._holder() or _Holder.this_process(self.run)
             now = datetime.now(timezone.utc)
-            left = dataclasses.replace(holder, process=None, beat=now, timeout=seconds)
-            self.storage.write(self.uri, [left.encode()])
+            handed_over = dataclasses.replace(holder, process=None, beat=now, timeout=seconds)
+            self.storage.write(self.uri, [handed_over.encode()])
 
     def check(self) -> None:
-        """Checks that no other run holds the lock. That nobody does is fine.
+        """Checks that no other run holds the lock; it may be free.
 
         Raises:
-            FolderTakenError: says which run does.
+            FolderTakenError: names the run that holds it.
         """
         with contextlib.suppress(FileNotFoundError):
             self._holder()
 
     def release(self) -> None:
-        """Deletes the file, if it is there and this run's."""
+        """Deletes the file, if it exists and is this run's."""
         with contextlib.suppress(FileNotFoundError, FolderTakenError):
             if self._holder() is not None:
                 self.storage.delete(self.uri)
@@ -127,14 +127,14 @@ class FolderLock:
     def heartbeat_thread(
         self, on_taken: Callable[[FolderTakenError], object], seconds: float = HEARTBEAT_SECONDS
     ) -> Iterator[None]:
-        """Beats from another thread for as long as the block runs.
+        """Writes heartbeats from another thread for as long as the block runs.
 
-        A beat that fails, as while the storage cannot be reached, is tried again at the next time.
+        A heartbeat that fails, as while the storage is unreachable, is retried at the next time.
 
         Args:
-            on_taken: called by that thread, once, if another run has taken the lock; is to stop
-                the job.
-            seconds: from one beat to the next.
+            on_taken: called by that thread, once, if another run has taken the lock; must stop the
+                job.
+            seconds: from one heartbeat to the next.
         """
         ended = threading.Event()
 
@@ -161,11 +161,11 @@ class FolderLock:
             thread.join(LAST_HEARTBEAT_SECONDS)
 
     def _holder(self) -> _Holder | None:
-        """What the file says of this run; None if it is damaged.
+        """Returns the content of the file for this run; None if it is damaged.
 
         Raises:
-            FileNotFoundError: it is not there.
-            FolderTakenError: it is of another run.
+            FileNotFoundError: the file does not exist.
+            FolderTakenError: it is that of another run.
         """
         holder = _Holder.decode(self.storage.read(self.uri))
         if holder is not None and holder.run != self.run:
@@ -177,7 +177,7 @@ class FolderLock:
 
 
 class _Process(NamedTuple):
-    """What tells a process from any other that has, had or will have its id.
+    """Identifies a process among all that have, had or will have its id.
 
     Attributes:
         boot: the id of the boot of its machine.
@@ -192,16 +192,16 @@ class _Process(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Holder:
-    """What the file says.
+    """Holds the content of the file.
 
     Attributes:
         run: the id of the run.
         host: the name of the machine that launched it.
         pid: the id of the process that launched it.
-        process: that process; None if it cannot be told from others, or is not all of the run.
+        process: that process; None if it cannot be identified, or is not all of the run.
         started: when the lock was taken.
-        beat: when the last sign of life was given.
-        timeout: seconds after it, in which the run is not taken for dead.
+        beat: when the last heartbeat was written.
+        timeout: seconds after the last heartbeat until the run is considered dead.
     """
 
     run: str
@@ -227,7 +227,7 @@ class _Holder:
 
     @classmethod
     def decode(cls, content: bytes) -> _Holder | None:
-        """None if that is not what ``encode`` gives."""
+        """Decodes the file's content; None if it is not of ``encode``."""
         try:
             fields = json.loads(content)
             process = fields["process"]
@@ -249,11 +249,11 @@ class _Holder:
 
     @property
     def lives(self) -> bool:
-        here = _process()
-        if self.process is not None and here is not None and self.process[:2] == here[:2]:
-            runs = _runs(self.pid, self.process.start)
-            if runs is not None:
-                return runs
+        current = _process()
+        if self.process is not None and current is not None and self.process[:2] == current[:2]:
+            running = _is_running(self.pid, self.process.start)
+            if running is not None:
+                return running
         return _is_recent(self.beat, self.timeout)
 
     def __str__(self) -> str:
@@ -265,28 +265,28 @@ class _Holder:
 
 
 def _acquire(storage: Storage, uri: str, holder: _Holder) -> None:
-    """Makes a file, which at most one run has at a time, that of a run.
+    """Takes a file, which at most one run holds at a time, for a run.
 
-    The file of a dead run is replaced by who holds another one, whose name follows from the dead
-    one's content. So of several that find it, one replaces it, and one that comes too late sees
-    that it is no longer what it found.
+    The file of a dead run is replaced by the run that holds a second file, the guard, whose name
+    depends on the dead run's content. So one of several runs that find the file replaces it, and a
+    run that comes too late sees that the content has changed.
 
     Raises:
-        FolderBusyError: it is that of a run that lives.
+        FolderBusyError: it is that of a living run.
     """
     content = holder.encode()
     for _ in range(ATTEMPTS):
         storage.create_exclusive(uri, content)
         with contextlib.suppress(FileNotFoundError):  # it has just been released
-            found = storage.read(uri)
-            if found == content:  # whatever came back of the request that wrote it
+            existing = storage.read(uri)
+            if existing == content:  # whatever the request that wrote it returned
                 return
-            said = _refuse_if_living(storage, uri, found)
-            guard = f"{uri}.{hashlib.sha256(found).hexdigest()[:16]}"
+            description = _refuse_if_living(storage, uri, existing)
+            guard = f"{uri}.{hashlib.sha256(existing).hexdigest()[:16]}"
             _acquire(storage, guard, holder)
             try:
-                if storage.read(uri) == found:
-                    logger.warning("%s is %s; that run is dead", uri, said)
+                if storage.read(uri) == existing:
+                    logger.warning("%s is %s; that run is dead", uri, description)
                     storage.write(uri, [content])
             finally:
                 FolderLock(storage, guard, holder.run).release()
@@ -297,28 +297,28 @@ def _acquire(storage: Storage, uri: str, holder: _Holder) -> None:
 
 
 def _refuse_if_living(storage: Storage, uri: str, content: bytes) -> str:
-    """What a file that is there is, in words.
+    """Returns a description of an existing file.
 
     Raises:
-        FolderBusyError: it is that of a run that lives.
+        FolderBusyError: it is that of a living run.
     """
     holder = _Holder.decode(content)
     if holder is not None:
-        living, said = holder.lives, f"that of {holder}"
+        alive, description = holder.lives, f"that of {holder}"
     else:
         written = storage.modified(uri)
-        living = written is not None and _is_recent(written)
-        said = f"damaged, and was written {_ago(written)}" if written else "damaged"
-    if living:
+        alive = written is not None and _is_recent(written)
+        description = f"damaged, and was written {_ago(written)}" if written else "damaged"
+    if alive:
         raise FolderBusyError(
-            f"another run writes into the folder: {uri} is {said}. Wait until that run has ended, "
-            "or stop it; if it is certainly dead, delete that file"
+            f"another run writes into the folder: {uri} is {description}. Wait until that run has "
+            "ended, or stop it; if it is certainly dead, delete that file"
         )
-    return said
+    return description
 
 
 def _is_recent(when: datetime, seconds: float = STALE_SECONDS) -> bool:
-    """Whether a time is near, before or after now: clocks of machines differ."""
+    """Returns whether a time is near, before or after now: clocks of machines differ."""
     return abs(_age(when)) < seconds
 
 
@@ -332,7 +332,7 @@ def _ago(when: datetime) -> str:
 
 
 def _process() -> _Process | None:
-    """This process; None where there is no /proc."""
+    """Returns this process; None without /proc."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             boot = file.read().strip()
@@ -341,11 +341,11 @@ def _process() -> _Process | None:
         return None
 
 
-def _runs(pid: int, start: str) -> bool | None:
-    """Whether a process that started then still runs; None if that may not be seen."""
+def _is_running(pid: int, start: str) -> bool | None:
+    """Returns whether a process that started then still runs; None if that cannot be seen."""
     try:
         return _start_of(pid) == start
-    except OSError:  # it is gone, or it is another user's
+    except OSError:  # it has ended, or it is another user's
         pass
     try:
         os.kill(pid, 0)
@@ -357,10 +357,10 @@ def _runs(pid: int, start: str) -> bool | None:
 
 
 def _start_of(pid: int) -> str:
-    """When a process started, in clock ticks after the boot; nothing if it is dead.
+    """Returns when a process started, in clock ticks after the boot; empty if it is dead.
 
     Raises:
-        OSError: there is none, or it may not be seen.
+        OSError: there is no such process, or it cannot be seen.
     """
     with open(f"/proc/{pid}/stat", "rb") as file:
         after_name = file.read().decode(errors="replace").rpartition(")")[2].split()

@@ -1,11 +1,11 @@
-"""What has been done, kept while a job runs, so that another run can go on with it.
+"""Stores the outcomes of rows while a job runs, so that another run can resume it.
 
-    OUTPUT/_journal/run.json              what makes two runs the same: model, options, rows
-    OUTPUT/_journal/lock.json             who writes into the folder (`folder_lock`)
-    OUTPUT/_journal/windows/NAME.jsonl    what became of the rows of a window
+    OUTPUT/_journal/run.json              the identity of the run: model, options, rows
+    OUTPUT/_journal/lock.json             the run that writes into the folder (`folder_lock`)
+    OUTPUT/_journal/windows/NAME.jsonl    the outcomes of the rows of a chunk
 
-A window's file is written, whole or not at all, as soon as its last row is done. Its name
-follows from the rows alone, so a bundle that is tried again writes the same file.
+A chunk's file is written atomically as soon as its last row is done. Its name depends on the rows
+alone, so a bundle that is retried writes the same file.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ logger = logging.getLogger(__name__)
 CHUNKS = "windows"
 WRITING_THREADS = 8
 HEARTBEAT_SECONDS = 30.0
-UNKNOWN = frozenset(["model_content"])  # None where it could not be found out
+UNKNOWN = frozenset(["model_content"])  # None where it could not be determined
 
 
 @dataclasses.dataclass(frozen=True)
 class Journal:
-    """The journal of one run in an output folder.
+    """Stores the outcomes of one run in an output folder.
 
     Attributes:
         output: the output folder.
         storage: how its storage is opened.
-        resume: whether what is there is gone on with.
+        resume: whether the run there is resumed.
         retry_failures: whether rows that failed are done again.
-        lock: of the output folder, if this run has it.
-        workers_beat: whether workers give signs of life for it, since the launcher need not stay.
+        lock: the lock of the output folder, if this run holds it.
+        workers_renew: whether workers renew the lock, since the launcher may have ended.
     """
 
     output: str
@@ -55,38 +55,38 @@ class Journal:
     resume: bool = False
     retry_failures: bool = True
     lock: FolderLock | None = None
-    workers_beat: bool = False
+    workers_renew: bool = False
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Checks that the run there, if there is one, can be gone on with.
+        """Checks that the run there, if any, can be resumed.
 
         Args:
-            identity: what makes two runs the same.
+            identity: what two runs must have in common.
 
         Raises:
-            ResumeError: says what differs.
+            ResumeError: names what differs.
         """
-        there = self._run()
-        if self.resume and there is not None:
-            _compare(self.output, there, identity)
+        stored = self._run()
+        if self.resume and stored is not None:
+            _compare(self.output, stored, identity)
 
     def begin(self, identity: Mapping[str, Any], run: str) -> None:
-        """Makes the journal that of a run, before its first window is written.
+        """Starts the journal of a run, before its first chunk is written.
 
-        What an earlier run has left goes, unless it is gone on with. A second call by the same run,
-        whose first steps were tried again, leaves all as it is.
+        Deletes the journal of an earlier run, unless it is resumed. A second call by the same run,
+        whose first steps were retried, changes nothing.
 
         Args:
-            run: its id.
+            run: the id of the run.
 
         Raises:
-            ResumeError: says what differs.
+            ResumeError: names what differs.
         """
-        there = self._run()
-        if there is not None and there.get("run") == run:
+        stored = self._run()
+        if stored is not None and stored.get("run") == run:
             return
-        if self.resume and there is not None:
-            _compare(self.output, there, identity)
+        if self.resume and stored is not None:
+            _compare(self.output, stored, identity)
         else:
             self.storage.delete_folder(join(self.folder, CHUNKS))
         for folder in (self.output, join(self.folder, CHUNKS)):
@@ -95,13 +95,13 @@ class Journal:
         self.storage.write(join(self.folder, RUN), [content])
 
     def names(self) -> list[str]:
-        """Of the windows that are there."""
+        """Returns the names of the stored chunks."""
         return self.storage.list_names(join(self.folder, CHUNKS))
 
     def read(self, name: str) -> list[Outcome]:
-        """The outcomes of a window; none if it is not there.
+        """Returns the outcomes of a chunk; none if it is not stored.
 
-        A line that is damaged is left out, and its row is done again.
+        A damaged line is omitted, and its row is done again.
         """
         try:
             content = self.storage.read(join(self.folder, CHUNKS, name))
@@ -110,13 +110,13 @@ class Journal:
         return list(_outcomes(content, name))
 
     def write(self, outcomes: Iterable[Outcome]) -> None:
-        """Makes the outcomes of a window durable."""
+        """Makes the outcomes of a chunk durable."""
         lines = {outcome.row_id: _encode(outcome) for outcome in outcomes}
         name = chunk_name(list(lines))
         self.storage.write(join(self.folder, CHUNKS, name), lines.values())
 
     def remove(self) -> None:
-        """Removes all of it: first what makes it a run's, last the lock."""
+        """Removes the journal: first the identity of the run, last the lock."""
         self.storage.delete(join(self.folder, RUN))
         self.storage.delete_folder(join(self.folder, CHUNKS))
         self.storage.delete_folder(self.folder)
@@ -146,16 +146,16 @@ def lock_in(output: str) -> str:
 
 
 def chunk_name(ids: list[str]) -> str:
-    """The file of a window with these rows."""
+    """Returns the name of the file of a chunk with these rows."""
     return f"{row_ids.name_of(ids)}.jsonl"
 
 
 class _Chunk:
-    """Rows that are made durable together."""
+    """Holds rows that are made durable together."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome | None] = {}
-        self.left = 0
+        self.remaining = 0
         self.closed = False
 
     @property
@@ -164,59 +164,59 @@ class _Chunk:
 
 
 class JournalWriter:
-    """Collects the outcomes of windows, in any order, and writes each window when it is done.
+    """Collects the outcomes of chunks, in any order, and writes each chunk when it is done.
 
-    Writing is done by other threads. Used by one thread, while another one may call ``save``.
+    Other threads write. One thread uses this object, while another one may call ``save``.
     """
 
     def __init__(self, journal: Journal):
         self._journal = journal
         self._open = _Chunk()
-        self._window_of: dict[str, _Chunk] = {}
+        self._chunk_of_row: dict[str, _Chunk] = {}
         self._writes: list[concurrent.futures.Future[None]] = []
         self._lock = threading.Lock()
         process.register(self)
 
     def expect(self, row_id: str) -> None:
-        """Puts a row into the open window."""
+        """Adds a row to the open chunk."""
         with self._lock:
             self._open.outcomes[row_id] = None
-            self._open.left += 1
-            self._window_of[row_id] = self._open
+            self._open.remaining += 1
+            self._chunk_of_row[row_id] = self._open
 
     def forget(self, row_id: str) -> None:
-        """Takes out a row of which nothing becomes here."""
+        """Removes a row that gets no outcome in this chunk."""
         with self._lock:
-            window = self._window_of.pop(row_id)
-            del window.outcomes[row_id]
-            window.left -= 1
-            self._write_if_done(window)
+            chunk = self._chunk_of_row.pop(row_id)
+            del chunk.outcomes[row_id]
+            chunk.remaining -= 1
+            self._write_if_done(chunk)
 
     def close_chunk(self) -> None:
-        """Ends the open window; rows that come later are in the next one."""
+        """Closes the open chunk; later rows are in the next one."""
         with self._lock:
-            window, self._open = self._open, _Chunk()
-            window.closed = True
-            self._write_if_done(window)
+            chunk, self._open = self._open, _Chunk()
+            chunk.closed = True
+            self._write_if_done(chunk)
 
     def add(self, outcome: Outcome) -> None:
-        """Takes in what became of a row that is expected.
+        """Adds the outcome of an expected row.
 
         Raises:
-            Exception: of an earlier write that failed.
+            Exception: the error of an earlier write.
         """
         with self._lock:
-            window = self._window_of.pop(outcome.row_id)
-            window.outcomes[outcome.row_id] = outcome
-            window.left -= 1
-            self._write_if_done(window)
-        self._take_written()
+            chunk = self._chunk_of_row.pop(outcome.row_id)
+            chunk.outcomes[outcome.row_id] = outcome
+            chunk.remaining -= 1
+            self._write_if_done(chunk)
+        self._check_written()
 
     def finish(self) -> None:
         """Waits until all is written.
 
         Raises:
-            Exception: of a write that failed.
+            Exception: the error of a write.
         """
         self.close_chunk()
         for write in self._writes:
@@ -224,31 +224,31 @@ class JournalWriter:
         self._writes = []
 
     def save(self) -> None:
-        """Writes what is done of windows that are not, and waits for all that is being written."""
+        """Writes the outcomes of unfinished chunks, and waits for all pending writes."""
         with self._lock:
-            windows = {id(window): window for window in self._window_of.values()}
-            windows[id(self._open)] = self._open
-            done = [window.done for window in windows.values() if window.done]
+            chunks = {id(chunk): chunk for chunk in self._chunk_of_row.values()}
+            chunks[id(self._open)] = self._open
+            done = [chunk.done for chunk in chunks.values() if chunk.done]
             writes = list(self._writes)
-        writes += [_writing().submit(self._journal.write, outcomes) for outcomes in done]
+        writes += [_writers().submit(self._journal.write, outcomes) for outcomes in done]
         concurrent.futures.wait(writes)
 
-    def _write_if_done(self, window: _Chunk) -> None:
-        if window.closed and not window.left and window.outcomes:
-            self._writes.append(_writing().submit(self._write, window.done))
+    def _write_if_done(self, chunk: _Chunk) -> None:
+        if chunk.closed and not chunk.remaining and chunk.outcomes:
+            self._writes.append(_writers().submit(self._write, chunk.done))
 
     def _write(self, outcomes: list[Outcome]) -> None:
         self._journal.write(outcomes)
-        if self._journal.lock is not None and self._journal.workers_beat:
+        if self._journal.lock is not None and self._journal.workers_renew:
             _heartbeat(self._journal.lock)
 
-    def _take_written(self) -> None:
+    def _check_written(self) -> None:
         while self._writes and self._writes[0].done():
             self._writes.pop(0).result()
 
 
 @functools.cache
-def _writing() -> concurrent.futures.ThreadPoolExecutor:
+def _writers() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(WRITING_THREADS, "beam-asr-journal")
 
 
@@ -256,12 +256,12 @@ _last_heartbeat = 0.0
 
 
 def _heartbeat(lock: FolderLock) -> None:
-    """A sign of life of a job whose launcher may be gone, now and then."""
+    """Renews the lock of a job whose launcher may have ended, now and then."""
     global _last_heartbeat
     if time.monotonic() - _last_heartbeat > HEARTBEAT_SECONDS:
         _last_heartbeat = time.monotonic()
         try:
-            # Of many workers one is enough; a store takes about a write a second to an object.
+            # One of many workers is enough; a store accepts about a write a second to an object.
             lock.heartbeat(HEARTBEAT_SECONDS)
         except FolderTakenError:
             raise
@@ -292,13 +292,13 @@ def _outcomes(content: bytes, name: str) -> Iterator[Outcome]:
             logger.warning("a line of the journal's %s is damaged; its row is done again", name)
 
 
-def _compare(output: str, there: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+def _compare(output: str, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     differing = [
-        f"the {name.replace('_', ' ')} was {there[name]!r} and is {value!r}"
+        f"the {name.replace('_', ' ')} was {stored[name]!r} and is {value!r}"
         for name, value in identity.items()
-        if name in there
-        and there[name] != value
-        and not (name in UNKNOWN and None in (there[name], value))
+        if name in stored
+        and stored[name] != value
+        and not (name in UNKNOWN and None in (stored[name], value))
     ]
     if differing:
         raise ResumeError(

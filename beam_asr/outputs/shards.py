@@ -1,4 +1,4 @@
-"""Names, numbers and encoding of shards."""
+"""Names, numbers and encodes shards."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ FILTERED = "filtered"
 SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES}|{FILTERED})-\d{{5}}-of-\d{{5}}\.jsonl(\.gz|\.zst)?")
 EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # which json.dumps would make for each record
+
 
 def shard_name(kind: str, shard: int, shards: int, compression: str | None = None) -> str:
     return f"{kind}-{shard:05d}-of-{shards:05d}{EXTENSIONS[compression]}"
 
 
 def shard_count(kind: str, records: int, num_shards: int | None = None) -> int:
-    """How many shards the records of a kind make; ``num_shards`` are those of transcripts."""
+    """Returns the number of shards of a kind of record; ``num_shards`` is that of transcripts."""
     if kind == TRANSCRIPTS and num_shards is not None:
         return num_shards
     return max(1, -(-records // RECORDS_A_SHARD))
 
 
 def shard_of(line: bytes, shards: int) -> int:
-    """Where a record goes: the same in every try, whatever the order of records."""
+    """Returns the shard of a record: the same in every attempt, whatever the order of records."""
     return zlib.crc32(line) % shards
 
 
 def encode(record: dict[str, Any]) -> bytes:
-    """A record as a line of JSON, with text as it is written in its language."""
+    """Encodes a record as a line of JSON in UTF-8, with characters that are not escaped."""
     try:
-        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
+        return _ENCODER.encode(record).encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair: only an escape can hold it
         return json.dumps(record).encode() + b"\n"
 
 
 def compressed(lines: Iterable[bytes], compression: str | None) -> Iterator[bytes]:
-    """The content of a shard, bit for bit the same in every try.
+    """Yields the content of a shard, bit for bit the same in every attempt.
 
     Args:
         compression: ``gzip``, ``zstd`` or None.
@@ -64,7 +66,7 @@ def compressed(lines: Iterable[bytes], compression: str | None) -> Iterator[byte
 
 
 def delete_stale(storage: Storage, folder: str, written: Iterable[str]) -> None:
-    """Deletes shards of an earlier run that the present one has not written again."""
+    """Deletes shards of an earlier run that this run has not written again."""
     for name in set(storage.list_names(folder)) - set(written):
         if SHARD.fullmatch(name):
             storage.delete(join(folder, name))

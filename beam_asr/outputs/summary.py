@@ -1,4 +1,4 @@
-"""`summary.json`; no row lost."""
+"""Writes `summary.json`, and checks that no row is lost."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from beam_asr.transcripts import scoring
 
 
 def encode_readable(record: dict[str, Any]) -> bytes:
-    """A record over several lines, for a file that people read."""
+    """Encodes a record over several lines, for a file that people read."""
     return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
 def check_complete(rows_in: int, transcribed: int, failed: int, filtered: int = 0) -> None:
     """Raises LostRowsError unless every row has ended as exactly one record."""
     if rows_in != transcribed + failed + filtered:
-        apart = f", {filtered} filtered rows" if filtered else ""
+        filtered_note = f", {filtered} filtered rows" if filtered else ""
         raise LostRowsError(
-            f"{rows_in} rows went in, but {transcribed} transcripts{apart} and {failed} failures "
-            f"came out: {abs(rows_in - transcribed - failed - filtered)} rows are lost or doubled. "
-            "This is a defect of the job; the output has no _SUCCESS and must not be used"
+            f"{rows_in} rows went in, but {transcribed} transcripts{filtered_note} and "
+            f"{failed} failures came out: {abs(rows_in - transcribed - failed - filtered)} rows "
+            "are lost or doubled. This is a defect of the job; the output has no _SUCCESS and must "
+            "not be used"
         )
 
 
@@ -35,15 +36,15 @@ def summarize(
     wall_seconds: float | None,
     details: dict[str, Any],
 ) -> dict[str, Any]:
-    """What ``summary.json`` says of a run.
+    """Returns the content of ``summary.json`` for a run.
 
     RTFx is seconds of audio a second of wall time: ``rtfx_end_to_end`` over the whole job,
-    ``rtfx_model`` over the forward passes and their decoding alone, summed over workers. What an
-    earlier run had done counts among the hours and the rows, and in nothing else. Silence that the
-    model was spared counts among the hours, and end to end.
+    ``rtfx_model`` over the forward passes and their decoding alone, summed over workers. The work
+    of an earlier run counts in the hours and the rows only. Silence that the model skipped counts
+    in the hours and in ``rtfx_end_to_end``.
     """
     seconds = statistics.audio_seconds
-    all_seconds = seconds + statistics.unheard_seconds
+    all_seconds = seconds + statistics.skipped_silence_seconds
     return {
         "rows_in": statistics.rows_in,
         "transcribed": transcribed,
@@ -67,7 +68,7 @@ def summarize(
         "segments": statistics.segments,
         "segments_failed": statistics.segments_failed,
         "no_speech": statistics.no_speech,
-        "unheard_hours": round(statistics.unheard_seconds / 3600, 6),
+        "unheard_hours": round(statistics.skipped_silence_seconds / 3600, 6),
         "models": [dict(model) for model in sorted(statistics.models)],
         "model_loads": statistics.model_loads,
         "model_evictions": statistics.model_evictions,
@@ -81,21 +82,21 @@ def summarize(
 
 
 def _scores(statistics: Statistics) -> dict[str, Any]:
-    """The sums of scores by what they are sums of."""
+    """Returns the sums of scores by their groups."""
     ((reference_key, normalizer),) = statistics.scored_by
-    made: dict[str, Any] = {
+    sums: dict[str, Any] = {
         "reference_key": reference_key,
         "normalizer": normalizer,
         "without_reference": statistics.without_reference,
         "corpus": scoring.summary(Score()),
     }
-    for (of, value), score in sorted(statistics.scores.items()):
+    for (grouping, value), score in sorted(statistics.scores.items()):
         if value:
-            made.setdefault(of, {})[value] = scoring.summary(score)
+            sums.setdefault(grouping, {})[value] = scoring.summary(score)
         else:
-            made[of] = scoring.summary(score)
-    return made
+            sums[grouping] = scoring.summary(score)
+    return sums
 
 
-def _ratio(value: float, over: float | None) -> float | None:
-    return round(value / over, 4) if over else None
+def _ratio(value: float, divisor: float | None) -> float | None:
+    return round(value / divisor, 4) if divisor else None

@@ -1,1 +1,1 @@
-"""Plain values: what goes in, what comes out, what is in between; no I/O, no Beam."""
+"""Defines the values of the job: rows, clips, segments, records, settings, statistics."""

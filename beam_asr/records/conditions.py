@@ -1,7 +1,7 @@
-"""Conditions on the fields of a record, as `wer <= 0.3 and duration < 30`: read, checked, judged.
+"""Parses and evaluates conditions on a record's fields, as `wer <= 0.3`.
 
-A condition has Python's syntax and SQL's logic: true, false, or unknown where a field is missing.
-It is compiled from a few kinds of nodes of Python's syntax tree, and no Python of it is ever run.
+A condition has Python's syntax and SQL's logic: true, false, or unknown if a field is missing.
+It is compiled from a few kinds of nodes of Python's syntax tree, and never run as Python.
 None stands for unknown everywhere.
 """
 
@@ -20,7 +20,7 @@ from beam_asr.errors import ExpressionError, for_message
 MAX_CHARACTERS = 4000  # characters
 MAX_DEPTH = 40  # levels of parentheses, operators and calls within each other
 MAX_WHOLE_NUMBER = 2**64  # of whole numbers that are written in an expression
-MAX_BITS = 1023  # of whole numbers that are reckoned with; a float has no more
+MAX_BITS = 1023  # of whole numbers in arithmetic; a float has no more
 SHOWN = 24  # characters of the place that a message shows
 MAX_SHOWN_CHARACTERS = 200  # of the expression
 
@@ -53,11 +53,11 @@ Part = Callable[[Fields], Any]
 
 
 class Expression:
-    """A condition on the fields of a record; made by `parse`, and pickled as its text.
+    """A condition on the fields of a record, created by `parse` and pickled as its text.
 
     Attributes:
         text: as it was written.
-        names: the fields that it reads, in the order in which they come.
+        names: the fields that it reads, in the order in which they occur.
     """
 
     def __init__(self, text: str):
@@ -67,7 +67,7 @@ class Expression:
         self.names = tuple(compiler.names)
 
     def matches(self, fields: Fields) -> bool:
-        """Is it true of a record? False where it is false or unknown; never raises.
+        """Returns whether it is true of a record, not false or unknown; never raises.
 
         Args:
             fields: of the record, as JSON has them.
@@ -75,11 +75,11 @@ class Expression:
         return self._condition(fields) is True
 
     def values(self, fields: Fields) -> dict[str, Any]:
-        """What it reads of a record, by name; None of what is not there."""
-        return {name: _found(fields, name.split(".")) for name in self.names}
+        """Returns the fields that it reads of a record, by name; None for missing ones."""
+        return {name: _look_up(fields, name.split(".")) for name in self.names}
 
     def missing(self, fields: Fields) -> list[str]:
-        """Those of ``names`` that a record does not have at all; null it may have."""
+        """Returns those of ``names`` that a record lacks; a field that is null is not missing."""
         return [name for name in self.names if not _has(fields, name.split("."))]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -90,20 +90,20 @@ class Expression:
 
 
 def parse(text: str) -> Expression:
-    """Reads an expression.
+    """Parses an expression.
 
     Raises:
-        ExpressionError: it is none, too long or too deep, or holds what is not allowed.
+        ExpressionError: it is invalid, too long, too deep, or holds what is not allowed.
     """
     return Expression(text)
 
 
 class _Compiler:
-    """From nodes of the tree to functions of a record's fields.
+    """Compiles nodes of the tree to functions of a record's fields.
 
     Attributes:
         tree: of the expression.
-        names: the fields met so far; a dict for its order.
+        names: the fields so far; a dict for its order.
     """
 
     def __init__(self, text: str):
@@ -112,10 +112,10 @@ class _Compiler:
         self.tree = self._tree()
 
     def condition(self, node: ast.expr) -> Part:
-        """What is true, false or unknown."""
+        """Compiles a condition: true, false or unknown."""
         if isinstance(node, ast.BoolOp):
             logic = _all if isinstance(node.op, ast.And) else _any
-            parts = [self.condition(each) for each in node.values]
+            parts = [self.condition(operand) for operand in node.values]
             return lambda fields: logic(part(fields) for part in parts)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             part = self.condition(node.operand)
@@ -129,12 +129,12 @@ class _Compiler:
         if isinstance(node, ast.Call) and _called(node) in ("startswith", "endswith"):
             return self._call(node)
         if isinstance(node, (ast.Constant, ast.Call, ast.BinOp, ast.UnaryOp)):
-            self.value(node)  # what is wrong within it comes first
+            self.value(node)  # its errors come first
             raise self._error(node, "this is no condition; compare it, as in len(text) > 0")
         raise self._not_allowed(node, node)
 
     def value(self, node: ast.expr) -> Part:
-        """What can be compared."""
+        """Compiles a value that can be compared."""
         if isinstance(node, ast.Constant):
             return _constant(self._literal(node))
         if isinstance(node, (ast.Name, ast.Attribute)):
@@ -153,13 +153,13 @@ class _Compiler:
         return self.condition(node)
 
     def _comparison(self, node: ast.Compare) -> Part:
-        """Of a chain, all links; each operand is judged once."""
+        """Compiles all links of a chain; each operand is evaluated once."""
         nodes = [node.left, *node.comparators]
         links = []
         for number, (kind, left, right) in enumerate(zip(node.ops, nodes, nodes[1:])):
             links.append((number, self._link(kind, left, right)))
         parts = [
-            _constant([self._literal(each) for each in node.elts])
+            _constant([self._literal(element) for element in node.elts])
             if isinstance(node, (ast.List, ast.Tuple, ast.Set))
             else self.value(node)
             for node in nodes
@@ -201,7 +201,7 @@ class _Compiler:
         return lambda fields: _calculated(calculate, left(fields), right(fields))
 
     def _number(self, node: ast.expr) -> Part:
-        """An operand of arithmetic: nothing that is known to be no number."""
+        """Compiles an operand of arithmetic, unless it is known not to be a number."""
         if isinstance(node, ast.Constant) and not _is_number(self._literal(node)):
             raise self._error(node, "this is no number")
         if isinstance(node, (ast.BoolOp, ast.Compare)) or (
@@ -214,30 +214,30 @@ class _Compiler:
         name = _called(node)
         if name not in CALLS:
             raise self._error(node, f"there is no function {name!r}" if name else "no such call")
-        function, least, most = CALLS[name]
-        if node.keywords or not least <= len(node.args) <= most:
-            count = f"{least}" if least == most else f"{least} or more"
+        function, minimum, maximum = CALLS[name]
+        if node.keywords or not minimum <= len(node.args) <= maximum:
+            count = f"{minimum}" if minimum == maximum else f"{minimum} or more"
             raise self._error(node, f"{name} takes {count} in its parentheses")
         parts = [
-            self._beginnings(each)
+            self._affixes(argument)
             if number and name in ("startswith", "endswith")
-            else self.value(each)
-            for number, each in enumerate(node.args)
+            else self.value(argument)
+            for number, argument in enumerate(node.args)
         ]
         return lambda fields: function(*(part(fields) for part in parts))
 
-    def _beginnings(self, node: ast.expr) -> Part:
-        """What a text may start or end with: one text or several."""
+    def _affixes(self, node: ast.expr) -> Part:
+        """Compiles the texts that a text may start or end with: one or several."""
         if not isinstance(node, (ast.List, ast.Tuple, ast.Set)):
             return self.value(node)
-        texts = [self._literal(each) for each in node.elts]
-        for each, text in zip(node.elts, texts, strict=True):
+        texts = [self._literal(element) for element in node.elts]
+        for element, text in zip(node.elts, texts, strict=True):
             if not isinstance(text, str):
-                raise self._error(each, "this is no text")
+                raise self._error(element, "this is no text")
         return _constant(tuple(texts))
 
     def _literal(self, node: ast.expr) -> Any:
-        """A value that is written in the expression."""
+        """Returns a value that is written in the expression."""
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             value = self._literal(node.operand)
             if _is_number(value):
@@ -255,7 +255,7 @@ class _Compiler:
         raise self._error(node, "this is neither a number, a text, True, False nor None")
 
     def _field(self, node: ast.expr) -> Part:
-        """A field, or what an object within it has."""
+        """Compiles a field, or a field of an object within it."""
         path: list[str] = []
         inner = node
         while isinstance(inner, ast.Attribute):
@@ -264,15 +264,15 @@ class _Compiler:
         if not isinstance(inner, ast.Name):
             raise self._error(node, "only a field has others within it, as scores.wer")
         path.insert(0, inner.id)
-        if any(each.startswith("__") for each in path):
+        if any(name.startswith("__") for name in path):
             raise self._error(node, "no field's name may begin with __ here")
         if path[0] in SUGGESTED_CONSTANTS:
             raise self._error(node, f"write {SUGGESTED_CONSTANTS[path[0]]}")
         self.names[".".join(path)] = None
-        return lambda fields: _found(fields, path)
+        return lambda fields: _look_up(fields, path)
 
     def _tree(self) -> ast.expr:
-        """The tree of the text, not deeper than a recursion may be."""
+        """Parses the text to a tree that is no deeper than a recursion may be."""
         if len(self.text) > MAX_CHARACTERS:
             raise ExpressionError(
                 f"the expression has {len(self.text)} characters; at most {MAX_CHARACTERS} are "
@@ -297,9 +297,9 @@ class _Compiler:
 
     def _unreadable(self, place: int) -> ExpressionError:
         for wrong, right in SUGGESTED_OPERATORS.items():
-            for begin in (place, place - 1):
-                if begin >= 0 and self.text.startswith(wrong, begin):
-                    return self._at(begin, f"write {right}")
+            for start in (place, place - 1):
+                if start >= 0 and self.text.startswith(wrong, start):
+                    return self._at(start, f"write {right}")
         missing = not self.text[place:].strip()
         return self._at(place, "something is missing" if missing else "this cannot be read")
 
@@ -319,13 +319,13 @@ class _Compiler:
 
 
 def _levels(tree: ast.expr) -> Iterator[tuple[ast.expr, int]]:
-    """All expressions of a tree, and how deep each is; without recursion."""
+    """Yields all expressions of a tree with their depths, without recursion."""
     waiting: list[tuple[ast.AST, int]] = [(tree, 1)]
     while waiting:
         node, level = waiting.pop()
         if isinstance(node, ast.expr):
             yield node, level
-        waiting.extend((each, level + 1) for each in ast.iter_child_nodes(node))
+        waiting.extend((child, level + 1) for child in ast.iter_child_nodes(node))
 
 
 def _constant(value: Any) -> Part:
@@ -340,8 +340,8 @@ def _called(node: ast.Call) -> str:
     return node.func.id if isinstance(node.func, ast.Name) else ""
 
 
-def _found(fields: Any, path: list[str]) -> Any:
-    """The value of a field; None also for NaN, which tables have where a value is missing."""
+def _look_up(fields: Any, path: list[str]) -> Any:
+    """Returns the value of a field; None also for NaN, which tables have for missing values."""
     for key in path:
         if not isinstance(fields, Mapping):
             return None
@@ -358,7 +358,7 @@ def _has(fields: Any, path: list[str]) -> bool:
 
 
 def _truth(part: Part) -> Part:
-    """A field as a condition: what is neither true nor false is unknown."""
+    """Compiles a field to a condition: a value other than true and false is unknown."""
 
     def truth(fields: Fields) -> bool | None:
         value = part(fields)
@@ -390,7 +390,7 @@ def _not(value: bool | None) -> bool | None:
 
 
 def _is_number(value: Any) -> bool:
-    """A number that can be reckoned with. True and False are none."""
+    """Returns whether a value is a number for arithmetic, which True and False are not."""
     if isinstance(value, bool):
         return False
     if isinstance(value, int):
@@ -409,14 +409,14 @@ def _calculated(calculate: Callable[[Any, Any], Any], left: Any, right: Any) -> 
 
 
 def _equal(left: Any, right: Any) -> bool | None:
-    """Values of different kinds are not equal; objects and lists are not compared."""
+    """Compares two values; different kinds are not equal, objects and lists are unknown."""
     if isinstance(left, (bool, int, float, str)) and isinstance(right, (bool, int, float, str)):
         return bool(left == right)
     return None
 
 
 def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool | None]:
-    """An order among numbers, or among texts."""
+    """Returns a comparison of two numbers, or of two texts."""
 
     def ordered(left: Any, right: Any) -> bool | None:
         if _is_number(left) and _is_number(right):
@@ -427,14 +427,16 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool |
 
 
 def _among(value: Any, literals: list[Any]) -> bool | None:
-    """Is a value equal to one of those written? None among them is equal to what is null."""
-    return _any(value is None if each is None else _equal(value, each) for each in literals)
+    """Returns whether a value equals one of the literals; None among them equals null."""
+    return _any(
+        value is None if literal is None else _equal(value, literal) for literal in literals
+    )
 
 
 def _inside(value: Any, whole: Any) -> bool | None:
-    """Is a value in a list, a text in a text, or a key in an object?"""
+    """Returns whether a value is in a list, a text in a text, or a key in an object."""
     if isinstance(whole, (list, tuple)):
-        return _any(_equal(value, each) for each in whole)
+        return _any(_equal(value, element) for element in whole)
     if isinstance(whole, (str, Mapping)) and isinstance(value, str):
         return value in whole
     return None
@@ -453,12 +455,12 @@ def _abs(value: Any) -> Any:
 
 
 def _extreme(choose: Callable[[Iterable[Any]], Any]) -> Callable[..., Any]:
-    """The least or the greatest of some numbers or texts, or of a list of them."""
+    """Returns the minimum or maximum of some numbers or texts, or of a list of them."""
 
     def extreme(*values: Any) -> Any:
         if len(values) == 1 and isinstance(values[0], (list, tuple)):
             values = tuple(values[0])
-        alike = all(map(_is_number, values)) or all(isinstance(each, str) for each in values)
+        alike = all(map(_is_number, values)) or all(isinstance(value, str) for value in values)
         return choose(values) if values and alike else None
 
     return extreme
@@ -487,7 +489,7 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.Mod: operator.mod,
 }
-# Each with the least and the most that stand in its parentheses.
+# Each with the minimum and maximum number of its arguments.
 CALLS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "len": (_len, 1, 1),
     "lower": (_lower, 1, 1),

@@ -1,6 +1,6 @@
-"""What happens while rows are recognized, as values: steps count and write by them.
+"""Defines the events of recognition, which the job's steps count and write.
 
-Those without fields are no tuples, which would all be equal.
+Events without fields are not tuples, which would all be equal.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from beam_asr.records.work import Clip, SegmentPlan, SegmentRef
 
 
 class Started(NamedTuple):
-    """Rows or segments with these ids are being recognized, each to end as an event of its own."""
+    """Rows or segments with these ids are being recognized; each ends as a separate event."""
 
     ids: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class ChunkClosed:
-    """What started since the last such event is kept together, and nothing else with it."""
+    """A chunk is complete: the journal stores what started since the last such event together."""
 
 
 class Done(NamedTuple):
-    """A row is transcribed; ``resumed`` if an earlier run or attempt did it."""
+    """A row was transcribed; ``resumed`` if by an earlier run or attempt."""
 
     row: Row
     outcome: Outcome
@@ -33,7 +33,7 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A row could not be transcribed; the attributes are those of ``Done``."""
+    """A row could not be transcribed; attributes as in ``Done``."""
 
     row: Row
     outcome: Outcome
@@ -41,7 +41,7 @@ class Failed(NamedTuple):
 
 
 class Filtered(NamedTuple):
-    """The limits of audio refuse a row, and such rows are to be left out."""
+    """The limits of audio refuse a row, and the job filters such rows."""
 
     row: Row
     outcome: Outcome
@@ -49,7 +49,7 @@ class Filtered(NamedTuple):
 
 
 class SegmentDone(NamedTuple):
-    """A segment of a long row is transcribed; ``resumed`` as of ``Done``."""
+    """A segment of a long row was transcribed; ``resumed`` as in ``Done``."""
 
     segment: SegmentRef
     outcome: Outcome
@@ -65,26 +65,26 @@ class SegmentFailed(NamedTuple):
 
 
 class TooLong(NamedTuple):
-    """A row is to be cut into segments, of at most ``longest`` seconds."""
+    """A row must be cut into segments, of at most ``longest`` seconds."""
 
     clip: Clip
     longest: float
 
 
 class Planned(NamedTuple):
-    """A long row in a tar is cut into segments, which follow."""
+    """A long row in a tar was cut into segments, which follow."""
 
     plan: SegmentPlan
 
 
 class ClipRead(NamedTuple):
-    """A clip was read, or could not be, in ``seconds`` of wall time."""
+    """A clip was read, or failed to be, in ``seconds`` of wall time."""
 
     seconds: float
 
 
 class Silent(NamedTuple):
-    """In ``seconds`` of audio nobody speaks, so the model does not get it."""
+    """In ``seconds`` of audio nobody speaks, so they skip the model."""
 
     seconds: float
     whole_row: bool
@@ -92,18 +92,18 @@ class Silent(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SampleFound:
-    """A sample of a WebDataset, which is a row."""
+    """A sample of a WebDataset was read, which is a row."""
 
 
 class MemberWithoutRow(NamedTuple):
-    """A file in a tar of a tarred data set that no row is about."""
+    """A file in a tar of a tarred data set has no row."""
 
     name: str
 
 
 @dataclasses.dataclass(frozen=True)
 class TarWithoutRows:
-    """A tar of a tarred data set of which no row is; it is not read."""
+    """A tar of a tarred data set has no rows, and is not read."""
 
 
 RowEnded = Done | Failed | Filtered

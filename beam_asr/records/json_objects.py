@@ -1,4 +1,4 @@
-"""JSON that comes from anywhere: an object that can be written again as it was read, or why not."""
+"""Parses JSON objects, and refuses those that could not be written again as read."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ KINDS |= {int: "a number", float: "a number", bool: "a boolean"}
 
 
 def parse_object(text: str, name: str) -> dict[str, Any]:
-    """The object that a text is.
+    """Parses a text as one JSON object.
 
-    Refused, wherever in the object it is, is what would not come out as it went in: a key that
-    comes twice, a number beyond what Python reads, half of a surrogate pair. So is nesting of more
-    than `MAX_LEVELS`, far below what ``json`` can do, which depends on the depth of the stack: a
-    text that is read in one place must be written in another. ``NaN`` and ``Infinity``, which
-    ``json`` reads and writes, stay.
+    Values that could not be written again as read are refused, at any depth: duplicate keys,
+    numbers beyond Python's limits, halves of surrogate pairs. So is nesting of more than
+    `MAX_LEVELS`, far below the limit of ``json``, which depends on the depth of the stack: a text
+    that is read in one place must be written in another. ``NaN`` and ``Infinity``, which ``json``
+    reads and writes, are accepted.
 
     Args:
-        name: what the text is, for messages.
+        name: of the text, for messages.
 
     Raises:
         NotJsonError: it is not JSON, or nests too deep.
         NotAnObjectError: it is JSON of another kind.
-        DuplicateKeyError, BadFieldError: it holds what is refused.
+        DuplicateKeyError, BadFieldError: it holds a refused value.
     """
     try:
         value = _DECODER.decode(text)
@@ -64,7 +64,7 @@ def parse_object(text: str, name: str) -> dict[str, Any]:
 
 
 def kind(value: Any) -> str:
-    """What a value is, for messages, as in ``a number (3)``."""
+    """Describes a value for messages, as in ``a number (3)``."""
     shown = for_message(json.dumps(value, ensure_ascii=False), MAX_SHOWN)
     return f"{KINDS[type(value)]} ({shown})"
 
@@ -102,13 +102,13 @@ def _reason(error: json.JSONDecodeError) -> str:
 
 
 def _nests_deeper(value: Any, levels: int) -> bool:
-    """Whether objects and lists are nested deeper, found without recursion."""
+    """Returns whether objects and lists are nested deeper, without recursion."""
     layer: list[Any] = [[value]]
     for _ in range(levels + 1):
         layer = [
             inner
-            for each in layer
-            for inner in (each.values() if type(each) is dict else each)
+            for outer in layer
+            for inner in (outer.values() if type(outer) is dict else outer)
             if type(inner) is dict or type(inner) is list
         ]
         if not layer:

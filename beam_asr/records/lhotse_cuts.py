@@ -1,4 +1,4 @@
-"""Lhotse's cuts as rows: which range of which file a cut is.
+"""Reads Lhotse cuts as ranges of audio files.
 
 The format is that of lhotse's ``cut.to_dict()``, one cut a line of a ``cuts.jsonl``; lhotse itself
 is not needed to read it.
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 from beam_asr.errors import BadFieldError, BadRecordError
 
-# The fields that no cut of a type is without.
+# The fields that every cut of a type has.
 REQUIRED = {
     "MonoCut": {"id", "start", "duration", "channel"},
     "MultiCut": {"id", "start", "duration", "channel"},
     "MixedCut": {"id", "tracks"},
     "PaddingCut": {"id", "duration", "sampling_rate", "feat_value"},
 }
-MAX_SECONDS = 1e9  # 31 years; far beyond that, samples cannot be counted
+MAX_SECONDS = 1e9  # 31 years; samples far beyond that cannot be counted
 REMEDY = "write its audio to a file first, with lhotse's cuts.save_audios(folder)"
 
 
@@ -27,7 +27,7 @@ class CutAudio(NamedTuple):
     """The audio of a cut.
 
     Attributes:
-        audio: path or URI of the file, as the cut has it.
+        audio: path or URI of the file, as in the cut.
         offset: seconds from the start of the file.
         duration: seconds to read.
         channel: the channel of the file, from 0; None averages all.
@@ -40,7 +40,7 @@ class CutAudio(NamedTuple):
 
 
 def is_cut(fields: Mapping[str, Any]) -> bool:
-    """Whether a row is a cut: by its ``type``, and by fields that such a cut has."""
+    """Returns whether a row is a cut: by its ``type``, and by the fields of that type."""
     kind = fields.get("type")
     if not isinstance(kind, str) or kind not in REQUIRED:
         return False
@@ -48,14 +48,14 @@ def is_cut(fields: Mapping[str, Any]) -> bool:
 
 
 def audio_of(cut: Mapping[str, Any]) -> CutAudio:
-    """The range of a file that a cut is.
+    """Returns the range of a file that a cut describes.
 
-    A recording that lhotse would resample is read as its file has it, since the job resamples to
+    A recording that lhotse would resample is read at its file's rate, since the job resamples to
     the model's rate itself.
 
     Raises:
-        BadFieldError: a field that every cut has is missing or has a value it cannot have.
-        BadRecordError: the cut is no range of one file.
+        BadFieldError: a required field is missing or has an impossible value.
+        BadRecordError: the cut is not a range of one file.
     """
     kind = cut.get("type")
     if kind in ("MixedCut", "PaddingCut"):
@@ -69,11 +69,11 @@ def audio_of(cut: Mapping[str, Any]) -> CutAudio:
     if not isinstance(recording, dict):
         raise BadFieldError(f"the cut's 'recording' is {reprlib.repr(recording)}, not an object")
     _refuse_transforms(recording)
-    wanted = _channels(cut.get("channel"), "the cut's 'channel'")
-    source, channels = _source_with(wanted, recording)
-    if len(wanted) > 1 and set(wanted) != set(channels):
+    required = _channels(cut.get("channel"), "the cut's 'channel'")
+    source, channels = _source_with(required, recording)
+    if len(required) > 1 and set(required) != set(channels):
         raise BadRecordError(
-            f"the cut takes the channels {reprlib.repr(wanted)} of {reprlib.repr(channels)}, and "
+            f"the cut takes the channels {reprlib.repr(required)} of {reprlib.repr(channels)}, and "
             "the job takes one channel or averages all; make a cut of each with lhotse's "
             f"cut.with_channels(channel), or {REMEDY}"
         )
@@ -81,7 +81,7 @@ def audio_of(cut: Mapping[str, Any]) -> CutAudio:
         audio=_path(source),
         offset=_seconds(cut, "start"),
         duration=_seconds(cut, "duration"),
-        channel=channels.index(wanted[0]) if len(wanted) == 1 else None,
+        channel=channels.index(required[0]) if len(required) == 1 else None,
     )
 
 
@@ -89,7 +89,7 @@ def _refuse_transforms(recording: dict[str, Any]) -> None:
     transforms = recording.get("transforms") or []
     if not isinstance(transforms, list):
         transforms = [transforms]
-    names = [each.get("name") if isinstance(each, dict) else each for each in transforms]
+    names = [item.get("name") if isinstance(item, dict) else item for item in transforms]
     changes = [name for name in names if name != "Resample"]
     if changes:
         raise BadRecordError(
@@ -98,25 +98,27 @@ def _refuse_transforms(recording: dict[str, Any]) -> None:
         )
 
 
-def _source_with(wanted: list[int], recording: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    """The source of a recording that holds the channels, and the channels that it has."""
+def _source_with(
+    required: list[int], recording: dict[str, Any]
+) -> tuple[dict[str, Any], list[int]]:
+    """Returns the source of a recording that holds the channels, and the channels it has."""
     sources = recording.get("sources")
     if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
         raise BadFieldError(
             f"the recording's 'sources' is {reprlib.repr(sources)}, not a list of objects"
         )
-    found, any_of = [], set(wanted)
+    matches, any_of = [], set(required)
     for source in sources:
         channels = _channels(source.get("channels"), "a source's 'channels'")
         if not any_of.isdisjoint(channels):
-            found.append((source, channels))
-    if len(found) != 1:
+            matches.append((source, channels))
+    if len(matches) != 1:
         raise BadRecordError(
-            f"the cut's channels {reprlib.repr(wanted)} are in {len(found)} of the recording's "
+            f"the cut's channels {reprlib.repr(required)} are in {len(matches)} of the recording's "
             f"{len(sources)} sources, and the job reads a cut from one; make a cut of each channel "
             f"with lhotse's cut.with_channels(channel), or {REMEDY}"
         )
-    return found[0]
+    return matches[0]
 
 
 def _path(source: dict[str, Any]) -> str:

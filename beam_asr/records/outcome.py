@@ -1,4 +1,4 @@
-"""What became of a row, apart from the row itself."""
+"""Defines the outcome of a row, and what a model recognized in a clip."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 
 class Outcome(NamedTuple):
-    """What became of a row.
+    """The outcome of a row.
 
     Attributes:
         row_id: as in `row_ids`.
-        recognition: the fields of what the model heard; None if the row failed.
+        recognition: the fields of the model's recognition; None if the row failed.
         error: the ``error`` of its failure record; None if it was transcribed.
-        seconds: of audio that the model got.
+        seconds: of audio that went to the model.
     """
 
     row_id: str
@@ -25,18 +25,18 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recognition:
-    """What a model heard in one clip. Holds no tensor, so that it can cross a shuffle.
+    """A model's recognition of one clip. Holds no tensor, so that it can cross a shuffle.
 
     Attributes:
         text: the best one.
-        pieces: its tokens as the tokenizer has them ("▁he", "##llo", "a", " "), in order; of a
-            model that tells times of words alone, its words, each with "▁" before it. None if
-            neither times nor confidence were asked for.
+        pieces: its tokens as the tokenizer has them ("▁he", "##llo", "a", " "), in order; for a
+            model that has times of words alone, its words, each with "▁" before it. None if
+            neither times nor confidence were requested.
         starts: of the pieces, in seconds from the first sample of the waveform, within it. None if
-            they were not asked for, or the model told none.
+            they were not requested, or the model has none.
         ends: of the pieces, likewise.
-        confidences: of the pieces, from 0 to 1; None if they were not asked for.
-        score: NeMo's of the text; None if the n best were not asked for.
+        confidences: of the pieces, from 0 to 1; None if they were not requested.
+        score: NeMo's score of the text; None if the n best were not requested.
         n_best: texts with their scores, best first, all of them different; None likewise.
     """
 

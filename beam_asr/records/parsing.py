@@ -1,4 +1,4 @@
-"""A row's fields, checked; its `Clip`, with the path resolved."""
+"""Checks the fields of rows, and parses them to a `Clip` with a resolved path."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from beam_asr.records.work import Clip
 
 
 def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) -> Clip:
-    """Checks a row's line and resolves its audio. A row may be a cut of Lhotse's.
+    """Checks a row's line and resolves its audio. A row may be a Lhotse cut.
 
     Args:
-        in_tar: the audio is named as it is in a tar, so there is nothing to resolve.
+        in_tar: the audio has its name in a tar, which needs no resolving.
 
     Raises:
-        ManifestError: with what is wrong and what is allowed.
+        ManifestError: the row is invalid; the message states the problem and what is allowed.
     """
     if row.problem:
         raise getattr(errors, row.problem_type)(row.problem, row.line)
@@ -38,9 +38,9 @@ def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) 
 
 
 def resolve(audio: str, manifest: str) -> str:
-    """The audio's path or URI, taken relative to its manifest's folder as NeMo does.
+    """Resolves the audio's path or URI relative to its manifest's folder, as NeMo does.
 
-    NeMo looks in the working folder as well; so do we, second, for manifests on a local disk.
+    Like NeMo, it tries the working folder as well, second, for manifests on a local disk.
     """
     if URI_SCHEME.match(audio) or "::" in audio:
         return audio
@@ -63,7 +63,7 @@ def resolve(audio: str, manifest: str) -> str:
 
 
 def _clip(row: Row, fields: Mapping[str, Any], filepath_key: str) -> Clip:
-    """The clip of a row of NeMo's, its audio as it is written there."""
+    """Returns the clip of a row in NeMo's format, with its audio as written there."""
     audio = fields.get(filepath_key)
     if audio is None:
         raise MissingAudioError(
@@ -79,7 +79,7 @@ def _clip(row: Row, fields: Mapping[str, Any], filepath_key: str) -> Clip:
 
 
 def _without_dots(path: str) -> str:
-    """A path without ``.`` and ``..``; else as it is, since a key may hold ``//``."""
+    """Normalizes a path only if it has ``.`` or ``..``, since a key may hold ``//``."""
     plain = {".", ".."}.isdisjoint(path.split("/"))
     return path if plain else posixpath.normpath(path)
 

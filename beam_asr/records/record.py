@@ -1,4 +1,4 @@
-"""What becomes of a row: a typed envelope between the job's steps, a JSON object at its border."""
+"""Defines the result of a row: a typed envelope within the job, a JSON object outside."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Record = dict[str, Any]
 
 
 class Transcript(NamedTuple):
-    """A row that is transcribed.
+    """A row that was transcribed.
 
     Attributes:
-        row: the row, as it was read; with it the manifest that it comes from.
-        result: the fields that the job adds to those of the row, in their order.
+        row: the row, as it was read, with its manifest.
+        result: the fields that the job adds to those of the row, in order.
         seconds: of its audio.
     """
 
@@ -33,15 +33,15 @@ class Transcript(NamedTuple):
         return self.row.manifest
 
     def record(self) -> Record:
-        """The fields of the row, unchanged, and those of the result."""
+        """Returns the fields of the row, unchanged, and those of the result."""
         return {**self.row.fields, **self.result}
 
     def adding(self, fields: Mapping[str, Any]) -> Transcript:
-        """The same with further fields in its result."""
+        """Returns the transcript with further fields in its result."""
         return self._replace(result={**self.result, **fields})
 
     def with_duration(self) -> Transcript:
-        """The same with the measured ``duration``, if neither row nor result says it."""
+        """Returns the transcript with the measured ``duration``, if row and result lack it."""
         if self.result.get("duration", self.row.fields.get("duration")) is not None:
             return self
         return self.adding({"duration": self.seconds})
@@ -65,8 +65,8 @@ class Failure(NamedTuple):
         return self.row.manifest
 
     def record(self) -> Record:
-        """The fields of the row, or for a line that has none the raw line and its place, and
-        ``error``."""
+        """Returns the fields of the row, or for a line without fields the raw line and its place,
+        and ``error``."""
         record = {**_carried(self.row), "error": dict(self.error)}
         if self.model is not None:
             record["model"] = self.model
@@ -74,11 +74,11 @@ class Failure(NamedTuple):
 
 
 class FilteredRow(NamedTuple):
-    """A row that is left out as the user wants it.
+    """A row that the user's settings filter.
 
     Attributes:
-        result: the fields that the job adds to those of the row, as of a `Transcript`.
-        why: what filters it: ``by``, and what that says.
+        result: the fields that the job adds to those of the row, as in a `Transcript`.
+        why: the reason: ``by``, the filter, and its fields.
     """
 
     row: Row
@@ -87,7 +87,7 @@ class FilteredRow(NamedTuple):
 
     @classmethod
     def refused(cls, row: Row, error: Mapping[str, Any], model: str | None) -> FilteredRow:
-        """A row whose audio the limits refuse, with the ``error`` that a failure would have."""
+        """Creates a row whose audio the limits refuse, from the ``error`` of a failure."""
         why = {"by": "audio", "type": error["type"], "message": error["message"]}
         return cls(row, {} if model is None else {"model": model}, why)
 
@@ -97,7 +97,7 @@ class FilteredRow(NamedTuple):
         return self.row.manifest
 
     def record(self) -> Record:
-        """The fields of the row and of the result, and ``filtered``."""
+        """Returns the fields of the row and of the result, and ``filtered``."""
         fields = dict(self.row.fields)
         if self.why["by"] == "audio":
             fields.pop("error", None)  # as of a failure, whose error takes its place
@@ -109,31 +109,31 @@ Element = TypeVar("Element", bound=Envelope | Record)
 
 
 def to_record(element: Envelope | Record) -> Record:
-    """The JSON object of an element; one that a user's own step made is it already."""
+    """Returns the JSON object of an element; a user's step may have created it already."""
     return element if isinstance(element, dict) else element.record()
 
 
 def with_duration(element: Element) -> Element:
-    """A transcript with its measured ``duration``; anything else as it is."""
+    """Returns a transcript with its measured ``duration``; anything else unchanged."""
     if isinstance(element, Transcript):
         return cast(Element, element.with_duration())
     return element
 
 
 def failure(row: Row, error: BaseException, attempts: int = 1, stage: str = "") -> Record:
-    """The terminal record of a row that could not be transcribed; of no known model."""
+    """Returns the record of a row that could not be transcribed, without a model."""
     return Failure(row, error_of(row, error, attempts, stage)).record()
 
 
 def error_of(row: Row, error: BaseException, attempts: int = 1, stage: str = "") -> dict[str, Any]:
-    """The ``error`` of a failure record.
+    """Returns the ``error`` of a failure record.
 
-    It has the stage, the error's class, its message and how many attempts were made; if the row has
-    a field ``error`` itself, that is kept in it, as ``replaced``. The message of an error in the
-    manifest begins with the place.
+    It has the stage, the error's class, its message and the number of attempts; if the row has a
+    field ``error`` itself, that is stored in it, as ``replaced``. The message of an error in the
+    manifest starts with the place.
 
     Args:
-        stage: at which the error was caught; by default the one that its class has.
+        stage: at which the error was caught; by default the one of its class.
     """
     stage = stage or (error.stage if isinstance(error, BeamAsrError) else "")
     fields = _carried(row)
@@ -149,7 +149,7 @@ def error_of(row: Row, error: BaseException, attempts: int = 1, stage: str = "")
 
 
 def _carried(row: Row) -> Mapping[str, Any]:
-    """What a failure says of its row."""
+    """Returns the fields of a row that its failure repeats."""
     if not row.problem:
         with contextlib.suppress(ManifestError):
             return row.fields
@@ -157,7 +157,7 @@ def _carried(row: Row) -> Mapping[str, Any]:
 
 
 def _message(text: str) -> str:
-    """An error's message on one line, in characters that can be written, and not long."""
+    """Returns an error's message on one line, in characters that can be written, shortened."""
     line = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
     if len(line) <= MAX_MESSAGE_CHARACTERS:
         return line

@@ -1,4 +1,4 @@
-"""Tables of named things, each listed once; other packages add to them by entry points."""
+"""Provides registries of named entries, which other packages extend by entry points."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     Args:
         group: of the entry points.
-        entries: where our own entries are, as ``module:attribute``, by name, in the order in which
-            they are listed.
+        entries: the built-in entries by name, as ``module:attribute``, in the order of listing.
 
     Raises:
-        SetupError: at the first listing, if two packages add the same name; at a look-up, if what
-            an entry point names cannot be imported.
+        SetupError: at the first listing, if two packages add the same name; at a look-up, if the
+            object of an entry point cannot be imported.
     """
 
     def __init__(self, group: str, entries: Mapping[str, str]):
         self.group = group
-        self._own = dict(entries)
+        self._built_in = dict(entries)
         self._loaded: dict[str, Entry] = {}
 
     def __getitem__(self, name: str) -> Entry:
@@ -42,22 +41,22 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._own
+        yield from self._built_in
         yield from sorted(self._added)
 
     def __len__(self) -> int:
-        return len(self._own) + len(self._added)
+        return len(self._built_in) + len(self._added)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._own or name in self._added
+        return name in self._built_in or name in self._added
 
     @functools.cached_property
     def _added(self) -> dict[str, importlib.metadata.EntryPoint]:
-        """The entry points of other packages by name; to look for them takes tens of ms."""
+        """Finds the entry points of other packages by name, which takes tens of ms."""
         added: dict[str, importlib.metadata.EntryPoint] = {}
         for point in importlib.metadata.entry_points(group=self.group):
             other = added.get(point.name)
-            if point.name in self._own or (other is not None and other.value != point.value):
+            if point.name in self._built_in or (other is not None and other.value != point.value):
                 by = "beam_asr" if other is None else other.value
                 raise SetupError(
                     f"{point.value} adds {point.name!r} to {self.group}, which {by} has already: "
@@ -67,8 +66,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         return added
 
     def _load(self, name: str) -> Entry:
-        if name in self._own:
-            module, _, attribute = self._own[name].partition(":")
+        if name in self._built_in:
+            module, _, attribute = self._built_in[name].partition(":")
             entry: Entry = getattr(importlib.import_module(module), attribute)
             return entry
         point = self._added.get(name)

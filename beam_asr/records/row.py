@@ -1,7 +1,7 @@
-"""Rows in and records out: what a line of a manifest says, and what becomes of it.
+"""Defines the row: one line of a manifest, with its fields and its place.
 
 The format is NeMo's: one JSON object a line, with ``audio_filepath`` and optionally ``duration``
-and ``offset`` in seconds; every other field is carried along untouched.
+and ``offset`` in seconds; every other field is passed through unchanged.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ class Row(_RowValues):
         line: the line's text without its end; JSON if the manifest is right.
         manifest: path or URI of the manifest; empty for a row that comes from none.
         line_number: its place there, from 1; 0 for a row that comes from no manifest.
-        problem: why what was read is no row; empty if it is one.
+        problem: why the line is not a row; empty if it is one.
         id: the row's stable identity (`row_ids`); empty where none is needed.
-        problem_type: the class of the problem, by its name.
+        problem_type: the name of the problem's class.
     """
 
     @functools.cached_property
     def fields(self) -> Mapping[str, Any]:
-        """The fields of the line, in their order; parsed once for each object, and shared.
+        """Returns the fields of the line, in order; parsed once for each object, and shared.
 
-        A failure record that comes in again, as a row, loses the ``error`` of the earlier run, and
-        gets back its own if it had one.
+        A failure record that is read again, as a row, loses the ``error`` of the earlier run, and
+        regains the row's ``error`` if it had one.
 
         Raises:
-            ManifestError: the line holds none; as ``parse_object``.
+            ManifestError: the line holds no object; as ``parse_object``.
         """
         fields = parse_object(self.line, "the line")
         error = fields.get("error")
@@ -61,21 +61,21 @@ class Row(_RowValues):
         return fields
 
     def with_id(self, row_id: str) -> Row:
-        """The same row with an identity, and with its fields if they are parsed."""
+        """Returns the row with an identity, and with its fields if they are parsed."""
         row = self._replace(id=row_id)
         row.__dict__.update(self.__dict__)
         return row
 
-    def __getstate__(self) -> None:
-        """Nothing but the tuple crosses a shuffle: to parse the line again is cheaper."""
+    def __reduce__(self) -> tuple[type[Row], tuple[Any, ...]]:
+        """Pickles the tuple alone: after a shuffle, parsing the line again is cheaper."""
+        return Row, tuple(self)
 
     @classmethod
     def of(cls, fields: dict[str, Any], manifest: str = "", line_number: int = 0) -> Row:
-        """A row from its fields.
+        """Creates a row from its fields.
 
         Raises:
-            BadFieldError: a field holds what JSON has no form for; with the fields as Python shows
-                them.
+            BadFieldError: JSON cannot represent a field; has the ``repr`` of the fields.
         """
         try:
             return cls(_to_json(fields), manifest, line_number)
@@ -85,7 +85,7 @@ class Row(_RowValues):
 
     @classmethod
     def broken(cls, error: ManifestError, manifest: str = "", line_number: int = 0) -> Row:
-        """A row for what cannot be one, so that it fails with this error."""
+        """Creates a row for an invalid line, so that it fails with this error."""
         name = type(error).__name__
         return cls(error.line, manifest, line_number, problem=str(error), problem_type=name)
 

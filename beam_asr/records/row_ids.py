@@ -1,6 +1,6 @@
-"""Which row is which: identities that do not depend on where in which manifest a row stands.
+"""Computes the ids of rows, which do not depend on their places in manifests.
 
-Equal rows make a group, named by a hash of what they say and of where their audio is. An id is the
+Equal rows form a group, named by a hash of their fields and of their audio's location. An id is the
 group's name and a number within it, so equal rows stay distinct and reordered ones the same.
 """
 
@@ -16,30 +16,32 @@ MODULUS = 2 ** (8 * HASH_BYTES)
 
 
 def group_of(fields: Mapping[str, Any], audio: str) -> str:
-    """The group of a row, by its fields in any order and any notation, and its resolved audio."""
+    """Returns the group of a row, by its fields in any order and notation, and its audio."""
     return _hash(audio, json.dumps(fields, sort_keys=True, separators=(",", ":")))
 
 
 def group_of_text(*parts: str) -> str:
-    """The group of what has no fields: a line that is no row, a tar."""
+    """Returns the group of something without fields: an invalid line, a tar."""
     return _hash(*parts)
 
 
 def id_of(group: str, number: int) -> str:
+    """Returns the id of a row, by its group and its number in the group."""
     return f"{group}.{number}"
 
 
 def group_of_id(row_id: str) -> str:
+    """Returns the group of a row's id."""
     return row_id.partition(".")[0]
 
 
 def number_of_group(group: str) -> int:
-    """By which groups are summed: the sum, with `MODULUS`, is that of the rows in any order."""
+    """Returns the number of a group; sums modulo `MODULUS` are the same in any order of rows."""
     return int(group, 16)
 
 
 def name_of(row_ids: list[str]) -> str:
-    """A name for a set of rows."""
+    """Returns a name for a set of rows."""
     return _hash(*sorted(row_ids))
 
 

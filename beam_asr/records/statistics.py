@@ -1,4 +1,4 @@
-"""`Statistics` and `Score`: sums that can be added in any order."""
+"""Defines `Statistics` and `Score`: sums that can be added in any order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from beam_asr.records import row_ids
 
 EXAMPLES = 10
-MERGE = "merge"  # in a field's metadata: how two values become one; a field without it is a sum
+MERGE = "merge"  # in a field's metadata: merges two values; a field without it is a sum
 
 
 def _field(default: Any, merge: Callable[[Any, Any], Any]) -> Any:
@@ -29,37 +29,37 @@ def _sum_by_key(one: dict[Any, Score], other: dict[Any, Score]) -> dict[Any, Sco
 
 @dataclasses.dataclass
 class Statistics:
-    """Sums over a part of the job; ``+`` joins two.
+    """Sums over a part of the job; ``+`` adds two.
 
     Attributes:
         rows_in: lines and rows that came in.
         rows_digest: the sum of the numbers of their groups (`row_ids`), and of those of tars.
         rows_invalid: of them, those that failed before any audio was read.
-        example_invalid: why one of them did.
+        example_invalid: the reason of one of them.
         tars: inputs whose rows are counted as they are read.
         resumed_rows: rows that an earlier run had done.
         resumed_seconds: of their audio.
-        audio_seconds: of the clips that the model got.
+        audio_seconds: of the clips that went to the model.
         padded_seconds: clips x longest clip, over all batches.
         model_seconds: wall time of the forward passes and their decoding.
         wait_seconds: wall time in which the model had nothing to do, from a bundle's start to
             its last batch.
         batches: forward passes.
         long_rows: rows that were cut into segments.
-        segments: that they were cut into.
+        segments: of long rows.
         segments_failed: of them.
-        unheard_seconds: of them, that were not given to the model, since nobody speaks.
+        skipped_silence_seconds: of audio that skipped the model, since nobody speaks.
         no_speech: rows in which nobody speaks.
         inputs: the files that the rows come from, of an input without an end.
         models: descriptions of the models that were used.
-        members_without_row: files in tars of a tarred data set that no row is about.
+        members_without_row: files in tars of a tarred data set that no row names.
         examples_without_row: some of them.
-        tars_without_rows: tars of which no row is; they are not read.
+        tars_without_rows: tars without any row, which are not read.
         model_loads: models that were loaded, over all worker processes.
         model_evictions: models that had to make room for others.
-        scores: sums over rows that are kept, by what they are sums of and its value.
+        scores: sums over rows that pass the filter, by the field of the breakdown and its value.
         scored_by: the field of the reference, and the normalizer.
-        without_reference: rows that are kept, and have no reference.
+        without_reference: rows that pass the filter, and have no reference.
     """
 
     rows_in: int = 0
@@ -77,7 +77,7 @@ class Statistics:
     long_rows: int = 0
     segments: int = 0
     segments_failed: int = 0
-    unheard_seconds: float = 0.0
+    skipped_silence_seconds: float = 0.0
     no_speech: int = 0
     inputs: frozenset[str] = _field(frozenset(), operator.or_)
     models: frozenset[tuple[tuple[str, str], ...]] = _field(frozenset(), operator.or_)
@@ -103,6 +103,7 @@ class Statistics:
         )
 
     def add_member_without_row(self, name: str) -> None:
+        """Counts a file in a tar that has no row."""
         self.members_without_row += 1
         if len(self.examples_without_row) < EXAMPLES:
             self.examples_without_row += (name,)
@@ -112,17 +113,18 @@ _FIELDS = dataclasses.fields(Statistics)
 
 
 def total(parts: Iterable[Statistics]) -> Statistics:
+    """Returns the sum of statistics."""
     return sum(parts, Statistics())
 
 
 @dataclass(frozen=True)
 class Score:
-    """How many words and characters of some rows were heard right.
+    """Counts of correct and wrong words and characters of some rows.
 
-    Scores add up. Without arguments it is that of no row.
+    Scores can be added. Without arguments it is the score of no row.
 
     Attributes:
-        rows: how many.
+        rows: number of rows.
         words: of the references, normalised.
         hits: words that are right.
         substitutions, deletions, insertions: words that are not.
@@ -152,15 +154,15 @@ class Score:
 
     @property
     def wer(self) -> float | None:
-        """Wrong words by words of the references; None of no row.
+        """Returns the wrong words divided by the words of the references; None without rows.
 
-        Where the references have no word at all it is the number of insertions, as jiwer has it.
+        If the references have no word at all it is the number of insertions, as in jiwer.
         """
         wrong = self.substitutions + self.deletions + self.insertions
         return wrong / (self.words or 1) if self.rows else None
 
     @property
     def cer(self) -> float | None:
-        """As ``wer``, of characters."""
+        """Returns as ``wer``, for characters."""
         wrong = self.character_substitutions + self.character_deletions + self.character_insertions
         return wrong / (self.characters or 1) if self.rows else None

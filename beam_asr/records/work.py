@@ -1,4 +1,4 @@
-"""Units of work: `Clip`, segments of long rows and their groups, tars, members of tars."""
+"""Defines units of work: clips, segments of long rows and their groups, and tars."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any, NamedTuple
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.row import Row
 
-GROUP_SECONDS = 5 * 60.0  # of a recording that is read at a time, and by one worker
-# Of one of which a range is read with all that is before it, as an MP3: so it is read this many
-# times, by half.
+GROUP_SECONDS = 5 * 60.0  # of a recording that one worker reads at a time
+# A range of some files, as an MP3, is read with everything before it. With this many groups, such a
+# file is read half as many times.
 MAX_GROUPS = 8
 
 
 class SegmentPlan(NamedTuple):
-    """A row and the segments that it is planned into.
+    """A row with its planned segments.
 
     Attributes:
-        key: by which what became of its segments comes together.
+        key: groups the outcomes of its segments.
         clip: the row's; its times, unlike those of segments, count from the file's beginning.
-        segments: in order; none if there is no speech.
+        segments: in order; empty if there is no speech.
         seconds: of its audio, speech or not.
-        can_seek: whether a range of it can be read without all that is before it.
-        unreadable_tail: ``(start, end, error)`` of what could not be read, at its end, with the
-            ``error`` of a failure record; None if all could be.
+        can_seek: whether a range of it can be read without everything before it.
+        unreadable_tail: ``(start, end, error)`` of the unreadable part at its end, with the
+            ``error`` of a failure record; None if all could be read.
     """
 
     key: str
@@ -36,10 +36,10 @@ class SegmentPlan(NamedTuple):
 
 
 class SegmentGroup(NamedTuple):
-    """Segments of a row that follow each other, to be read in one go.
+    """Consecutive segments of a row, which are read at once.
 
     Attributes:
-        first: the number of the first one in the row.
+        first: the number of the first segment in the row.
         stitched: whether some segments of the row overlap, so that their tokens are needed.
     """
 
@@ -51,15 +51,16 @@ class SegmentGroup(NamedTuple):
 
     @property
     def seconds(self) -> float:
+        """Returns the length of its range in seconds."""
         return self.segments[-1].end - self.segments[0].start
 
     def whole(self) -> Clip:
-        """The range of the file that it is."""
+        """Returns its range of the file as one clip."""
         ref = SegmentRef(self.key, self.first, self.stitched)
         return _part(self.clip, self.segments[0].start, self.segments[-1].end, ref)
 
     def without(self, done: Container[str]) -> list[SegmentGroup]:
-        """What is left of it when segments with these ids need not be read."""
+        """Returns the groups that remain without the segments with these ids."""
         if not any(clip.row.id in done for clip in self.clips()):
             return [self]
         return [
@@ -69,7 +70,7 @@ class SegmentGroup(NamedTuple):
         ]
 
     def clips(self) -> list[Clip]:
-        """Its segments, each with an id that follows from the row's."""
+        """Returns its segments as clips, with ids derived from the row's."""
         return [
             _part(
                 self.clip, segment.start, segment.end, SegmentRef(self.key, number, self.stitched)
@@ -87,11 +88,11 @@ class SegmentRef(NamedTuple):
 
 
 class SegmentOutcome(NamedTuple):
-    """What became of a segment.
+    """The outcome of a segment.
 
     Attributes:
         number: of the segment in its row.
-        resumed: whether an earlier run had done it.
+        resumed: whether it comes from an earlier run.
     """
 
     number: int
@@ -100,33 +101,33 @@ class SegmentOutcome(NamedTuple):
 
 
 def segment_id(row_id: str, segment: Segment) -> str:
-    """The id of a segment, for the journal; empty for a row that has none."""
+    """Returns the id of a segment, for the journal; empty for a row without one."""
     return row_id and f"{row_id}/{segment.start:.3f}-{segment.end:.3f}"
 
 
 def plan_id(row_id: str) -> str:
-    """The id of a row's plan, for the journal."""
+    """Returns the id of a row's plan, for the journal."""
     return f"{row_id}/plan"
 
 
-def is_part(an_id: str) -> bool:
-    """Whether an id in the journal is not that of a row."""
-    return "/" in an_id
+def is_part(journal_id: str) -> bool:
+    """Returns whether an id in the journal is that of a segment or plan, not of a row."""
+    return "/" in journal_id
 
 
 def group_segments(row: SegmentPlan) -> Iterator[SegmentGroup]:
-    """The segments of a row in groups of some minutes."""
+    """Yields the segments of a row in groups of some minutes."""
     longest = GROUP_SECONDS
     if not row.can_seek:
         longest = max(longest, row.seconds / MAX_GROUPS)
     stitched = any(segment.overlaps for segment in row.segments)
-    begin = 0
+    first = 0
     for number, segment in enumerate(row.segments):
-        if segment.end - row.segments[begin].start > longest and number > begin:
-            yield SegmentGroup(row.key, row.clip, begin, row.segments[begin:number], stitched)
-            begin = number
+        if segment.end - row.segments[first].start > longest and number > first:
+            yield SegmentGroup(row.key, row.clip, first, row.segments[first:number], stitched)
+            first = number
     if row.segments:
-        yield SegmentGroup(row.key, row.clip, begin, row.segments[begin:], stitched)
+        yield SegmentGroup(row.key, row.clip, first, row.segments[first:], stitched)
 
 
 def _part(clip: Clip, start: float, end: float, segment: SegmentRef) -> Clip:
@@ -134,13 +135,13 @@ def _part(clip: Clip, start: float, end: float, segment: SegmentRef) -> Clip:
 
 
 class Segment(NamedTuple):
-    """What the model gets in one piece.
+    """A range of a row's audio that the model processes at once.
 
     Attributes:
         start: seconds from the beginning of the row's audio.
         end: likewise.
-        overlaps: it begins before the end of the one before it, since no pause was found there; the
-            two are stitched by their tokens.
+        overlaps: it starts before the end of the previous one, since there is no pause; the two are
+            stitched by their tokens.
     """
 
     start: float
@@ -149,13 +150,13 @@ class Segment(NamedTuple):
 
 
 class WebDatasetTar(NamedTuple):
-    """A tar of samples, each an audio file with what is said of it: a WebDataset.
+    """A WebDataset tar of samples, each an audio file with its fields.
 
     Attributes:
         file: path or URI.
-        id: the tar's, with which its samples' begin; empty where none is needed.
-        done: what became of samples in an earlier run, by their ids.
-        route: the number of the model whose samples are read (`routes`).
+        id: the tar's, the prefix of its samples' ids; empty where none is needed.
+        done: outcomes of samples in an earlier run, by their ids.
+        route: the number of the model whose samples are read (`models.routing`).
     """
 
     file: str
@@ -165,13 +166,13 @@ class WebDatasetTar(NamedTuple):
 
 
 class NemoTar(NamedTuple):
-    """A tar of a tarred data set of NeMo's, and the rows whose audio is in it.
+    """A tar of NeMo's tarred data sets, with the rows whose audio is in it.
 
     Attributes:
         tar: path or URI.
-        clips: each with the name of its file in the tar as its audio.
+        clips: with the names of their files in the tar as audio.
         done: the names of files that have rows, but need not be read.
-        route: the number of the model of the clips (`routes`).
+        route: the number of the clips' model (`models.routing`).
     """
 
     tar: str
@@ -181,16 +182,16 @@ class NemoTar(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """A row that is fit to be transcribed.
+    """A checked row that can be transcribed.
 
     Attributes:
         row: the row, as it was read.
         audio: path or URI of the audio, no longer relative to the manifest.
         offset: seconds from the start of the audio.
-        duration: seconds to read, or None for all that follows.
-        channel: the channel that the row names, from 0; None if it names none.
-        segment: which segment of a long row it is (`SegmentPlan`); None for a whole row.
-        route: the number of the model that takes it (`routes`).
+        duration: seconds to read; None reads to the end.
+        channel: the channel that the row names, from 0; None if it names no channel.
+        segment: its segment of a long row (`SegmentPlan`); None for a whole row.
+        route: the number of its model (`models.routing`).
     """
 
     row: Row
@@ -203,11 +204,11 @@ class Clip(NamedTuple):
 
 
 class TarredClip(NamedTuple):
-    """A clip in a tar of a data set of NeMo's.
+    """A clip in one of the tars of NeMo's tarred data sets.
 
     Attributes:
         number: of the tar.
-        done: whether it needs not be transcribed; it is here so that its file has a row.
+        done: whether it is transcribed already; it is included so that its file has a row.
     """
 
     number: int

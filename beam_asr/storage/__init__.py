@@ -1,1 +1,1 @@
-"""Files on any storage; knows nothing of speech."""
+"""Opens, lists, writes and deletes files on any storage, whatever they hold."""

@@ -1,8 +1,8 @@
-"""What a manifest may point to: `allowed_audio_prefixes`.
+"""Checks locations in manifests against the setting `allowed_audio_prefixes`.
 
-A manifest from elsewhere is a list of locations that the worker opens with its own rights. Under
-an allow list it reaches neither ``/etc`` nor a cloud's metadata endpoint: what is not plainly
-below one of the prefixes is refused, and so is what cannot be compared with certainty.
+An untrusted manifest is a list of locations that the worker opens with its rights. With an allow
+list it reaches neither ``/etc`` nor a cloud's metadata endpoint: a location that is not plainly
+below one of the prefixes is refused, and so is one that cannot be compared with certainty.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _LAYER = re.compile(rf"(?:{'|'.join(_MEMBERS)})://.*|(?:{'|'.join(_CACHES)})(?::
 
 
 class RequestNotAllowedError(NotAllowedError, aiohttp.ClientError):
-    """An HTTP request, mostly a redirect, goes to what `allowed_audio_prefixes` does not name.
+    """An HTTP request, mostly a redirect, goes to a place outside `allowed_audio_prefixes`.
 
-    A ``ClientError`` too, for aiohttp hides any other ``OSError`` in a ``ClientOSError``.
+    It is a ``ClientError`` too, since aiohttp hides any other ``OSError`` in a ``ClientOSError``.
     """
 
 
 @dataclass(frozen=True)
 class AllowList:
-    """The folders, buckets and hosts that audio may be read from.
+    """Checks locations against the folders, buckets and hosts that audio may be read from.
 
-    A prefix allows itself and what lies below it, by whole path segments: ``gs://b/audio`` allows
+    A prefix allows itself and everything below it, by whole path segments: ``gs://b/audio`` allows
     ``gs://b/audio/x.wav`` and not ``gs://b/audio-private/x.wav``. The aliases gs and gcs, s3 and
     s3a, and az, abfs and abfss are one scheme each; http and https are two. An Azure prefix and a
     location must give container and account in the same form. No prefix allows nothing.
@@ -54,15 +54,15 @@ class AllowList:
     * a name that is allowed and leads elsewhere: a host whose DNS answer changes or is a private
       address, an HTTP proxy, a hard link or a mount below an allowed folder;
     * what a server does with an allowed request, such as fetching a URL named in its query;
-    * who can write below an allowed local folder while the job runs. The path to open has no links
-      left, but a folder of it can be replaced by a link between the check and the opening;
+    * anyone with write access below an allowed local folder while the job runs. The path to open
+      has no links, but a folder of it can be replaced by a link between the check and the opening;
     * redirects, unless the requests go through `http_middleware`.
 
     Attributes:
         prefixes: absolute local paths without links, and URIs.
 
     Raises:
-        SetupError: a prefix is not one, or is none that can be compared with certainty.
+        SetupError: a prefix is invalid, or cannot be compared with certainty.
     """
 
     prefixes: tuple[str, ...]
@@ -72,29 +72,29 @@ class AllowList:
 
     @classmethod
     def of(cls, prefixes: Iterable[str]) -> AllowList:
-        """The allow list of these paths and URIs.
+        """Creates the allow list of paths and URIs.
 
         Raises:
-            SetupError: a prefix is not one; the message names it.
+            SetupError: a prefix is invalid; the message names it.
         """
         if isinstance(prefixes, str):  # each of its characters would be a folder
             raise SetupError(f"{SETTING} is the string {prefixes!r}; give a list of prefixes")
         return cls(tuple(prefixes))
 
     def __reduce__(self) -> tuple[type[AllowList], tuple[tuple[str, ...]]]:
-        # Made anew where it is used, for a worker's folders may be links where ours are none.
+        # Resolved again on the worker, where a folder may be a link that is none here.
         return AllowList, (self.prefixes,)
 
     def check(self, uri: str) -> str:
-        """The location to open for a path or URI, if it is allowed.
+        """Returns the location to open for a path or URI, if it is allowed.
 
         Open this and not ``uri``: for a local path it is the one that was checked, absolute and
-        with all links resolved. In a chain of fsspec's (``zip://a.wav::gs://b/x.zip``) the last
-        link is what must be allowed; the others may be zip, tar, simplecache, filecache and
+        with all links resolved. In a chain of fsspec (``zip://a.wav::gs://b/x.zip``) the last
+        link must be allowed; the others may be zip, tar, simplecache, filecache and
         blockcache.
 
         Raises:
-            NotAllowedError: it is not; the message is the same whether the file exists or not.
+            NotAllowedError: it is not allowed; the message does not depend on whether it exists.
         """
         *layers, location = uri.split("::")
         try:
@@ -111,7 +111,7 @@ class AllowList:
                 f"{for_message(uri, MAX_SHOWN)}: {error}, which {SETTING} refuses. Write a plain "
                 "location."
             ) from None
-        if not self._hold(place):
+        if not self._contains(place):
             raise NotAllowedError(
                 f"{for_message(uri, MAX_SHOWN)}: lies under none of {SETTING}. Correct the row, or "
                 "add its folder there if it may be read."
@@ -119,17 +119,17 @@ class AllowList:
         return "::".join([*layers, location])
 
     def check_request(self, url: yarl.URL) -> None:
-        """Lets an HTTP request pass, if it is allowed.
+        """Checks that an HTTP request is allowed.
 
         Raises:
             RequestNotAllowedError: it is not.
         """
         try:
-            allowed = self._hold(_http_place(url))
+            allowed = self._contains(_http_place(url))
         except ValueError:
             allowed = False
         if not allowed:
-            # A redirect's query may hold a signature, which has no business in a record.
+            # A redirect's query may hold a signature, which must not appear in a record.
             shown = for_message(str(url.with_query(None)), MAX_SHOWN)
             raise RequestNotAllowedError(
                 f"{shown}: a request was led here, which lies under none of {SETTING}. Correct the "
@@ -137,7 +137,7 @@ class AllowList:
             )
 
     def http_middleware(self) -> HttpMiddleware:
-        """For aiohttp's ``ClientSession(middlewares=...)``: checks each request before it is sent.
+        """Returns a middleware for aiohttp's ``ClientSession``, which checks each request.
 
         See https://docs.aiohttp.org/en/stable/client_advanced.html#client-middleware.
         """
@@ -147,15 +147,15 @@ class AllowList:
     def _places(self) -> tuple[_Place, ...]:
         return tuple(_resolve(prefix)[0] for prefix in self.prefixes)
 
-    def _hold(self, place: _Place) -> bool:
-        return any(prefix.holds(place) for prefix in self._places)
+    def _contains(self, place: _Place) -> bool:
+        return any(prefix.contains(place) for prefix in self._places)
 
 
 @dataclass(frozen=True)
 class HttpMiddleware:
-    """An aiohttp client middleware that lets only allowed requests, and redirects, pass.
+    """Passes only allowed requests, and redirects, as an aiohttp client middleware.
 
-    Its ``repr`` tells its setting: fsspec shares a file system among those that look equal.
+    Its ``repr`` shows its setting: fsspec shares a file system between equal ``repr``s.
     """
 
     allowed: AllowList
@@ -168,22 +168,22 @@ class HttpMiddleware:
 
 
 class _Place(NamedTuple):
-    """A location in the one form in which two of them can be compared."""
+    """A location in a canonical form, in which two of them can be compared."""
 
     scheme: str
     authority: str
     segments: tuple[str, ...]
 
-    def holds(self, other: _Place) -> bool:
-        """Whether the other is this or lies below it."""
+    def contains(self, other: _Place) -> bool:
+        """Returns whether the other is this or lies below it."""
         return self[:2] == other[:2] and self.segments == other.segments[: len(self.segments)]
 
 
 def _checked(prefix: str) -> str:
-    """A prefix, made absolute and without links if it is local.
+    """Returns a prefix, absolute and without links if it is local.
 
     Raises:
-        ValueError: it cannot be one.
+        SetupError: it is invalid.
     """
     try:
         if not prefix.strip():
@@ -211,7 +211,7 @@ def _checked(prefix: str) -> str:
 
 
 def _split(location: str) -> tuple[str, str]:
-    """The scheme, "file" for a path, and what follows it."""
+    """Returns the scheme, "file" for a path, and the rest."""
     if match := _SCHEME.match(location):
         return match[1].lower(), location[match.end() :]
     if "://" in location:
@@ -220,10 +220,10 @@ def _split(location: str) -> tuple[str, str]:
 
 
 def _resolve(location: str) -> tuple[_Place, str]:
-    """Where a location is, and the same location in the form to open.
+    """Returns the place of a location, and the location in the form to open.
 
     Raises:
-        ValueError: where it is cannot be told with certainty.
+        ValueError: the place cannot be determined with certainty.
     """
     scheme, rest = _split(location)
     if _rule_of(scheme) == "local":
@@ -257,7 +257,7 @@ def _real_path(path: str) -> str:
 
 
 def _http_place(url: yarl.URL) -> _Place:
-    """Where the request for a URL goes, by the parser of the client that sends it."""
+    """Returns the place that a request for a URL reaches, by the HTTP client's parser."""
     _refuse_detours(url.raw_path)
     host = (url.raw_host or "").removesuffix(".")
     if not host:
@@ -287,9 +287,10 @@ def _segments(path: str) -> tuple[str, ...]:
 
 
 def _refuse_detours(path: str) -> None:
-    """Raises if a server may see a ``.`` or ``..`` segment in it, or an end before its end.
+    """Raises if a server may see a ``.`` or ``..`` segment in a path, or an earlier end.
 
-    Some decode a path twice, take ``\\`` for ``/``, or drop what follows a ``;`` in a segment.
+    Some servers decode a path twice, take ``\\`` for ``/``, or drop the part of a segment after
+    ``;``.
     """
     for _ in range(3):
         if _CONTROL.search(path):

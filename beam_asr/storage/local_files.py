@@ -1,4 +1,4 @@
-"""Durable local writes: partial file, fsync, rename, exclusive creation, locks."""
+"""Writes local files durably: partial file, fsync, rename, exclusive creation, locks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-PARTIAL_FILE = re.compile(r".+\.[0-9a-f]{32}\.part")  # what is being written to a disk
-PART_SECONDS = 600.0  # such a file has no writer when it is older, where that cannot be asked
+PARTIAL_FILE = re.compile(r".+\.[0-9a-f]{32}\.part")  # a file that is being written to a disk
+PART_SECONDS = 600.0  # without locks, an older partial file is taken to have no writer
 
 
 def delete_local_folder(path: str) -> None:
+    """Deletes a folder with everything below it; files that are gone are no error."""
+
     def unless_gone(_function: Any, _path: str, raised: Any) -> None:
         if not isinstance(raised[1], FileNotFoundError):
             raise raised[1]
@@ -24,7 +26,8 @@ def delete_local_folder(path: str) -> None:
 
 
 def write_local(path: str, lines: Iterable[bytes]) -> None:
-    with _part_of(path) as part:
+    """Writes a file whole or not at all, over one of the same name, and syncs it."""
+    with _partial_file(path) as part:
         part.writelines(lines)
         _make_durable(part)
         os.replace(part.name, path)
@@ -32,7 +35,8 @@ def write_local(path: str, lines: Iterable[bytes]) -> None:
 
 
 def create_local(path: str, content: bytes) -> bool:
-    with _part_of(path) as part:
+    """Writes a file unless one of its name exists; returns whether it was written."""
+    with _partial_file(path) as part:
         part.write(content)
         _make_durable(part)
         try:
@@ -57,10 +61,10 @@ def _create_without_links(path: str, content: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _part_of(path: str) -> Iterator[BinaryIO]:
-    """A new file beside a path, held by this process, that is to be moved there or goes."""
+def _partial_file(path: str) -> Iterator[BinaryIO]:
+    """Opens a new file beside a path, locked by this process; deletes it unless it is moved."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    part = _held_file(path)
+    part = _create_locked(path)
     try:
         yield part
     finally:
@@ -69,18 +73,22 @@ def _part_of(path: str) -> Iterator[BinaryIO]:
         part.close()
 
 
-def _held_file(path: str) -> BinaryIO:
+def _create_locked(path: str) -> BinaryIO:
     while True:
         part = open(f"{path}.{uuid.uuid4().hex}.part", "xb")  # noqa: SIM115
         with contextlib.suppress(OSError):  # a file system without locks
             _lock(part)
         if os.path.exists(part.name):
             return part
-        part.close()  # it was taken for a leftover before it was held
+        part.close()  # it was deleted as a leftover before it was locked
 
 
-def delete_unless_held(path: str) -> bool:
-    """Deletes a file that `_held_file` made, unless its writer lives or it is another user's."""
+def delete_unless_locked(path: str) -> bool:
+    """Deletes a partial file, unless its writer is alive or it is another user's.
+
+    Returns:
+        Whether it was deleted.
+    """
     try:
         with open(path, "rb+") as part:
             try:
@@ -97,20 +105,20 @@ def delete_unless_held(path: str) -> bool:
 
 
 def _lock(file: BinaryIO, wait: bool = True) -> None:
-    """Holds a file until it is closed or the process is dead."""
+    """Locks a file until it is closed or the process ends."""
     import fcntl  # not on Windows, from where a job may be launched
 
     fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _make_durable(file: BinaryIO) -> None:
-    """Without this, a file that was moved to its name may be empty there after a power cut."""
+    """Syncs a file; without this, it may be empty after it was renamed and the power failed."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def _make_folder_durable(path: str) -> None:
-    """Keeps the name of a new file through a power cut, where folders can be synced."""
+    """Syncs the name of a new file, where folders can be synced."""
     with contextlib.suppress(OSError):
         folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
         try:

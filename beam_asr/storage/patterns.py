@@ -1,4 +1,4 @@
-"""NeMo's names of many files: comma-separated lists, brace expansion, shard numbers."""
+"""Parses NeMo's names of many files: comma-separated lists, braces, shard numbers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SHARD = re.compile(r"manifest[^/]*_(\d+)[^/]*\.json|audio[^/]*_(\d+)[^/]*\.tar"
 
 
 def split_commas(text: str) -> list[str]:
-    """The parts of a comma-separated list, stripped; a comma between braces separates nothing.
+    """Splits a comma-separated list, and strips its parts; commas within braces do not count.
 
-    Nothing between two commas gives an empty part, for the caller to refuse.
+    Nothing between two commas is an empty part, which the caller may refuse.
     """
     parts, start, depth = [], 0, 0
     for mark in _MARK.finditer(text):
@@ -36,11 +36,11 @@ def split_commas(text: str) -> list[str]:
 
 
 def expand(pattern: str) -> list[str]:
-    """The names that a pattern stands for, as NeMo's ``expand_sharded_filepaths`` has them.
+    """Expands a pattern to names, as NeMo's ``expand_sharded_filepaths`` does.
 
     ``{0..127}``, ``{000..127}``, ``{a,b}`` and their products and nestings are expanded, and
-    NeMo's stand-ins ``_OP_`` and ``_CL_`` are braces. Its ``(``, ``[`` and ``<`` are not, as ``[``
-    is a glob's. A name whose braces hold neither comma nor range stands for itself.
+    NeMo's stand-ins ``_OP_`` and ``_CL_`` are braces. Its ``(``, ``[`` and ``<`` are not, since
+    ``[`` is a glob's. A name whose braces hold neither comma nor range stands for itself.
 
     Raises:
         PatternError: a brace without its pair, or more than `MAX_NAMES` names.
@@ -50,13 +50,13 @@ def expand(pattern: str) -> list[str]:
     braced = pattern
     for stand_in, brace in STAND_INS.items():
         braced = braced.replace(stand_in, brace)
-    number = _count(braced)
-    if number is None:
+    count = _count(braced)
+    if count is None:
         raise PatternError(
             f"the input {pattern!r} has a brace without its pair; add it, or, if the file is "
             "called so, put ? in the brace's place"
         )
-    if number > MAX_NAMES:
+    if count > MAX_NAMES:
         raise PatternError(
             f"the input {pattern!r} stands for more than {MAX_NAMES:,} names; "
             "check its ranges, or list its parts as inputs of their own"
@@ -69,18 +69,18 @@ def expand(pattern: str) -> list[str]:
 
 
 def shard_number(name: str) -> int | None:
-    """The shard that a manifest or tar of a tarred data set is, by its name; None if it is none.
+    """Returns the shard number in the name of a manifest or tar; None if it has none.
 
     The patterns are those of NeMo's ``LazyNeMoTarredIterator``: ``manifest_0.json``,
-    ``manifest_0_normalized.jsonl.gz``, ``audio_0.tar``. Where folders look like that too, the last
-    name counts.
+    ``manifest_0_normalized.jsonl.gz``, ``audio_0.tar``. If folders match too, the last name
+    counts.
     """
     numbers = [mark[1] or mark[2] for mark in _SHARD.finditer(name)]
     return int(numbers[-1]) if numbers else None
 
 
 def _count(pattern: str) -> int | None:
-    """How many names ``braceexpand`` would make, which it does all at once; None if unbalanced."""
+    """Counts the names that ``braceexpand`` would create, all at once; None if unbalanced."""
     # Of each open group its start, the names of its parts up to the last comma, and of the part
     # since then. The outermost is the pattern itself.
     groups = [(0, 0, 1)]
@@ -102,7 +102,7 @@ def _count(pattern: str) -> int | None:
 
 
 def _range_length(group: str) -> int | None:
-    """How many names ``0..127``, ``a..f`` or ``0..100..5`` stands for; None for other text."""
+    """Counts the names of ``0..127``, ``a..f`` or ``0..100..5``; None for other text."""
     try:
         if integers := _INTEGERS.fullmatch(group):
             first, last, step = (int(text or 1) for text in integers.groups())

@@ -1,4 +1,4 @@
-"""What each storage can do and how its errors look: one table, a row for each protocol."""
+"""Describes what each storage protocol can do and how its errors look, in one table."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ PathRule = Literal["local", "url", "key", "member", "cache", "plain"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StorageProtocol:
-    """Describes a protocol of fsspec's; the defaults are those of one that is not in the table.
+    """Describes one of fsspec's protocols; the defaults are for those not in the table.
 
     Attributes:
         name: in URIs, without ``://``.
         aliases: other names of the same storage; options for one of them are options for all.
-        extra: of this package, with which the storage's own is installed; None if fsspec says how.
-        is_writable: whether an output may be there.
+        extra: of this package, which installs the storage's package; None if fsspec has a hint.
+        is_writable: whether an output may be on it.
         is_bucket_store: whether it holds objects in buckets, which exist before a job.
-        folders_are_objects: of a bucket store, whether a folder may be an object of its own.
-        bulk_delete: how many objects one request deletes, by S3's ``DeleteObjects``.
+        folders_are_objects: of a bucket store, whether a folder may be a separate object.
+        bulk_delete: maximum number of objects in one request of S3's ``DeleteObjects``.
         path_rule: how an allow list compares its paths: ``local`` ones without links, ``url`` as
             the HTTP client parses it, ``key`` with any character, ``plain`` without characters that
-            storages read differently. What only reads what it wraps in a chain is a ``member``,
-            with its name, or a ``cache``, without one.
+            storages read differently. A protocol that wraps another one in a chain is a ``member``,
+            which is named, or a ``cache``, which is not.
         account_in_bucket: whether ``bucket@account`` is a bucket, and no user.
-        transient_classes: names of its libraries' errors for connections that could not be made,
-            that broke, or that stalled; the libraries need not be installed.
-        permanent_classes: those among their subclasses that stay.
-        refusals: how messages of errors begin that mean, without a status, that access is refused.
-        noisy_log: a logger that shows what is raised, too.
+        transient_classes: names of its libraries' errors for connections that failed, broke or
+            stalled; the libraries need not be installed.
+        permanent_classes: names of their subclasses that are not transient.
+        refusals: prefixes of messages that mean, without a status, that access is refused.
+        noisy_log: a logger that also logs the errors that are raised.
     """
 
     name: str
@@ -107,15 +107,15 @@ PROTOCOLS = (
     StorageProtocol(name="libarchive", is_writable=False),
     StorageProtocol(name="reference", is_writable=False),
 )
-BY_NAME = {name: each for each in PROTOCOLS for name in (each.name, *each.aliases)}
+BY_NAME = {name: protocol for protocol in PROTOCOLS for name in (protocol.name, *protocol.aliases)}
 
-# An error does not say which storage raised it.
-TRANSIENT_CLASSES = frozenset(name for each in PROTOCOLS for name in each.transient_classes)
-PERMANENT_CLASSES = frozenset(name for each in PROTOCOLS for name in each.permanent_classes)
-REFUSALS = tuple(start for each in PROTOCOLS for start in each.refusals)
+# An error does not name the storage that raised it.
+TRANSIENT_CLASSES = frozenset(name for protocol in PROTOCOLS for name in protocol.transient_classes)
+PERMANENT_CLASSES = frozenset(name for protocol in PROTOCOLS for name in protocol.permanent_classes)
+REFUSALS = tuple(start for protocol in PROTOCOLS for start in protocol.refusals)
 
 
-@functools.lru_cache(64)  # each file looks one up
+@functools.lru_cache(64)  # looked up for every file
 def find_protocol(name: str) -> StorageProtocol:
     """Returns the row of a protocol by any of its names, or one of defaults."""
     return BY_NAME.get(name) or StorageProtocol(name=name)
@@ -123,4 +123,4 @@ def find_protocol(name: str) -> StorageProtocol:
 
 def names_of_rule(rule: PathRule) -> list[str]:
     """Returns the names of the protocols with a rule, in the table's order."""
-    return [each.name for each in PROTOCOLS if each.path_rule == rule]
+    return [protocol.name for protocol in PROTOCOLS if protocol.path_rule == rule]

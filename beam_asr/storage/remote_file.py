@@ -1,9 +1,9 @@
-"""A file of a store as a file of Python: read by ranges, each of them tried again when it fails.
+"""Reads a remote file by ranges, as a Python file, and retries failed requests.
 
-fsspec's own file objects first ask for the size, fetch blocks of 5 MiB, wait without end for a
-stalled server, and give up at the first reset. Here the first request fetches the beginning and
-tells the size, blocks are small after a seek and double while they are read on from, a stalled
-request is cancelled, and a failed one is tried again.
+fsspec's file objects first request the size, fetch blocks of 5 MiB, wait without limit for a
+stalled server, and fail at the first reset. Here the first request fetches the beginning and the
+size, blocks are small after a seek and double during sequential reads, a stalled request is
+cancelled, and a failed one is retried.
 """
 
 from __future__ import annotations
@@ -25,35 +25,40 @@ REQUEST_SECONDS = 60.0  # a request that takes longer has stalled
 FIRST_BLOCK_BYTES = 2**20  # most clips are smaller: one request fetches them
 SMALL_BLOCK_BYTES = 2**16
 MAX_BLOCK_BYTES = 2**22
-BLOCKS_KEPT = 2
-IN_MEMORY_BYTES = 2**26  # of a file whose server cannot serve ranges; what is beyond is on disk
+MAX_BLOCKS = 2  # in memory
+IN_MEMORY_BYTES = 2**26  # of a file whose server cannot serve ranges; the rest is on disk
 
 OUT_OF_RANGE = 416
 CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
 class Ranges(Protocol):
-    """Where the bytes come from."""
+    """Fetches ranges of bytes of one file."""
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:
-        """The bytes from ``start`` to ``end``, or to the end of the file if that comes first."""
+        """Fetches the bytes from ``start`` to ``end``, or to the end of the file.
+
+        Args:
+            seconds: time limit of a request.
+        """
 
     def size(self, seconds: float) -> int:
-        """The size of the file, in bytes."""
+        """Returns the size of the file, in bytes."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Releases what was opened or downloaded."""
 
 
 class RemoteFile(io.RawIOBase):
-    """A seekable binary file over ``Ranges``. One thread may use it at a time.
+    """Reads ``Ranges`` as a seekable binary file. One thread may use it at a time.
 
     Args:
         first_block: bytes to fetch with the first request.
         deadline: time of ``time.monotonic()`` after which every read fails; None is never.
 
     Raises:
-        DeadlineError: a read is due after the deadline.
-        Exception: of the storage, when attempts have not helped or can not.
+        DeadlineError: a read takes place after the deadline.
+        Exception: of the storage, if it is permanent or all attempts have failed.
     """
 
     def __init__(
@@ -72,52 +77,58 @@ class RemoteFile(io.RawIOBase):
             self._size = self._request(ranges.size)
         self._blocks: list[tuple[int, bytes]] = []
         self._block_bytes = SMALL_BLOCK_BYTES
-        self._read_on_from = len(self._head)  # where a block would go on from the last one
+        self._read_on_from = len(self._head)  # the end of the last block
 
     def readable(self) -> bool:
+        """Returns True."""
         return True
 
     def seekable(self) -> bool:
+        """Returns True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Sets the position; fetches nothing."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
+        """Returns the position."""
         return self._position
 
     def readinto(self, buffer: Any) -> int:
+        """Reads into a buffer; returns the number of bytes, 0 at the end."""
         view = memoryview(buffer).cast("B")
-        data = self._held(self._position) or self._fetch(self._position, len(view))
+        data = self._cached(self._position) or self._fetch(self._position, len(view))
         count = min(len(view), len(data))
         view[:count] = data[:count]
         self._position += count
         return count
 
     def close(self) -> None:
+        """Closes the ranges too."""
         if not self.closed:
             self._ranges.close()
         super().close()
 
-    def _held(self, position: int) -> memoryview | None:
-        """What is here already from a position on."""
+    def _cached(self, position: int) -> memoryview | None:
+        """Returns the bytes in memory from a position on; None if there are none."""
         for start, block in ((0, self._head), *reversed(self._blocks)):
             if start <= position < start + len(block):
                 return memoryview(block)[position - start :]
         return None
 
-    def _fetch(self, position: int, wanted: int) -> memoryview:
+    def _fetch(self, position: int, count: int) -> memoryview:
         if position >= self._size:
             return memoryview(b"")
         if position == self._read_on_from:
             self._block_bytes = min(2 * self._block_bytes, MAX_BLOCK_BYTES)
         else:
             self._block_bytes = SMALL_BLOCK_BYTES
-        length = min(max(self._block_bytes, min(wanted, MAX_BLOCK_BYTES)), self._size - position)
+        length = min(max(self._block_bytes, min(count, MAX_BLOCK_BYTES)), self._size - position)
         block = self._request(lambda seconds: self._whole(position, length, seconds))
-        self._blocks = [*self._blocks[1 - BLOCKS_KEPT :], (position, block)]
+        self._blocks = [*self._blocks[1 - MAX_BLOCKS :], (position, block)]
         self._read_on_from = position + len(block)
         return memoryview(block)
 
@@ -131,11 +142,11 @@ class RemoteFile(io.RawIOBase):
         def within_time() -> Result:
             if self._deadline is None:
                 return request(REQUEST_SECONDS)
-            left = self._deadline - time.monotonic()
-            if left <= 0:
+            remaining = self._deadline - time.monotonic()
+            if remaining <= 0:
                 raise DeadlineError("no time is left")
             try:
-                return request(min(left, REQUEST_SECONDS))
+                return request(min(remaining, REQUEST_SECONDS))
             except Exception as error:
                 if time.monotonic() >= self._deadline:
                     raise DeadlineError("no time is left") from error
@@ -145,13 +156,14 @@ class RemoteFile(io.RawIOBase):
 
 
 class ObjectRanges:
-    """An object of a store whose fsspec file system is asynchronous: gs, s3, az, ..."""
+    """Fetches an object of a store whose fsspec file system is asynchronous: gs, s3, az, ..."""
 
     def __init__(self, fs: Any, path: str):
         self._fs = fs
         self._path = path
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:
+        """Fetches as ``Ranges.fetch``."""
         try:
             return run(self._fs, self._fs._cat_file(self._path, start=start, end=end), seconds)
         except Exception as error:
@@ -160,16 +172,17 @@ class ObjectRanges:
             raise
 
     def size(self, seconds: float) -> int:
+        """Returns the size of the file, in bytes."""
         return int(run(self._fs, self._fs._info(self._path), seconds)["size"])
 
     def close(self) -> None:
-        pass
+        """Does nothing: nothing is open."""
 
 
 class HttpRanges:
-    """A file behind HTTP. If its server does not serve ranges, it is fetched whole, once.
+    """Fetches a file over HTTP; whole, once, if its server does not serve ranges.
 
-    The ranges, their refusal and their total are those of RFC 9110, section 14.
+    Ranges, their refusal and the total are those of RFC 9110, section 14.
     """
 
     def __init__(self, fs: Any, url: str):
@@ -179,18 +192,20 @@ class HttpRanges:
         self._whole: Any = None
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:
+        """Fetches as ``Ranges.fetch``."""
         parts: list[bytes] = []
         while self._whole is None and (data := run(self._fs, self._get(start, end), seconds)):
             parts.append(data)
             start += len(data)
-            # A server may send less of a range than was asked for (RFC 9110, section 15.3.7).
+            # A server may send less of a range than was requested (RFC 9110, section 15.3.7).
             if self._total is None or start >= min(end, self._total):
                 break
         else:
-            parts.append(self._of_whole(start, end))
+            parts.append(self._from_whole(start, end))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def size(self, seconds: float) -> int:
+        """Returns the size of the file, in bytes."""
         if self._whole is not None:
             return self._whole.seek(0, io.SEEK_END)
         if self._total is None:  # "bytes 0-99/*"
@@ -198,18 +213,19 @@ class HttpRanges:
         return self._total
 
     def close(self) -> None:
+        """Deletes a file that was fetched whole."""
         if self._whole is not None:
             self._whole.close()
 
-    def _of_whole(self, start: int, end: int) -> bytes:
-        """A range of the file that was sent whole; nothing if none was."""
+    def _from_whole(self, start: int, end: int) -> bytes:
+        """Returns a range of the file if that was sent whole; otherwise no bytes."""
         if self._whole is None:
             return b""
         self._whole.seek(start)
         return self._whole.read(end - start)
 
     async def _get(self, start: int, end: int) -> bytes | None:
-        """The range; None if the server sent the whole file instead, which is then kept."""
+        """Requests a range; None if the server sent the whole file instead, which is stored."""
         session = await self._fs.set_session()
         options = dict(self._fs.kwargs)
         headers = {
@@ -238,7 +254,7 @@ class HttpRanges:
             return None
 
     def _note_range(self, headers: Any, start: int, end: int) -> None:
-        """Checks that the range is the one asked for, and keeps the total that it tells."""
+        """Checks that the range is the requested one, and stores the stated total."""
         stated = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
         if not stated or stated[1] != str(start):
             raise OSError(f"{self._url}: the server sent another range than bytes {start}-{end}")
@@ -247,7 +263,7 @@ class HttpRanges:
 
 
 class FileRanges:
-    """A file as fsspec opens it, for file systems that are not asynchronous; opened again after
+    """Reads a file as fsspec opens it, for file systems that are not asynchronous; reopens it after
     a failure."""
 
     def __init__(self, open_file: Callable[[], Any]):
@@ -255,6 +271,7 @@ class FileRanges:
         self._file: Any = None
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:  # noqa: ARG002
+        """Fetches as ``Ranges.fetch``."""
         try:
             file = self._opened()
             file.seek(start)
@@ -268,9 +285,11 @@ class FileRanges:
             raise
 
     def size(self, seconds: float) -> int:  # noqa: ARG002
+        """Returns the size of the file, in bytes."""
         return self._opened().seek(0, io.SEEK_END)
 
     def close(self) -> None:
+        """Closes the file; the next request opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -278,13 +297,13 @@ class FileRanges:
     def _opened(self) -> Any:
         if self._file is None:
             file = self._open()
-            # memory:// hands one object, and one position, to all.
+            # memory:// returns one object, with one position, to all callers.
             self._file = io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file
         return self._file
 
 
 def run(fs: Any, coroutine: Any, seconds: float) -> Any:
-    """The result of a coroutine of an asynchronous file system; cancelled when it takes too long.
+    """Returns the result of a file system's coroutine; cancels it after a time limit.
 
     Raises:
         TimeoutError: it took longer than ``seconds``.

@@ -1,4 +1,4 @@
-"""Files on any storage that fsspec knows: list, read, write whole, delete."""
+"""Lists, reads, writes and deletes files on any storage that fsspec supports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from beam_asr.storage.local_files import (
     PARTIAL_FILE,
     create_local,
     delete_local_folder,
-    delete_unless_held,
+    delete_unless_locked,
     write_local,
 )
 from beam_asr.storage.protocols import StorageProtocol, find_protocol
@@ -43,13 +43,13 @@ FINGERPRINT_KEYS = (
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """All storages, each with its options.
+    """Accesses files on all storages, with options for each.
 
     Attributes:
-        options: for each protocol (``gs``, ``s3``, ``az``, ``http``, ...) what its fsspec file
-            system is opened with: credentials, endpoint, ...; without any it finds its own way
+        options: for each protocol (``gs``, ``s3``, ``az``, ``http``, ...) the arguments of its
+            fsspec file system: credentials, endpoint, ...; without any it uses defaults
             (application default credentials, the environment).
-        allowed: what may be read; None is everything.
+        allowed: the locations that may be read; None allows all.
     """
 
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
@@ -69,7 +69,7 @@ class Storage:
                 )
 
     def check(self, uri: str) -> None:
-        """Checks that the storage of a place is known and its package is installed.
+        """Checks that the storage of a URI is known and its package is installed.
 
         Raises:
             StorageError: with the command that installs it.
@@ -99,42 +99,47 @@ class Storage:
                 "correct its name"
             ) from None
         except Exception:
-            return  # who may write into a bucket need not be allowed to see it
+            return  # an account that may write into a bucket need not be allowed to see it
 
     def find(self, pattern: str) -> list[str]:
-        """The files that a path, a glob (``**`` included) or a folder, for all below it, is.
+        """Finds the files of a path, a glob (``**`` included) or a folder, with all below it.
 
         Returns:
-            Paths or URIs of the same kind as ``pattern``, sorted; empty if there are none.
+            Paths or URIs of the same kind as ``pattern``, sorted; empty if no file matches.
         """
         fs, path = self._file_system(pattern)
         if is_glob(pattern):
-            found = retry(lambda: fs.glob(path, detail=True))
+            infos = retry(lambda: fs.glob(path, detail=True))
         elif self.is_folder(pattern):
-            found = retry(lambda: fs.find(path, detail=True))
+            infos = retry(lambda: fs.find(path, detail=True))
         else:
             return [pattern] if self.exists(pattern) else []
-        names = [name for name, info in found.items() if info.get("type") == "file"]
+        names = [name for name, info in infos.items() if info.get("type") == "file"]
         if is_local(pattern):
             return sorted(names)
         _, chained, rest = pattern.partition("::")
         return sorted(f"{fs.unstrip_protocol(name)}{chained}{rest}" for name in names)
 
-    def find_first(self, folder: str, wanted: Any) -> str | None:
-        """The name of some file below a folder for which ``wanted`` holds; lists no more than it
-        must."""
+    def find_first(self, folder: str, matches: Any) -> str | None:
+        """Finds the name of a file below a folder for which ``matches`` returns true; lists no
+        more than necessary."""
         fs, path = self._file_system(folder)
         for _, _, files in fs.walk(path):
             for name in files:
-                if wanted(name):
+                if matches(name):
                     return str(name)
         return None
 
     def exists(self, uri: str) -> bool:
+        """Returns whether a file or folder exists.
+
+        Raises:
+            StorageError: a server does not say.
+        """
         fs, path = self._file_system(uri)
         if protocol_of(uri) != "http":
             return bool(retry(lambda: fs.exists(path)))
-        try:  # its own exists() takes a busy server, and a refusal, for a file that is not there
+        try:  # fsspec's exists() takes a busy server, and a refusal, for a missing file
             self._info(uri)
         except FileNotFoundError as error:
             if error.__cause__ is None or status_of(error) in (404, 410):
@@ -143,25 +148,26 @@ class Storage:
         return True
 
     def exist_many(self, uris: list[str]) -> list[bool]:
-        """``exists`` of many at a time."""
+        """Returns ``exists`` of each URI, many at a time."""
         with ThreadPoolExecutor(LISTING_THREADS) as pool:
             return list(pool.map(self.exists, uris))
 
     def is_folder(self, uri: str) -> bool:
+        """Returns whether a URI is a folder."""
         fs, path = self._file_system(uri)
         return (
             not is_glob(uri) and not self._is_http_file(uri) and bool(retry(lambda: fs.isdir(path)))
         )
 
     def size(self, uri: str) -> int | None:
-        """Bytes of a file; None where the storage does not say."""
+        """Returns the size of a file in bytes; None if the storage does not state it."""
         size = self._info(uri).get("size")
         return None if size is None else int(size)
 
     def open(
         self, uri: str, deadline: float | None = None, first_block: int | None = None
     ) -> BinaryIO:
-        """Opens a file to be read from anywhere in it; requests to a store are tried again.
+        """Opens a file for random access; requests to a store are retried.
 
         Args:
             deadline: time of ``time.monotonic()`` after which reading fails.
@@ -169,7 +175,7 @@ class Storage:
 
         Raises:
             NotAllowedError: ``allowed`` does not allow it.
-            StorageError: no storage is known for it, or its package is missing.
+            StorageError: the storage is unknown, or its package is missing.
             Exception: of the storage.
         """
         from beam_asr.storage import remote_file  # not needed to parse a command line
@@ -190,10 +196,10 @@ class Storage:
         return cast(BinaryIO, io.BufferedReader(raw, 2**16))
 
     def read(self, uri: str) -> bytes:
-        """The whole of a small file as it is now, whoever wrote it.
+        """Reads the whole of a small file as it is now, past any cache.
 
         Raises:
-            FileNotFoundError: it is not there.
+            FileNotFoundError: it does not exist.
             NotAllowedError, StorageError, Exception: as ``open``.
         """
         if self.allowed is not None:
@@ -209,29 +215,29 @@ class Storage:
     def write(self, uri: str, lines: Iterable[bytes]) -> None:
         """Writes a file that appears whole or not at all, over one of the same name.
 
-        On a disk, it is there even after a power cut.
+        On a disk, it survives a power failure.
         """
         if is_local(uri):
             write_local(local_path(uri), lines)
             return
         fs, path = self._file_system(uri)
-        # A store's file object puts what it has when its writer fails; so it gets it whole.
+        # A store's file object uploads what it has when its writer fails; so the file is put whole.
         with tempfile.NamedTemporaryFile() as part:
             part.writelines(lines)
             part.flush()
             _into_folder(fs, path, lambda: retry(lambda: fs.put_file(part.name, path)))
 
     def create_exclusive(self, uri: str, content: bytes) -> bool:
-        """Writes a small file, whole or not at all, unless there is one of its name.
+        """Writes a small file, whole or not at all, unless one of its name exists.
 
-        Of several that create the same file at once, exactly one does on a disk, ``gs``, ``s3`` and
-        ``az``. Elsewhere, and on servers that speak S3's protocol but pass over ``If-None-Match``,
-        the file is first looked for and then written, so that two may both find none. On a disk
-        whose file system has no hard links, a reader may find a part of the content.
+        If several create the same file at once, exactly one succeeds on a disk, ``gs``, ``s3`` and
+        ``az``. Elsewhere, and on servers that speak S3's protocol but ignore ``If-None-Match``, the
+        file is first looked up and then written, so that two may both succeed. On a disk whose file
+        system has no hard links, a reader may see a part of the content.
 
         Returns:
             Whether it was written. After a request whose answer was lost it may be False for the
-            file that this very call wrote; its content tells.
+            file that this very call wrote; its content shows which.
         """
         if is_local(uri):
             return create_local(local_path(uri), content)
@@ -250,7 +256,7 @@ class Storage:
         return True
 
     def list_names(self, folder: str) -> list[str]:
-        """The names of what lies in a folder; empty if there is no such folder."""
+        """Lists the names in a folder; empty if there is no such folder."""
         fs, path = self._file_system(folder)
         fs.invalidate_cache()
         try:
@@ -264,41 +270,27 @@ class Storage:
         return sorted({posixpath.basename(entry.rstrip("/")) for entry in entries})
 
     def modified(self, uri: str) -> datetime | None:
-        """When a file was written last, by the clock of its storage; None if that does not say.
+        """Returns the time of the last write, by the clock of the storage; None if unknown.
 
         Raises:
-            FileNotFoundError: it is not there.
+            FileNotFoundError: the file does not exist.
         """
         fs, path = self._file_system(uri)
         fs.invalidate_cache()
         try:
-            time_there = retry(lambda: fs.modified(path))
+            modified = retry(lambda: fs.modified(path))
         except NotImplementedError:
             return None
-        return time_there if time_there.tzinfo else time_there.replace(tzinfo=timezone.utc)
+        return modified if modified.tzinfo else modified.replace(tzinfo=timezone.utc)
 
     def delete(self, uri: str) -> None:
-        """Deletes a file, if it is there."""
+        """Deletes a file, if it exists."""
         fs, path = self._file_system(uri)
         with contextlib.suppress(FileNotFoundError):
             retry(lambda: fs.rm_file(path))
 
-    def delete_all(self, uris: Iterable[str]) -> None:
-        """Deletes many files, those that are there: on S3 by its request for a thousand, elsewhere
-        many at a time."""
-        stores: dict[int, tuple[Any, list[str]]] = {}
-        for uri in uris:
-            if is_local(uri):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(local_path(uri))
-            else:
-                fs, path = self._file_system(uri)
-                stores.setdefault(id(fs), (fs, []))[1].append(path)
-        for fs, paths in stores.values():
-            _delete_objects(fs, paths)
-
     def delete_folder(self, folder: str) -> None:
-        """Deletes a folder with all that is below it, if it is there."""
+        """Deletes a folder with everything below it, if it exists."""
         if is_local(folder):
             delete_local_folder(local_path(folder))
             return
@@ -306,28 +298,28 @@ class Storage:
         fs.invalidate_cache()
         if not retry(lambda: fs.isdir(path)):
             return
-        found = retry(lambda: fs.find(path, withdirs=True, detail=True))
-        below = {name: info for name, info in found.items() if name.startswith(f"{path}/")}
+        entries = retry(lambda: fs.find(path, withdirs=True, detail=True))
+        below = {name: info for name, info in entries.items() if name.startswith(f"{path}/")}
         folders = [name for name, info in below.items() if info["type"] == "directory"]
         files = [name for name, info in below.items() if info["type"] != "directory"]
         _delete_objects(fs, files)
         _delete_empty_folders(fs, [*folders, path])
 
     def delete_leftovers(self, folder: str) -> list[str]:
-        """Deletes what writers that died have left of their files in a folder on a disk.
+        """Deletes the partial files of dead writers in a folder on a disk.
 
-        What is still being written stays. In stores nothing is left, and none is looked for.
+        Files that are still being written stay. Stores have no partial files, and are not searched.
 
         Returns:
-            The names of what was deleted, sorted.
+            The names of the deleted files, sorted.
         """
         if not is_local(folder):
             return []
         names = [name for name in self.list_names(folder) if PARTIAL_FILE.fullmatch(name)]
-        return [name for name in names if delete_unless_held(join(local_path(folder), name))]
+        return [name for name in names if delete_unless_locked(join(local_path(folder), name))]
 
     def fingerprint(self, uri: str) -> str:
-        """What changes when the file does: its tag, time and size, those that its storage has."""
+        """Returns a text that changes with the file: its tag, time and size, if known."""
         info = self._info(uri)
         return repr([info.get(key) for key in FINGERPRINT_KEYS])
 
@@ -338,11 +330,11 @@ class Storage:
         return cast(dict[str, Any], _request(fs, lambda: fs._info(path)))
 
     def _is_http_file(self, uri: str) -> bool:
-        """Whether a URL is a file: over HTTP any page with links looks like a folder."""
+        """Returns whether a URL is a file: over HTTP any page with links looks like a folder."""
         return protocol_of(uri) == "http" and not uri.partition("?")[0].endswith("/")
 
     def _file_system(self, uri: str) -> tuple[Any, str]:
-        """The fsspec file system of a path or URI, and the path there."""
+        """Returns the fsspec file system of a path or URI, and the path on it."""
         from fsspec.core import url_to_fs
 
         self.check(uri)
@@ -353,21 +345,21 @@ class Storage:
         return _shared_file_system(scheme, options.get(scheme, {}), uri)
 
     def _options_of(self, uri: str) -> dict[str, dict[str, Any]]:
-        """The options of each link of a chain, by the names that stand in it."""
-        found: dict[str, dict[str, Any]] = {}
+        """Returns the options of each link of a chain, by the schemes in it."""
+        by_scheme: dict[str, dict[str, Any]] = {}
         for link in uri.split("::"):
             scheme = link.partition("://")[0] if "://" in link else link if "::" in uri else "file"
-            found[scheme] = {
+            by_scheme[scheme] = {
                 key: value
                 for protocol, options in self.options.items()
                 if protocol_of(f"{protocol}://") == protocol_of(f"{scheme}://")
                 for key, value in options.items()
             }
             if protocol_of(f"{scheme}://") == "http" and self.allowed is not None:
-                client = dict(found[scheme].get("client_kwargs", {}))
+                client = dict(by_scheme[scheme].get("client_kwargs", {}))
                 client["middlewares"] = (self.allowed.http_middleware(),)
-                found[scheme]["client_kwargs"] = client
-        return found
+                by_scheme[scheme]["client_kwargs"] = client
+        return by_scheme
 
 
 _file_systems: dict[Any, Any] = {}
@@ -375,10 +367,10 @@ _file_systems_lock = threading.Lock()
 
 
 def _shared_file_system(scheme: str, options: dict[str, Any], uri: str) -> tuple[Any, str]:
-    """One file system for all threads, and with it one pool of connections.
+    """Returns one file system for all threads, and so one pool of connections.
 
-    fsspec keeps one for each thread; an asynchronous one runs in one thread of fsspec's in any
-    case, and can be shared.
+    fsspec creates one for each thread; an asynchronous one runs in fsspec's thread in any case, and
+    can be shared.
     """
     from fsspec.core import url_to_fs
 
@@ -390,7 +382,7 @@ def _shared_file_system(scheme: str, options: dict[str, Any], uri: str) -> tuple
         if noisy_log := find_protocol(scheme).noisy_log:
             logging.getLogger(noisy_log).setLevel(logging.CRITICAL)
         fs, path = url_to_fs(uri, **{scheme: options})
-        # What a URI says beside its path, as a user or an account, is that of this URI alone.
+        # Other parts of a URI than its path, as a user or an account, apply to this URI alone.
         if fs.async_impl and not type(fs)._get_kwargs_from_urls(uri):
             _file_systems[key] = fs
     return fs, path
@@ -418,7 +410,7 @@ def _implementation(link: str, named: str) -> None:
 
 
 def _request(fs: Any, request: Callable[[], Any]) -> Any:
-    """The result of a small request of an asynchronous file system, tried again if it fails."""
+    """Returns the result of a small request of an asynchronous file system, with retries."""
     from beam_asr.storage.remote_file import (  # not needed to parse a command line
         REQUEST_SECONDS,
         run,
@@ -443,7 +435,7 @@ def _create_object(fs: Any, path: str, content: bytes) -> None:
 
 
 def _is_mark_of(folder: str, info: Mapping[str, Any]) -> bool:
-    """Whether an entry of a store's folder is the object that stands for the folder itself."""
+    """Returns whether an entry of a store's folder is the object that marks the folder itself."""
     name = info["name"]
     is_folder = info["type"] == "directory" or name.endswith("/")
     return is_folder and name.rstrip("/") == folder.rstrip("/")
@@ -454,9 +446,9 @@ def _protocol_of(fs: Any) -> StorageProtocol:
 
 
 def _delete_objects(fs: Any, paths: list[str]) -> None:
-    left = paths
+    remaining = paths
     if (at_once := _protocol_of(fs).bulk_delete) > 1:
-        left = _bulk_delete(fs, paths, at_once)
+        remaining = _bulk_delete(fs, paths, at_once)
 
     def delete(path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -464,7 +456,7 @@ def _delete_objects(fs: Any, paths: list[str]) -> None:
 
     # Other file systems than asynchronous ones may have one connection, for one thread at a time.
     with ThreadPoolExecutor(LISTING_THREADS if fs.async_impl else 1) as pool:
-        for _ in pool.map(delete, left):
+        for _ in pool.map(delete, remaining):
             pass
 
 
@@ -472,13 +464,13 @@ def _bulk_delete(fs: Any, paths: list[str], at_once: int) -> list[str]:
     """Deletes many objects with each request, as S3 does a thousand.
 
     Returns:
-        Those that could not be. Deleting one by itself says why; and a server may know no such
-        request.
+        Those that were not deleted. Deleting one by itself shows the reason, and a server may not
+        support this request.
     """
     by_bucket = defaultdict(list)
     for path in paths:
         by_bucket[path.partition("/")[0]].append(path)
-    pieces = [
+    requests = [
         (bucket, objects[start : start + at_once])
         for bucket, objects in by_bucket.items()
         for start in range(0, len(objects), at_once)
@@ -486,11 +478,9 @@ def _bulk_delete(fs: Any, paths: list[str], at_once: int) -> list[str]:
 
     def delete(bucket: str, objects: list[str]) -> list[str]:
         keys = [{"Key": path.partition("/")[2]} for path in objects]
-        wanted = {"Objects": keys, "Quiet": True}
+        body = {"Objects": keys, "Quiet": True}
         try:
-            answer = _request(
-                fs, lambda: fs._call_s3("delete_objects", Bucket=bucket, Delete=wanted)
-            )
+            answer = _request(fs, lambda: fs._call_s3("delete_objects", Bucket=bucket, Delete=body))
         except Exception as error:
             if is_transient(error):
                 raise
@@ -498,11 +488,11 @@ def _bulk_delete(fs: Any, paths: list[str], at_once: int) -> list[str]:
         return [f"{bucket}/{error['Key']}" for error in answer.get("Errors", [])]
 
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        return [path for left in pool.map(delete, *zip(*pieces)) for path in left]
+        return [path for failed in pool.map(delete, *zip(*requests)) for path in failed]
 
 
 def _delete_empty_folders(fs: Any, folders: list[str]) -> None:
-    """Deletes folders where they are more than a part of names, the deepest first."""
+    """Deletes folders where they are more than parts of names, the deepest first."""
     fs.invalidate_cache()
     protocol = _protocol_of(fs)
     for folder in sorted(folders, reverse=True):

@@ -1,1 +1,1 @@
-"""Beam: PTransforms and DoFns; wiring only."""
+"""Wires the job as Beam PTransforms and DoFns."""

@@ -1,4 +1,4 @@
-"""Steps for Beam YAML: ``TranscribeNeMo``, ``ReadNeMoManifest`` and ``WriteNeMoManifest``.
+"""Defines steps for Beam YAML, which read, transcribe and write rows with a schema.
 
 A PCollection of Beam YAML has a schema, and the errors of a step that has ``error_handling`` are
 rows of ``element``, ``msg`` and ``stack`` (apache_beam/yaml/yaml_errors.py); without it the first
@@ -33,26 +33,26 @@ Fields = Sequence[tuple[str, Any]]
 
 
 def parameters(groups: Groups = GROUPS) -> frozenset[str]:
-    """The names of the settings that ``TranscribeNeMo`` takes."""
-    return frozenset(each.name for each in all_settings(groups) if each.scope == YAML)
+    """Returns the names of the settings that ``TranscribeNeMo`` takes."""
+    return frozenset(setting.name for setting in all_settings(groups) if setting.scope == YAML)
 
 
 PARAMETERS = parameters()
 READ_TYPES: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
-CARRIED = "__row__"  # a field of the dicts that Transcribe gets: the row itself, encoded
+ENCODED_ROW = "__row__"  # a field of the dicts that Transcribe gets: the row itself, encoded
 GOOD = "good"
-# What a transcript has that does not say it: no segments of its row failed, somebody speaks in it.
-UNSAID: Record = {"segments_failed": [], "no_speech": False}
+# Values of fields that a transcript omits: no segment of its row failed, and there is speech in it.
+DEFAULTS: Record = {"segments_failed": [], "no_speech": False}
 
 
 class TranscribeNeMo(beam.PTransform):
     """Transcribes rows with a NeMo model: ``Transcribe`` for Beam YAML.
 
     Takes rows with a field that names the audio, and optionally ``offset`` and ``duration`` in
-    seconds. Gives each with the fields that are made of it: ``pred_text``, and if asked for
+    seconds. Returns each with the fields of its transcript: ``pred_text``, and if requested
     ``words``, ``segments``, ``chars``, ``confidence``, ``n_best`` and ``segments_failed``; with
-    ``models``, the ``model`` of the row; with ``segmentation: vad``, whether there is
-    ``no_speech`` in it. One that it has already is replaced. All other fields keep their types.
+    ``models``, the ``model`` of the row; with ``segmentation: vad``, ``no_speech``. A
+    field that the row has already is replaced. All other fields keep their types.
 
     A row that cannot be transcribed fails the pipeline; with ``error_handling`` it goes to that
     output, with ``element``, ``msg`` and ``stack``, and besides ``stage``, ``type`` and
@@ -62,11 +62,11 @@ class TranscribeNeMo(beam.PTransform):
         model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file; with
             ``models``, that of the rows that they do not take, and optional.
         error_handling: ``{output: NAME}``.
-        parameters: as those of ``Transcribe`` (`PARAMETERS`).
+        parameters: settings of ``Transcribe`` by name, each of `PARAMETERS`.
 
     Raises:
-        SetupError: a parameter is unknown or out of its range, or the input has no schema, or no
-            such field.
+        SetupError: a parameter is unknown or out of its range, or the input has no schema, or not
+            the field of the audio.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TranscribeNeMo(beam.PTransform):
         self._errors = _error_output(error_handling)
         self._transcribe = Transcribe(model_name, **parameters)
         self._filepath_key = self._transcribe.settings.names.filepath_key
-        self._made = _made_fields(self._transcribe.settings)
+        self._output_fields = _output_fields(self._transcribe.settings)
 
     def expand(self, rows: PCollection[Any]) -> PCollection[Any] | dict[str, PCollection[Any]]:
         fields = named_fields_from_element_type(rows.element_type)
@@ -92,18 +92,18 @@ class TranscribeNeMo(beam.PTransform):
                 f"the input has no field {self._filepath_key!r}, but {', '.join(names)}: name the "
                 "one of the audio as filepath_key"
             )
-        made = dict(self._made)
-        kept = [(name, kind) for name, kind in fields if name not in made]
+        replaced = dict(self._output_fields)
+        kept_fields = [(name, kind) for name, kind in fields if name not in replaced]
         coder = beam.coders.registry.get_coder(rows.element_type)
-        heard = (
+        records = (
             rows
-            | "ToDicts" >> beam.Map(_carrying, coder).with_output_types(Record)
+            | "ToDicts" >> beam.Map(_with_encoded_row, coder).with_output_types(Record)
             | "Transcribe" >> self._transcribe
         ).typed
-        transcripts = heard.transcripts | "ToRows" >> beam.Map(
-            _transcript, coder, [name for name, _ in kept], list(made)
-        ).with_output_types(RowTypeConstraint.from_fields([*kept, *self._made]))
-        errors = heard.failures | "ToErrors" >> beam.Map(_error_of, coder).with_output_types(
+        transcripts = records.transcripts | "ToRows" >> beam.Map(
+            _transcript, coder, [name for name, _ in kept_fields], list(replaced)
+        ).with_output_types(RowTypeConstraint.from_fields([*kept_fields, *self._output_fields]))
+        errors = records.failures | "ToErrors" >> beam.Map(_error_of, coder).with_output_types(
             _error_type(rows.element_type)
         )
         return _with_errors(transcripts, errors, self._errors)
@@ -112,15 +112,15 @@ class TranscribeNeMo(beam.PTransform):
 class ReadNeMoManifest(beam.PTransform):
     """Reads manifests and tables, and finds audio files: ``ReadManifest`` for Beam YAML.
 
-    Gives rows of the audio, no longer relative to its manifest, ``offset`` and ``duration`` in
-    seconds, and the ``fields`` that are named, each null where a line has none. A line that is not
-    right fails the pipeline; with ``error_handling`` it goes to that output, as its text.
+    Returns rows of the audio, no longer relative to its manifest, ``offset`` and ``duration`` in
+    seconds, and the named ``fields``, each null where a line has none. An invalid line fails the
+    pipeline; with ``error_handling`` it goes to that output, as its text.
 
     Args:
         path: path, URI, glob, folder or brace expansion, or several.
         fields: the other fields to read: their types by their names, of `READ_TYPES`.
         filepath_key: the field that names the audio.
-        storage_options: for each protocol what its fsspec file system is opened with.
+        storage_options: for each protocol the arguments of its fsspec file system.
         error_handling: ``{output: NAME}``.
 
     Raises:
@@ -163,25 +163,27 @@ class ReadNeMoManifest(beam.PTransform):
                 "errors", main="rows"
             )
         )
-        rows = parsed.rows | "Typed" >> beam.Map(_same).with_output_types(
+        rows = parsed.rows | "Typed" >> beam.Map(_unchanged).with_output_types(
             RowTypeConstraint.from_fields(kinds)
         )
-        errors = parsed.errors | "Errors" >> beam.Map(_same).with_output_types(_error_type(str))
+        errors = parsed.errors | "Errors" >> beam.Map(_unchanged).with_output_types(
+            _error_type(str)
+        )
         return _with_errors(rows, errors, self._errors)
 
 
 class WriteNeMoManifest(beam.PTransform):
     """Writes rows as shards of JSON lines, a summary and ``_SUCCESS``: ``WriteManifest`` for YAML.
 
-    A field that is null is left out. Bytes become Base64; times and other values that JSON has no
-    form for, text.
+    A null field is omitted. Bytes become Base64; times and other values that JSON cannot express
+    become text.
 
     Args:
         path: the output folder, on any storage.
-        overwrite: whether the results of an earlier run there may be replaced.
-        num_shards: how many shards to write; None goes by the number of rows.
+        overwrite: whether the results of an earlier run may be replaced.
+        num_shards: the number of shards; None chooses it by the number of rows.
         compression: ``gzip``, ``zstd`` or None.
-        storage_options: for each protocol what its fsspec file system is opened with.
+        storage_options: for each protocol the arguments of its fsspec file system.
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
@@ -206,7 +208,7 @@ class WriteNeMoManifest(beam.PTransform):
         )
 
     def expand(self, rows: PCollection[Any]) -> PCollection[Record]:
-        named_fields_from_element_type(rows.element_type)  # or it says that there is no schema
+        named_fields_from_element_type(rows.element_type)  # raises an error without a schema
         return (
             rows
             | "ToDicts" >> beam.Map(_fields_of).with_output_types(Record)
@@ -215,7 +217,7 @@ class WriteNeMoManifest(beam.PTransform):
 
 
 class _ToRow(beam.DoFn):
-    """Rows of a manifest to rows with a schema; to ``errors`` what is none."""
+    """Turns rows of a manifest into rows with a schema; invalid ones go to ``errors``."""
 
     def __init__(self, filepath_key: str, fields: Mapping[str, str]):
         self._filepath_key = filepath_key
@@ -235,11 +237,11 @@ class _ToRow(beam.DoFn):
         fields = row.fields
         return beam.Row(
             **{self._filepath_key: clip.audio, "offset": clip.offset, "duration": clip.duration},
-            **{name: _read(fields, name, kind) for name, kind in self._fields.items()},
+            **{name: _field_value(fields, name, kind) for name, kind in self._fields.items()},
         )
 
 
-def _read(fields: Mapping[str, Any], name: str, kind: str) -> Any:
+def _field_value(fields: Mapping[str, Any], name: str, kind: str) -> Any:
     value = fields.get(name)
     if value is None or type(value) is READ_TYPES[kind]:
         return value
@@ -248,14 +250,14 @@ def _read(fields: Mapping[str, Any], name: str, kind: str) -> Any:
     raise BadFieldError(f"{name!r} is of the type {type(value).__name__}, and not a {kind}")
 
 
-def _check_known(step: str, given: Iterable[str], known: Iterable[str]) -> None:
-    for name in given:
+def _check_known(step: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
         if name not in known:
             raise SetupError(f"{step} has no parameter {name!r}; it has {', '.join(sorted(known))}")
 
 
 def _error_output(error_handling: Mapping[str, Any] | None) -> str | None:
-    """The name of the output of errors; None if an error is to fail the pipeline."""
+    """Returns the name of the output of errors; None if an error fails the pipeline."""
     if not error_handling:
         return None
     if not isinstance(error_handling, Mapping) or error_handling.keys() != {"output"}:
@@ -305,21 +307,21 @@ def _error(element: Any, error: Mapping[str, Any]) -> beam.Row:
     )
 
 
-def _made_fields(settings: TranscribeSettings) -> Fields:
-    """The fields that are made of a row, with their types."""
-    asked, confidence = settings.transcripts.timestamps or (), settings.transcripts.confidence
+def _output_fields(settings: TranscribeSettings) -> Fields:
+    """Returns the fields of a transcript, with their types."""
+    timestamps, confidence = settings.transcripts.timestamps or (), settings.transcripts.confidence
     number = _nullable(float)
     times: Fields = [("start", float), ("end", float)]
     fields: list[tuple[str, Any]] = [(settings.names.pred_text_key, str)]
-    if "word" in asked or confidence == "word":
-        of_word = [
+    if "word" in timestamps or confidence == "word":
+        word_fields = [
             ("word", str),
-            *(times if "word" in asked else []),
+            *(times if "word" in timestamps else []),
             *([("confidence", number)] if confidence == "word" else []),
         ]
-        fields.append(("words", _rows(of_word)))
+        fields.append(("words", _rows(word_fields)))
     for kind in ("segment", "char"):
-        if kind in asked:
+        if kind in timestamps:
             fields.append((f"{kind}s", _rows([(kind, str), *times])))
     if confidence == "row":
         fields.append(("confidence", number))
@@ -327,8 +329,8 @@ def _made_fields(settings: TranscribeSettings) -> Fields:
         fields.append(("n_best", _rows([("text", str), ("score", number)])))
     if settings.long_audio.partial == "keep":
         error = [("stage", str), ("type", str), ("message", str), ("attempts", int)]
-        of_segment = [*times, ("error", RowTypeConstraint.from_fields(error))]
-        fields.append(("segments_failed", _rows(of_segment)))
+        segment_fields = [*times, ("error", RowTypeConstraint.from_fields(error))]
+        fields.append(("segments_failed", _rows(segment_fields)))
     if settings.routing.models is not None:
         fields.append(("model", str))
     if settings.long_audio.segmentation == "vad":
@@ -344,47 +346,47 @@ def _rows(fields: Fields) -> Any:
     return Sequence[RowTypeConstraint.from_fields(fields)]  # type: ignore[misc]
 
 
-def _carrying(row: Any, coder: Coder) -> Record:
-    """A row's fields as JSON has them, and the row, to be had again with all its types."""
-    fields = {name: value for name, value in _fields_of(row).items() if name not in UNSAID}
-    return {**fields, CARRIED: base64.b64encode(coder.encode(row)).decode()}
+def _with_encoded_row(row: Any, coder: Coder) -> Record:
+    """Returns a row's fields as JSON, and the encoded row, which keeps all its types."""
+    fields = {name: value for name, value in _fields_of(row).items() if name not in DEFAULTS}
+    return {**fields, ENCODED_ROW: base64.b64encode(coder.encode(row)).decode()}
 
 
-def _carried(record: Record, coder: Coder) -> Any:
-    return coder.decode(base64.b64decode(record[CARRIED]))
+def _decode_row(record: Record, coder: Coder) -> Any:
+    return coder.decode(base64.b64decode(record[ENCODED_ROW]))
 
 
 def _transcript(
-    transcript: Transcript | Record, coder: Coder, kept: list[str], made: list[str]
+    transcript: Transcript | Record, coder: Coder, kept_names: list[str], new_names: list[str]
 ) -> beam.Row:
     record = to_record(transcript)
-    row = _carried(record, coder)
+    row = _decode_row(record, coder)
     return beam.Row(
-        **{name: getattr(row, name) for name in kept},
-        **{name: _typed(record.get(name, UNSAID.get(name))) for name in made},
+        **{name: getattr(row, name) for name in kept_names},
+        **{name: _typed(record.get(name, DEFAULTS.get(name))) for name in new_names},
     )
 
 
 def _error_of(failed: Failure | Record, coder: Coder) -> beam.Row:
     record = to_record(failed)
-    return _error(_carried(record, coder), record["error"])
+    return _error(_decode_row(record, coder), record["error"])
 
 
 def _typed(value: Any) -> Any:
-    """What JSON has as objects, as rows."""
+    """Returns a JSON value with its objects as rows."""
     if isinstance(value, dict):
-        return beam.Row(**{name: _typed(each) for name, each in value.items()})
-    return [_typed(each) for each in value] if isinstance(value, list) else value
+        return beam.Row(**{name: _typed(field) for name, field in value.items()})
+    return [_typed(item) for item in value] if isinstance(value, list) else value
 
 
 def _fields_of(row: Any) -> Record:
-    """The fields that a row has a value in, as JSON has them."""
+    """Returns the fields of a row that are not null, as JSON has them."""
     plain = {name: _plain(value) for name, value in row._asdict().items()}
     return {name: value for name, value in plain.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a number of numpy's
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a NumPy scalar
         value = value.item()
     if value is None or isinstance(value, (bool, int, str)):
         return value
@@ -395,9 +397,9 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "_asdict"):
         return _fields_of(value)
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, Iterable) else str(value)
+        return {str(name): _plain(field) for name, field in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, Iterable) else str(value)
 
 
-def _same(element: Any) -> Any:
+def _unchanged(element: Any) -> Any:
     return element

@@ -1,4 +1,4 @@
-"""Transcripts to a table of BigQuery: a PTransform, and the table's schema."""
+"""Writes transcripts to a BigQuery table, as a PTransform, and defines the table's schema."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from beam_asr.outputs.formats import table as tabular
-from beam_asr.outputs.formats.table import COLUMNS, Column
+from beam_asr.outputs.formats.table import Column, columns, row_of
 from beam_asr.records.record import Record, Transcript, to_record, with_duration
 from beam_asr.transforms.results import Transcribed
 
@@ -16,8 +15,8 @@ TYPES = {"string": "STRING", "double": "FLOAT", "int64": "INTEGER", "bool": "BOO
 
 
 def table_schema() -> dict[str, Any]:
-    """The schema of the table: the columns of Parquet, whose lists are REPEATED RECORDs."""
-    return {"fields": [_field(column) for column in COLUMNS]}
+    """Returns the table's schema: the columns of Parquet, with lists as REPEATED RECORDs."""
+    return {"fields": [_field(column) for column in columns()]}
 
 
 def table_row(
@@ -25,21 +24,21 @@ def table_row(
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
 ) -> dict[str, Any]:
-    """A transcript as a row of the table, which has no null lists: they are empty.
+    """Returns a transcript as a row of the table, which has empty lists instead of null ones.
 
-    Args and the rest as of `tabular.row_of`.
+    The arguments are those of `table.row_of`.
     """
-    row = tabular.row_of(record, filepath_key, pred_text_key)
-    for column in COLUMNS:
+    row = row_of(record, filepath_key, pred_text_key)
+    for column in columns():
         if column.kind == "list" and row[column.name] is None:
             row[column.name] = []
     return row
 
 
 class WriteTranscriptsToBigQuery(beam.PTransform):
-    """Writes transcripts into a table by Beam's ``WriteToBigQuery``, whose result it gives.
+    """Writes transcripts into a table by Beam's ``WriteToBigQuery``, whose result it returns.
 
-    Takes what `Transcribe` gives, of which it takes the transcripts, or any PCollection of them.
+    Takes the transcripts of a ``Transcribed``, or any PCollection of transcripts.
 
     Args:
         table: ``PROJECT:DATASET.TABLE`` or ``DATASET.TABLE``.
@@ -47,12 +46,12 @@ class WriteTranscriptsToBigQuery(beam.PTransform):
         pred_text_key: the field of the text.
         create_disposition: ``CREATE_IF_NEEDED`` or ``CREATE_NEVER``.
         write_disposition: ``WRITE_APPEND``, ``WRITE_TRUNCATE`` or ``WRITE_EMPTY``.
-        options: what else ``WriteToBigQuery`` takes, such as ``method`` or
+        options: other arguments of ``WriteToBigQuery``, such as ``method`` or
             ``custom_gcs_temp_location``.
 
     Raises:
         ImportError: Beam's packages for Google Cloud are not installed.
-        ValueError: a disposition, or the table's name, is none.
+        ValueError: a disposition, or the table's name, is invalid.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ def _to_row(transcript: Transcript | Record, *keys: str) -> dict[str, Any]:
 
 def _write_to_bigquery() -> Any:
     try:
-        # Without it Beam imports its side, and fails when the pipeline is built.
+        # Without this package Beam's module imports too, and fails when the pipeline is built.
         import google.cloud.bigquery  # noqa: F401
         from apache_beam.io.gcp.bigquery import WriteToBigQuery
     except ImportError as error:
@@ -100,6 +99,6 @@ def _write_to_bigquery() -> Any:
 def _field(column: Column) -> dict[str, Any]:
     field: dict[str, Any] = {"name": column.name, "description": column.description}
     if column.kind == "list":
-        fields = [_field(each) for each in column.fields]
+        fields = [_field(inner) for inner in column.fields]
         return {**field, "type": "RECORD", "mode": "REPEATED", "fields": fields}
     return {**field, "type": TYPES[column.kind], "mode": "NULLABLE"}

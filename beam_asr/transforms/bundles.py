@@ -1,10 +1,10 @@
-"""Windows of clips in a stream: what came in a bundle, which ends by itself after a moment.
+"""Batches the elements of a bundle, for streams, whose bundles end after a moment.
 
-Beam's ``BatchElements`` can keep elements for longer, as state. But its rests come at the very end
-of their window of time, when what follows may have closed it: rows would be lost, or the job fail
-(on Flink: "TimestampCombiner moved element to earlier time"). And within a bundle it gives a window
-of clips the time of the window's end, where this gives that of its first clip, which holds the
-window of time open.
+Beam's ``BatchElements`` can keep elements for longer, as state. But it emits what remains at the
+very end of the window, when the next step may have closed it: rows would be lost, or the job fail
+(on Flink: "TimestampCombiner moved element to earlier time"). And within a bundle it emits a batch
+with the time of the window's end. This one takes the time of the batch's first element, which holds
+the window open.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 
 class BatchWithinBundle(beam.DoFn):
-    """Gives lists of elements of a bundle, each of one window of time.
+    """Yields lists of elements of a bundle, each of one window.
 
     Args:
-        size_of: the size of an element.
-        most: of the sizes in a list; an element of that size or more is alone.
+        size_of: returns the size of an element.
+        max_size: of the sizes in a list, summed; an element of that size or more is alone.
     """
 
-    def __init__(self, size_of: Callable[[Any], int], most: int):
+    def __init__(self, size_of: Callable[[Any], int], max_size: int):
         self._size_of = size_of
-        self._most = most
+        self._max_size = max_size
 
     def start_bundle(self) -> None:
-        self._gathered: dict[BoundedWindow, _Gathered] = {}
+        self._batches: dict[BoundedWindow, _WindowBatch] = {}
 
     def process(
         self,
@@ -40,21 +40,21 @@ class BatchWithinBundle(beam.DoFn):
         timestamp: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[WindowedValue]:
         size = self._size_of(element)
-        gathered = self._gathered.get(window)
-        if gathered is not None and gathered.size + size > self._most:
-            yield gathered.windowed(window)
-            gathered = None
-        if gathered is None:
-            gathered = self._gathered[window] = _Gathered(timestamp)
-        gathered.elements.append(element)
-        gathered.size += size
+        batch = self._batches.get(window)
+        if batch is not None and batch.size + size > self._max_size:
+            yield batch.windowed(window)
+            batch = None
+        if batch is None:
+            batch = self._batches[window] = _WindowBatch(timestamp)
+        batch.elements.append(element)
+        batch.size += size
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        for window, gathered in self._gathered.items():
-            yield gathered.windowed(window)
+        for window, batch in self._batches.items():
+            yield batch.windowed(window)
 
 
-class _Gathered:
+class _WindowBatch:
     def __init__(self, timestamp: Any):
         self.timestamp = timestamp
         self.elements: list[Any] = []
@@ -67,14 +67,14 @@ class _Gathered:
 def at_window(
     outputs: Iterable[Any], window: BoundedWindow, timestamp: Any = None
 ) -> Iterator[Any]:
-    """Outputs of a bundle's end, which belong to no element, in a window.
+    """Yields outputs of a bundle's end, which belong to no element, in a window.
 
     Args:
-        timestamp: of an element of the bundle and the window, before which the window has not
-            passed; None is its end.
+        timestamp: of an element of the bundle and the window, which holds the window open until
+            then; None is the window's end.
     """
     for output in outputs:
         tagged = isinstance(output, TaggedOutput)
         value = output.value if tagged else output
-        placed = WindowedValue(value, timestamp or window.max_timestamp(), [window])
-        yield TaggedOutput(output.tag, placed) if tagged else placed
+        windowed_value = WindowedValue(value, timestamp or window.max_timestamp(), [window])
+        yield TaggedOutput(output.tag, windowed_value) if tagged else windowed_value

@@ -1,4 +1,4 @@
-"""The choices of settings that name an entry of a registry."""
+"""Looks up and checks the choices of settings that name an entry of a registry."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ from typing import Any
 from beam_asr.errors import SetupError
 from beam_asr.records.setting_fields import Setting
 
-# Where the names of each kind of choice are: tables, or tuples of names.
+# Module and attribute of the registry of each kind of choice.
 REGISTRIES = {
-    "formats": (
-        "beam_asr.outputs.formats.registry:FORMATS",
-        "beam_asr.outputs.formats.shard_files:FORMATS",
-    ),
-    "engines": ("beam_asr.models.engine:ENGINES",),
+    "formats": "beam_asr.outputs.formats.registry:FORMATS",
+    "engines": "beam_asr.models.engine:ENGINES",
+    "text_steps": "beam_asr.transcripts.post_processing:TEXT_STEPS",
 }
 
 
 def choices(setting: Setting) -> tuple[str, ...]:
-    """The values that a setting can have; empty if it can have any."""
+    """Returns the values that a setting can have; empty if any is allowed, or none is installed."""
     if not setting.choices_of:
         return setting.choices
-    names: list[str] = []
-    for place in REGISTRIES[setting.choices_of]:
-        module, _, attribute = place.partition(":")
-        names += getattr(importlib.import_module(module), attribute)
-    return tuple(names)
+    module, _, attribute = REGISTRIES[setting.choices_of].partition(":")
+    return tuple(getattr(importlib.import_module(module), attribute))
 
 
 def check_choice(setting: Setting, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Recognizes chunks of work with a model, and tells what happens as events."""
+"""Recognizes chunks of work with a model, and yields what happens as events."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from beam_asr.transforms.job_context import JobContext
 CHUNK_SECONDS = 20 * 60  # of audio in a chunk
 
 Work = Clip | SegmentGroup | WebDatasetTar | NemoTar
-# A `Batch` comes before what became of its clips.
+# A `Batch` comes before the results of its clips.
 Event = (
     RowEnded
     | SegmentEnded
@@ -65,10 +65,10 @@ Event = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecognizeSettings:
-    """How chunks are recognized with one model; ``Transcribe`` says what its arguments mean.
+    """Holds how chunks are recognized with one model; ``Transcribe`` documents the settings.
 
     Attributes:
-        prompt: what rows leave open.
+        prompt: the values of prompt fields that a row does not have.
         route: the number of the model.
     """
 
@@ -90,10 +90,10 @@ class ChunkRecognizer:
     The results of a chunk's clips come with later chunks, or with ``drain``.
 
     Args:
-        host: of the model, which is the caller's to load and to release.
+        host: the model's host, which the caller leases and releases.
 
     Raises:
-        ModelLoadError: the model takes no such prompt.
+        ModelLoadError: the model does not take the fields of the prompt.
     """
 
     def __init__(self, settings: RecognizeSettings, host: ModelHost):
@@ -112,49 +112,51 @@ class ChunkRecognizer:
         self._batcher = Batcher(host, settings.batch_size, settings.max_batch_seconds)
 
     def recognize(self, work: Iterable[Work]) -> Iterator[Event]:
-        """What happens as a chunk is read; and what became of earlier clips, as it comes."""
+        """Yields what happens as a chunk is read, and the results of earlier clips as they come."""
         work = list(work)
         yield from self._clips([item for item in work if isinstance(item, Clip)])
         yield from self._groups([item for item in work if isinstance(item, SegmentGroup)])
         yield from self._tars(item for item in work if isinstance(item, (WebDatasetTar, NemoTar)))
 
     def drain(self) -> Iterator[Event]:
-        """What became of all clips that are left."""
+        """Yields the results of all remaining clips."""
         for batch in self._batcher.drain():
             yield from self._results(batch)
 
     def _clips(self, clips: list[Clip]) -> Iterator[Event]:
-        done = self._done_before(clips)
+        done = self._done_earlier(clips)
         for clip in clips:
             if clip.row.id in done:
                 yield self._context.row_resumed(clip.row, done[clip.row.id])
         clips = [clip for clip in clips if clip.row.id not in done]
         yield Started(tuple(clip.row.id for clip in clips))
         yield ChunkClosed()
-        for read in self._settings.reader.read(clips, self._host.sample_rate, self._longest):
+        for read in self._settings.reader.read(
+            clips, self._host.sample_rate, self._max_clip_seconds
+        ):
             yield from self._take(read)
             del read  # its waveform, before the next one is read
 
     def _groups(
         self, groups: Iterable[SegmentGroup], content: bytes | None = None
     ) -> Iterator[Event]:
-        """Segments of long rows; each group is a chunk of the journal."""
-        left: list[SegmentGroup] = []
+        """Recognizes segments of long rows; each group is a chunk of the journal."""
+        remaining: list[SegmentGroup] = []
         for group in groups:
             clips = group.clips()
-            done = self._done_before(clips)
+            done = self._done_earlier(clips)
             for clip in clips:
                 if clip.segment is not None and clip.row.id in done:
                     yield SegmentDone(clip.segment, done[clip.row.id], resumed=True)
             yield Started(tuple(clip.row.id for clip in clips if clip.row.id not in done))
             yield ChunkClosed()
-            left += group.without(done)
+            remaining += group.without(done)
         reader, rate = self._settings.reader, self._host.sample_rate
         if content is None:
-            every = reader.read(left, rate)
+            reads = reader.read(remaining, rate)
         else:
-            every = reader.decode(((group, content) for group in left), rate)
-        for read in every:
+            reads = reader.decode(((group, content) for group in remaining), rate)
+        for read in reads:
             yield from self._take(read)
             del read
 
@@ -162,7 +164,7 @@ class ChunkRecognizer:
         routing = self._context.routing
         route_of = routing.route_index if routing.is_multi_model else None
         reader = TarReader(self._settings.tar_storage, self._context.filepath_key, route_of)
-        others: deque[TarEvent] = deque()  # than clips, met while clips are read ahead
+        other_events: deque[TarEvent] = deque()  # that come while clips are read ahead
 
         def contents() -> Iterator[tuple[Clip, bytes]]:
             for item in items:
@@ -170,13 +172,15 @@ class ChunkRecognizer:
                     if isinstance(event, TarClip):
                         yield event
                     else:
-                        others.append(event)
+                        other_events.append(event)
 
         seconds = 0.0
-        clips = self._settings.reader.decode(contents(), self._host.sample_rate, self._longest)
+        clips = self._settings.reader.decode(
+            contents(), self._host.sample_rate, self._max_clip_seconds
+        )
         for read in clips:
-            while others:
-                yield from self._without_content(others.popleft())
+            while other_events:
+                yield from self._without_content(other_events.popleft())
             if isinstance(read, OverLimit):
                 yield from self._long_in_tar(read)
                 continue
@@ -188,8 +192,8 @@ class ChunkRecognizer:
                 seconds = 0.0
             yield from self._take(read)
             del read
-        while others:
-            yield from self._without_content(others.popleft())
+        while other_events:
+            yield from self._without_content(other_events.popleft())
         yield ChunkClosed()
 
     def _without_content(self, event: TarEvent) -> Iterator[Event]:
@@ -203,10 +207,10 @@ class ChunkRecognizer:
             yield event
 
     def _long_in_tar(self, read: OverLimit) -> Iterator[Event]:
-        """A long row is planned and recognized here, where its content is."""
+        """Plans and recognizes a long row here, where its content is."""
         yield ChunkClosed()
         try:
-            plan = self._settings.planner.plan(read.clip, self._segment, read.content)
+            plan = self._settings.planner.plan(read.clip, self._max_segment_seconds, read.content)
         except Exception as error:
             yield Started((read.clip.row.id,))
             yield self._failed(read.clip, error, attempts_of(error), "audio")
@@ -214,30 +218,30 @@ class ChunkRecognizer:
         yield Planned(plan)
         yield from self._groups(group_segments(plan), read.content)
 
-    def _done_before(self, clips: list[Clip]) -> dict[str, Outcome]:
-        """What an earlier attempt of the runner at this very chunk left in the journal."""
+    def _done_earlier(self, clips: list[Clip]) -> dict[str, Outcome]:
+        """Returns what an earlier attempt at this chunk has written to the journal."""
         journal = self._context.journal
         if journal is None or not clips:
             return {}
         outcomes = journal.read(chunk_name([clip.row.id for clip in clips]))
-        return {each.row_id: each for each in outcomes if each.error is None}
+        return {outcome.row_id: outcome for outcome in outcomes if outcome.error is None}
 
     @property
-    def _longest(self) -> float:
-        """Seconds that a clip may have."""
+    def _max_clip_seconds(self) -> float:
+        """Returns the maximum length of a clip, in seconds."""
         if self._settings.planner.segmentation == "none":
             return MAX_SECONDS
         return self._settings.max_segment_seconds or self._host.max_clip_seconds
 
     @property
-    def _segment(self) -> float:
-        """Seconds that a segment may have."""
+    def _max_segment_seconds(self) -> float:
+        """Returns the maximum length of a segment, in seconds."""
         return self._settings.max_segment_seconds or self._host.segment_seconds
 
     def _take(self, read: ReadOutcome) -> Iterator[Event]:
-        """What happens with a clip, and became of earlier ones whose batches are done."""
+        """Queues a clip; yields what happens, and the results of earlier clips that are done."""
         if isinstance(read, OverLimit):
-            yield TooLong(read.clip, self._segment)
+            yield TooLong(read.clip, self._max_segment_seconds)
             return
         yield ClipRead(read.seconds)
         clip = read.clip
@@ -259,11 +263,11 @@ class ChunkRecognizer:
             yield from self._results(batch)
 
     def _prompt(self, clip: Clip) -> Prompt:
-        taken = self._host.prompt_fields
-        if not taken:
+        supported = self._host.prompt_fields
+        if not supported:
             return NO_PROMPT
         lang_key = self._context.routing.lang_key
-        prompt = prompts.of_row(clip.row.fields, self._settings.prompt, lang_key, taken)
+        prompt = prompts.of_row(clip.row.fields, self._settings.prompt, lang_key, supported)
         self._host.check_prompt(prompt)
         return prompt
 
@@ -275,8 +279,8 @@ class ChunkRecognizer:
                 yield self._failed(clip, recognition, attempts, "model")
                 continue
             stitched = clip.segment is not None and clip.segment.stitched
-            wanted = self._context.transcript_fields.tokens or stitched
-            stored = transcript.to_stored(recognition, waveform, rate, clip.offset, wanted)
+            with_tokens = self._context.transcript_fields.tokens or stitched
+            stored = transcript.to_stored(recognition, waveform, rate, clip.offset, with_tokens)
             yield _done(clip, Outcome(clip.row.id, stored, seconds=len(waveform) / rate))
 
     def _failed(

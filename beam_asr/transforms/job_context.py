@@ -1,4 +1,4 @@
-"""What all steps of a job have in common, and what they decide by it."""
+"""Holds what all steps of a job have in common, and the decisions that depend on it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from beam_asr.settings import TranscriptFields
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobContext:
-    """What all steps of a job have in common.
+    """Holds what all steps of a job have in common.
 
     Attributes:
         run: the id of this run of the job, the same in all its workers.
-        journal: where what is done is kept; None keeps nothing.
+        journal: stores what is done, for a later run; None stores nothing.
         filepath_key: the field that names the audio.
-        transcript_fields: what a transcript is to hold.
+        transcript_fields: which fields a transcript has.
         routing: which model takes which row.
-        keep_partial: whether a long row of which some segments failed is a transcript.
-        filter_refused: whether rows whose audio the limits refuse are left out, and not failures.
-        max_failure_fraction: of the rows that may fail; None sets no limit while the job runs.
+        keep_partial: whether a long row with some failed segments is a transcript.
+        filter_refused: whether rows whose audio the limits refuse are filtered, and not failures.
+        max_failure_fraction: the fraction of the rows that may fail; None sets no limit while the
+            job runs.
     """
 
     run: str
@@ -40,17 +41,17 @@ class JobContext:
     max_failure_fraction: float | None
 
     def model_name(self, route: int) -> str | None:
-        """The name that records have of a model; None if there is one alone."""
+        """Returns the name of a model in records; None if the job has only one."""
         names = self.transcript_fields.models
         return names[route] if names else None
 
     def row_failed(
         self, row: Row, error: Exception, attempts: int = 1, stage: str = ""
     ) -> Failed | Filtered:
-        """A row that an error ends: whether it failed, or is left out, is decided here alone.
+        """Returns the event of a row that an error ends: failed, or filtered, is decided only here.
 
         Args:
-            stage: at which the error was caught; by default the one that its class has.
+            stage: at which the error was caught; by default that of its class.
         """
         outcome = Outcome(row.id, error=error_of(row, error, attempts, stage))
         if self.filter_refused and is_refusal(error):
@@ -58,7 +59,7 @@ class JobContext:
         return Failed(row, outcome)
 
     def row_resumed(self, row: Row, outcome: Outcome) -> RowEnded:
-        """A row of which the journal has the outcome."""
+        """Returns the event of a row whose outcome is in the journal."""
         if outcome.error is None:
             return Done(row, outcome, resumed=True)
         if self.filter_refused and was_refusal(outcome.error):
@@ -69,10 +70,10 @@ class JobContext:
         """Counts a row that has ended in this run; other events do not count.
 
         Args:
-            rows: of the whole job; None if that is not known.
+            rows: the number of rows of the whole job; None if unknown.
 
         Raises:
-            TooManyFailuresError: more rows failed than may.
+            TooManyFailuresError: more rows failed than the fraction allows.
         """
         if self.max_failure_fraction is None or not isinstance(event, (Done, Failed, Filtered)):
             return

@@ -1,4 +1,4 @@
-"""The step that plans long rows: each to groups of segments, for any worker to take."""
+"""Plans long rows as groups of segments, in a DoFn; any worker can take a group."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class _PendingPlan(NamedTuple):
 class PlanSegments(beam.DoFn):
     """Plans rows, as many at a time as there are processors.
 
-    Gives groups of segments; to ``rows`` each row by its key with what is planned, and to
-    ``failures`` and ``filtered`` those that cannot be read.
+    Yields groups of segments; in ``rows`` the plan of each row by its key, and in ``failures`` and
+    ``filtered`` the rows that cannot be read.
 
     Args:
-        planners: by the numbers of the rows' models.
+        planners: the planner of each model, by the models' numbers.
     """
 
     def __init__(self, context: JobContext, planners: Sequence[Planner]):
@@ -57,28 +57,28 @@ class PlanSegments(beam.DoFn):
         window: Any = beam.DoFn.WindowParam,
         timestamp: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[Any]:
-        at_a_time = os.cpu_count() or 1
-        read = read_pool.pool(at_a_time).start(partial(self._plan, item))
+        max_pending = os.cpu_count() or 1
+        read = read_pool.pool(max_pending).start(partial(self._plan, item))
         self._pending.append(_PendingPlan(item, read, window, timestamp))
-        if len(self._pending) > at_a_time:
-            yield from self._take(self._pending.popleft())
+        if len(self._pending) > max_pending:
+            yield from self._finish(self._pending.popleft())
 
     def finish_bundle(self) -> Iterator[Any]:
         while self._pending:
-            yield from self._take(self._pending.popleft())
+            yield from self._finish(self._pending.popleft())
 
     def _plan(self, item: TooLong) -> SegmentPlan:
         clip, journal = item.clip, self._context.journal
         if journal is None:
             return self._planners[clip.route].plan(clip, item.longest)
         for outcome in journal.read(chunk_name([plan_id(clip.row.id)])):
-            if outcome.recognition is not None:  # of an earlier run, or an earlier try
+            if outcome.recognition is not None:  # by an earlier run, or an earlier attempt
                 return _from_fields(clip, outcome.recognition)
         plan = self._planners[clip.route].plan(clip, item.longest)
         journal.write([Outcome(plan_id(clip.row.id), _to_fields(plan))])
         return plan
 
-    def _take(self, pending: _PendingPlan) -> Iterator[Any]:
+    def _finish(self, pending: _PendingPlan) -> Iterator[Any]:
         clip = pending.item.clip
         plan = pending.read.result(self._planners[clip.route].time_limit(clip))
         if isinstance(plan, Exception):
@@ -98,17 +98,19 @@ class PlanSegments(beam.DoFn):
         return output_of(event, self._context, clip.route)
 
 
-def _to_fields(row: SegmentPlan) -> dict[str, Any]:
+def _to_fields(plan: SegmentPlan) -> dict[str, Any]:
     return {
-        "segments": [list(segment) for segment in row.segments],
-        "seconds": row.seconds,
-        "unreadable_tail": row.unreadable_tail,
-        "can_seek": row.can_seek,
+        "segments": [list(segment) for segment in plan.segments],
+        "seconds": plan.seconds,
+        "unreadable_tail": plan.unreadable_tail,
+        "can_seek": plan.can_seek,
     }
 
 
 def _from_fields(clip: Clip, fields: Any) -> SegmentPlan:
-    planned = tuple(Segment(*each) for each in fields["segments"])
-    broken = None if fields["unreadable_tail"] is None else tuple(fields["unreadable_tail"])
+    segments = tuple(Segment(*segment) for segment in fields["segments"])
+    unreadable_tail = (
+        None if fields["unreadable_tail"] is None else tuple(fields["unreadable_tail"])
+    )
     can_seek = fields["can_seek"]
-    return SegmentPlan(clip.row.id, clip, planned, fields["seconds"], broken, can_seek)
+    return SegmentPlan(clip.row.id, clip, segments, fields["seconds"], unreadable_tail, can_seek)

@@ -1,5 +1,4 @@
-"""Rows to what is to be done: steps that check them, tell which is which, and leave out what an
-earlier run has done."""
+"""Prepares the work: checks rows, assigns their ids, and omits what an earlier run has done."""
 
 from __future__ import annotations
 
@@ -26,10 +25,10 @@ from beam_asr.transforms.results import output_of, resumed_statistics
 
 
 class JobStart(NamedTuple):
-    """What is known of a job when its rows have been read.
+    """Holds what is known of a job once its rows have been read.
 
     Attributes:
-        rows: how many there are; None if tars hold some.
+        rows: the number of rows; None if tars hold some.
     """
 
     rows: int | None
@@ -39,8 +38,8 @@ class CheckRows(beam.DoFn):
     """Yields a ``Clip``, ``TarredClip`` or ``WebDatasetTar`` for each valid row; counts the rows.
 
     Args:
-        tars: those of a tarred data set of NeMo's by their numbers, if that is the input.
-        grouped: whether to give pairs, whose first is the group of `row_ids`.
+        tars: the tars of a NeMo tarred data set by their numbers, if that is the input.
+        grouped: whether to yield pairs of a group of `row_ids` and the work.
         routing: which model takes which row.
     """
 
@@ -57,7 +56,7 @@ class CheckRows(beam.DoFn):
         self._routing = routing
 
     def start_bundle(self) -> None:
-        self._of_window: dict[BoundedWindow, Statistics] = defaultdict(Statistics)
+        self._statistics: dict[BoundedWindow, Statistics] = defaultdict(Statistics)
         self._inputs: dict[BoundedWindow, set[str]] = defaultdict(set)
         self._timestamps: dict[BoundedWindow, Any] = {}
 
@@ -67,7 +66,7 @@ class CheckRows(beam.DoFn):
         window: Any = beam.DoFn.WindowParam,
         timestamp: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[Any]:
-        statistics = self._of_window[window]
+        statistics = self._statistics[window]
         self._timestamps.setdefault(window, timestamp)
         if isinstance(element, WebDatasetTar):  # its rows are counted as it is read
             statistics.tars += 1
@@ -76,7 +75,7 @@ class CheckRows(beam.DoFn):
             yield self._work(element, group, statistics)
             return
         statistics.rows_in += 1
-        row = element if isinstance(element, Row) else _row_of(element)
+        row = element if isinstance(element, Row) else _to_row(element)
         if not isinstance(window, GlobalWindow):
             self._inputs[window].add(row.manifest or _audio_file(row, self._filepath_key))
         try:
@@ -85,26 +84,26 @@ class CheckRows(beam.DoFn):
             yield self._work(item, group, statistics)
         except ManifestError as error:
             statistics.rows_invalid += 1
-            _sum(row_ids.group_of_text(row.line, row.problem), statistics)
+            _add_to_digest(row_ids.group_of_text(row.line, row.problem), statistics)
             failure = Failure(row, error_of(row, error))
             statistics.example_invalid = failure.error["message"]
             yield TaggedOutput("failures", failure)
 
     def finish_bundle(self) -> Iterator[Any]:
-        for window, statistics in self._of_window.items():
+        for window, statistics in self._statistics.items():
             if not isinstance(window, GlobalWindow):
                 statistics.inputs = frozenset(self._inputs[window] - {""})
-            at = self._timestamps[window]
-            yield from at_window([TaggedOutput("statistics", statistics)], window, at)
+            timestamp = self._timestamps[window]
+            yield from at_window([TaggedOutput("statistics", statistics)], window, timestamp)
 
     def _item(self, row: Row) -> tuple[Clip | TarredClip, str]:
-        """A row as a unit of work, and where its audio is."""
+        """Returns a row as a unit of work, and where its audio is."""
         clip = parsing.parse(row, self._filepath_key, in_tar=self._tars is not None)
         if self._routing.is_multi_model:
             clip = clip._replace(route=self._routing.route_index(row.fields))
         if self._tars is None:
             return clip, clip.audio
-        number = nemo_tarred.number_of(row, self._tars)
+        number = nemo_tarred.tar_number(row, self._tars)
         return TarredClip(number, clip), f"{self._tars[number]}: {clip.audio}"
 
     def _work(
@@ -112,14 +111,14 @@ class CheckRows(beam.DoFn):
     ) -> Any:
         if not self._grouped:
             return item
-        _sum(group, statistics)
+        _add_to_digest(group, statistics)
         return group, item
 
 
 class AssignRowIds(beam.DoFn):
-    """Gives the work of each group, with ids, and the results of what an earlier run has done.
+    """Yields the work of each group, with ids, and the results of what an earlier run has done.
 
-    Takes a group and, in any order, its work and what became of some of it.
+    Takes a group and, in any order, its work and the outcomes of some of it.
     """
 
     def __init__(self, context: JobContext):
@@ -131,7 +130,7 @@ class AssignRowIds(beam.DoFn):
     def process(
         self,
         grouped: tuple[str, Iterable[Clip | TarredClip | WebDatasetTar | Outcome]],
-        start: JobStart,  # noqa: ARG002  (the journal is this run's before anything is done)
+        start: JobStart,  # noqa: ARG002  (the journal is this run's before work starts)
     ) -> Iterator[Any]:
         group, values = grouped
         work: list[Clip | TarredClip | WebDatasetTar] = []
@@ -165,12 +164,12 @@ class AssignRowIds(beam.DoFn):
         yield from at_window([TaggedOutput("statistics", self._statistics)], GlobalWindow())
 
 
-def _sum(group: str, statistics: Statistics) -> None:
+def _add_to_digest(group: str, statistics: Statistics) -> None:
     statistics.rows_digest += row_ids.number_of_group(group)
     statistics.rows_digest %= row_ids.MODULUS
 
 
-def _row_of(fields: Record) -> Row:
+def _to_row(fields: Record) -> Row:
     try:
         return Row.of(fields)
     except ManifestError as error:
@@ -178,7 +177,7 @@ def _row_of(fields: Record) -> Row:
 
 
 def _audio_file(row: Row, filepath_key: str) -> str:
-    """What a row without a manifest was made of."""
+    """Returns the file that a row without a manifest stands for."""
     try:
         return str(row.fields.get(filepath_key, ""))
     except ManifestError:

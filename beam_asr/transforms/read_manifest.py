@@ -1,4 +1,4 @@
-"""Inputs to rows: a PTransform."""
+"""Reads the rows of the inputs, as a PTransform."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from beam_asr.transforms import streaming
 class ReadManifest(beam.PTransform):
     """Reads the rows of manifests and tables; finds audio files, and tars of them.
 
-    Rows are not judged here: a line that is not right is a row too, which ``Transcribe`` fails.
+    Rows are not checked here: an invalid line is a row too, which ``Transcribe`` fails.
 
     Args:
         pattern: path, URI, glob, folder or brace expansion (``manifest__OP_0..127_CL_.json``,
@@ -31,14 +31,14 @@ class ReadManifest(beam.PTransform):
             each; anything else holds one JSON object a line. ``.gz``, ``.bz2``, ``.xz`` and
             ``.zst`` are decompressed.
         filepath_key: the field that names the audio, in the rows made of audio files.
-        storage_options: for each protocol what its fsspec file system is opened with.
-        watch: seconds between two looks for new files, for ever; None looks once. A row's time is
+        storage_options: for each protocol the arguments of its fsspec file system.
+        watch: seconds between two polls for new files, for ever; None looks once. A row's time is
             then that at which its file was found. The rows of Pub/Sub messages
             (``pubsub://projects/PROJECT/subscriptions/NAME``) have no end either.
-        resumed: with ``watch``, an output folder, of whose whole windows the files are left out.
+        resumed: with ``watch``, an output folder; the files of its finished windows are omitted.
 
     Raises:
-        SetupError: an input is empty, or Pub/Sub is not alone.
+        SetupError: an input is empty, or Pub/Sub is not the only input.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class ReadManifest(beam.PTransform):
         super().__init__()
         self._filepath_key = filepath_key
         self._storage = Storage(storage_options or {})
-        several = [pattern] if isinstance(pattern, str) else list(pattern)
-        self._patterns = [part for each in several for part in patterns.split_commas(each)]
+        texts = [pattern] if isinstance(pattern, str) else list(pattern)
+        self._patterns = [part for text in texts for part in patterns.split_commas(text)]
         if not all(self._patterns):
             raise SetupError(f"the input {pattern!r} holds an empty path")
         self._watch = watch
         self._resumed = resumed
         self._messages = [
-            streaming.ReadPubSub(each) for each in self._patterns if streaming.is_pubsub(each)
+            streaming.ReadPubSub(part) for part in self._patterns if streaming.is_pubsub(part)
         ]
         if self._messages and len(self._patterns) > 1:
             raise SetupError(f"the input {pattern!r} is more than one topic or subscription")
@@ -67,36 +67,36 @@ class ReadManifest(beam.PTransform):
     def expand(self, pbegin: Any) -> PCollection[Row | WebDatasetTar]:
         if self._messages:
             return pbegin | "PubSub" >> self._messages[0]
-        named = pbegin | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
+        inputs = pbegin | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
         if self._watch is None:
-            files = named | "FindFiles" >> beam.FlatMap(_files_of, self._storage).with_output_types(
-                str
-            )
+            files = inputs | "FindFiles" >> beam.FlatMap(
+                _find_files, self._storage
+            ).with_output_types(str)
         else:
-            files = named | "WatchFiles" >> streaming.WatchFiles(
+            files = inputs | "WatchFiles" >> streaming.WatchFiles(
                 self._storage, self._watch, self._resumed
             )
         return (
             files
             | "SpreadFiles" >> beam.Reshuffle()
-            | "Split" >> beam.FlatMap(_pieces_of, self._storage).with_output_types(FileRange)
+            | "Split" >> beam.FlatMap(_split_file, self._storage).with_output_types(FileRange)
             | "SpreadPieces" >> beam.Reshuffle()
             | "ReadRows"
-            >> beam.FlatMap(_rows_of, self._storage, self._filepath_key).with_output_types(
+            >> beam.FlatMap(_read_rows, self._storage, self._filepath_key).with_output_types(
                 Row | WebDatasetTar
             )
         )
 
 
-def _files_of(pattern: str, storage: Storage) -> list[str]:
+def _find_files(pattern: str, storage: Storage) -> list[str]:
     return discovery.find_files(storage, pattern)
 
 
-def _pieces_of(file: str, storage: Storage) -> list[FileRange]:
+def _split_file(file: str, storage: Storage) -> list[FileRange]:
     return readers.split_file(storage, file)
 
 
-def _rows_of(
-    piece: FileRange, storage: Storage, filepath_key: str
+def _read_rows(
+    file_range: FileRange, storage: Storage, filepath_key: str
 ) -> Iterator[Row | WebDatasetTar]:
-    return readers.read_rows(storage, piece, filepath_key)
+    return readers.read_rows(storage, file_range, filepath_key)

@@ -1,4 +1,4 @@
-"""The step that has the model: chunks of work to transcripts and failures."""
+"""Recognizes chunks of work with a model, in a DoFn that yields transcripts and failures."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ NAMESPACE = "beam_asr"
 
 
 class RecognizeChunk(beam.DoFn):
-    """Has the process's model recognize chunks (`ChunkRecognizer`); counts and gives the results.
+    """Recognizes chunks with the process's model (`ChunkRecognizer`); counts and yields results.
 
     The results of a chunk's clips come with later chunks, or with the end of the bundle.
 
-    Gives ``transcripts``, ``failures`` and ``filtered`` rows; to ``long`` the rows that are too
-    long, to be planned; to ``segments`` what became of segments, and to ``rows`` what was planned
-    of long rows in tars, both by their rows' keys; and to ``statistics`` sums.
+    Its outputs are rows in ``transcripts``, ``failures`` and ``filtered``; in ``long`` those that
+    are too long, to be planned; in ``segments`` the outcomes of segments, and in ``rows`` the plans
+    of long rows in tars, both by their rows' keys; and in ``statistics`` sums.
     """
 
     def __init__(self, settings: RecognizeSettings):
@@ -54,10 +54,10 @@ class RecognizeChunk(beam.DoFn):
         self._counter = _EventCounter()
 
     def start_bundle(self) -> None:
-        self._release()  # of a bundle that failed
+        self._release()  # the lease of a bundle that failed
         self._window: BoundedWindow | None = None
         self._rows: int | None = None
-        self._counter.take_statistics()  # of a bundle that failed
+        self._counter.take_statistics()  # those of a bundle that failed
         journal = self._settings.context.journal
         self._writer = None if journal is None else JournalWriter(journal)
 
@@ -68,7 +68,7 @@ class RecognizeChunk(beam.DoFn):
         timestamp: Any = beam.DoFn.TimestampParam,
         start: JobStart | None = None,
     ) -> Iterator[Any]:
-        if not work:  # BatchElements gives an empty chunk before an element above its target
+        if not work:  # BatchElements emits an empty chunk before an element above its target
             return
         if self._window is None or window != self._window:
             yield from self._end_window()
@@ -88,7 +88,7 @@ class RecognizeChunk(beam.DoFn):
         self._release()
 
     def _lease(self) -> None:
-        """Takes the model, which a bundle without work never loads, until the bundle's end."""
+        """Leases the model until the bundle's end; a bundle without work never loads it."""
         self._host = pool.pool.lease(self._settings.spec)
         self._leased = True
         self._recognizer = ChunkRecognizer(self._settings, self._host)
@@ -99,17 +99,17 @@ class RecognizeChunk(beam.DoFn):
             pool.pool.release(self._settings.spec)
 
     def _end_window(self) -> Iterator[Any]:
-        """What is left of the bundle's clips of a window of time."""
+        """Yields the results of the bundle's remaining clips of a window."""
         if self._window is None or not self._leased:
             return
         last = self._outputs(self._recognizer.drain())
-        # The sums are complete when the last result has been taken.
+        # The sums are complete when the last result has been statistics.
         yield from bundles.at_window(last, self._window, self._timestamp)
         statistics = TaggedOutput("statistics", self._counter.take_statistics())
         yield from bundles.at_window([statistics], self._window, self._timestamp)
 
     def _outputs(self, events: Iterable[Event]) -> Iterator[TaggedOutput]:
-        """Events as outputs, when they are written to the journal and counted."""
+        """Yields events as outputs, once they are written to the journal and counted."""
         context, route = self._settings.context, self._settings.route
         for event in events:
             self._write_to_journal(event)
@@ -124,8 +124,8 @@ class RecognizeChunk(beam.DoFn):
             return
         match event:
             case Started(ids):
-                for each in filter(None, ids):
-                    self._writer.expect(each)
+                for row_id in filter(None, ids):
+                    self._writer.expect(row_id)
             case ChunkClosed():
                 self._writer.close_chunk()
             case TooLong(clip):
@@ -136,7 +136,7 @@ class RecognizeChunk(beam.DoFn):
 
 
 class _EventCounter:
-    """Metrics and statistics, read off the events."""
+    """Derives metrics and statistics from the events."""
 
     def __init__(self) -> None:
         self._statistics = Statistics()
@@ -150,9 +150,9 @@ class _EventCounter:
         self._read_milliseconds = Metrics.distribution(NAMESPACE, "read_msec")
 
     def take_statistics(self) -> Statistics:
-        """The sums since the last call."""
-        taken, self._statistics = self._statistics, Statistics()
-        return taken
+        """Returns the sums since the last call."""
+        statistics, self._statistics = self._statistics, Statistics()
+        return statistics
 
     def count(self, event: Event, host: ModelHost) -> None:
         statistics = self._statistics
@@ -165,7 +165,7 @@ class _EventCounter:
             case Batch():
                 self._count_batch(event)
             case Silent(seconds, whole_row):
-                statistics.unheard_seconds += seconds
+                statistics.skipped_silence_seconds += seconds
                 statistics.no_speech += whole_row
             case Done(_, outcome, True) | Failed(_, outcome, True) | Filtered(_, outcome, True):
                 self._statistics += resumed_statistics(outcome)
@@ -193,8 +193,8 @@ class _EventCounter:
         self._batches.inc()
         self._audio_milliseconds.inc(round(1000 * batch.audio_seconds))
         self._padded_milliseconds.inc(round(1000 * batch.padded_seconds))
-        for each in batch.passes:
-            self._statistics.model_seconds += each.seconds
-            self._statistics.wait_seconds += each.idle_seconds
-            self._batch_milliseconds.update(round(1000 * each.seconds))
-            self._wait_milliseconds.update(round(1000 * each.idle_seconds))
+        for forward_pass in batch.passes:
+            self._statistics.model_seconds += forward_pass.seconds
+            self._statistics.wait_seconds += forward_pass.idle_seconds
+            self._batch_milliseconds.update(round(1000 * forward_pass.seconds))
+            self._wait_milliseconds.update(round(1000 * forward_pass.idle_seconds))

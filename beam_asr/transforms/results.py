@@ -1,4 +1,4 @@
-"""`Transcribed`; what happened to rows as tagged outputs."""
+"""Defines `Transcribed`, and turns events of rows into tagged outputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def resumed_statistics(outcome: Outcome) -> Statistics:
 
 
 def output_of(event: object, context: JobContext, route: int) -> TaggedOutput | None:
-    """What a step gives on for an event; None if that is nothing.
+    """Returns the output of a step for an event; None if it has none.
 
     Args:
         route: the number of the row's model.
@@ -45,8 +45,8 @@ def output_of(event: object, context: JobContext, route: int) -> TaggedOutput | 
             model = context.model_name(route)
             return TaggedOutput("filtered", FilteredRow.refused(row, error or {}, model))
         case SegmentDone(segment, outcome, resumed) | SegmentFailed(segment, outcome, resumed):
-            ended = SegmentOutcome(segment.number, outcome, resumed)
-            return TaggedOutput("segments", (segment.key, ended))
+            segment_outcome = SegmentOutcome(segment.number, outcome, resumed)
+            return TaggedOutput("segments", (segment.key, segment_outcome))
         case TooLong():
             return TaggedOutput("long", event)
         case Planned(plan):
@@ -64,9 +64,9 @@ def _transcript(row: Row, outcome: Outcome, context: JobContext, route: int) -> 
 
 
 class Collections(NamedTuple):
-    """The collections of a `Transcribed` as they are between our own steps.
+    """Holds the collections of a `Transcribed` as they are between this package's steps.
 
-    Their elements are those of `records.record`, or dicts that a step of the user's made.
+    Their elements are those of `records.record`, or dicts from a step of the user's.
     """
 
     transcripts: PCollection[Transcript | Record]
@@ -76,18 +76,18 @@ class Collections(NamedTuple):
 
 
 class Transcribed(Collections):
-    """What ``Transcribe`` gives.
+    """Holds the results of ``Transcribe``.
 
     Attributes:
         transcripts: each transcribed row, unchanged, with the text in its ``pred_text_key``.
         failures: each other row with its ``error: {stage, type, message, attempts}``.
         statistics: parts of the sums over the job: the rows in, and one element for each bundle.
-        filtered: rows that were asked to be kept apart, with ``filtered`` saying why.
+        filtered: rows that are filtered out, with the reason in ``filtered``.
     """
 
     @property
     def typed(self) -> Collections:
-        """The collections without the step that makes dicts of their elements."""
+        """Returns the collections without the step that turns their elements into dicts."""
         return Collections(*self)
 
     @property
@@ -104,10 +104,10 @@ class Transcribed(Collections):
 
 
 def _as_records(collection: Any) -> PCollection[Record]:
-    """A collection's elements as dicts: a step that is there only if somebody asks for it."""
-    if not hasattr(collection, "beam_asr_records"):  # one for all who ask
+    """Returns a collection's elements as dicts; adds the step for that when first requested."""
+    if not hasattr(collection, "beam_asr_records"):  # one step for all requests
         name = f"{collection.producer.full_label}.{collection.tag or 'main'}".replace("/", ".")
-        made = beam.Map(to_record).with_output_types(Record)
-        collection.beam_asr_records = collection | f"Records({name})" >> made
+        to_dicts = beam.Map(to_record).with_output_types(Record)
+        collection.beam_asr_records = collection | f"Records({name})" >> to_dicts
     records: PCollection[Record] = collection.beam_asr_records
     return records

@@ -1,4 +1,4 @@
-"""A model for pipelines that are composed of Beam's own ``RunInference``."""
+"""Provides a Beam ``ModelHandler`` of NeMo models, for pipelines with ``RunInference``."""
 
 from __future__ import annotations
 
@@ -19,101 +19,89 @@ from beam_asr.models.serving.host import ModelHost
 from beam_asr.records import parsing
 from beam_asr.records.record import error_of
 from beam_asr.records.row import Row
+from beam_asr.records.setting_fields import make_groups, unknown_setting
 from beam_asr.records.work import Clip
-from beam_asr.settings import DECODERS, DEVICES, PRECISIONS
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
+from beam_asr.transforms.transcribe import TRANSCRIBE_GROUPS, TranscribeSettings
 
 Example = Mapping[str, Any] | np.ndarray
 
 CHUNK_SECONDS = 20 * 60  # of audio in what RunInference calls a batch
-RATE = 16000  # Hz, of a waveform whose length is reckoned before the model is there
-AUDIO_TIMEOUT = 300.0  # seconds
-CONCURRENT_READS = 32
+RATE = 16000  # Hz, assumed of a waveform whose length is estimated before the model is loaded
+SETTINGS = (
+    "filepath_key",
+    "pred_text_key",
+    "batch_size",
+    "max_batch_seconds",
+    "device",
+    "decoder",
+    "precision",
+    "storage_options",
+)
 
 
 class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
-    """A NeMo model for Beam's ``RunInference``.
+    """Serves a NeMo model to Beam's ``RunInference``.
 
     An example is a row, a dict with ``audio_filepath`` and optionally ``offset`` and ``duration``
-    in seconds, or a waveform, float32 of shape ``(samples,)`` at the model's rate. Each gives a
+    in seconds, or a waveform, float32 of shape ``(samples,)`` at the model's rate. Each yields a
     ``PredictionResult`` whose ``inference`` is ``{"pred_text": ...}``, or
     ``{"error": {"stage", "type", "message", "attempts"}}`` if it could not be read or transcribed:
-    one bad clip fails alone, and none fails the batch.
+    a bad clip fails alone, and never the batch.
 
-    The model is the process's (`model_pool`), which handlers with the same arguments share, and
-    ``Transcribe`` with them and ``segmentation="none"``. RunInference hands over some twenty
-    minutes of audio at a time, which are divided here into forward passes of clips of like length.
+    The model comes from the process's pool (`serving.pool`). Handlers with the same arguments share
+    it, as does a ``Transcribe`` with them and ``segmentation="none"``. RunInference hands over some
+    twenty minutes of audio at a time, which are divided here into forward passes of clips of like
+    length.
     A clip is transcribed in one piece.
 
-    Take ``Transcribe`` instead where recordings are long, since it cuts them in their pauses; where
-    a run is to go on after a crash, since it keeps a journal; where failures are to be an output
-    of their own; or where times, confidence or captions are wanted. It also reads on from one
-    window to the next while the model works.
+    Use ``Transcribe`` instead for long recordings, which it cuts in their pauses; for a run that
+    must resume after a crash, since it keeps a journal; for failures as a separate output; or for
+    times, confidence or captions. It also reads the next chunk while the model works.
 
     Args:
         model_name: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file.
-        filepath_key: the field of a row that names the audio.
-        pred_text_key: the field of ``inference`` that holds the text.
-        batch_size: most clips in one forward pass.
-        max_batch_seconds: most padded seconds in one forward pass (clips x longest clip); None
-            chooses by the device.
-        device: ``auto`` takes a GPU if there is one, ``cuda`` fails without one, ``cpu``.
-        decoder: ``rnnt`` or ``ctc`` of a hybrid model; None is the model's own choice.
-        precision: of the weights: ``fp32``, ``bf16``, or ``auto``, which is bf16 on a GPU that has
-            it.
-        storage_options: for each protocol what its fsspec file system is opened with.
+        settings: settings of ``Transcribe`` by name, each of `SETTINGS`.
 
     Raises:
-        SetupError: an argument is out of its range.
+        TypeError: a setting is unknown.
+        SetupError: a value is out of its range.
     """
 
-    def __init__(
-        self,
-        model_name: str,
-        filepath_key: str = "audio_filepath",
-        pred_text_key: str = "pred_text",
-        batch_size: int = 128,
-        max_batch_seconds: float | None = None,
-        device: str = "auto",
-        decoder: str | None = None,
-        precision: str = "auto",
-        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
-    ):
+    def __init__(self, model_name: str, **settings: Any):
         super().__init__(
             min_batch_size=CHUNK_SECONDS,
             max_batch_size=CHUNK_SECONDS,
             element_size_fn=_seconds_of,
         )
-        if batch_size < 1:
-            raise SetupError(f"batch_size is {batch_size}, but must be at least 1")
-        if max_batch_seconds is not None and not max_batch_seconds > 0:
-            raise SetupError(f"max_batch_seconds is {max_batch_seconds}, but must be above 0")
-        for name, value, allowed in (
-            ("device", device, DEVICES),
-            ("decoder", decoder, (None, *DECODERS)),
-            ("precision", precision, PRECISIONS),
-        ):
-            if value not in allowed:
-                known = ", ".join(filter(None, allowed))
-                raise SetupError(f"{name} is {value!r}, but must be one of {known}")
-        storage = Storage(storage_options or {})
+        for name in settings:
+            if name not in SETTINGS:
+                raise unknown_setting(name, SETTINGS)
+        requested = TranscribeSettings(
+            **make_groups(TRANSCRIBE_GROUPS, {"model_name": model_name, **settings})
+        )
+        storage = Storage(requested.reading.storage_options)
         self._spec = ModelSpec(
-            model_name, device=device, decoder=decoder, precision=precision, storage=storage
+            model_name,
+            device=requested.model.device,
+            decoder=requested.model.decoder,
+            precision=requested.model.precision,
+            storage=storage,
         )
         self._reader = ClipReader(
             storage,
             channel=None,
-            timeout_seconds=AUDIO_TIMEOUT,
-            concurrency=CONCURRENT_READS,
+            timeout_seconds=requested.reading.audio_timeout,
+            concurrency=requested.reading.max_concurrent_reads,
         )
-        self._filepath_key = filepath_key
-        self._pred_text_key = pred_text_key
-        self._batch_size = batch_size
-        self._max_batch_seconds = max_batch_seconds
+        self._filepath_key = requested.names.filepath_key
+        self._pred_text_key = requested.names.pred_text_key
+        self._batch_size = requested.batching.batch_size
+        self._max_batch_seconds = requested.batching.max_batch_seconds
 
     def load_model(self) -> ModelHost:
-        """The process's host of the model.
+        """Returns the process's host of the model.
 
         Raises:
             ModelLoadError: the model cannot be loaded.
@@ -128,45 +116,45 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
         model: ModelHost,
         inference_args: dict[str, Any] | None = None,
     ) -> list[PredictionResult]:
-        """One result for each example, in their order."""
-        del inference_args  # there are none, as `validate_inference_args` has seen
-        window = _Chunk(Batcher(model, self._batch_size, self._max_batch_seconds))
-        rows: list[Clip] = []
+        """Returns one result for each example, in their order."""
+        del inference_args  # always empty: `validate_inference_args` refuses any
+        chunk = _Chunk(Batcher(model, self._batch_size, self._max_batch_seconds))
+        clips: list[Clip] = []
         for number, example in enumerate(batch):
             row = Row("", id=str(number))
             try:
                 if isinstance(example, np.ndarray):
                     clip = Clip(row, f"waveform {number}", 0.0, None)
-                    window.add(clip, _checked(example, number))
+                    chunk.add(clip, _check_waveform(example, number))
                 elif not isinstance(example, Mapping):
                     raise BadFieldError(
                         f"an example is a row or a waveform, and not a {type(example).__name__}"
                     )
                 else:
                     row = Row.of(dict(example)).with_id(str(number))
-                    rows.append(parsing.parse(row, self._filepath_key))
+                    clips.append(parsing.parse(row, self._filepath_key))
             except ManifestError as error:
-                window.fail(row, error)
+                chunk.fail(row, error)
             except ZeroLengthAudioError as error:
-                window.fail(row, error)
-        for read in self._reader.read(rows, model.sample_rate):
+                chunk.fail(row, error)
+        for read in self._reader.read(clips, model.sample_rate):
             if isinstance(read, Loaded):
-                window.add(read.clip, read.waveform)
+                chunk.add(read.clip, read.waveform)
             elif isinstance(read, Unreadable):
-                window.fail(read.clip.row, read.error, attempts_of(read.error), "audio")
+                chunk.fail(read.clip.row, read.error, attempts_of(read.error), "audio")
             del read  # its waveform, before the next one is read
-        ended = window.end()
+        results = chunk.finish()
         return [
             PredictionResult(
                 example,
-                {self._pred_text_key: each} if isinstance(each, str) else {"error": each},
+                {self._pred_text_key: result} if isinstance(result, str) else {"error": result},
                 self._spec.model_name,
             )
-            for example, each in zip(batch, ended, strict=True)
+            for example, result in zip(batch, results, strict=True)
         ]
 
     def get_num_bytes(self, batch: Sequence[Example]) -> int:
-        """Of waveforms their samples, of rows their JSON."""
+        """Returns the bytes of a batch: of waveforms their samples, of rows their JSON."""
         return sum(
             example.nbytes
             if isinstance(example, np.ndarray)
@@ -194,36 +182,36 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
 
 @dataclasses.dataclass
 class _Chunk:
-    """What RunInference hands over in one call, while it is transcribed.
+    """Holds what RunInference hands over in one call, while it is transcribed.
 
     Attributes:
-        ended: the text of each example, or its error, by its number.
+        results: the text of each example, or its error, by its number.
     """
 
-    backlog: Batcher
-    ended: dict[int, str | dict[str, Any]] = dataclasses.field(default_factory=dict)
+    batcher: Batcher
+    results: dict[int, str | dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def add(self, clip: Clip, waveform: np.ndarray) -> None:
-        self._take(self.backlog.add(clip, waveform))
+        self._store(self.batcher.add(clip, waveform))
 
     def fail(self, row: Row, error: Exception, attempts: int = 1, stage: str = "") -> None:
-        self.ended[int(row.id)] = error_of(row, error, attempts, stage)
+        self.results[int(row.id)] = error_of(row, error, attempts, stage)
 
-    def end(self) -> list[str | dict[str, Any]]:
-        """What became of the examples, in their order."""
-        self._take(self.backlog.drain())
-        return [self.ended[number] for number in range(len(self.ended))]
+    def finish(self) -> list[str | dict[str, Any]]:
+        """Returns the results of the examples, in their order."""
+        self._store(self.batcher.drain())
+        return [self.results[number] for number in range(len(self.results))]
 
-    def _take(self, batches: Iterable[Batch]) -> None:
+    def _store(self, batches: Iterable[Batch]) -> None:
         for batch in batches:
-            for clip, heard, attempts, _ in batch.results:
-                if isinstance(heard, Exception):
-                    self.fail(clip.row, heard, attempts, "model")
+            for clip, recognition, attempts, _ in batch.results:
+                if isinstance(recognition, Exception):
+                    self.fail(clip.row, recognition, attempts, "model")
                 else:
-                    self.ended[int(clip.row.id)] = heard.text
+                    self.results[int(clip.row.id)] = recognition.text
 
 
-def _checked(waveform: np.ndarray, number: int) -> np.ndarray:
+def _check_waveform(waveform: np.ndarray, number: int) -> np.ndarray:
     if waveform.ndim != 1 or waveform.dtype != np.float32:
         raise BadFieldError(
             f"a waveform is float32 of shape (samples,), and not {waveform.dtype} of shape "
@@ -235,9 +223,10 @@ def _checked(waveform: np.ndarray, number: int) -> np.ndarray:
 
 
 def _seconds_of(example: Any) -> int:
-    """About how long an example is, before it is read; with its key, if it has one.
+    """Estimates the length of an example, with its key if it has one, before it is read.
 
-    Never as long as the window, before which BatchElements would give an empty one.
+    It is below the length of a chunk, since BatchElements emits an empty chunk before an element
+    of that length.
     """
     if isinstance(example, tuple):
         example = example[1]

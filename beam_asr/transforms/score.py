@@ -1,9 +1,9 @@
-"""Transcripts to scored ones, and those apart that are not to be kept: a PTransform."""
+"""Scores transcripts, and separates those that are filtered out, as a PTransform."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -13,33 +13,37 @@ from beam_asr.errors import SetupError
 from beam_asr.records import conditions
 from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
-from beam_asr.transcripts import quality, scoring
-from beam_asr.transcripts.normalizers import normalizer as normalizer_of
+from beam_asr.settings import ScoringSettings
+from beam_asr.transcripts import normalizers, quality, scoring
+from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT, apply_steps, steps_of
 from beam_asr.transforms.bundles import at_window
+from beam_asr.transforms.packing import PackedReshuffle
 from beam_asr.transforms.results import Transcribed
 
 CORPUS = ("corpus", "")
-NONE = "none"  # of a row without a language, in a summary
+NONE = "none"  # stands in a summary for the language of a row without one
 
 
 class ScoreTranscripts(beam.PTransform):
-    """Scores transcripts, adds signals of their quality, and filters by both.
+    """Applies steps to texts, scores them, adds signals of their quality, and filters by both.
 
-    Takes and gives a ``Transcribed``: with the scores in the transcripts, their sums in the
-    statistics, for which Beam's combiner of them is the one that adds them up, and the rows that
-    are not kept in ``filtered``. A row that does not say its ``duration`` gets the measured one.
+    Takes and returns a ``Transcribed``: with the scores in the transcripts, their sums in the
+    statistics, which the combiner of statistics adds up, and the rows that are filtered out in
+    ``filtered``. A row without ``duration`` gets the measured one.
 
     Args:
-        reference_key: the field of what was said; None scores nothing.
+        reference_key: the field of the reference text; None scores nothing.
         normalizer: of both texts: ``none``, ``basic`` or ``whisper`` (`normalizers`).
         quality: whether to add the signals of `quality`.
-        keep: an expression (`expressions`) of records' fields; None keeps all.
+        keep: a condition (`conditions`) on records' fields; None keeps all.
         pred_text_key: the field of the text.
-        lang_key: the field of the language, by which sums are made.
+        lang_key: the field of the language, by which scores are summed.
         by_model: whether records say which of several models transcribed them, for sums by it.
+        text_steps: names of steps on the text (`post_processing.TEXT_STEPS`), applied in this order
+            before all else; the model's text is then ``recognized_text``.
 
     Raises:
-        SetupError: the expression is none, or the normalizer is not known.
+        SetupError: the condition is invalid, or the normalizer or a step is unknown.
     """
 
     def __init__(
@@ -51,16 +55,20 @@ class ScoreTranscripts(beam.PTransform):
         pred_text_key: str = "pred_text",
         lang_key: str = "lang",
         by_model: bool = False,
+        text_steps: Iterable[str] = (),
     ):
         super().__init__()
-        normalizer_of(normalizer)
+        normalizers.normalizer(normalizer)
+        text_steps = tuple(text_steps)
+        steps_of(text_steps)
         if keep is not None:
             conditions.parse(keep)
         if reference_key == pred_text_key:
             raise SetupError(f"reference_key and pred_text_key are both {pred_text_key!r}")
-        self._step = _Score(
-            reference_key, normalizer, quality, keep, pred_text_key, lang_key, by_model
+        settings = ScoringSettings(
+            normalizer=normalizer, quality=quality, keep=keep, text_steps=text_steps
         )
+        self._step = _Score(settings, reference_key, pred_text_key, lang_key, by_model)
 
     def expand(self, records: Transcribed) -> Transcribed:
         before = records.typed
@@ -69,36 +77,34 @@ class ScoreTranscripts(beam.PTransform):
         )
         statistics = (before.statistics, scored.statistics) | "WithScores" >> beam.Flatten()
         # Flink cannot flatten what comes straight from a step with what comes from a shuffle.
-        apart = scored.filtered | "KeepFiltered" >> beam.Reshuffle()
-        filtered = (before.filtered, apart) | "AllFiltered" >> beam.Flatten()
+        filtered_out = scored.filtered | "KeepFiltered" >> PackedReshuffle()
+        filtered = (before.filtered, filtered_out) | "AllFiltered" >> beam.Flatten()
         return Transcribed(scored.transcripts, before.failures, statistics, filtered)
 
 
 class _Score(beam.DoFn):
     def __init__(
         self,
+        settings: ScoringSettings,
         reference_key: str | None,
-        normalizer: str,
-        quality: bool,
-        keep: str | None,
         pred_text_key: str,
         lang_key: str,
         by_model: bool,
     ):
-        self.keep = keep
+        self._settings = settings
         self._reference_key = reference_key
-        self._normalizer = normalizer
-        self._quality = quality
         self._pred_text_key = pred_text_key
         self._lang_key = lang_key
         self._by_model = by_model
 
     def setup(self) -> None:
-        self._normalize = normalizer_of(self._normalizer)
-        self._expression = None if self.keep is None else conditions.parse(self.keep)
+        self._steps = steps_of(self._settings.text_steps or ())
+        self._normalize = normalizers.normalizer(self._settings.normalizer)
+        keep = self._settings.keep
+        self._condition = None if keep is None else conditions.parse(keep)
 
     def start_bundle(self) -> None:
-        self._of_window: dict[Any, Statistics] = defaultdict(Statistics)
+        self._statistics: dict[Any, Statistics] = defaultdict(Statistics)
         self._timestamps: dict[Any, Any] = {}
 
     def process(
@@ -111,41 +117,44 @@ class _Score(beam.DoFn):
             element = element.with_duration()
         record = to_record(element)
         seconds = _seconds(record)
-        text = record[self._pred_text_key]
         signals: Record = {}
+        if self._steps:
+            record = apply_steps(record, self._steps, self._pred_text_key)
+            signals = {key: record[key] for key in (self._pred_text_key, RECOGNIZED_TEXT)}
+        text = record[self._pred_text_key]
         score = None
         if self._reference_key is not None:
             reference = record.get(self._reference_key)
             score = scoring.score(reference, text, self._normalize, seconds or 0.0)
             signals |= scoring.fields(score) if score is not None else {}
-        if self._quality:
+        if self._settings.quality:
             signals |= quality.signals(text, seconds)
         record = {**record, **signals}
-        if self._expression is not None and not self._expression.matches(record):
-            read = self._expression.values(record)
-            why = {"by": "keep", "expression": self.keep, "values": read}
+        if self._condition is not None and not self._condition.matches(record):
+            values = self._condition.values(record)
+            why = {"by": "keep", "expression": self._settings.keep, "values": values}
             yield TaggedOutput("filtered", _filtered(element, signals, why))
             return
         if self._reference_key is not None:
             self._timestamps.setdefault(window, timestamp)
-            self._count(self._of_window[window], record, score, seconds)
+            self._count(self._statistics[window], record, score, seconds)
         yield element.adding(signals) if isinstance(element, Transcript) else record
 
     def finish_bundle(self) -> Iterator[Any]:
-        for window, statistics in self._of_window.items():
+        for window, statistics in self._statistics.items():
             output = TaggedOutput("statistics", statistics)
             yield from at_window([output], window, self._timestamps[window])
 
     def _count(
         self, statistics: Statistics, record: Record, score: Score | None, seconds: float | None
     ) -> None:
-        statistics.scored_by = frozenset([(str(self._reference_key), self._normalizer)])
+        statistics.scored_by = frozenset([(str(self._reference_key), self._settings.normalizer)])
         if score is None:
             statistics.without_reference += 1
             return
         keys = [
             CORPUS,
-            ("by_language", _named(record.get(self._lang_key))),
+            ("by_language", _language_name(record.get(self._lang_key))),
             ("by_duration", scoring.duration_bucket(seconds)),
         ]
         if self._by_model:
@@ -167,5 +176,5 @@ def _seconds(record: Record) -> float | None:
     return None
 
 
-def _named(language: Any) -> str:
+def _language_name(language: Any) -> str:
     return language if isinstance(language, str) and language else NONE

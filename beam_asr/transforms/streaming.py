@@ -1,4 +1,4 @@
-"""Inputs without an end: files that appear, and messages."""
+"""Reads inputs without an end: files as they appear, and Pub/Sub messages."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def is_pubsub(pattern: str) -> bool:
 
 
 class WatchFiles(beam.PTransform):
-    """The files that an input stands for, those that appear later too, each of them once.
+    """Finds the files of an input, including those that appear later, each of them once.
 
-    A file's time is that at which it was found. It must be whole when it appears, as an object of a
-    store is, or a file that is renamed into its place.
+    A file's time is that at which it was found. It must be complete when it appears, as an object
+    of a store is, or a file that is renamed into its place.
 
     Args:
-        interval: seconds between two looks.
-        resumed: an output folder, of whose whole windows the files are left out.
+        interval: seconds between two polls.
+        resumed: an output folder; the files of its finished windows are omitted.
     """
 
     def __init__(self, storage: Storage, interval: float, resumed: str | None):
@@ -59,8 +59,8 @@ class _Find(PollFn):
         except NoInputError:
             files = []
         done = self._done
-        found = [file for file in files if file not in done]
-        return PollResult.incomplete(found, now).with_watermark(now)
+        new_files = [file for file in files if file not in done]
+        return PollResult.incomplete(new_files, now).with_watermark(now)
 
     @functools.cached_property
     def _done(self) -> frozenset[str]:
@@ -73,7 +73,7 @@ class _Find(PollFn):
 
 
 class ReadPubSub(beam.PTransform):
-    """The rows of the messages of a topic or a subscription, one in each.
+    """Reads the rows of a topic's or a subscription's messages, one in each.
 
     A row's time is that of its arrival: by the time at which it was published it could come too
     late for its window, and be dropped.
@@ -82,7 +82,7 @@ class ReadPubSub(beam.PTransform):
         address: ``pubsub://projects/PROJECT/subscriptions/NAME``, or a topic's.
 
     Raises:
-        SetupError: the address is none.
+        SetupError: the address is not of this form.
     """
 
     def __init__(self, address: str):
@@ -102,11 +102,11 @@ class ReadPubSub(beam.PTransform):
             pbegin
             | "Messages" >> beam.io.ReadFromPubSub(**self._source)
             | "MessageRows" >> beam.FlatMap(_row, self._address).with_output_types(Row)
-            | "Arrivals" >> beam.Map(_arrived).with_output_types(Row)
+            | "Arrivals" >> beam.Map(_at_arrival).with_output_types(Row)
         )
 
 
-def _arrived(row: Row) -> TimestampedValue:
+def _at_arrival(row: Row) -> TimestampedValue:
     return TimestampedValue(row, Timestamp.now())
 
 

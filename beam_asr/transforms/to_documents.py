@@ -1,4 +1,4 @@
-"""Transcripts to documents: a PTransform."""
+"""Turns transcripts into documents, as a PTransform."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from beam_asr.outputs.formats.documents import Document, to_document
 from beam_asr.records.record import Record, Transcript, to_record, with_duration
 from beam_asr.transforms.results import Transcribed
 
-# By this a PCollection of documents has a schema: SqlTransform, Select, WriteToParquet, ...
+# It gives a PCollection of documents a schema, as SqlTransform, Select and WriteToParquet need.
 coders.registry.register_coder(Document, coders.RowCoder)
 
 
 class ToDocuments(beam.PTransform):
     """Makes each transcript a `Document`, as NeMo Curator's ``AudioToDocumentStage`` does.
 
-    Takes what `Transcribe` gives, of which it takes the transcripts, or any PCollection of them.
-    Gives one document for each, also for one without text.
+    Takes the transcripts of a ``Transcribed``, or any PCollection of transcripts. Returns one
+    document for each, also for one without text.
 
     Args:
         filepath_key: the field of the audio.
@@ -40,8 +40,8 @@ class ToDocuments(beam.PTransform):
     def expand(self, records: Transcribed | PCollection[dict[str, Any]]) -> PCollection[Document]:
         if isinstance(records, Transcribed):
             records = records.typed.transcripts
-        made = beam.Map(_to_document, *self._keys).with_output_types(Document)
-        return records | "ToDocument" >> made
+        documents = beam.Map(_to_document, *self._keys).with_output_types(Document)
+        return records | "ToDocument" >> documents
 
 
 def _to_document(transcript: Transcript | Record, *keys: str) -> Document:

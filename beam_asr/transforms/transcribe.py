@@ -1,4 +1,4 @@
-"""Rows to transcripts and failures: a PTransform."""
+"""Transcribes rows to transcripts and failures, as a PTransform."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from beam_asr.errors import SetupError
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources as devices
-from beam_asr.models.engine import ModelSpec
+from beam_asr.models.engine import ENGINES, ModelSpec
 from beam_asr.models.routing import ROUTE_GROUPS, ModelRoute, Routing, load, single
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal
@@ -59,18 +59,19 @@ from beam_asr.transforms.bundles import BatchWithinBundle
 from beam_asr.transforms.choices import check_choice
 from beam_asr.transforms.chunk_recognizer import CHUNK_SECONDS, RecognizeSettings
 from beam_asr.transforms.job_context import JobContext
+from beam_asr.transforms.packing import PackedReshuffle
 from beam_asr.transforms.plan_segments import PlanSegments
 from beam_asr.transforms.prepare_rows import AssignRowIds, CheckRows, JobStart
 from beam_asr.transforms.recognize import RecognizeChunk
 from beam_asr.transforms.results import Transcribed
 from beam_asr.transforms.stitch_segments import StitchRows
 
-OUTPUTS = ("transcripts", "failures", "filtered", "statistics")  # of steps that end rows
+OUTPUTS = ("transcripts", "failures", "filtered", "statistics")  # of steps that finish rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribeSettings:
-    """The groups of settings that ``Transcribe`` takes."""
+    """Holds the groups of settings that ``Transcribe`` takes."""
 
     names: FieldNames
     model: ModelSettings
@@ -87,8 +88,10 @@ TRANSCRIBE_GROUPS = typing.get_type_hints(TranscribeSettings)
 
 
 def parameters(groups: Groups = GROUPS) -> dict[str, Setting]:
-    """The settings that ``Transcribe`` takes, by name."""
-    return {each.name: each for each in all_settings(groups) if each.scope in (PYTHON, YAML)}
+    """Returns the settings that ``Transcribe`` takes, by name."""
+    return {
+        setting.name: setting for setting in all_settings(groups) if setting.scope in (PYTHON, YAML)
+    }
 
 
 PARAMETERS = parameters()
@@ -97,49 +100,49 @@ PARAMETERS = parameters()
 class Transcribe(beam.PTransform):
     """Transcribes rows with a NeMo model that each worker process loads once.
 
-    Takes what ``ReadManifest`` gives, or dicts with the fields of a manifest's row. Gives a
-    ``Transcribed``. Every row ends in one of ``transcripts`` and ``failures``, once.
+    Takes the rows of ``ReadManifest``, or dicts with the fields of a manifest's row. Returns a
+    ``Transcribed``. Every row ends as exactly one transcript, failure or filtered row.
 
-    Settings are given by their names, which are those of the flags of ``beam-asr transcribe``
-    (docs/flags.md), or in their groups (`beam_asr.settings`), or some in groups and others by name:
+    Settings are passed by name, as in the flags of ``beam-asr transcribe`` (docs/flags.md), in
+    groups (`beam_asr.settings`), or some in groups and others by name:
 
         Transcribe("a.nemo", batch_size=16, timestamps="word")
         Transcribe(ModelSettings(model_name="a.nemo"), batching=BatchSettings(batch_size=16))
 
     Args:
         model: the name of the model on Hugging Face or NGC, or the path or URI of a ``.nemo``
-            file, or all of its settings; None where there are ``models``, else the default beside
-            them.
-        names: of the fields of rows.
-        routing: several models, and which of them takes which row. Its ``models`` are what a file
-            of routes says (`models.routing`), as ``{"models": {"en": "a.nemo"}}``; or its path or
-            URI; or pairs, as ``["en=a.nemo"]``. The other settings are what they have in common.
-        batching: how clips are put together for a forward pass.
+            file, or all of its settings; with ``models``, that of the rows that they do not take,
+            or None.
+        names: the names of the fields of rows.
+        routing: several models, and which of them takes which row. Its ``models`` are the content
+            of a file of routes (`models.routing`), as ``{"models": {"en": "a.nemo"}}``; or its path
+            or URI; or pairs, as ``["en=a.nemo"]``. The other settings apply to all of them.
+        batching: how clips are batched for a forward pass.
         resources: what a worker may use of its machine.
         reading: how audio is read.
-        limits: what audio must be like to be transcribed.
+        limits: which audio is transcribed at all.
         long_audio: how long rows are cut into segments.
-        transcripts: what is written of a transcript beside its text.
-        tarred_audio: the tars of a tarred data set of NeMo's, in which the rows' audio is: path,
-            URI, glob or brace expansion, or several.
+        transcripts: what a transcript has beside its text.
+        tarred_audio: the tars of a NeMo tarred data set, which hold the rows' audio: path, URI,
+            glob or brace expansion, or several.
         max_failure_fraction: the job fails while it runs if a larger part of the rows, and at least
-            100, failed; None leaves it to the end.
-        journal: where what is done is kept for another run; None keeps nothing. Rows are grouped
-            for it, so the input must be bounded and in the global window.
+            100, failed; None sets no limit while it runs.
+        journal: stores what is done, for a run that resumes this one; None stores nothing. It
+            needs grouped rows, so the input must be bounded and in the global window.
         settings: other settings by name, each of `PARAMETERS`.
 
     Raises:
-        TypeError: a setting is unknown, or is given both by its name and in its group.
+        TypeError: a setting is unknown, or is passed both by its name and in its group.
         SetupError: a value is out of its range.
 
-    When the graph is built, it reads the file of routes, lists the tars, and looks at the journal
-    and the files of the models.
+    When the graph is built, it reads the file of routes, lists the tars, and reads the journal and
+    the files of the models.
 
     Raises (then):
-        SetupError: the routes cannot be, or the rows are without an end and in the global window,
-            in which long ones cannot be put together.
-        FileNotFoundError: there is no file of routes.
-        NoInputError: no tar is there.
+        SetupError: the routes are invalid, or the rows are unbounded and in the global window, in
+            which long ones cannot be stitched.
+        FileNotFoundError: the file of routes does not exist.
+        NoInputError: no tar exists.
         ResumeError: the journal is another run's.
     """
 
@@ -168,7 +171,7 @@ class Transcribe(beam.PTransform):
         for name in settings:
             if name not in PARAMETERS:
                 raise unknown_setting(name, PARAMETERS)
-        given: dict[str, Group | None] = {
+        groups: dict[str, Group | None] = {
             "names": names,
             "model": model,
             "routing": routing,
@@ -179,40 +182,42 @@ class Transcribe(beam.PTransform):
             "long_audio": long_audio,
             "transcripts": transcripts,
         }
-        asked = TranscribeSettings(**make_groups(TRANSCRIBE_GROUPS, settings, given))
-        if asked.model.model_name is None and asked.routing.models is None:
+        requested = TranscribeSettings(**make_groups(TRANSCRIBE_GROUPS, settings, groups))
+        if requested.model.model_name is None and requested.routing.models is None:
             raise SetupError("neither model_name nor models is given")
         if max_failure_fraction is not None:
             PARAMETERS["max_failure_fraction"].check(max_failure_fraction)
-        check_choice(PARAMETERS["engine"], asked.model.engine)
-        devices.check(asked.resources, asked.model.device)
-        self.settings = asked
-        self._storage = Storage(asked.reading.storage_options)
-        prefixes = asked.reading.allowed_audio_prefixes
+        check_choice(PARAMETERS["engine"], requested.model.engine)
+        devices.check(requested.resources, requested.model.device)
+        self.settings = requested
+        self._storage = Storage(requested.reading.storage_options)
+        prefixes = requested.reading.allowed_audio_prefixes
         allowed = None if prefixes is None else AllowList.of(prefixes)
         self._audio_storage = Storage(self._storage.options, allowed)
         self._tarred_audio = tarred_audio
         self._journal = journal
         self._max_failure_fraction = max_failure_fraction
         self._accelerator = devices.accelerator_hint(
-            asked.resources.accelerator, asked.resources.copies
+            requested.resources.accelerator, requested.resources.copies
         )
 
     @property
     def lang_key(self) -> str:
-        """The field of a row's language. It reads the file of routes, if there is one."""
+        """Returns the field of a row's language; reads the file of routes, if there is one."""
         return self._routing.lang_key
 
-    # What is looked up in storage, when the graph is built.
+    # The next properties read from storage, when the graph is built.
 
     @functools.cached_property
     def _routing(self) -> Routing:
-        asked, given = self.settings, self.settings.routing
-        base = flatten(getattr(asked, name) for name in ROUTE_GROUPS)
+        settings = self.settings.routing
+        base = flatten(getattr(self.settings, name) for name in ROUTE_GROUPS)
         default = base.pop("model_name")
-        if given.models is None:
+        if settings.models is None:
             return single(ModelRoute.of(model_name=default, **base))
-        return load(self._storage, given.models, base, given.route_key, given.unmapped, default)
+        return load(
+            self._storage, settings.models, base, settings.route_key, settings.unmapped, default
+        )
 
     @functools.cached_property
     def _tars(self) -> dict[int, str] | None:
@@ -222,80 +227,83 @@ class Transcribe(beam.PTransform):
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        """What two runs must have in common for one to go on with the other."""
+        """Returns what two runs must have in common for one to resume the other."""
         routing = self._routing
-        found = _identity(routing)
+        identity = _identity(routing)
         values = flatten(getattr(self.settings, name) for name in TRANSCRIBE_GROUPS)
-        for each in all_settings(TRANSCRIBE_GROUPS):
-            value = values[each.name]
-            if each.identity_if_given:
-                found[each.name] = bool(value)
-            elif each.identity and not each.per_model:
-                found[each.name] = value
+        for setting in all_settings(TRANSCRIBE_GROUPS):
+            value = values[setting.name]
+            if setting.identity_if_given:
+                identity[setting.name] = bool(value)
+            elif setting.identity and not setting.per_model:
+                identity[setting.name] = value
         if self._journal is not None:
-            contents = [_content(self._storage, use.model_name) for use in routing.routes]
-            found["model_content"] = contents if routing.is_multi_model else contents[0]
-        return found
+            contents = [
+                _content(self._storage, route.model_name, route.model.engine)
+                for route in routing.routes
+            ]
+            identity["model_content"] = contents if routing.is_multi_model else contents[0]
+        return identity
 
     @functools.cached_property
     def _context(self) -> JobContext:
-        """What all steps have in common."""
-        asked, routing = self.settings, self._routing
-        transcripts = asked.transcripts
+        """Returns what all steps have in common."""
+        requested, routing = self.settings, self._routing
+        transcripts = requested.transcripts
         return JobContext(
             run=uuid.uuid4().hex,
             journal=self._journal,
-            filepath_key=asked.names.filepath_key,
+            filepath_key=requested.names.filepath_key,
             transcript_fields=TranscriptFields(
-                pred_text_key=asked.names.pred_text_key,
+                pred_text_key=requested.names.pred_text_key,
                 timestamps=transcripts.timestamps or (),
                 confidence=transcripts.confidence,
                 n_best=transcripts.n_best,
                 models=routing.names if routing.is_multi_model else (),
             ),
             routing=routing,
-            keep_partial=asked.long_audio.partial == "keep",
-            filter_refused=asked.limits.audio_checks == "filter",
+            keep_partial=requested.long_audio.partial == "keep",
+            filter_refused=requested.limits.audio_checks == "filter",
             max_failure_fraction=self._max_failure_fraction,
         )
 
     @functools.cached_property
     def _settings(self) -> list[RecognizeSettings]:
-        """Of the steps of each model."""
-        return [self._of_route(number) for number in range(len(self._routing.routes))]
+        """Returns the settings of each model's steps."""
+        return [self._route_settings(number) for number in range(len(self._routing.routes))]
 
-    def _of_route(self, number: int) -> RecognizeSettings:
-        use, asked = self._routing.routes[number], self.settings
-        reading, transcripts = asked.reading, asked.transcripts
-        wanted = None if asked.long_audio.segmentation == "none" else "wanted"
+    def _route_settings(self, number: int) -> RecognizeSettings:
+        route, requested = self._routing.routes[number], self.settings
+        reading, transcripts = requested.reading, requested.transcripts
+        times = None if requested.long_audio.segmentation == "none" else "wanted"
         spec = ModelSpec(
-            model_name=use.model_name,
-            device=use.model.device,
-            decoder=use.model.decoder,
-            precision=use.model.precision,
+            model_name=route.model_name,
+            device=route.model.device,
+            decoder=route.model.decoder,
+            precision=route.model.precision,
             storage=self._storage,
-            batch_timeout=use.batching.batch_timeout,
-            resources=asked.resources,
-            attention=use.model.attention,
-            times="required" if transcripts.timestamps else wanted,
+            batch_timeout=route.batching.batch_timeout,
+            resources=requested.resources,
+            attention=route.model.attention,
+            times="required" if transcripts.timestamps else times,
             confidence=transcripts.confidence is not None,
             n_best=transcripts.n_best,
-            engine=use.model.engine,
+            engine=route.model.engine,
         )
         reader = ClipReader(
             storage=self._audio_storage,
-            channel=use.reading.channel,
+            channel=route.reading.channel,
             timeout_seconds=reading.audio_timeout,
             concurrency=reading.max_concurrent_reads,
-            limits=use.limits,
+            limits=route.limits,
         )
         planner = Planner(
             storage=self._audio_storage,
-            channel=use.reading.channel,
+            channel=route.reading.channel,
             timeout_seconds=reading.audio_timeout,
-            segmentation=asked.long_audio.segmentation,
-            keep_parts=asked.long_audio.partial == "keep",
-            limits=use.limits,
+            segmentation=requested.long_audio.segmentation,
+            keep_parts=requested.long_audio.partial == "keep",
+            limits=route.limits,
         )
         return RecognizeSettings(
             context=self._context,
@@ -303,11 +311,11 @@ class Transcribe(beam.PTransform):
             reader=reader,
             tar_storage=self._storage,
             planner=planner,
-            prompt=use.model.prompt,
+            prompt=route.model.prompt,
             route=number,
-            max_segment_seconds=use.long_audio.max_segment_seconds,
-            batch_size=use.batching.batch_size,
-            max_batch_seconds=use.batching.max_batch_seconds,
+            max_segment_seconds=route.long_audio.max_segment_seconds,
+            batch_size=route.batching.batch_size,
+            max_batch_seconds=route.batching.max_batch_seconds,
         )
 
     def expand(self, rows: PCollection[Row | Record | WebDatasetTar]) -> Transcribed:
@@ -320,7 +328,7 @@ class Transcribe(beam.PTransform):
         checked = rows | "Validate" >> beam.ParDo(check).with_outputs(
             "failures", "statistics", main="work"
         )
-        ended: list[Any] = []
+        finishing: list[Any] = []
         work, start = checked.work, None
         if context.journal is not None:
             start = self._start(checked.statistics)
@@ -328,15 +336,15 @@ class Transcribe(beam.PTransform):
                 start, AssignRowIds(context)
             ).with_outputs(*OUTPUTS, main="work")
             work = identified.work
-            ended.append(identified)
+            finishing.append(identified)
         if self._tars is not None:
             work = self._by_shard(work, self._tars)
         if not context.routing.is_multi_model and (
             self._tars is not None or context.journal is None
         ):
-            work |= "SpreadWork" >> beam.Reshuffle()
-        recognized = self._recognized("", work, start)
-        ended += recognized
+            work |= "SpreadWork" >> PackedReshuffle()
+        recognized = self._recognize("", work, start)
+        finishing += recognized
         failures, filtered, statistics = [checked.failures], [], [checked.statistics]
         if self.settings.long_audio.segmentation != "none":
             if not rows.is_bounded and rows.windowing.is_default():
@@ -345,81 +353,82 @@ class Transcribe(beam.PTransform):
                     "segments: give them windows, as beam.WindowInto(FixedWindows(600)), or choose "
                     "segmentation='none'"
                 )
-            planned, segments, stitched = self._long(recognized, start)
-            ended += segments
+            planned, segments, stitched = self._recognize_long(recognized, start)
+            finishing += segments
             failures += [planned.failures, stitched.failures]
             filtered.append(planned.filtered)
             statistics.append(stitched.statistics)
-        transcripts = [each.transcripts for each in ended]
+        transcripts = [outputs.transcripts for outputs in finishing]
         if self.settings.long_audio.segmentation != "none":
             transcripts.append(stitched.transcripts)
-        failures += [each.failures for each in ended]
-        filtered += [each.filtered for each in ended]
-        statistics += [each.statistics for each in ended]
-        # What the model did must not be done again because a writer failed.
+        failures += [outputs.failures for outputs in finishing]
+        filtered += [outputs.filtered for outputs in finishing]
+        statistics += [outputs.statistics for outputs in finishing]
+        # A writer that fails must not make the model recognize anything again.
         return Transcribed(
-            transcripts
-            | "AllTranscripts" >> beam.Flatten()
-            | "KeepTranscripts" >> beam.Reshuffle(),
-            failures | "AllFailures" >> beam.Flatten() | "KeepFailures" >> beam.Reshuffle(),
+            tuple(transcripts) | "KeepTranscripts" >> PackedReshuffle(),
+            tuple(failures) | "KeepFailures" >> PackedReshuffle(),
             statistics | "AllStatistics" >> beam.Flatten().with_output_types(Statistics),
-            filtered | "AllFiltered" >> beam.Flatten() | "KeepFiltered" >> beam.Reshuffle(),
+            tuple(filtered) | "KeepFiltered" >> PackedReshuffle(),
         )
 
-    def _recognized(
-        self, of: str, work: PCollection[Any], start: PCollection[JobStart] | None
+    def _recognize(
+        self, label: str, work: PCollection[Any], start: PCollection[JobStart] | None
     ) -> list[Any]:
-        """The steps that have the models, each after its chunks.
+        """Adds the steps that have the models, each after its chunks.
 
-        Each model has steps of its own, so that a worker which takes a bundle of theirs needs one
-        model for it; a runner that does step after step never swaps them.
+        Each model has its own steps, so that a worker needs one model for a bundle of theirs; a
+        runner that runs step after step never swaps models.
         """
         if not self._context.routing.is_multi_model:
-            named = [("", work)]
+            parts = [("", work)]
         else:
             tags = [str(route) for route in range(len(self._settings))]
-            split = work | f"ByModel{of}" >> beam.FlatMap(_by_route, len(tags)).with_outputs(*tags)
-            named = [
-                (f"[{tag}]", split[tag] | f"Spread{of}[{tag}]" >> beam.Reshuffle()) for tag in tags
+            split = work | f"ByModel{label}" >> beam.FlatMap(_by_route, len(tags)).with_outputs(
+                *tags
+            )
+            parts = [
+                (f"[{tag}]", split[tag] | f"Spread{label}[{tag}]" >> PackedReshuffle())
+                for tag in tags
             ]
         steps = []
-        for settings, (name, part) in zip(self._settings, named, strict=True):
-            chunks = self._in_windows(f"Windows{of}{name}", part)
+        for settings, (name, part) in zip(self._settings, parts, strict=True):
+            chunks = self._in_chunks(f"Windows{label}{name}", part)
             model = wait_for(start, RecognizeChunk(settings))
             if self._accelerator is not None:
                 model = model.with_resource_hints(accelerator=self._accelerator)
             outputs = model.with_outputs(*OUTPUTS, "long", "segments", "rows")
-            steps.append(chunks | f"Transcribe{of}{name}" >> outputs)
+            steps.append(chunks | f"Transcribe{label}{name}" >> outputs)
         return steps
 
-    def _long(
+    def _recognize_long(
         self, recognized: list[Any], start: PCollection[JobStart] | None
     ) -> tuple[Any, list[Any], Any]:
-        """Plans the long rows, has their segments recognized, and puts them together.
+        """Adds the steps that plan long rows, recognize their segments, and stitch them.
 
-        Gives the outputs of these three steps, of which the second is one for each model.
+        Returns the outputs of these three steps, of the second one for each model.
         """
-        plan = PlanSegments(self._context, [each.planner for each in self._settings])
+        plan = PlanSegments(self._context, [settings.planner for settings in self._settings])
         planned = (
-            [each.long for each in recognized]
+            [outputs.long for outputs in recognized]
             | "AllLong" >> beam.Flatten()
             | "SpreadLong" >> beam.Reshuffle()
             | "PlanSegments"
             >> beam.ParDo(plan).with_outputs("rows", "failures", "filtered", main="groups")
         )
         groups = planned.groups | "SpreadStretches" >> beam.Reshuffle()
-        segments = self._recognized("Segments", groups, start)
-        parts = [part for each in recognized for part in (each.rows, each.segments)]
+        segments = self._recognize("Segments", groups, start)
+        parts = [part for outputs in recognized for part in (outputs.rows, outputs.segments)]
         stitched = (
-            (*parts, planned.rows, *(each.segments for each in segments))
+            (*parts, planned.rows, *(outputs.segments for outputs in segments))
             | "AllSegments" >> beam.Flatten()
             | "ByRow" >> beam.GroupByKey()
             | "Stitch" >> beam.ParDo(StitchRows(self._context)).with_outputs(*OUTPUTS)
         )
         return planned, segments, stitched
 
-    def _in_windows(self, name: str, work: PCollection[Any]) -> PCollection[list[Any]]:
-        # Fixed sizes: left to adapt, BatchElements learns its own from measured times.
+    def _in_chunks(self, name: str, work: PCollection[Any]) -> PCollection[list[Any]]:
+        # Fixed sizes: otherwise BatchElements adapts them to measured times.
         if work.is_bounded:
             return work | name >> beam.BatchElements(
                 min_batch_size=CHUNK_SECONDS,
@@ -429,7 +438,7 @@ class Transcribe(beam.PTransform):
         return work | name >> beam.ParDo(BatchWithinBundle(_chunk_seconds, CHUNK_SECONDS))
 
     def _start(self, statistics: PCollection[Statistics]) -> PCollection[JobStart]:
-        """What is known when all rows have been read, and that the journal is this run's."""
+        """Returns what is known once all rows have been read and the journal is this run's."""
         return (
             statistics
             | "SumRows" >> beam.CombineGlobally(total)
@@ -437,7 +446,7 @@ class Transcribe(beam.PTransform):
         )
 
     def _grouped(self, work: PCollection[Any], journal: Journal) -> PCollection[Any]:
-        """Rows that are equal together, and with them what an earlier run has made of them."""
+        """Groups equal rows, together with their outcomes in an earlier run."""
         if journal.resume:
             done = (
                 work.pipeline
@@ -450,19 +459,19 @@ class Transcribe(beam.PTransform):
         return work | "Group" >> beam.GroupByKey()
 
     def _by_shard(self, work: PCollection[Any], tars: Mapping[int, str]) -> PCollection[Any]:
-        """Clips in tars of a data set to the tars; other work stays as it is."""
+        """Groups the clips in tars of a data set by their tars; other work stays as it is."""
         split = work | "InTars" >> beam.ParDo(_split).with_outputs("in_tars", main="others")
-        every = work.pipeline | "TarredAudio" >> beam.Create(list(tars.items()))
-        by_shard = {"tars": every, "clips": split.in_tars} | "ByShard" >> beam.CoGroupByKey()
+        all_tars = work.pipeline | "TarredAudio" >> beam.Create(list(tars.items()))
+        by_shard = {"tars": all_tars, "clips": split.in_tars} | "ByShard" >> beam.CoGroupByKey()
         return (
             split.others,
             by_shard | "Shards" >> beam.FlatMap(_shards),
         ) | "AllWork" >> beam.Flatten()
 
 
-def _content(storage: Storage, model_name: str) -> str | None:
-    """What tells a model file from others; None where it cannot be seen from here."""
-    if not files.is_file_name(model_name):
+def _content(storage: Storage, model_name: str, engine: str) -> str | None:
+    """Returns the digest of a model file; None if the file cannot be read from here."""
+    if not ENGINES[engine].is_file_name(model_name):
         return None
     try:
         return files.digest(storage, model_name)
@@ -482,10 +491,10 @@ def _start_job(
 
 
 def wait_for(start: PCollection[JobStart] | None, step: beam.DoFn) -> beam.ParDo:
-    """A step that processes nothing before a job's start; at once if there is nothing to await.
+    """Returns a step that processes nothing before a job's start; at once if that is None.
 
     Args:
-        step: takes what is known of the start as ``start``.
+        step: its ``process`` takes what is known of the start as ``start``.
     """
     return beam.ParDo(step) if start is None else beam.ParDo(step, start=AsSingleton(start))
 
@@ -506,22 +515,22 @@ def _split(item: Clip | TarredClip | WebDatasetTar) -> Iterator[Any]:
 
 
 def _shards(by_shard: tuple[int, dict[str, list[Any]]]) -> Iterator[NemoTar]:
-    """A tar, for each model that its clips are for; one without clips is counted by the first."""
+    """Yields the tar for each model of its clips; without clips, for the first, which counts it."""
     (tar,), items = by_shard[1]["tars"], list(by_shard[1]["clips"])
-    left: dict[int, list[Clip]] = defaultdict(list)
+    remaining: dict[int, list[Clip]] = defaultdict(list)
     for item in items:
         if not item.done:
-            left[item.clip.route].append(item.clip)
-    for route, clips in left.items() or [(0, [])]:
-        mine = {id(clip) for clip in clips}
-        others = [item.clip.audio for item in items if id(item.clip) not in mine]
+            remaining[item.clip.route].append(item.clip)
+    for route, clips in remaining.items() or [(0, [])]:
+        of_route = {id(clip) for clip in clips}
+        others = [item.clip.audio for item in items if id(item.clip) not in of_route]
         yield NemoTar(tar, clips, others, route)
 
 
 def _by_route(
     item: Clip | SegmentGroup | WebDatasetTar | NemoTar, models: int
 ) -> Iterator[TaggedOutput]:
-    """An item to its model; a tar of which nobody has looked into the rows to each."""
+    """Tags an item with its model; a tar whose rows have not been read, with each model."""
     if isinstance(item, WebDatasetTar):
         for route in range(models):
             yield TaggedOutput(str(route), item._replace(route=route))
@@ -531,12 +540,12 @@ def _by_route(
 
 
 def _identity(routing: Routing) -> dict[str, Any]:
-    """What two runs must have in common of their models."""
-    uses = [use.identity for use in routing.routes]
+    """Returns what two runs must have in common of their models."""
+    identities = [route.identity for route in routing.routes]
     if not routing.is_multi_model:
-        return uses[0]
+        return identities[0]
     return {
-        "models": uses,
+        "models": identities,
         "route_key": routing.key,
         "routes": dict(routing.by_value),
         "rules": [[rule.when.text, rule.use] for rule in routing.rules],
@@ -545,7 +554,7 @@ def _identity(routing: Routing) -> dict[str, Any]:
 
 
 def _chunk_seconds(item: Clip | SegmentGroup | WebDatasetTar | NemoTar) -> int:
-    """An item's size in a window; none is above the window's, which BatchElements cannot take."""
+    """Returns an item's size in a chunk, below the chunk's: BatchElements takes no larger ones."""
     if isinstance(item, SegmentGroup):
         seconds = item.seconds
     elif isinstance(item, Clip):

@@ -1,22 +1,29 @@
-"""Records to shards, a summary and ``_SUCCESS``: a PTransform."""
+"""Writes records as shards, with a summary and ``_SUCCESS``, as a PTransform."""
 
 from __future__ import annotations
 
 import logging
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
+from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection, TaggedOutput
+from apache_beam.transforms.window import GlobalWindow
 
 from beam_asr.errors import SetupError, TooManyFailuresError, with_flags
 from beam_asr.outputs import failure_limit
-from beam_asr.outputs import folder as output
-from beam_asr.outputs.folder import folder_name
-from beam_asr.outputs.formats import pseudo_labels, registry, shard_files
+from beam_asr.outputs.folder import (
+    SUCCESS,
+    SUMMARY,
+    check_may_write,
+    folder_name,
+    mark_unfinished,
+)
+from beam_asr.outputs.formats import registry
+from beam_asr.outputs.formats.base import FieldKeys, LineFormat, ShardFormat, TranscriptFormat
 from beam_asr.outputs.journal import Journal
 from beam_asr.outputs.shards import (
     EXTENSIONS,
@@ -35,44 +42,44 @@ from beam_asr.records.record import Envelope, Record, to_record, with_duration
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
-from beam_asr.transforms import write_formats
+from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.results import Collections, Transcribed
 from beam_asr.transforms.write_formats import WriteFormats
 
 logger = logging.getLogger(__name__)
 
-LABELS = "labels"
-KINDS = (TRANSCRIPTS, FAILURES, FILTERED, LABELS)
+KINDS = (TRANSCRIPTS, FAILURES, FILTERED)  # and each `LineFormat`
+PACK_BYTES = 2**20  # of lines that a worker gathers before it emits them
+LINE_BYTES = 100  # approximate memory of a line beside its text
 
 
 class WriteManifest(beam.PTransform):
     """Writes records as shards of JSONL into a folder, then a summary, then ``_SUCCESS``.
 
-    Records in windows of time, as of an input without an end, are written into a folder for each
-    window, below it, when the window has passed.
+    Records in windows, as of an unbounded input, are written into a folder for each window, below
+    the output folder, when the window has passed.
 
-    Takes the ``Transcribed`` of ``Transcribe``, of which it writes the failures too and checks that
-    every row has ended as exactly one record; or any PCollection of dicts.
+    Takes a ``Transcribed``, of which it writes the failures too, and checks that every row ended as
+    exactly one record; or any PCollection of dicts.
 
     Args:
         folder: the output folder, on any storage.
-        overwrite: whether the results of an earlier run there may be replaced.
-        num_shards: how many shards of transcripts to write; None goes by their number, and is one
-            for each window of time.
+        overwrite: whether the results of an earlier run may be replaced.
+        num_shards: the number of shards of transcripts; None chooses it by their number, and is
+            one for each window.
         compression: ``gzip``, ``zstd`` or None.
         max_failure_fraction: the job fails if a larger part of the rows, and at least 100, failed.
-        details: what else is to stand in ``summary.json``.
-        storage_options: for each protocol what its fsspec file system is opened with.
-        journal: of the run, which is removed when the output is whole.
-        formats: in which each transcript is also written to a file of its own
-            (`registry.FORMATS`), of which all but ``txt`` need the times of words; or all of them
-            (`shard_files`), for which a row that does not say its ``duration`` gets the measured
-            one.
-        filepath_key: the field of the audio, for them.
-        pred_text_key: the field of the text, for them.
-        lang_key: the field of the language, for them.
-        tarred: whether the rows are those of a tarred data set of NeMo's.
-        flags: settings that messages in records name as flags, as ``--name`` and not in backticks.
+        details: other fields of ``summary.json``.
+        storage_options: for each protocol the arguments of its fsspec file system.
+        journal: the run's journal, which is removed when the output is complete.
+        formats: further formats of transcripts (`registry.FORMATS`): with a file for each
+            transcript, for which all but ``txt`` need the times of words; or with many transcripts
+            in a file, for which a row without ``duration`` gets the measured one.
+        filepath_key: the field of the audio, for the formats.
+        pred_text_key: the field of the text, for the formats.
+        lang_key: the field of the language, for the formats.
+        tarred: whether the rows are those of a NeMo tarred data set.
+        flags: settings that messages in records name as flags: ``--name``, not in backticks.
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
@@ -96,15 +103,11 @@ class WriteManifest(beam.PTransform):
         flags: Collection[str] = (),
     ):
         super().__init__()
-        asked = tuple(dict.fromkeys(formats))
-        known = (*registry.FORMATS, *shard_files.FORMATS)
-        for each in asked:
-            if each not in known:
-                raise SetupError(f"formats has {each!r}, which is none of {', '.join(known)}")
-        self._formats = tuple(each for each in asked if each in registry.FORMATS)
-        self._labels = shard_files.NEMO in asked
-        self._durations = any(each in shard_files.FORMATS for each in asked)
-        self._tarred = tarred
+        requested = registry.formats_of(formats)
+        self._formats = tuple(
+            format.name for format in requested if isinstance(format, TranscriptFormat)
+        )
+        self._durations = any(format.needs_duration for format in requested)
         self._flags = frozenset(flags)
         if not 0 <= max_failure_fraction <= 1:
             raise SetupError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
@@ -122,8 +125,8 @@ class WriteManifest(beam.PTransform):
             num_shards,
             compression,
             journal,
-            tuple(each for each in asked if each in shard_files.FORMATS),
-            (filepath_key, pred_text_key, lang_key),
+            tuple(format.name for format in requested if not isinstance(format, TranscriptFormat)),
+            FieldKeys(filepath_key, pred_text_key, lang_key),
             tarred,
         )
 
@@ -133,15 +136,21 @@ class WriteManifest(beam.PTransform):
             return self._by_window(parts)
         target = self._target
         resume = target.journal is not None and target.journal.resume
-        output.check_may_write(target.storage, target.folder, self._overwrite, resume)
+        check_may_write(target.storage, target.folder, self._overwrite, resume)
         started = time.time()
         start = parts.transcripts.pipeline | "Start" >> beam.Create([target])
-        ready = start | "Withdraw" >> beam.Map(_withdraw)
-        lines = self._lines(self._exported(parts, target, ready=AsIter(ready)))
-        counts = lines | "Kinds" >> beam.Keys() | "CountKinds" >> beam.combiners.Count.PerElement()
+        ready = start | "Withdraw" >> beam.Map(_mark_unfinished)
+        exported = self._write_exports(parts, target, ready=AsIter(ready))
+        packed = [
+            lines | f"Pack{number}" >> beam.ParDo(_PackLines()).with_outputs("counts", main="packs")
+            for number, lines in enumerate(self._lines(exported))
+        ]
+        counts = [outputs.counts for outputs in packed] | "Counts" >> beam.Flatten()
+        counts |= "CountKinds" >> beam.CombinePerKey(sum)
         written = (
-            lines
-            | "Shard" >> beam.Map(_by_shard, target.num_shards, AsDict(counts))
+            [outputs.packs for outputs in packed]
+            | "Lines" >> beam.Flatten()
+            | "Shard" >> beam.FlatMap(_by_shard, target.num_shards, AsDict(counts))
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard, target, ready=AsIter(ready))
         )
@@ -156,8 +165,10 @@ class WriteManifest(beam.PTransform):
             shards=AsList(written),
         )
 
-    def _exported(self, records: Collections, target: OutputTarget, **after: Any) -> Collections:
-        """The records, when the files of their transcripts are written."""
+    def _write_exports(
+        self, records: Collections, target: OutputTarget, **after: Any
+    ) -> Collections:
+        """Returns the records, once the files of their transcripts are written."""
         if not self._formats:
             return records
         export = WriteFormats(
@@ -166,36 +177,51 @@ class WriteManifest(beam.PTransform):
         written = records.transcripts | "WriteExports" >> beam.ParDo(export, **after)
         return records._replace(transcripts=written)
 
-    def _lines(self, records: Collections) -> PCollection[Any]:
+    def _lines(self, records: Collections) -> list[PCollection[Any]]:
+        """Returns the lines with their kinds, for each kind of record."""
         lines = [
             records.transcripts
-            | "Transcripts" >> beam.Map(_line, TRANSCRIPTS, self._flags, self._durations),
-            records.failures | "Failures" >> beam.Map(_line, FAILURES, self._flags),
-            records.filtered | "Filtered" >> beam.Map(_line, FILTERED, self._flags),
+            | "Transcripts" >> beam.Map(_record_line, TRANSCRIPTS, self._flags, self._durations),
+            records.failures | "Failures" >> beam.Map(_record_line, FAILURES, self._flags),
+            records.filtered | "Filtered" >> beam.Map(_record_line, FILTERED, self._flags),
         ]
-        if self._labels:
-            how = (*self._keys, self._tarred)
-            lines.append(records.transcripts | "Labels" >> beam.Map(_label, *how))
-            if self._tarred:  # of each file in a tar NeMo wants to know something
-                others = (records.failures, records.filtered) | "Others" >> beam.Flatten()
-                lines.append(others | "NoLabels" >> beam.Map(_label, *how, recognized=False))
-        return lines | "Lines" >> beam.Flatten()
+        target = self._target
+        for format in target.line_formats:
+            arguments = (format.name, target.keys, target.tarred)
+            lines.append(
+                records.transcripts
+                | f"Lines_{format.name}" >> beam.Map(_format_line, *arguments, True)
+            )
+            if target.tarred:  # NeMo needs an entry for each file in a tar
+                others = (
+                    records.failures,
+                    records.filtered,
+                ) | f"Others_{format.name}" >> beam.Flatten()
+                lines.append(
+                    others | f"NoLines_{format.name}" >> beam.Map(_format_line, *arguments, False)
+                )
+        return lines
 
     def _by_window(self, records: Collections) -> PCollection[Record]:
         target = self._target._replace(run=uuid.uuid4().hex)
-        # A window's side inputs may be read before they are whole, so its shards follow from no
-        # count of its records.
+        # A window's side inputs may be read before they are complete, so the number of its shards
+        # cannot depend on the number of its records.
         shards = self._target.num_shards or 1
         written = (
-            self._lines(self._exported(records, target))
-            | "Shard" >> beam.Map(_by_shard, shards, {(kind, None): 1 for kind in KINDS})
+            self._lines(self._write_exports(records, target))
+            | "Lines" >> beam.Flatten()
+            | "Packs" >> beam.MapTuple(lambda kind, line: (kind, [line]))
+            | "Shard"
+            >> beam.FlatMap(
+                _by_shard, shards, {(kind, None): 1 for kind in (*KINDS, *target.formats)}
+            )
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard_of_window, target)
         )
         sums = (
             records.statistics | "SumStatistics" >> beam.CombineGlobally(total).without_defaults()
         )
-        # By their grouping both are whole, once for each window.
+        # Grouping makes both complete, once for each window.
         return (
             {
                 "statistics": sums | "OneStatistics" >> beam.Map(lambda sums: ("", sums)),
@@ -214,13 +240,13 @@ def _all_transcribed(records: PCollection[Record]) -> Collections:
 
 
 class OutputTarget(NamedTuple):
-    """Where and how records are written.
+    """Holds where and how records are written.
 
     Attributes:
-        formats: of `sharded_formats.FORMATS`.
+        formats: names of the formats with many transcripts in a file.
         keys: the fields of the audio, the text and the language.
-        tarred: whether the rows are those of a tarred data set of NeMo's.
-        run: of an input without an end, whose windows have folders of their own.
+        tarred: whether the rows are those of a NeMo tarred data set.
+        run: the id of the run if the input is unbounded, with a folder for each window; else empty.
     """
 
     folder: str
@@ -229,7 +255,7 @@ class OutputTarget(NamedTuple):
     compression: str | None
     journal: Journal | None
     formats: tuple[str, ...]
-    keys: tuple[str, str, str]
+    keys: FieldKeys
     tarred: bool
     run: str = ""
 
@@ -238,8 +264,14 @@ class OutputTarget(NamedTuple):
             return self.folder
         return join(self.folder, folder_name(float(window.start), self.run))
 
-    def of_window(self, window: Any) -> OutputTarget:
+    def for_window(self, window: Any) -> OutputTarget:
         return self._replace(folder=self.folder_of(window))
+
+    @property
+    def line_formats(self) -> list[LineFormat]:
+        """Returns the formats that are `LineFormat`."""
+        formats = registry.formats_of(self.formats)
+        return [format for format in formats if isinstance(format, LineFormat)]
 
     def check(self) -> None:
         """Raises FolderTakenError if another job has taken the folder over."""
@@ -247,37 +279,34 @@ class OutputTarget(NamedTuple):
             self.journal.lock.check()
 
     def write_shard(self, shard: ShardKey, lines: Iterable[bytes]) -> str:
-        """Writes a shard, from lines that can be gone through more than once; gives its name."""
+        """Writes a shard, from lines that can be iterated more than once; returns its name."""
         kind, number, shards = shard
-        if shards is None:
-            name = shard_files.path_of_tar(number)
-            self.storage.write(join(self.folder, name), lines)
-            return name
-        if kind == LABELS:
-            name = shard_files.path(shard_files.NEMO, number, shards)
-            if not self.tarred:  # else what is about no tar has no line
-                self.storage.write(join(self.folder, name), lines)
-            return name
+        for format in self.line_formats:
+            if kind == format.name:
+                name = format.path_of_tar(number) if shards is None else format.path(number, shards)
+                # In a tarred data set, a record without a tar has no line.
+                if shards is None or not self.tarred:
+                    self.storage.write(join(self.folder, name), lines)
+                return name
+        assert shards is not None  # only lines of formats go by tars
         name = shard_name(kind, number, shards, self.compression)
         self.storage.write(join(self.folder, name), compressed(lines, self.compression))
-        for format in shard_files.OF_SHARDS:
-            if kind != TRANSCRIPTS or format not in self.formats:
-                continue
-            path = shard_files.path(format, number, shards)
-            content = shard_files.content(format, lines, *self.keys)
-            self.storage.write(join(self.folder, path), content)
+        for shard_format in registry.formats_of(self.formats):
+            if kind == TRANSCRIPTS and isinstance(shard_format, ShardFormat):
+                path = join(self.folder, shard_format.path(number, shards))
+                self.storage.write(path, shard_format.encode_shard(lines, self.keys))
         return name
 
 
 class ShardKey(NamedTuple):
-    """Which shard of the output a line goes to.
+    """Identifies the shard of the output that a line goes to.
 
     It crosses shuffles as a plain tuple, which Beam encodes without pickling it.
 
     Attributes:
         kind: one of ``KINDS``.
-        number: of the shard from 0, or of the tar that it is about.
-        shards: of the kind; None if they go by tars.
+        number: the number of the shard, from 0, or of its tar.
+        shards: the number of shards of the kind; None if there is one for each tar.
     """
 
     kind: str
@@ -286,9 +315,14 @@ class ShardKey(NamedTuple):
 
 
 class _Shard(NamedTuple):
-    """A shard that was written: its kind, its name, and its records by why they are there: the type
-    of a failure's error, what a filtered row was filtered by, why nothing is to be learnt from a
-    label, and "" for what needs no reason."""
+    """Describes a written shard.
+
+    Attributes:
+        kind: as in `ShardKey`.
+        name: its path, relative to the folder.
+        records: the number of its records by reason: the type of a failure's error, the ``by`` of a
+            filtered row, why a format omits a record, and "" where there is no reason.
+    """
 
     kind: str
     name: str
@@ -297,101 +331,127 @@ class _Shard(NamedTuple):
 
 # A kind, and the number of a tar or None.
 Kind = tuple[str, int | None]
+# The reason of a record, as in `_Shard.records`, and its line.
+Line = tuple[str, bytes]
 
 
-def _line(
+def _record_line(
     element: Envelope | Record, kind: str, flags: frozenset[str], durations: bool = False
-) -> tuple[Kind, tuple[str, bytes]]:
-    """A record as a line, with its kind and why it is of it."""
+) -> tuple[Kind, Line]:
+    """Returns a record as a line, with its kind and the reason for that kind."""
     if durations:
         element = with_duration(element)
     record, why = to_record(element), ""
     if kind == FAILURES:
         why = record["error"]["type"]
-        record = {**record, "error": _worded(record["error"], flags)}
+        record = {**record, "error": _with_flags(record["error"], flags)}
     elif kind == FILTERED:
         why = record["filtered"]["by"]
-        record = {**record, "filtered": _worded(record["filtered"], flags)}
+        record = {**record, "filtered": _with_flags(record["filtered"], flags)}
     elif "segments_failed" in record:
-        record = {**record, "segments_failed": _worded(record["segments_failed"], flags)}
+        record = {**record, "segments_failed": _with_flags(record["segments_failed"], flags)}
     return (kind, None), (why, encode(record))
 
 
-def _worded(why: Any, flags: frozenset[str]) -> Any:
-    """What a record says of failures, with flags in their messages."""
+def _with_flags(why: Any, flags: frozenset[str]) -> Any:
+    """Returns the failures in a record with flags in their messages."""
     if isinstance(why, list):
-        return [_worded(each, flags) for each in why]
+        return [_with_flags(failure, flags) for failure in why]
     if not isinstance(why, dict):
         return why
     message = why.get("message")
     if isinstance(message, str):
         return {**why, "message": with_flags(message, flags)}
-    return {**why, "error": _worded(why["error"], flags)} if "error" in why else why
+    return {**why, "error": _with_flags(why["error"], flags)} if "error" in why else why
 
 
-def _label(
-    element: Envelope | Record,
-    filepath_key: str,
-    pred_text_key: str,
-    tarred: bool,
-    recognized: bool = True,
-) -> tuple[Kind, tuple[str, bytes]]:
-    """A record as a line of a manifest that NeMo trains on, with why nothing is to be learnt from
-    it; the line is empty if it has none. Of a tarred set its kind has the number of its tar."""
+def _format_line(
+    element: Envelope | Record, format: str, keys: FieldKeys, tarred: bool, transcribed: bool
+) -> tuple[Kind, Line]:
+    """Returns a record as a line of a `LineFormat`, with the reason if it is omitted.
+
+    The line is empty if the record has none. In a tarred data set the kind has the tar's number.
+    """
+    chosen = registry.FORMATS[format]
+    assert isinstance(chosen, LineFormat)
     origin = "" if isinstance(element, dict) else element.origin
     record = to_record(with_duration(element))
-    if not recognized:
-        record = {**record, pred_text_key: ""}
-    to_label = pseudo_labels.tarred_label if tarred else pseudo_labels.label
-    label = to_label(record, filepath_key, pred_text_key, origin)
-    return (LABELS, label.shard), (label.left_out, label.line or b"")
+    line = chosen.to_line(record, keys, origin, tarred, transcribed)
+    return (format, line.shard), (line.left_out, line.line or b"")
+
+
+class _PackLines(beam.DoFn):
+    """Gathers the lines of a bundle by their kinds, and counts them, with output to ``counts``."""
+
+    def start_bundle(self) -> None:
+        self._packs: dict[Kind, list[Line]] = defaultdict(list)
+        self._counts: Counter[Kind] = Counter()
+        self._bytes = 0
+
+    def process(self, keyed: tuple[Kind, Line]) -> Iterable[tuple[Kind, list[Line]]]:
+        kind, line = keyed
+        self._packs[kind].append(line)
+        self._counts[kind] += 1
+        self._bytes += len(line[1]) + LINE_BYTES
+        if self._bytes < PACK_BYTES:
+            return ()
+        packs, self._packs, self._bytes = self._packs, defaultdict(list), 0
+        return packs.items()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from at_window(self._packs.items(), GlobalWindow())
+        counts = (TaggedOutput("counts", count) for count in self._counts.items())
+        yield from at_window(counts, GlobalWindow())
 
 
 def _by_shard(
-    keyed: tuple[Kind, tuple[str, bytes]], num_shards: int | None, counts: dict[Kind, int]
-) -> tuple[Any, tuple[str, bytes]]:
-    (kind, tar), (why, line) = keyed
+    pack: tuple[Kind, list[Line]], num_shards: int | None, counts: dict[Kind, int]
+) -> list[tuple[Any, list[Line]]]:
+    """Returns the lines of a pack, by the shards that they go to."""
+    (kind, tar), lines = pack
     if tar is not None:
-        return tuple(ShardKey(kind, tar, shards=None)), (why, line)
+        return [(tuple(ShardKey(kind, tar, shards=None)), lines)]
     shards = shard_count(kind, counts[kind, None], num_shards)
-    return tuple(ShardKey(kind, shard_of(line, shards), shards)), (why, line)
+    parts: dict[int, list[Line]] = defaultdict(list)
+    for line in lines:
+        parts[shard_of(line[1], shards)].append(line)
+    return [(tuple(ShardKey(kind, shard, shards)), part) for shard, part in parts.items()]
 
 
 def _write_shard(
-    keyed: tuple[tuple[str, int, int | None], Iterable[tuple[str, bytes]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
     target: OutputTarget,
     ready: Iterable[OutputTarget],
 ) -> _Shard:
-    key, records = ShardKey(*keyed[0]), keyed[1]
-    list(ready)  # the folder is an unfinished one before the first file in it is replaced
+    key, packs = ShardKey(*keyed[0]), keyed[1]
+    list(ready)  # waits until the folder is marked as unfinished, before a file is replaced
     target.check()
-    written = Counter(why for why, _ in records)
-    return _Shard(key.kind, target.write_shard(key, _Lines(records)), written)
+    written = Counter(why for pack in packs for why, _ in pack)
+    return _Shard(key.kind, target.write_shard(key, _Lines(packs)), written)
 
 
 class _Lines:
-    """The lines of a shard's records, which Beam can bring more than once."""
+    """Iterates over the lines of a shard's records, as often as needed."""
 
-    def __init__(self, records: Iterable[tuple[str, bytes]]):
-        self._records = records
+    def __init__(self, packs: Iterable[list[Line]]):
+        self._packs = packs
 
     def __iter__(self) -> Iterator[bytes]:
-        return (line for _, line in self._records if line)
+        return (line for pack in self._packs for _, line in pack if line)
 
 
 def _write_shard_of_window(
-    keyed: tuple[tuple[str, int, int | None], Iterable[tuple[str, bytes]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
     target: OutputTarget,
     window: Any = beam.DoFn.WindowParam,
 ) -> _Shard:
-    return _write_shard(keyed, target.of_window(window), [])
+    return _write_shard(keyed, target.for_window(window), [])
 
 
-def _withdraw(target: OutputTarget) -> OutputTarget:
+def _mark_unfinished(target: OutputTarget) -> OutputTarget:
     target.check()
-    output.mark_unfinished(target.storage, target.folder)
-    write_formats.delete_stale(target.storage, target.folder)
-    shard_files.delete_stale(target.storage, target.folder)
+    mark_unfinished(target.storage, target.folder)
+    registry.delete_stale(target.storage, target.folder)
     return target
 
 
@@ -408,7 +468,7 @@ def _finish(
     wall_seconds = time.time() - started
     summary, failed_by_type = _complete(target, wall_seconds, details, statistics, shards)
     failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
-    storage.write(join(folder, output.SUCCESS), [])
+    storage.write(join(folder, SUCCESS), [])
     if target.journal is not None:
         target.journal.remove()
     return summary
@@ -421,16 +481,16 @@ def _finish_window(
     details: Record,
     window: Any = beam.DoFn.WindowParam,
 ) -> Record:
-    target = target.of_window(window)
+    target = target.for_window(window)
     (statistics,), shards = keyed[1]["statistics"], list(keyed[1]["shards"])
     summary, failed_by_type = _complete(target, None, details, statistics, shards)
     try:
         failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
     except TooManyFailuresError as error:
-        # To raise it would have the runner try this again for ever, and hold the next windows up.
-        logger.error("%s is left without %s: %s", target.folder, output.SUCCESS, error)
+        # The runner would retry an error for ever, and delay the next windows.
+        logger.error("%s is left without %s: %s", target.folder, SUCCESS, error)
         return summary
-    target.storage.write(join(target.folder, output.SUCCESS), [])
+    target.storage.write(join(target.folder, SUCCESS), [])
     return summary
 
 
@@ -441,11 +501,11 @@ def _complete(
     statistics: Statistics,
     shards: list[_Shard],
 ) -> tuple[Record, Counter[str]]:
-    """Makes the folder whole but for its marker; gives the summary, and the failures by type."""
+    """Completes the folder except for its marker; returns the summary, and the failures by type."""
     storage, folder = target.storage, target.folder
-    transcribed = sum(sum(each.records.values()) for each in shards if each.kind == TRANSCRIPTS)
+    transcribed = sum(sum(shard.records.values()) for shard in shards if shard.kind == TRANSCRIPTS)
     failed_by_type, filtered_by = (
-        sum((each.records for each in shards if each.kind == kind), Counter())
+        sum((shard.records for shard in shards if shard.kind == kind), Counter())
         for kind in (FAILURES, FILTERED)
     )
     check_complete(
@@ -454,33 +514,21 @@ def _complete(
         sum(failed_by_type.values()),
         sum(filtered_by.values()),
     )
-    names = {each.name for each in shards if each.kind != LABELS}
-    # A reader finds as many files as were asked for, if empty ones.
+    names = {shard.name for shard in shards if shard.kind in KINDS}
+    # There are as many files as requested, if need be empty ones.
     count = shard_count(TRANSCRIPTS, transcribed, target.num_shards)
-    for shard in range(count):
-        if shard_name(TRANSCRIPTS, shard, count, target.compression) not in names:
-            names.add(target.write_shard(ShardKey(TRANSCRIPTS, shard, count), []))
+    for number in range(count):
+        if shard_name(TRANSCRIPTS, number, count, target.compression) not in names:
+            names.add(target.write_shard(ShardKey(TRANSCRIPTS, number, count), []))
     delete_stale(storage, folder, names)
-    if shard_files.NEMO in target.formats:
-        labels = [each for each in shards if each.kind == LABELS]
-        _complete_labels(target, statistics, {each.name for each in labels})
-        left_out: Counter[str] = sum((each.records for each in labels), Counter())
+    for format in target.line_formats:
+        format_shards = [shard for shard in shards if shard.kind == format.name]
+        written = {shard.name for shard in format_shards}
+        format.finish(storage, folder, written, target.tarred, statistics.tars_without_rows)
+        left_out: Counter[str] = sum((shard.records for shard in format_shards), Counter())
         rows = left_out.pop("", 0)
-        details = {**details, "nemo": {"rows": rows, "left_out": dict(sorted(left_out.items()))}}
+        counts = {"rows": rows, "left_out": dict(sorted(left_out.items()))}
+        details = {**details, format.name: counts}
     summary = summarize(statistics, transcribed, failed_by_type, filtered_by, wall_seconds, details)
-    storage.write(join(folder, output.SUMMARY), [encode_readable(summary)])
+    storage.write(join(folder, SUMMARY), [encode_readable(summary)])
     return summary, failed_by_type
-
-
-def _complete_labels(target: OutputTarget, statistics: Statistics, names: set[str]) -> None:
-    """Writes those of NeMo's manifests that no line is in: the only one, or one for each tar."""
-    if not target.tarred:
-        if not names:
-            target.write_shard(ShardKey(LABELS, 0, 1), [])
-        return
-    of_tars = {name for name in names if shard_files.is_of_tar(name)}
-    every = range(len(of_tars) + statistics.tars_without_rows)
-    missing = {shard_files.path_of_tar(number) for number in every} - of_tars
-    if len(missing) == statistics.tars_without_rows:  # the tars are numbered from 0
-        for name in missing:
-            target.storage.write(join(target.folder, name), [])

@@ -225,7 +225,7 @@ def _end_of_row(row: Row) -> Hashable:
     try:
         parsing.parse(row)
     except ManifestError as error:
-        record = _deeper(RUNNER_FRAMES, partial(failure, row, "manifest", error))
+        record = _deeper(RUNNER_FRAMES, partial(failure, row, error))
         place = _place(error)
         assert record["error"]["message"].startswith(f"{row.manifest}:{row.line_number}: ")
     else:

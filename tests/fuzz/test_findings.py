@@ -225,7 +225,7 @@ def test_a_row_ends_as_one_line_of_json_at_any_depth_of_the_stack(tmp_path, line
     try:
         parsing.parse(row)
     except manifest.ManifestError as error:
-        record = at_depth(60, partial(failure, row, "manifest", error))
+        record = at_depth(60, partial(failure, row, error))
     else:
         record = at_depth(60, Transcript(row, {"pred_text": "text"}, 1.0).record)
     written = at_depth(60, partial(shards.encode, record))

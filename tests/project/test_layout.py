@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import beam_asr
+from tests.project import module_tree
 
 PACKAGE = Path(beam_asr.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -69,3 +70,8 @@ def test_no_function_has_many_parameters():
         if count > MAX_PARAMETERS:
             many[place] = count
     assert many == {}
+
+
+def test_the_architecture_page_shows_the_modules_as_they_are():
+    page = module_tree.PAGE.read_text(encoding="utf-8")
+    assert page == module_tree.page(), "run make docs"

@@ -1,10 +1,11 @@
-"""How the decoder of a loaded model is set up, for what is wanted of it besides the text."""
+"""What is wanted of a decoder besides the text, and how NeMo is configured for it; what differs
+between decoder families is in their own files."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from beam_asr.errors import ModelLoadError, for_message
+from beam_asr.errors import ModelLoadError
 from beam_asr.settings import DECODERS
 
 WANTED, REQUIRED = "wanted", "required"
@@ -89,130 +90,8 @@ def use_batched_greedy(model: Any) -> None:
         model.change_decoding_strategy(decoder_type=chosen, verbose=False)
 
 
-def configure_decoding(model: Any, model_name: str, extras: DecodingRequest) -> None:
-    """Sets up the chosen decoder so that its hypotheses tell what is wanted.
-
-    The text stays as it is, but where more than one is wanted, which takes a beam search.
-
-    Raises:
-        ModelLoadError: the model cannot tell the confidence or the texts that are wanted.
-    """
-    from nemo.collections.asr import models
-
-    if extras == TEXT_ONLY:
-        return
-    if isinstance(model, models.EncDecMultiTaskModel):
-        _configure_multitask(model, model_name, extras)
-    elif is_ctc(model):
-        _configure_ctc(model, model_name, extras)
-    elif isinstance(model, models.EncDecRNNTModel):
-        _configure_transducer(model, model_name, extras)
-    elif extras.confidence or extras.n_best:
-        flag = "`confidence`" if extras.confidence else "`n_best`"
-        raise _refused(model, model_name, flag, "its decoder is not known here")
-
-
-def is_ctc(model: Any) -> bool:
-    """Whether the decoder in use is a CTC decoder, a hybrid model's too."""
-    from nemo.collections.asr import models
-
-    if isinstance(model, models.EncDecRNNTModel):
-        return bool(getattr(model, "cur_decoder", "rnnt") == "ctc")
-    return isinstance(model, models.EncDecCTCModel)
-
-
-def _configure_ctc(model: Any, model_name: str, extras: DecodingRequest) -> None:
-    hybrid = hasattr(model, "cur_decoder")
-    config = _copy(model.cfg.aux_ctc.decoding if hybrid else model.cfg.decoding)
-    if extras.confidence and extras.beam == 1 and config.get("strategy") not in CTC_WITH_FRAMES:
-        raise _no_confidence_of_a_strategy(model, model_name, config)
-    if extras.beam == 1:
-        return  # the frames' labels are there anyway, and make the rest
-    options = {"decoder_type": "ctc"} if hybrid else {}
-    config.update(strategy="beam_batch", preserve_alignments=False, compute_timestamps=False)
-    config.setdefault("beam", {}).update(
-        # Neither a language model, nor a bonus for each token, which is to go with one.
-        {"ngram_lm_model": None, "kenlm_path": None, "beam_alpha": None, "beam_beta": 0.0},
-        beam_size=extras.beam,
-        return_best_hypothesis=False,
-        preserve_alignments=False,
-        compute_timestamps=False,
-        allow_cuda_graphs=False,  # they are captured again for each batch that is a new size
-    )
-    _change(model, model_name, config, "`n_best`", verbose=False, **options)
-
-
-def _configure_transducer(model: Any, model_name: str, extras: DecodingRequest) -> None:
-    config = _copy(model.cfg.decoding)
-    if extras.confidence:
-        if extras.beam > 1:
-            raise _refused(
-                model, model_name, "`confidence`", "NeMo's beam search has none", "`n_best`"
-            )
-        if config.get("strategy") not in GREEDY:
-            raise _no_confidence_of_a_strategy(model, model_name, config)
-        config.update(compute_timestamps=False, confidence_cfg=_confidence_config())
-        _change(model, model_name, config, "`confidence`", verbose=False)
-    elif extras.beam > 1:
-        config.update(strategy="malsd_batch", preserve_alignments=False, compute_timestamps=False)
-        config.setdefault("beam", {}).update(
-            {"ngram_lm_model": None},
-            beam_size=extras.beam,
-            return_best_hypothesis=False,
-            preserve_alignments=False,
-            allow_cuda_graphs=False,
-        )
-        _change(model, model_name, config, "`n_best`", verbose=False)
-
-
-def _configure_multitask(model: Any, model_name: str, extras: DecodingRequest) -> None:
-    config = _copy(model.cfg.decoding)
-    beam = config.setdefault("beam", {})
-    is_beam = config.get("strategy") == "beam"
-    size = beam.get("beam_size", 1) if is_beam else 1
-    if extras.confidence:
-        if extras.n_best:
-            raise _refused(
-                model, model_name, "`confidence`", "NeMo's beam search has none", "`n_best`"
-            )
-        boosted = beam.get("ngram_lm_model") or (beam.get("boosting_tree_alpha") or 0.0) > 0.0
-        if is_beam and (size > 1 or boosted):
-            raise _no_confidence_of_a_strategy(model, model_name, config)
-        if is_beam:  # of one hypothesis, which is greedy search
-            config.setdefault("greedy", {}).update(
-                max_generation_delta=beam.get("max_generation_delta", -1),
-                temperature=None,
-                n_samples=1,
-            )
-            config.update(strategy="greedy")
-        config.update(confidence_cfg=_confidence_config())
-        _change(model, model_name, config, "`confidence`")
-        if is_beam:
-            _allow_more_tokens(model.decoding.decoding.greedy_search, 1)
-    elif extras.n_best:
-        if not is_beam:
-            beam["max_generation_delta"] = config.get("greedy", {}).get("max_generation_delta", -1)
-        beam.update(
-            beam_size=size if extras.n_best == 1 else extras.beam, return_best_hypothesis=False
-        )
-        config.update(strategy="beam")
-        _change(model, model_name, config, "`n_best`")
-        if not is_beam:
-            _allow_more_tokens(model.decoding.decoding.beam_search, -1)
-
-
-def _allow_more_tokens(search: Any, more: int) -> None:
-    """Changes how many tokens a text may have before it is cut off.
-
-    NeMo's beam search makes one more than its greedy search, of the same limits
-    (nemo/collections/asr/modules/transformer/transformer_generators.py).
-    """
-    search.max_seq_length += more
-    if search.max_delta_len >= 0:
-        search.max_delta_len += more
-
-
-def _confidence_config() -> dict[str, Any]:
+def confidence_config() -> dict[str, Any]:
+    """Returns the configuration by which NeMo estimates confidence."""
     return {
         "preserve_frame_confidence": True,
         "preserve_token_confidence": True,
@@ -221,7 +100,8 @@ def _confidence_config() -> dict[str, Any]:
     }
 
 
-def _copy(config: Any) -> dict[str, Any]:
+def copy_config(config: Any) -> dict[str, Any]:
+    """Copies the configuration of a decoder."""
     from omegaconf import OmegaConf
 
     copied = OmegaConf.to_container(config, resolve=True)
@@ -229,30 +109,45 @@ def _copy(config: Any) -> dict[str, Any]:
     return copied  # type: ignore[return-value]
 
 
-def _change(model: Any, model_name: str, config: Any, flag: str, **options: Any) -> None:
+def change_strategy(model: Any, model_name: str, config: Any, flag: str, **options: Any) -> None:
+    """Changes the decoder of a model to this configuration.
+
+    Args:
+        flag: what the change is for.
+        options: what else the model's ``change_decoding_strategy`` takes.
+
+    Raises:
+        ModelLoadError: NeMo cannot do it; names the model and the flag.
+    """
     from omegaconf import OmegaConf
 
     try:
         model.change_decoding_strategy(OmegaConf.create(config), **options)
     except (NotImplementedError, ValueError) as error:
-        reason = for_message(" ".join(f"NeMo says: {error}".split()), 300)
-        raise _refused(model, model_name, flag, reason) from error
+        reason = " ".join(f"NeMo says: {error}".split())[:300]
+        raise refused(model, model_name, flag, reason) from error
 
 
-def _no_confidence_of_a_strategy(model: Any, model_name: str, config: Any) -> ModelLoadError:
+def no_confidence_of_a_strategy(model: Any, model_name: str, config: Any) -> ModelLoadError:
+    """Makes the error of a decoding strategy that tells no confidence."""
     strategy = config.get("strategy")
     reason = f"NeMo has none with its decoding strategy {strategy!r}, only with greedy decoding"
-    return _refused(model, model_name, "`confidence`", reason)
+    return refused(model, model_name, "`confidence`", reason)
 
 
 def no_times(model: Any, model_name: str) -> ModelLoadError:
     """The error of a model that tells no times, where they are required."""
-    return _refused(model, model_name, "`timestamps`", "it tells no times of what it hears")
+    return refused(model, model_name, "`timestamps`", "it tells no times of what it hears")
 
 
-def _refused(
+def refused(
     model: Any, model_name: str, flag: str, reason: str, other: str | None = None
 ) -> ModelLoadError:
+    """Makes the error of a model that cannot give what a flag requires.
+
+    Args:
+        other: a flag that the first one does not go with.
+    """
     flags = flag if other is None else f"{flag} or {other}"
     return ModelLoadError(
         f"{flag} cannot be had of {model_name!r} ({type(model).__name__}): {reason}. Leave "

@@ -20,9 +20,10 @@ from beam_asr.errors import (
 from beam_asr.models import archive_check, files
 from beam_asr.models.devices import gpu_memory, gpu_slots
 from beam_asr.models.devices.resources import use_cpus
-from beam_asr.models.engine import ModelSpec, Recognizer
+from beam_asr.models.engine import Engine, ModelSpec, Recognizer
 from beam_asr.models.nemo import decoding
 from beam_asr.models.nemo.decoding import DecodingRequest
+from beam_asr.models.nemo.families import registry
 from beam_asr.models.nemo.recognizer import NemoRecognizer
 from beam_asr.settings import DEVICES, PRECISIONS, UNLIMITED, Resources
 
@@ -53,7 +54,7 @@ def load(spec: ModelSpec) -> Recognizer:
     if spec.decoder is not None:
         decoding.choose_decoder(model, spec.model_name, spec.decoder)
     extras = DecodingRequest(spec.times, spec.confidence, spec.n_best)
-    decoding.configure_decoding(model, spec.model_name, extras)
+    registry.configure_decoding(model, spec.model_name, extras)
     if _choose_precision(spec.precision, device) == "bf16":
         _to_bf16(model)
     try:
@@ -164,3 +165,6 @@ def _remedy(model_name: str) -> str:
         "Check the name on huggingface.co or catalog.ngc.nvidia.com, the network, and HF_TOKEN for "
         "a gated model; or give the path or URI of a .nemo file"
     )
+
+
+ENGINE = Engine(load, files.is_file_name)

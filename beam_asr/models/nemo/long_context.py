@@ -31,13 +31,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_asr.errors import AttentionError
-from beam_asr.models.nemo.families import ctc, transducer
+from beam_asr.models.nemo.families import registry
 from beam_asr.settings import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch
 
-    from beam_asr.models.nemo.families.base import Family
+    from beam_asr.models.nemo.families.base import DecoderFamily
 
 
 LOCAL = "rel_pos_local_attn"
@@ -100,13 +100,10 @@ class Chunked:
         AttentionError: the model's decoder or encoder does not work by frames that can be joined.
     """
 
-    def __init__(self, family: Family, model: Any, pass_seconds: float = PASS_SECONDS):
-        if isinstance(family, ctc.Ctc):
-            self._time = 1  # the axis of time of what it encodes
-        elif isinstance(family, transducer.Transducer):
-            self._time = 2
-        else:
+    def __init__(self, family: DecoderFamily, model: Any, pass_seconds: float = PASS_SECONDS):
+        if family.frame_axis is None:
             raise _error(model, "chunked", "it is neither a CTC model nor a transducer")
+        self._time = family.frame_axis
         encoder = _encoder_of(model, "chunked")
         if getattr(encoder, "reduction_subsampling", None) is not None:
             raise _error(model, "chunked", "its encoder reduces frames between its layers")
@@ -224,10 +221,9 @@ class _ContextChunk(NamedTuple):
 
 def _encoder_of(model: Any, attention: str) -> Any:
     """The model's encoder, if it is a Conformer's and the decoder takes it frame by frame."""
-    from nemo.collections.asr import models
     from nemo.collections.asr.modules import ConformerEncoder
 
-    if isinstance(model, models.EncDecMultiTaskModel):
+    if registry.family_class(model).attends_to_whole_clip:
         raise _error(model, attention, "its decoder attends to a whole clip, of about 40 s at most")
     encoder = getattr(model, "encoder", None)
     if not isinstance(encoder, ConformerEncoder):

@@ -19,8 +19,7 @@ from beam_asr.models.engine import MIN_SECONDS
 from beam_asr.models.nemo import hypotheses
 from beam_asr.models.nemo.cuda_graphs import DecodingGraphs
 from beam_asr.models.nemo.decoding import CONFIDENCE, TEXT_ONLY, DecodingRequest
-from beam_asr.models.nemo.families import base, multitask, registry
-from beam_asr.models.nemo.families.transducer import Transducer
+from beam_asr.models.nemo.families import base, registry
 from beam_asr.models.nemo.long_context import Chunked, use_local
 from beam_asr.records.outcome import Recognition
 from beam_asr.settings import NO_PROMPT, Prompt
@@ -90,8 +89,7 @@ class NemoRecognizer:
             use_local(model)
         elif attention == "chunked":
             self._family = self._chunked = Chunked(self._teller, model)
-        transducer = isinstance(self._teller, Transducer)
-        self._graphs = DecodingGraphs(model if transducer else None)
+        self._graphs = DecodingGraphs(model if self._teller.has_decoding_graphs else None)
         self._streams: Any = torch.get_device_module(device)
         self._decoding_stream = self._streams.Stream()
         self._budget = Budget(CPU_BATCH_SECONDS, CPU_OVERHEAD_SECONDS)
@@ -362,7 +360,7 @@ def segment_seconds(model: Any, attention: str) -> float:
     width, factor = getattr(encoder, "d_model", None), getattr(encoder, "subsampling_factor", None)
     if attention != "full" or not isinstance(width, int) or factor is None:
         return MAX_SEGMENT_SECONDS[attention]
-    if isinstance(registry.family_of(model), multitask.Multitask):
+    if registry.family_class(model).attends_to_whole_clip:
         return MAX_SEGMENT_SECONDS[attention]
     stride = float(model.cfg.preprocessor.get("window_stride") or 0.01)
     return min(

@@ -11,8 +11,72 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Hashable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+
+class WaitingClip(NamedTuple):
+    """A clip that waits for the model.
+
+    Attributes:
+        seconds: its length as the model takes it.
+        kind: clips of different kinds are in different batches.
+        overdue: whether it has waited so long that its batch is given in any case.
+    """
+
+    seconds: float
+    kind: Hashable = None
+    overdue: bool = False
+
+
+class BatchLimits(NamedTuple):
+    """What a batch may hold, and what it costs.
+
+    Attributes:
+        max_seconds: padded seconds; a longer clip goes alone.
+        max_clips: clips.
+        overhead_seconds: seconds of audio that the device would transcribe in the time that a
+            batch takes whatever it holds.
+    """
+
+    max_seconds: float
+    max_clips: int
+    overhead_seconds: float
+
+
+class BatchPlanner(Protocol):
+    """Chooses which of the waiting clips go together through the model now."""
+
+    def plan(
+        self, clips: Sequence[WaitingClip], limits: BatchLimits, share: float
+    ) -> list[list[int]]:
+        """Returns batches of indices into the clips, in the order in which they are given.
+
+        A clip is in at most one batch; those in none wait for more clips. With a share of 1 all
+        clips are in one, and so are overdue ones always. A batch keeps the limits, and its clips
+        are of one kind.
+
+        Args:
+            share: of the audio that waits, above 0, to be given at least.
+        """
+
+
+class LeastCostPlanner:
+    """Gives the batches that cost least for the audio they hold: see `plan_most_efficient`."""
+
+    def plan(
+        self, clips: Sequence[WaitingClip], limits: BatchLimits, share: float
+    ) -> list[list[int]]:
+        return plan_most_efficient(
+            [clip.seconds for clip in clips],
+            share,
+            limits.max_seconds,
+            limits.max_clips,
+            limits.overhead_seconds,
+            {index for index, clip in enumerate(clips) if clip.overdue},
+            [clip.kind for clip in clips],
+        )
 
 
 def plan_batches(
@@ -113,3 +177,6 @@ def plan_most_efficient(
 def padded_seconds(seconds: Sequence[float]) -> float:
     """Clips x longest clip, of one batch of clips of these lengths."""
     return len(seconds) * max(seconds, default=0.0)
+
+
+PLANNER: BatchPlanner = LeastCostPlanner()  # of every batcher

@@ -137,18 +137,14 @@ class Batcher:
         return max(MAX_SECONDS, MAX_BATCHES * self._budget)
 
     def _give(self, share: float) -> list[_InFlight]:
-        taken = [each.seconds for each in self._waiting]
         latest = self._added - MAX_WAIT * self._most
-        overdue = {index for index, each in enumerate(self._waiting) if each.place < latest}
-        plan = batch_plan.plan_most_efficient(
-            taken,
-            share,
-            self._budget,
-            self._batch_size,
-            self._host.batch_overhead_seconds,
-            overdue,
-            [each.prompt for each in self._waiting],
-        )
+        clips = [
+            batch_plan.WaitingClip(each.seconds, each.prompt, each.place < latest)
+            for each in self._waiting
+        ]
+        overhead = self._host.batch_overhead_seconds
+        limits = batch_plan.BatchLimits(self._budget, self._batch_size, overhead)
+        plan = batch_plan.PLANNER.plan(clips, limits, share)
         given = [self._submit([self._waiting[index] for index in indices]) for indices in plan]
         gone = {index for indices in plan for index in indices}
         self._waiting = [each for index, each in enumerate(self._waiting) if index not in gone]

@@ -1,1 +1,1 @@
-"""What else a transcript is written as: one file a format."""
+"""Writes transcripts in further formats, with a module for each."""

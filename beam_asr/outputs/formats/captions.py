@@ -1,8 +1,8 @@
-"""Words with times to captions: what stands on the screen together, how it is broken, and when.
+"""Turns timed words into captions: the text, the line breaks and the times of cues.
 
-The rules are those that broadcasters share: two lines of 42 characters, seven seconds at most, and
-time enough to read. Where cues end is chosen over the whole text at once, as lines of a paragraph
-are: the breaks whose costs have the least sum.
+The rules are common among broadcasters: two lines of 42 characters, at most seven seconds, and
+enough time to read. The ends of cues are chosen over the whole text at once, as line breaks in a
+paragraph: with the minimum sum of costs.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from typing import Any, NamedTuple
 from beam_asr.transcripts.words import CLOSING, PAUSE_SECONDS, SENTENCE_ENDS, ends_with_any
 
 LINE = 42  # cells; a character of Chinese, Japanese or Korean takes two
-SPEED = 17.0  # cells a second that are read with ease
-MIN_SECONDS = 1.0  # seconds that a cue stays, where there is room
-MAX_SECONDS = 7.0  # seconds
+SPEED = 17.0  # cells a second that are easy to read
+MIN_SECONDS = 1.0  # of a cue, where the next one leaves room
+MAX_SECONDS = 7.0  # of a cue
 
 CLAUSE_ENDS = ",;:、，；：،؛–—"  # noqa: RUF001
-# What no line begins with where words stand without spaces: marks, small kana, the long vowel.
+# Characters that begin no line in text without spaces: marks, small kana, the long vowel.
 NEVER_FIRST = frozenset(
     SENTENCE_ENDS + CLAUSE_ENDS + CLOSING + "ーぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ々"
 )
 
-# Costs. A cue more costs 1.
+# Costs. Each cue costs 1.
 PLAIN_BREAK = 1.5  # between two words of a clause
 CLAUSE_BREAK = 0.5
 AFTER_SHORT_WORD = 0.3  # articles, prepositions and conjunctions are short in most languages
 BEFORE_MARK = 3.0
 HELD_SENTENCE = 0.3  # the end of a sentence within a cue
 HELD_PAUSE = 2.0  # a second of silence there, which shows words before they are said
-UNFILLED = 0.7  # an empty cue; that it grows by the square makes neighbours equally full
+UNFILLED = 0.7  # an empty cue; it grows by the square, so that neighbours are equally full
 ORPHAN = 1.0
 ORPHAN_CELLS = 10
 SHORT_WORD = 3  # characters
-LOOK_AHEAD = 64  # characters of the text in which a word is looked for
+LOOK_AHEAD = 64  # characters of the text in which a word is searched
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
 
 class Cue(NamedTuple):
-    """What is shown together.
+    """Holds the text that is shown together.
 
     Attributes:
         start: seconds, in whole milliseconds.
@@ -59,13 +59,13 @@ class Cue(NamedTuple):
 
 
 class CaptionWord(NamedTuple):
-    """A word with what stands before it in the text.
+    """Holds a word with what precedes it in the text.
 
     Attributes:
         text: the word, on one line, not empty.
         start: seconds.
         end: seconds.
-        glue: a space, or nothing where the text has the word at the one before it.
+        glue: a space, or empty where the word directly follows the previous one in the text.
     """
 
     text: str
@@ -75,16 +75,16 @@ class CaptionWord(NamedTuple):
 
 
 def caption_words(words: Iterable[Mapping[str, Any]], text: str = "") -> list[CaptionWord]:
-    """Words that can be written, joined as they are in the text.
+    """Returns words that can be written, joined as they are in the text.
 
-    Control characters and line breaks go, and words of nothing else. Words that are not found in
-    the text are parted by spaces.
+    Removes control characters and line breaks, and words of nothing else. Words that are not found
+    in the text are separated by spaces.
 
     Args:
         words: each with ``word``, ``start`` and ``end``, in seconds.
-        text: what the words are of.
+        text: the text of the words.
     """
-    found: list[CaptionWord] = []
+    result: list[CaptionWord] = []
     position = 0
     for word in words:
         raw = word["word"].strip()
@@ -92,30 +92,30 @@ def caption_words(words: Iterable[Mapping[str, Any]], text: str = "") -> list[Ca
         if not clean:
             continue
         at = text.find(raw, position, position + len(raw) + LOOK_AHEAD)
-        glue = " " if found else ""
+        glue = " " if result else ""
         if at >= 0:
             if at == position:
                 glue = ""
             position = at + len(raw)
-        found.append(CaptionWord(clean, float(word["start"]), float(word["end"]), glue))
-    return found
+        result.append(CaptionWord(clean, float(word["start"]), float(word["end"]), glue))
+    return result
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks and control characters, its spaces single."""
+    """Returns a text without line breaks and control characters, with single spaces."""
     return " ".join(CONTROL.sub("", text).split())
 
 
-def joined(words: Sequence[CaptionWord]) -> str:
-    """The text of some words that follow each other."""
+def join_words(words: Sequence[CaptionWord]) -> str:
+    """Returns the text of consecutive words."""
     return "".join(word.glue + word.text for word in words)[len(words[0].glue) :] if words else ""
 
 
-def apart(times: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
-    """Spans in milliseconds that are not empty and do not overlap.
+def separate(times: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+    """Returns spans in milliseconds that are not empty and do not overlap.
 
-    One that overlaps the next ends where that begins; of those that begin at the same time, each
-    lasts a millisecond and the later ones are late.
+    A span that overlaps the next one ends where that begins; spans that begin at the same time last
+    a millisecond each, and the later ones are late.
 
     Args:
         times: start and end of each, in seconds, by start.
@@ -133,17 +133,17 @@ def apart(times: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
 
 
 def cues(words: Iterable[Mapping[str, Any]], text: str = "") -> list[Cue]:
-    """Captions of words, by start; takes time in proportion to their number.
+    """Returns the captions of words, by start, in time proportional to their number.
 
-    A cue ends at the end of a sentence or at a pause if it can, then at that of a clause, and cues
-    are about equally full otherwise. It has at most two lines of `LINE` cells, and only a longer
-    word without a place to break, as a URL, has a longer line, alone. It begins with its first
-    word, lasts at most `MOST` seconds, and stays in the silence after its last word as long as its
-    text takes to read, or `LEAST` seconds.
+    A cue ends at the end of a sentence or at a pause if possible, else at that of a clause, and
+    cues are about equally full otherwise. It has at most two lines of `LINE` cells; only a longer
+    word without a place to break, such as a URL, has a longer line, alone. It begins with its first
+    word, lasts at most `MAX_SECONDS`, and stays in the silence after its last word as long as its
+    text takes to read, or `MIN_SECONDS`.
 
     Args:
         words: each with ``word``, ``start`` and ``end``, in seconds, by start.
-        text: what the words are of, which tells those that stand without a space between them.
+        text: the text of the words, which shows the words without a space between them.
     """
     pieces = [piece for word in caption_words(words, text) for piece in _pieces(word)]
     if not pieces:
@@ -153,11 +153,13 @@ def cues(words: Iterable[Mapping[str, Any]], text: str = "") -> list[Cue]:
     times = []
     for first, end in breaks:
         begin = pieces[first].start
-        wanted = max(MIN_SECONDS, row.cells(first, end) / SPEED)
-        times.append((begin, min(max(pieces[end - 1].end, begin + wanted), begin + MAX_SECONDS)))
+        reading_seconds = max(MIN_SECONDS, row.cells(first, end) / SPEED)
+        times.append(
+            (begin, min(max(pieces[end - 1].end, begin + reading_seconds), begin + MAX_SECONDS))
+        )
     return [
         Cue(start / 1000, end / 1000, row.lines(*span))
-        for (start, end), span in zip(apart(times), breaks, strict=True)
+        for (start, end), span in zip(separate(times), breaks, strict=True)
     ]
 
 
@@ -170,8 +172,10 @@ def _cells(text: str) -> int:
 
 
 def _pieces(word: CaptionWord) -> list[CaptionWord]:
-    """A word, or, of one too long for a line, what it may be broken into: Chinese and Japanese
-    may come as one word a sentence. Their times are as if all took the same time."""
+    """Returns a word, or the pieces of one that is too long for a line.
+
+    Chinese and Japanese may come as one word a sentence. All pieces last the same time.
+    """
     if _cells(word.text) <= LINE or not any(map(_is_wide, word.text)):
         return [word]
     texts: list[str] = []
@@ -182,12 +186,12 @@ def _pieces(word: CaptionWord) -> list[CaptionWord]:
             texts.append(character)
         else:
             texts[-1] += character
-    each = (word.end - word.start) / len(texts)
+    seconds = (word.end - word.start) / len(texts)
     return [
         CaptionWord(
             text,
-            word.start + number * each,
-            word.start + (number + 1) * each,
+            word.start + number * seconds,
+            word.start + (number + 1) * seconds,
             "" if number else word.glue,
         )
         for number, text in enumerate(texts)
@@ -195,7 +199,7 @@ def _pieces(word: CaptionWord) -> list[CaptionWord]:
 
 
 class _Row:
-    """All words in one row, and what it costs to break it before each.
+    """Holds all words in one row, and the costs of breaks between them.
 
     Attributes:
         words: the words.
@@ -232,12 +236,12 @@ class _Row:
         return self.ends[end - 1] - self.begins[first]
 
     def lines(self, first: int, end: int) -> list[str]:
-        """The words as one line, or as two that are broken where it looks best."""
+        """Returns the words as one line, or as two with the break of the least cost."""
         if end <= self.reach[first]:
-            return [joined(self.words[first:end])]
+            return [join_words(self.words[first:end])]
         places = [at for at in range(first + 1, self.reach[first] + 1) if self.reach[at] >= end]
         at = min(places, key=lambda at: self._line_cost(first, at, end))
-        return [joined(self.words[first:at]), joined(self.words[at:end])]
+        return [join_words(self.words[first:at]), join_words(self.words[at:end])]
 
     def _line_cost(self, first: int, at: int, end: int) -> float:
         unequal = abs(self.cells(first, at) - self.cells(at, end)) / LINE
@@ -246,7 +250,7 @@ class _Row:
 
 
 def _cost(before: CaptionWord, after: CaptionWord) -> tuple[float, float]:
-    """What it costs to break between two words, and what not to."""
+    """Returns the cost of a break between two words, and of no break."""
     pause = max(after.start - before.end, 0.0)
     if ends_with_any(before.text, SENTENCE_ENDS):
         cost, held = 0.0, HELD_SENTENCE
@@ -263,11 +267,11 @@ def _cost(before: CaptionWord, after: CaptionWord) -> tuple[float, float]:
 
 
 def _best_breaks(row: _Row) -> list[tuple[int, int]]:
-    """The cues of the least cost: the first word of each, and the word after its last."""
+    """Returns the cues of the least cost: the first word of each, and the word after its last."""
     words, begins, ends, breaks, held = row.words, row.begins, row.ends, row.breaks, row.held
     count = len(words)
     best = [0.0] + [math.inf] * count  # cost of all cues up to a word
-    came = [0] * (count + 1)
+    cue_starts = [0] * (count + 1)
     for first in range(count):
         start = words[first].start
         base = best[first] + 1.0 - held[first]
@@ -283,10 +287,18 @@ def _best_breaks(row: _Row) -> list[tuple[int, int]]:
                 if lack > 0:
                     cost += lack
             if cost < best[end]:
-                best[end], came[end] = cost, first
-    found = []
+                best[end], cue_starts[end] = cost, first
+    spans = []
     end = count
     while end:
-        found.append((came[end], end))
-        end = came[end]
-    return found[::-1]
+        spans.append((cue_starts[end], end))
+        end = cue_starts[end]
+    return spans[::-1]
+
+
+def clock(seconds: float, mark: str) -> str:
+    """Returns hours, of two digits or more, minutes, seconds and, after a mark, milliseconds."""
+    rest, milliseconds = divmod(round(1000 * seconds), 1000)
+    rest, second = divmod(rest, 60)
+    hour, minute = divmod(rest, 60)
+    return f"{hour:02}:{minute:02}:{second:02}{mark}{milliseconds:03}"

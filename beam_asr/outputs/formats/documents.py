@@ -1,28 +1,32 @@
-"""Transcripts as documents: a text, where it comes from, and all else beside it."""
+"""Turns transcripts into documents: a text, its source, and all other fields as metadata."""
 
-# Beam takes the types of a schema as they stand: not as text, which __future__ would make them, and
-# of what may be None as Optional alone. All others silently become its type for anything.
-from collections.abc import Callable, Mapping
+# Beam reads the types of a schema as objects, so `from __future__ import annotations`, which makes
+# them text, is not used; and it reads a type that may be None as Optional only. Any other type
+# silently becomes its type of anything.
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
 from beam_asr.outputs import shards
+from beam_asr.outputs.formats.base import FieldKeys, ShardFormat
 from beam_asr.records import fields, row_ids
 from beam_asr.records.fields import as_json, as_unicode, is_float, is_text
+from beam_asr.transcripts.job_fields import input_fields
 
 
 class Document(NamedTuple):
-    """A transcript for pipelines that work on texts.
+    """Holds a transcript for pipelines that work on texts.
 
     Attributes:
-        id: 24 hexadecimal digits: a hash of the row's own fields. It is the same in every run,
-            whatever model transcribes the row and whatever is asked for beside its text. Equal rows
-            share one; so do rows of two manifests that say the same of a relative path. A
-            ``duration`` that the job has measured counts as the row's.
-        text: what was heard; empty where nobody speaks.
+        id: 24 hexadecimal digits: a hash of the row's input fields. It is the same in every run,
+            whatever model transcribes the row and whatever is requested beside its text. Equal rows
+            share an id; so do equal rows of two manifests with a relative path. A ``duration`` that
+            the job has measured counts as the row's.
+        text: the recognized text; empty without speech.
         source: path or URI of the audio, as the row has it.
-        language: of the row, or None.
-        duration: of the row's audio, in seconds, or None if the row does not say.
-        model: which of several models transcribed the row; None if there was one.
+        language: the row's language, or None.
+        duration: the length of the row's audio, in seconds, or None if the row has none.
+        model: which of several models transcribed the row; None if there was only one.
         metadata: all other fields of the record, unchanged, as a JSON object.
     """
 
@@ -41,36 +45,36 @@ def to_document(
     pred_text_key: str = "pred_text",
     lang_key: str = "lang",
 ) -> Document:
-    """The document of a transcript.
+    """Returns the document of a transcript.
 
-    A field whose value is of another type than the document's (a ``lang`` of 5), or that no UTF-8
-    can hold, is among the metadata, as it is.
+    A field whose value has another type than the document's (a ``lang`` of 5), or that UTF-8 cannot
+    encode, is among the metadata, unchanged.
 
     Args:
-        record: a row with its text, as `Transcribe` gives it.
+        record: a row with its text, as `Transcribe` returns it.
         filepath_key: the field of the audio.
         pred_text_key: the field of the text.
         lang_key: the field of the language.
     """
-    left = dict(record)
+    remaining = dict(record)
 
-    def taken(key: str, fits: Callable[[Any], bool]) -> Any:
-        return left.pop(key) if fits(left.get(key)) else None
+    def take(key: str, fits: Callable[[Any], bool]) -> Any:
+        return remaining.pop(key) if fits(remaining.get(key)) else None
 
-    own = fields.input_fields(record, pred_text_key)
-    text = _shown(taken(pred_text_key, is_text), record.get(pred_text_key))
+    row_fields = input_fields(record, pred_text_key)
+    text = _encodable(take(pred_text_key, is_text), record.get(pred_text_key))
     cut = fields.cut_audio(record, filepath_key)
-    source = cut.audio if cut else taken(filepath_key, is_text)
-    source = _shown(source, record.get(filepath_key))
-    duration = taken("duration", is_float)
+    source = cut.audio if cut else take(filepath_key, is_text)
+    source = _encodable(source, record.get(filepath_key))
+    duration = take("duration", is_float)
     return Document(
-        id=row_ids.group_of(own, source),
+        id=row_ids.group_of(row_fields, source),
         text=text,
         source=source,
-        language=taken(lang_key, is_text),
+        language=take(lang_key, is_text),
         duration=None if duration is None else float(duration),
-        model=taken("model", is_text),
-        metadata=as_json(left),
+        model=take("model", is_text),
+        metadata=as_json(remaining),
     )
 
 
@@ -80,16 +84,27 @@ def to_line(
     pred_text_key: str = "pred_text",
     lang_key: str = "lang",
 ) -> bytes:
-    """The document of a transcript as a line of JSON, of the same seven fields in every file.
+    """Returns the document of a transcript as a line of JSON, always with the same seven fields.
 
-    ``metadata`` is text here too, so that readers which infer a schema find one and the same.
+    ``metadata`` is text here too, so that readers that infer a schema always find the same one.
     """
     document = to_document(record, filepath_key, pred_text_key, lang_key)
     return shards.encode(document._asdict())
 
 
-def _shown(value: str | None, otherwise: Any) -> str:
-    """A text; if there is none that fits, what of another one UTF-8 can hold."""
+def encode_shard(lines: Iterable[bytes], keys: FieldKeys) -> Iterator[bytes]:
+    """Encodes the transcripts of a shard as lines of documents."""
+    for line in lines:
+        yield to_line(json.loads(line), *keys)
+
+
+def _encodable(value: str | None, otherwise: Any) -> str:
+    """Returns a text; without one, what UTF-8 can encode of another value that is text."""
     if value is not None:
         return value
     return as_unicode(otherwise) if isinstance(otherwise, str) else ""
+
+
+FORMAT = ShardFormat(
+    name="documents", extension="jsonl", stem="documents", encode_shard=encode_shard
+)

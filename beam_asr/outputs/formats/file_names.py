@@ -1,4 +1,4 @@
-"""Names of the files that transcripts are exported to."""
+"""Names the files that transcripts are exported to."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from beam_asr.records import lhotse_cuts
-from beam_asr.records.fields import JOB_FIELDS
 from beam_asr.records.row import URI_SCHEME
+from beam_asr.transcripts.job_fields import job_fields
 
 MAX_CHARACTERS = 60
 HASH_DIGITS = 16
 NAMELESS = "audio"
-# Windows takes these for devices, whatever follows the first dot.
+# Windows treats these as devices, whatever follows the first dot.
 RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])(\.|$)", re.IGNORECASE)
 
 
 class Audio(NamedTuple):
-    """The audio that a record is of.
+    """Holds the audio of a record.
 
     Attributes:
-        name: its path or URI, as the record has it; empty if it has none.
+        name: its path or URI, as the record has it; empty if it is missing.
         offset: seconds from the start of the file.
-        duration: seconds, or None if that is not known.
+        duration: seconds, or None if unknown.
         channel: from 0, or None if the record names none.
     """
 
@@ -40,7 +40,7 @@ class Audio(NamedTuple):
 
 
 def audio_of(record: Mapping[str, Any], filepath_key: str) -> Audio:
-    """The audio of a record, which may be a cut of Lhotse's."""
+    """Returns the audio of a record, which may be a Lhotse cut."""
     if record.get(filepath_key) is None and lhotse_cuts.is_cut(dict(record)):
         return Audio(*lhotse_cuts.audio_of(dict(record)))
     channel = record.get("channel")
@@ -53,9 +53,9 @@ def audio_of(record: Mapping[str, Any], filepath_key: str) -> Audio:
 
 
 def stem_of(audio: str) -> str:
-    """The name of an audio file without folders and extension; may be empty.
+    """Returns the name of an audio file without folders and extension; may be empty.
 
-    Of a URI, what may hold secrets is no part of it: host, user, query, fragment, parameters.
+    It omits parts of a URI that may hold secrets: host, user, query, fragment, parameters.
     """
     if audio.startswith("data:"):
         return ""
@@ -77,19 +77,21 @@ def stem_of(audio: str) -> str:
 def name_of(
     record: Mapping[str, Any],
     filepath_key: str,
-    output_fields: Collection[str] = JOB_FIELDS,
+    output_fields: Collection[str] | None = None,
 ) -> str:
-    """The name of a record's files, without extension: the audio's and a hash.
+    """Returns the name of a record's files, without extension: the audio's and a hash.
 
     It is one part of a path on any storage and system: ASCII letters, digits, ``.``, ``_`` and
-    ``-``. Equal rows have one name, in every try; other rows have other ones. Of rows whose audio
-    is a relative path, which is one file beside one manifest and another beside another one, the
-    results count too: equal names are then those of equal content.
+    ``-``. Equal rows have the same name, in every attempt; different rows have different names.
+    A relative path names different files beside different manifests, so for rows with one the hash
+    includes the results: equal names then have equal content.
 
     Args:
-        output_fields: the fields that are results, and not the row's own.
+        output_fields: the fields that are results, and not the row's; None is `job_fields`.
     """
     audio = audio_of(record, filepath_key).name
+    if output_fields is None:
+        output_fields = job_fields()
     results = frozenset(output_fields) if _is_absolute(audio) else frozenset(["exports"])
     fields = {key: value for key, value in record.items() if key not in results}
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -99,7 +101,7 @@ def name_of(
 
 def _safe(stem: str) -> str:
     decomposed = unicodedata.normalize("NFKD", stem[: 4 * MAX_CHARACTERS])
-    letters = "".join(each for each in decomposed if not unicodedata.combining(each))
+    letters = "".join(character for character in decomposed if not unicodedata.combining(character))
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", letters).strip("._-")[:MAX_CHARACTERS]
     if RESERVED.match(name):
         name = f"_{name}"

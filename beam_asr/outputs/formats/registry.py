@@ -1,20 +1,50 @@
-"""A transcript as a file of another program: subtitles, scoring, phonetics, plain text.
-
-Sources of the formats: SubRip as its players read it; WebVTT by the W3C
-(https://www.w3.org/TR/webvtt1/); CTM and STM by the NIST Scoring Toolkit's "infmts"
-(https://github.com/usnistgov/SCTK); TextGrid by Praat's manual
-(https://www.fon.hum.uva.nl/praat/manual/TextGrid_file_formats.html).
-"""
+"""Registers the formats of output files; other packages add formats by entry points."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
-from beam_asr.outputs.formats.file_names import audio_of
-from beam_asr.outputs.formats.nist import ctm, stm
-from beam_asr.outputs.formats.subtitles import srt, vtt
-from beam_asr.outputs.formats.textgrid import textgrid
-from beam_asr.outputs.formats.timed_transcript import Record, TimedTranscript
+from beam_asr.errors import SetupError
+from beam_asr.outputs.formats.base import Format, TranscriptFormat
+from beam_asr.outputs.formats.timed_transcript import Record, timed_transcript
+from beam_asr.records.registry import Registry
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import join
+
+FORMATS: Registry[Format] = Registry(
+    "beam_asr.formats",
+    {
+        "srt": "beam_asr.outputs.formats.srt:FORMAT",
+        "vtt": "beam_asr.outputs.formats.vtt:FORMAT",
+        "ctm": "beam_asr.outputs.formats.ctm:FORMAT",
+        "stm": "beam_asr.outputs.formats.stm:FORMAT",
+        "txt": "beam_asr.outputs.formats.txt:FORMAT",
+        "textgrid": "beam_asr.outputs.formats.textgrid:FORMAT",
+        "parquet": "beam_asr.outputs.formats.parquet:FORMAT",
+        "documents": "beam_asr.outputs.formats.documents:FORMAT",
+        "nemo": "beam_asr.outputs.formats.nemo:FORMAT",
+    },
+)
+
+
+def formats_of(names: Iterable[str] | None) -> list[Format]:
+    """Returns the formats of these names, each once.
+
+    Raises:
+        SetupError: a name is not in `FORMATS`, or the format of another package cannot be used.
+    """
+    requested = dict.fromkeys(names or ())
+    for name in requested:
+        if name not in FORMATS:
+            raise SetupError(f"formats has {name!r}, which is none of {', '.join(FORMATS)}")
+    formats = [FORMATS[name] for name in requested]
+    for name, format in zip(requested, formats, strict=True):
+        if not isinstance(format, Format) or format.name != name:
+            raise SetupError(
+                f"{name!r} of {FORMATS.group} is {format!r}, and no Format of this name: update "
+                "or uninstall its package"
+            )
+    return formats
 
 
 def render(
@@ -23,34 +53,36 @@ def render(
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
 ) -> str:
-    """The content of a file of a format, one of `FORMATS`.
-
-    A transcript without words is a valid file: nothing in SRT, CTM, STM and text, the header in
-    WebVTT, an empty interval in a TextGrid.
+    """Renders the content of a transcript's file.
 
     Args:
-        record: a row with its text and, for all formats of `TIMED`, its ``words``: ``word``,
+        format: the name of a `TranscriptFormat`.
+        record: a row with its text and, for a format that needs them, its ``words``: ``word``,
             ``start`` and ``end``, in seconds from the start of the file, and maybe ``confidence``.
 
     Raises:
-        KeyError: no such format.
+        KeyError: the format is unknown.
     """
-    audio = audio_of(record, filepath_key)
-    return _RENDERERS[format](TimedTranscript(record, audio, record.get(pred_text_key) or ""))
+    chosen = FORMATS[format]
+    assert isinstance(chosen, TranscriptFormat)
+    return chosen.render(timed_transcript(record, filepath_key, pred_text_key))
 
 
-def _txt(transcript: TimedTranscript) -> str:
-    return f"{transcript.text}\n" if transcript.text else ""
+def delete_stale(storage: Storage, folder: str) -> None:
+    """Deletes the files of an earlier run, before the first one of this run is written.
 
+    A folder that holds anything else belongs to somebody else: only files with this package's names
+    are deleted in it.
 
-_RENDERERS: dict[str, Callable[[TimedTranscript], str]] = {
-    "srt": srt,
-    "vtt": vtt,
-    "ctm": ctm,
-    "stm": stm,
-    "txt": _txt,
-    "textgrid": textgrid,
-}
-FORMATS = tuple(_RENDERERS)
-TIMED = tuple(format for format in FORMATS if format != "txt")
-EXTENSIONS = {format: format for format in FORMATS} | {"textgrid": "TextGrid"}
+    Raises:
+        SetupError: the format of another package cannot be used.
+    """
+    for format in formats_of(FORMATS):
+        path = join(folder, format.name)
+        names = storage.list_names(path)
+        ours = [name for name in names if format.is_own(name)]
+        if ours and len(ours) == len(names):
+            storage.delete_folder(path)
+        else:
+            for name in ours:
+                storage.delete(join(path, name))

@@ -1,31 +1,32 @@
-"""Transcripts as a table: one schema, whatever was asked for; Parquet of it.
+"""Turns transcripts into rows of a table with one schema, and the table into Parquet.
 
-What nobody asked for is null. A field of a row that has no column, or whose value does not fit its
+A column that was not requested is null. A field that has no column, or whose value does not fit its
 column, is in ``other_fields``, so nothing is lost and no value fails a file.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from beam_asr.records import fields as record_fields
-from beam_asr.records.fields import as_json, is_float, is_integer, is_text
+from beam_asr.records.fields import as_json, cut_audio, is_float, is_integer, is_text
+from beam_asr.transcripts.quality import all_signals
 
 OTHER_FIELDS = "other_fields"
-GROUP_ROWS = 1000
-GROUP_BYTES = 2**24  # of lines; a row may hold hours of words
+MAX_GROUP_ROWS = 1000
+MAX_GROUP_BYTES = 2**24  # of lines; a row may hold hours of words
 
 
 class Column(NamedTuple):
-    """A column of the table, or a field of the structs that one lists.
+    """Describes a column of the table, or a field of the structs in a list column.
 
     Attributes:
-        name: of the column, whatever the row's field is called.
+        name: the column's name, whatever the name of the row's field.
         kind: ``string``, ``double``, ``int64``, ``bool``, or ``list`` of structs.
         description: for people.
-        fields: of a list's structs.
+        fields: the fields of a list's structs.
     """
 
     name: str
@@ -35,14 +36,14 @@ class Column(NamedTuple):
 
 
 def _spans(name: str, what: str, description: str, *more: Column) -> Column:
-    """A column of texts and their times."""
+    """Returns a column of texts and their times."""
     text = Column(what, "string", "its text")
     start = Column("start", "double", "seconds from the beginning of the file")
     end = Column("end", "double", "seconds from the beginning of the file")
     return Column(name, "list", description, (text, start, end, *more))
 
 
-COLUMNS = (
+_BEFORE_SIGNALS = (
     Column("audio_filepath", "string", "path or URI of the audio, as the row has it"),
     Column("offset", "double", "where the row's audio begins in its file, in seconds"),
     Column("duration", "double", "of the row's audio, in seconds, if the row says so"),
@@ -56,11 +57,8 @@ COLUMNS = (
     Column("substitutions", "int64", "words that are others than the reference's"),
     Column("deletions", "int64", "words of the reference that are missing"),
     Column("insertions", "int64", "words that are not in the reference"),
-    Column("chars_per_second", "double", "characters a second"),
-    Column("words_per_second", "double", "words a second"),
-    Column("compression_ratio", "double", "bytes of the text by those that zlib makes of them"),
-    Column("longest_word", "int64", "characters of the longest word"),
-    Column("most_repeats", "int64", "most times that a phrase comes in a row"),
+)
+_AFTER_SIGNALS = (
     Column("no_speech", "bool", "true where nobody speaks"),
     _spans(
         "words", "word", "words", Column("confidence", "double", "how sure the model is, 0 to 1")
@@ -86,6 +84,19 @@ COLUMNS = (
     ),
     Column(OTHER_FIELDS, "string", "all other fields of the record, as a JSON object"),
 )
+
+
+@functools.cache
+def columns() -> tuple[Column, ...]:
+    """Returns the columns of the table: the same whatever is requested; each signal has one.
+
+    Raises:
+        SetupError: the signal of another package cannot be used.
+    """
+    signals = (Column(signal.name, signal.type, signal.description) for signal in all_signals())
+    return (*_BEFORE_SIGNALS, *signals, *_AFTER_SIGNALS)
+
+
 _FITS: dict[str, Callable[[Any], bool]] = {
     "string": is_text,
     "double": is_float,
@@ -99,38 +110,38 @@ def row_of(
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
 ) -> dict[str, Any]:
-    """The row of a transcript: a value or None for each of `COLUMNS`.
+    """Returns the row of a transcript: a value or None for each of `columns`.
 
-    Of ``segments_failed`` the errors' class and message are taken. The row of a cut of Lhotse's has
-    the cut's audio, offset and duration.
+    ``segments_failed`` has the errors' class and message. The row of a Lhotse cut has the cut's
+    audio, offset and duration.
 
     Args:
-        record: a row with its text, as `Transcribe` gives it.
+        record: a row with its text, as `Transcribe` returns it.
         filepath_key: the field of the audio, in the column ``audio_filepath``.
         pred_text_key: the field of the text, in the column ``pred_text``.
     """
-    left = dict(record)
+    remaining = dict(record)
     keys = {"audio_filepath": filepath_key, "pred_text": pred_text_key}
-    row: dict[str, Any] = dict.fromkeys(column.name for column in COLUMNS)
-    cut = record_fields.cut_audio(record, filepath_key)
-    if cut:  # whose own fields stay among the others
+    row: dict[str, Any] = dict.fromkeys(column.name for column in columns())
+    cut = cut_audio(record, filepath_key)
+    if cut:  # its fields stay among the other ones
         row |= {"audio_filepath": cut.audio, "offset": cut.offset, "duration": cut.duration}
-    for column in COLUMNS[:-1]:
+    for column in columns()[:-1]:
         key = keys.get(column.name, column.name)
-        theirs = column.name not in keys and key in keys.values()
-        if key in left and row[column.name] is None and not theirs:
-            row[column.name] = _value(column, left[key])
-            if row[column.name] is not None or left[key] is None:
-                del left[key]
-    row[OTHER_FIELDS] = as_json(left) if left else None
+        is_other_key = column.name not in keys and key in keys.values()
+        if key in remaining and row[column.name] is None and not is_other_key:
+            row[column.name] = _value(column, remaining[key])
+            if row[column.name] is not None or remaining[key] is None:
+                del remaining[key]
+    row[OTHER_FIELDS] = as_json(remaining) if remaining else None
     return row
 
 
 def parquet_schema() -> Any:
-    """The schema of the table, as pyarrow has it."""
+    """Returns the schema of the table for pyarrow."""
     import pyarrow
 
-    return pyarrow.schema([(column.name, _arrow_type(column)) for column in COLUMNS])
+    return pyarrow.schema([(column.name, _arrow_type(column)) for column in columns()])
 
 
 def parquet(
@@ -138,11 +149,11 @@ def parquet(
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
 ) -> Iterator[bytes]:
-    """The content of a Parquet file of transcripts, compressed with Zstandard.
+    """Yields the content of a Parquet file of transcripts, compressed with Zstandard.
 
-    In memory is a row group at a time: up to `GROUP_ROWS` rows, or `GROUP_BYTES` of lines, or one
-    row that is longer. The same lines in the same order are the same file, bit for bit, with the
-    same release of pyarrow, whose name is in it.
+    One row group at a time is in memory: up to `MAX_GROUP_ROWS` rows, or `MAX_GROUP_BYTES` of
+    lines, or one row that is longer. The same lines in the same order yield the same file, bit for
+    bit, with the same release of pyarrow, whose name is in it.
 
     Args:
         lines: records as JSON, as in a shard of transcripts.
@@ -153,7 +164,7 @@ def parquet(
     from pyarrow.parquet import ParquetWriter
 
     schema = parquet_schema()
-    file = _Passing()
+    file = _WriteBuffer()
     with ParquetWriter(file, schema, compression="zstd") as writer:
         for group in _groups(lines):
             rows = [row_of(json.loads(line), filepath_key, pred_text_key) for line in group]
@@ -162,8 +173,8 @@ def parquet(
     yield file.take()
 
 
-class _Passing:
-    """A file, to be written, that hands over what was written since it was last asked."""
+class _WriteBuffer:
+    """Collects what a writer writes to a file; `take` returns it piece by piece."""
 
     closed = False
 
@@ -180,10 +191,10 @@ class _Passing:
         return self._position
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Does nothing: `take` returns all of it."""
 
     def close(self) -> None:
-        """What was written is taken after it."""
+        """Does nothing: the last data is taken afterwards."""
 
     def take(self) -> bytes:
         content = b"".join(self._parts)
@@ -195,7 +206,7 @@ def _groups(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
     group: list[bytes] = []
     size = 0
     for line in lines:
-        if group and (len(group) == GROUP_ROWS or size + len(line) > GROUP_BYTES):
+        if group and (len(group) == MAX_GROUP_ROWS or size + len(line) > MAX_GROUP_BYTES):
             yield group
             group, size = [], 0
         group.append(line)
@@ -205,7 +216,7 @@ def _groups(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def _value(column: Column, value: Any) -> Any:
-    """A value as its column has it; None if it does not fit."""
+    """Returns a value as its column has it; None if it does not fit."""
     if column.kind == "list":
         return _structs(column, value)
     if not _FITS[column.kind](value):
@@ -222,14 +233,14 @@ def _structs(column: Column, value: Any) -> list[dict[str, Any]] | None:
         if not isinstance(fields, dict):
             return None
         struct = {field.name: _value(field, fields.get(field.name)) for field in column.fields}
-        if any(struct.get(name) is None and each is not None for name, each in fields.items()):
+        if any(struct.get(name) is None and field is not None for name, field in fields.items()):
             return None  # of another form than the job's
         structs.append(struct)
     return structs
 
 
 def _flat(failed: Any) -> Any:
-    """A failed segment with its error's class and message beside its times."""
+    """Returns a failed segment with its error's class and message beside its times."""
     if not isinstance(failed, dict) or not isinstance(failed.get("error"), dict):
         return None
     error = failed["error"]

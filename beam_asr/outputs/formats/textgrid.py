@@ -1,23 +1,27 @@
-"""TextGrid, as Praat reads it."""
+"""Renders TextGrid by Praat's manual.
+
+https://www.fon.hum.uva.nl/praat/manual/TextGrid_file_formats.html
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from beam_asr.outputs.formats import captions
+from beam_asr.outputs.formats.base import TranscriptFormat
 from beam_asr.outputs.formats.timed_transcript import TimedTranscript, sentences
 
 OPENING = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
 
 
-def textgrid(transcript: TimedTranscript) -> str:
-    """Tiers ``words`` and ``segments``, the sentences, from 0 to the end of the row's audio.
+def render(transcript: TimedTranscript) -> str:
+    """Renders tiers ``words`` and ``segments`` (sentences), from 0 to the end of the row's audio.
 
     What no word or sentence covers is an interval without text. Praat knows neither empty nor
     overlapping intervals, so one of no length lasts a millisecond.
     """
     words = transcript.words
-    spans = captions.apart([(word.start, word.end) for word in words])
+    spans = captions.separate([(word.start, word.end) for word in words])
     tiers = {
         "words": [(*span, word.text) for span, word in zip(spans, words, strict=True)],
         "segments": list(sentences(words)),
@@ -48,10 +52,10 @@ def _tier(number: int, name: str, intervals: Sequence[tuple[int, int, str]], las
         f"        xmax = {last / 1000:.3f} ",
         f"        intervals: size = {len(intervals)} ",
     ]
-    for place, (start, end, text) in enumerate(intervals, 1):
+    for index, (start, end, text) in enumerate(intervals, 1):
         quoted = text.replace('"', '""')
         lines += [
-            f"        intervals [{place}]:",
+            f"        intervals [{index}]:",
             f"            xmin = {start / 1000:.3f} ",
             f"            xmax = {end / 1000:.3f} ",
             f'            text = "{quoted}" ',
@@ -62,14 +66,17 @@ def _tier(number: int, name: str, intervals: Sequence[tuple[int, int, str]], las
 def _without_gaps(
     intervals: Iterable[tuple[int, int, str]], last: int
 ) -> list[tuple[int, int, str]]:
-    """Intervals, in milliseconds, with empty ones where there is none from 0 to the last."""
-    whole: list[tuple[int, int, str]] = []
+    """Returns intervals, in milliseconds, with empty ones in the gaps from 0 to the last."""
+    complete: list[tuple[int, int, str]] = []
     covered = 0
     for start, end, text in intervals:
         if start > covered:
-            whole.append((covered, start, ""))
-        whole.append((start, end, text))
+            complete.append((covered, start, ""))
+        complete.append((start, end, text))
         covered = end
     if covered < last:
-        whole.append((covered, last, ""))
-    return whole
+        complete.append((covered, last, ""))
+    return complete
+
+
+FORMAT = TranscriptFormat(name="textgrid", extension="TextGrid", render=render)

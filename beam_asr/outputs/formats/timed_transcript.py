@@ -1,4 +1,4 @@
-"""What per-transcript formats render: text, words, sentences, speaker."""
+"""Reads a record for the formats of one transcript: text, words, captions and sentences."""
 
 from __future__ import annotations
 
@@ -7,36 +7,55 @@ from typing import Any, NamedTuple
 
 from beam_asr.outputs.formats import captions
 from beam_asr.outputs.formats.captions import CaptionWord
-from beam_asr.outputs.formats.file_names import Audio, stem_of
+from beam_asr.outputs.formats.file_names import Audio, audio_of, stem_of
+from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT
 from beam_asr.transcripts.words import PAUSE_SECONDS, SENTENCE_ENDS, ends_with_any
 
 Record = Mapping[str, Any]
 
 
 class TimedTranscript(NamedTuple):
-    """A record, read for a format."""
+    """Holds a record as a format needs it."""
 
     record: Record
     audio: Audio
     text: str
 
     @property
+    def _text_of_words(self) -> str:
+        """Returns the text of the words, which steps on texts do not change."""
+        return str(self.record.get(RECOGNIZED_TEXT) or self.text)
+
+    @property
     def words(self) -> list[CaptionWord]:
-        return captions.caption_words(self.record.get("words") or [], self.text)
+        return captions.caption_words(self.record.get("words") or [], self._text_of_words)
+
+    @property
+    def cues(self) -> list[captions.Cue]:
+        """Returns the captions, in the order of time."""
+        return captions.cues(self.record.get("words") or [], self._text_of_words)
 
     @property
     def file(self) -> str:
-        """The recording's name in CTM and STM: the audio's, without folders and extension."""
+        """Returns the recording's name in CTM and STM: the audio's, without folders and ending."""
         return token(stem_of(self.audio.name).lstrip(";"), "audio")  # ;; is a comment there
 
     @property
     def channel(self) -> int:
-        """The channel in CTM and STM, from 1."""
+        """Returns the channel in CTM and STM, from 1."""
         return 1 + (self.audio.channel or 0)
 
 
+def timed_transcript(
+    record: Record, filepath_key: str = "audio_filepath", pred_text_key: str = "pred_text"
+) -> TimedTranscript:
+    """Reads a record for a format."""
+    audio = audio_of(record, filepath_key)
+    return TimedTranscript(record, audio, record.get(pred_text_key) or "")
+
+
 def sentences(words: Sequence[CaptionWord]) -> list[tuple[int, int, str]]:
-    """Start and end in milliseconds, and the text, of what ends in a full stop or a pause."""
+    """Returns spans that end in a full stop or a pause: start and end in milliseconds, and text."""
     if not words:
         return []
     firsts = [0]
@@ -46,10 +65,10 @@ def sentences(words: Sequence[CaptionWord]) -> list[tuple[int, int, str]]:
         if full_stop or words[number].start - before.end >= PAUSE_SECONDS:
             firsts.append(number)
     parts = [words[first:end] for first, end in zip(firsts, [*firsts[1:], len(words)])]
-    spans = captions.apart([(part[0].start, part[-1].end) for part in parts])
-    return [(*span, captions.joined(part)) for span, part in zip(spans, parts, strict=True)]
+    spans = captions.separate([(part[0].start, part[-1].end) for part in parts])
+    return [(*span, captions.join_words(part)) for span, part in zip(spans, parts, strict=True)]
 
 
 def token(text: str, otherwise: str = "") -> str:
-    """A text without spaces."""
+    """Returns a text without spaces."""
     return captions.one_line(text).replace(" ", "_") or otherwise

@@ -522,7 +522,7 @@ FILES: dict[str, tuple[Callable[[], bytes], type[AudioError] | int | str]] = {
 READ_EACH = """
 import json, sys, time
 import numpy as np
-from beam_asr.audio.reading import read_audio
+from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.errors import AudioError
 
 def memory(key):  # in MiB
@@ -533,7 +533,8 @@ for path in json.load(sys.stdin):
     open("/proc/self/clear_refs", "w").write("5")  # forget the peak
     before = memory("VmRSS")
     try:
-        samples = read_audio(path, sample_rate=16_000, deadline=time.monotonic() + 600)
+        request = AudioRequest(sample_rate=16_000)
+        samples = read_audio(path, request, deadline=time.monotonic() + 600)
         outcome = {"samples": len(samples), "finite": bool(np.isfinite(samples).all())}
     except AudioError as error:
         outcome = {"error": type(error).__name__, "message": str(error)}

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.audio.segmentation import OVERLAP, plan_by_pauses, plan_fixed
-from beam_asr.audio.vad import FRAME_SECONDS, RATE, Activity, Detector
+from beam_asr.audio.vad import FRAME_SAMPLES, RATE, Activity
 from beam_asr.records.work import Segment
+from tests.support.voice_activity import detector_of
 
 METHODS = ["silero", "energy"]
+FRAME_SECONDS = FRAME_SAMPLES / RATE
 STEP = RATE // 100  # 10 ms, by which these tests tell speech from silence in clean prompts
 
 
@@ -66,7 +68,7 @@ def paused(spoken):
 
 
 def heard(audio, method="silero"):
-    detector = Detector(method)
+    detector = detector_of(method)
     detector.add(audio)
     return detector.finish()
 
@@ -187,7 +189,7 @@ def activity_of(runs, speech_db=-20.0, pause_db=-60.0):
     spoken = np.repeat(np.arange(len(runs)) % 2 == 1, counts)
     speech = np.where(spoken, 0.95, 0.05).astype(np.float32)
     level = np.where(spoken, speech_db, pause_db).astype(np.float32)
-    return Activity(speech, level, len(level) * FRAME_SECONDS, "silero", False)
+    return Activity(speech, level, len(level) * FRAME_SECONDS)
 
 
 @pytest.mark.parametrize("longest", [5, 30, 600])

@@ -32,7 +32,7 @@ TARS = {0: "audio_0.tar", 3: "audio_3.tar", 7: "audio_7.tar"}
 
 
 def number(fields: str, manifest: str = "m.jsonl", tars=TARS) -> int:
-    return nemo_tarred.number_of(Row(f'{{"audio_filepath": "a.wav"{fields}}}', manifest, 1), tars)
+    return nemo_tarred.tar_number(Row(f'{{"audio_filepath": "a.wav"{fields}}}', manifest, 1), tars)
 
 
 def test_the_manifests_number_says_which_tar():

@@ -160,7 +160,7 @@ def test_suffixes_that_no_file_has_are_refused(suffixes):
 
 def test_a_compressed_name_is_of_the_format_before_it(tmp_path):
     def reader_of(name: str) -> readers.Reader:
-        return readers.reader_of(str(tmp_path / name))
+        return readers.find_reader(str(tmp_path / name))
 
     assert reader_of("t.CSV.gz") is readers.READERS["csv"]
     assert reader_of("a.tar.zst") is readers.READERS["webdataset"]

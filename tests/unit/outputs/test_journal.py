@@ -93,7 +93,7 @@ def locked(kept: Journal, monkeypatch, storage: type[Storage] = Storage) -> Jour
     monkeypatch.setattr(journal, "_last_heartbeat", float("-inf"))
     lock = FolderLock.take(kept.storage, journal.lock_in(kept.output))
     lock = dataclasses.replace(lock, storage=storage(kept.storage.options))
-    return dataclasses.replace(kept, lock=lock, workers_beat=True)
+    return dataclasses.replace(kept, lock=lock, workers_renew=True)
 
 
 def write_windows(of: Journal, *rows: str) -> None:
@@ -123,7 +123,7 @@ def test_a_window_that_is_done_is_a_sign_of_life_but_not_each_of_many(kept, monk
 
 
 def test_where_the_launcher_stays_workers_give_no_sign(kept, monkeypatch):
-    kept = dataclasses.replace(locked(kept, monkeypatch), workers_beat=False)
+    kept = dataclasses.replace(locked(kept, monkeypatch), workers_renew=False)
     first = beat_of(kept)
     write_windows(kept, "a.0")
     assert beat_of(kept) == first

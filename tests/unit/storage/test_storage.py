@@ -16,6 +16,7 @@ import s3fs
 
 from beam_asr.errors import StorageError, StorageOptionsError
 from beam_asr.storage import retry
+from beam_asr.storage import storage as storage_module
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import protocol_of
 from tests.support.broken_lines import broken_lines
@@ -304,37 +305,10 @@ def test_the_time_of_a_file_is_that_of_its_last_write(place):
     assert abs((datetime.now(timezone.utc) - storage.modified(f"{folder}/a")).total_seconds()) < 60
 
 
-def test_many_files_are_deleted_at_once_whatever_their_names(place):
-    storage, folder = place
-    names = [f"{n:03}.json" for n in range(200)] + [f"odd/{name}" for name in ODD_NAMES]
-    uris = [f"{folder}/{name}" for name in names]
-    stay = [f"{folder}/odd/starry", f"{folder}/odd/aa", f"{folder}/stays"]
-    write_many(storage, uris + stay)
-    assert len(storage.list_names(folder)) == 202
-    storage.delete_all([*uris, f"{folder}/never/there", f"{folder}/000.json"])
-    assert storage.list_names(folder) == ["odd", "stays"]
-    assert storage.list_names(f"{folder}/odd") == ["aa", "starry"]
-    storage.delete_all(uris)
-    storage.delete_all([])
-
-
-def test_files_of_several_storages_are_deleted_together(s3_bucket, gs_bucket, tmp_path):
-    storage = Storage(s3_bucket.storage_options | gs_bucket.storage_options)
-    other = f"{s3_bucket.uri}-other"
-    s3_bucket.filesystem().mkdir(other)
-    places = [s3_bucket.uri, other, gs_bucket.uri, str(tmp_path), f"memory://{tmp_path.name}"]
-    uris = [f"{place}/{name}" for place in places for name in "ab"]
-    write_many(storage, uris)
-    log = s3_bucket.log.read_text()
-    storage.delete_all(uris)
-    assert storage.exist_many(uris) == [False] * len(uris)
-    assert "DELETE" not in s3_bucket.log.read_text()[len(log) :]
-
-
 def test_s3_deletes_a_thousand_objects_with_one_request(s3_bucket):
-    storage = Storage(s3_bucket.storage_options)
+    fs, folder = Storage(s3_bucket.storage_options)._file_system(s3_bucket.uri)
     log = s3_bucket.log.read_text()
-    storage.delete_all(f"{s3_bucket.uri}/{n}" for n in range(1500))
+    storage_module._delete_objects(fs, [f"{folder}/{n}" for n in range(1500)])
     requests = s3_bucket.log.read_text()[len(log) :]
     assert requests.count("POST") == 2
     assert "DELETE" not in requests
@@ -342,8 +316,9 @@ def test_s3_deletes_a_thousand_objects_with_one_request(s3_bucket):
 
 def test_what_s3_does_not_delete_is_an_error(http_server):
     options = {"endpoint_url": http_server.address, "key": "k", "secret": "s"}
+    fs, _ = Storage({"s3": options})._file_system("s3://bucket")
     with pytest.raises(OSError, match="Not Implemented"):  # this server knows no DELETE
-        Storage({"s3": options}).delete_all(["s3://bucket/a", "s3://bucket/b"])
+        storage_module._delete_objects(fs, ["bucket/a", "bucket/b"])
 
 
 def test_a_folder_is_deleted_with_all_below_it_and_nothing_beside_it(place):

@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.transcripts.quality import signals
+from beam_asr.errors import SetupError
+from beam_asr.outputs.formats.table import columns
+from beam_asr.transcripts.job_fields import job_fields
+from beam_asr.transcripts.quality import SIGNALS, TYPES, Signal, signals
+from tests.project import signal_table
 
 SPEECH = (
     "the committee met on tuesday and after a short discussion agreed to move the opening of the "
@@ -100,3 +104,25 @@ def test_no_text_fails(text, seconds):
         "longest_word",
         "most_repeats",
     }
+
+
+def test_the_documentation_has_each_signal_with_what_it_is():
+    assert signal_table.PAGE.read_text(encoding="utf-8") == signal_table.page(), "run make docs"
+
+
+def test_each_signal_is_a_column_and_a_field_of_the_job():
+    found = {column.name: column for column in columns()}
+    for name, each in SIGNALS.items():
+        assert (found[name].kind, found[name].description) == (each.type, each.description)
+        assert name in job_fields()
+        assert each.type in TYPES
+
+
+@pytest.mark.parametrize(
+    "added", [Signal("other", "double", "", len), Signal("mine", "float", "", len), "mine"]
+)
+def test_what_is_no_signal_of_its_name_is_refused(added, monkeypatch):
+    monkeypatch.setattr(SIGNALS, "_built_in", {"mine": ""})
+    monkeypatch.setattr(SIGNALS, "_loaded", {"mine": added})
+    with pytest.raises(SetupError, match=r"'mine' of beam_asr.signals is .* update or uninstall"):
+        signals("x", 1.0)

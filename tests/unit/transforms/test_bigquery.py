@@ -14,7 +14,7 @@ from google.cloud.bigquery import SchemaField
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.outputs.formats.table import COLUMNS, row_of
+from beam_asr.outputs.formats.table import columns, row_of
 from beam_asr.transforms.bigquery import WriteTranscriptsToBigQuery, table_row, table_schema
 from tests.support.result_records import FULL, JSON, PLAIN
 
@@ -38,7 +38,7 @@ def by_json(row: dict) -> dict:
 @pytest.mark.parametrize("record", [PLAIN, FULL])
 def test_a_row_is_that_of_the_table_with_empty_lists(record):
     row = table_row(record)
-    lists = [column.name for column in COLUMNS if column.kind == "list"]
+    lists = [column.name for column in columns() if column.kind == "list"]
     assert row == {**row_of(record), **{name: row_of(record)[name] or [] for name in lists}}
     assert by_avro(row) == by_json(row) == row
 
@@ -51,7 +51,7 @@ def test_any_record_is_a_row_that_fits_the_schema(record):
 
 def test_google_takes_the_schema():
     fields = [SchemaField.from_api_repr(field) for field in table_schema()["fields"]]
-    assert [field.name for field in fields] == [column.name for column in COLUMNS]
+    assert [field.name for field in fields] == [column.name for column in columns()]
     words = next(field for field in fields if field.name == "words")
     assert (words.field_type, words.mode) == ("RECORD", "REPEATED")
     assert [field.name for field in words.fields] == ["word", "start", "end", "confidence"]

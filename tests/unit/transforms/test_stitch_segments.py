@@ -67,7 +67,7 @@ def test_segments_come_together_in_order_whatever_order_they_come_in():
     assert record["n_best"] == [{"text": "first two three four five last", "score": -10.0}]
     (sums,) = outputs["statistics"]
     assert (sums.long_rows, sums.segments, sums.segments_failed) == (1, 4, 0)
-    assert sums.unheard_seconds == pytest.approx(24.0)
+    assert sums.skipped_silence_seconds == pytest.approx(24.0)
 
 
 def test_the_best_texts_of_segments_make_those_of_the_row():

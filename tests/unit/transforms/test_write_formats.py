@@ -11,10 +11,10 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
-from beam_asr.outputs.formats.registry import FORMATS, render
+from beam_asr.outputs.formats.registry import delete_stale, render
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import write_formats
-from beam_asr.transforms.write_formats import WriteFormats, delete_stale
+from beam_asr.transforms.write_formats import WriteFormats
 from beam_asr.transforms.write_manifest import WriteManifest
 from tests.support.job_files import read_records
 from tests.support.timed_records import (
@@ -22,6 +22,8 @@ from tests.support.timed_records import (
     TEXTS,
     record_of,
 )
+
+FORMATS = ("srt", "vtt", "ctm", "stm", "txt", "textgrid")
 
 
 def written(folder: Path) -> set[str]:

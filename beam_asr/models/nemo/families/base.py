@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from beam_asr.errors import PromptError
+from beam_asr.models.nemo.decoding import DecodingRequest
 from beam_asr.models.nemo.hypotheses import Tokens
 from beam_asr.settings import NO_PROMPT, Prompt
 
@@ -61,9 +62,33 @@ class TokenSource(Protocol):
 
 
 class DecoderFamily(Family, TokenSource, Protocol):
-    """Both, and what a prompt may say."""
+    """Both, what a prompt may say, and what else differs between families.
+
+    Attributes:
+        prompt_fields: those fields of a prompt that the model takes.
+        frame_axis: the axis of frames in the first tensor that ``encode`` gives, if the decoder
+            takes it frame by frame, so that a clip may be encoded in parts; else None.
+        attends_to_whole_clip: whether the decoder attends to all frames, of which there are few.
+        has_decoding_graphs: whether NeMo's greedy decoding may have CUDA graphs.
+    """
 
     prompt_fields: frozenset[str]
+    frame_axis: int | None
+    attends_to_whole_clip: bool
+    has_decoding_graphs: bool
+
+    @staticmethod
+    def configure(model: Any, model_name: str, extras: DecodingRequest) -> None:
+        """Configures the decoder of a model so that its hypotheses tell what is wanted.
+
+        The text stays as it is, but where more than one is wanted, which takes a beam search.
+
+        Raises:
+            ModelLoadError: the model cannot tell the confidence or the texts that are wanted.
+        """
+
+    def __init__(self, model: Any, extras: DecodingRequest = ...):
+        """Takes a model whose decoder is configured for these extras."""
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Raises PromptError if the model cannot follow it."""
@@ -72,9 +97,13 @@ class DecoderFamily(Family, TokenSource, Protocol):
         """One that it can follow, for what is no speech in any language."""
 
 
-class PromptSupport:
-    """What a family takes of a prompt: nothing, unless it says so."""
+class FamilyDefaults:
+    """What holds for a family unless it says otherwise: it takes nothing of a prompt, its encoder
+    takes clips as a whole, and its decoding has no CUDA graphs."""
 
+    frame_axis: int | None = None
+    attends_to_whole_clip = False
+    has_decoding_graphs = False
     prompt_fields: frozenset[str] = frozenset()
     _languages: Mapping[str, object] = {}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from beam_asr.models.nemo import decoding as decoding_config
 from beam_asr.models.nemo import hypotheses
 from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
-from beam_asr.models.nemo.families.base import PromptSupport, all_finite_within
+from beam_asr.models.nemo.families.base import FamilyDefaults, all_finite_within
 from beam_asr.models.nemo.families.transducer import Transducer
 from beam_asr.models.nemo.hypotheses import Tokens, TokenTexts
 from beam_asr.settings import NO_PROMPT, Prompt
@@ -16,8 +16,39 @@ if TYPE_CHECKING:
     import torch
 
 
-class Ctc(PromptSupport):
+class Ctc(FamilyDefaults):
     """CTC models."""
+
+    frame_axis = 1
+
+    @staticmethod
+    def configure(model: Any, model_name: str, extras: DecodingRequest) -> None:
+        hybrid = hasattr(model, "cur_decoder")
+        config = decoding_config.copy_config(
+            model.cfg.aux_ctc.decoding if hybrid else model.cfg.decoding
+        )
+        if (
+            extras.confidence
+            and extras.beam == 1
+            and config.get("strategy") not in decoding_config.CTC_WITH_FRAMES
+        ):
+            raise decoding_config.no_confidence_of_a_strategy(model, model_name, config)
+        if extras.beam == 1:
+            return  # the frames' labels are there anyway, and make the rest
+        options = {"decoder_type": "ctc"} if hybrid else {}
+        config.update(strategy="beam_batch", preserve_alignments=False, compute_timestamps=False)
+        config.setdefault("beam", {}).update(
+            # Neither a language model, nor a bonus for each token, which is to go with one.
+            {"ngram_lm_model": None, "kenlm_path": None, "beam_alpha": None, "beam_beta": 0.0},
+            beam_size=extras.beam,
+            return_best_hypothesis=False,
+            preserve_alignments=False,
+            compute_timestamps=False,
+            allow_cuda_graphs=False,  # they are captured again for each batch that is a new size
+        )
+        decoding_config.change_strategy(
+            model, model_name, config, "`n_best`", verbose=False, **options
+        )
 
     def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY, decoding: Any = None):
         self._model = model
@@ -93,11 +124,3 @@ class CtcOfHybrid(Ctc):
 
     def check_prompt(self, prompt: Prompt) -> None:
         self._transducer.check_prompt(prompt)
-
-
-def ctc_family_of(model: Any, extras: DecodingRequest = TEXT_ONLY) -> Ctc:
-    """The family of a model whose decoder in use is a CTC decoder."""
-    from nemo.collections.asr import models
-
-    hybrid = isinstance(model, models.EncDecRNNTModel)
-    return CtcOfHybrid(model, extras) if hybrid else Ctc(model, extras)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from beam_asr.errors import NotFiniteError
-from beam_asr.models.nemo.families.base import PromptSupport, all_finite, all_finite_within
+from beam_asr.models.nemo import decoding
+from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
+from beam_asr.models.nemo.families.base import FamilyDefaults, all_finite, all_finite_within
 from beam_asr.models.nemo.hypotheses import Tokens
 from beam_asr.settings import NO_PROMPT, Prompt
 
@@ -15,12 +17,18 @@ if TYPE_CHECKING:
     import torch
 
 
-class GenericFamily(PromptSupport):
+class GenericFamily(FamilyDefaults):
     """A model of another family, through ``transcribe()``, of which only texts are known."""
 
     has_timestamps = False
 
-    def __init__(self, model: Any):
+    @staticmethod
+    def configure(model: Any, model_name: str, extras: DecodingRequest) -> None:
+        if extras.confidence or extras.n_best:
+            flag = "`confidence`" if extras.confidence else "`n_best`"
+            raise decoding.refused(model, model_name, flag, "its decoder is not known here")
+
+    def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):  # noqa: ARG002
         self._model = model
 
     def encode(

@@ -10,8 +10,9 @@ from beam_asr.errors import PromptError
 from beam_asr.models import prompts
 from beam_asr.models.nemo import decoding, hypotheses
 from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
-from beam_asr.models.nemo.families.base import PromptSupport, all_finite
-from beam_asr.models.nemo.families.ctc import ctc_family_of
+from beam_asr.models.nemo.families import registry
+from beam_asr.models.nemo.families.base import FamilyDefaults, all_finite
+from beam_asr.models.nemo.families.ctc import Ctc
 from beam_asr.models.nemo.hypotheses import Tokens, TokenTexts
 from beam_asr.settings import NO_PROMPT, Prompt
 
@@ -27,7 +28,7 @@ LANGUAGE_TOKEN = re.compile(r"<\|(unklang|[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*)\|>")
 REQUESTED_TIMES, FIRST_TIME = "<|timestamp|>", "<|0|>"
 
 
-class Multitask(PromptSupport):
+class Multitask(FamilyDefaults):
     """Attention encoder-decoders with a prompt, as Canary.
 
     A prompt of the second Canary has no slot for the task: it transcribes if the two languages are
@@ -37,6 +38,46 @@ class Multitask(PromptSupport):
     alignment of the text. Else the model is asked for them by its prompt: the text may be another
     one then. Both only if times are required.
     """
+
+    attends_to_whole_clip = True
+
+    @staticmethod
+    def configure(model: Any, model_name: str, extras: DecodingRequest) -> None:
+        config = decoding.copy_config(model.cfg.decoding)
+        beam = config.setdefault("beam", {})
+        is_beam = config.get("strategy") == "beam"
+        size = beam.get("beam_size", 1) if is_beam else 1
+        if extras.confidence:
+            if extras.n_best:
+                raise decoding.refused(
+                    model, model_name, "`confidence`", "NeMo's beam search has none", "`n_best`"
+                )
+            boosted = beam.get("ngram_lm_model") or (beam.get("boosting_tree_alpha") or 0.0) > 0.0
+            if is_beam and (size > 1 or boosted):
+                raise decoding.no_confidence_of_a_strategy(model, model_name, config)
+            if is_beam:  # of one hypothesis, which is greedy search
+                config.setdefault("greedy", {}).update(
+                    max_generation_delta=beam.get("max_generation_delta", -1),
+                    temperature=None,
+                    n_samples=1,
+                )
+                config.update(strategy="greedy")
+            config.update(confidence_cfg=decoding.confidence_config())
+            decoding.change_strategy(model, model_name, config, "`confidence`")
+            if is_beam:
+                _allow_more_tokens(model.decoding.decoding.greedy_search, 1)
+        elif extras.n_best:
+            if not is_beam:
+                beam["max_generation_delta"] = config.get("greedy", {}).get(
+                    "max_generation_delta", -1
+                )
+            beam.update(
+                beam_size=size if extras.n_best == 1 else extras.beam, return_best_hypothesis=False
+            )
+            config.update(strategy="beam")
+            decoding.change_strategy(model, model_name, config, "`n_best`")
+            if not is_beam:
+                _allow_more_tokens(model.decoding.decoding.beam_search, -1)
 
     def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):
         self._model = model
@@ -130,6 +171,17 @@ class Multitask(PromptSupport):
         return turns
 
 
+def _allow_more_tokens(search: Any, more: int) -> None:
+    """Changes how many tokens a text may have before it is cut off.
+
+    NeMo's beam search makes one more than its greedy search, of the same limits
+    (nemo/collections/asr/modules/transformer/transformer_generators.py).
+    """
+    search.max_seq_length += more
+    if search.max_delta_len >= 0:
+        search.max_delta_len += more
+
+
 class _Aligner:
     """NeMo's forced alignment, with the CTC model that comes with a multitask model."""
 
@@ -137,7 +189,7 @@ class _Aligner:
         self._model = ctc_model.to(device).eval()
         for name, value in (("dither", 0.0), ("pad_to", 0)):
             setattr(self._model.preprocessor.featurizer, name, value)
-        self._family = ctc_family_of(self._model)
+        self._family = registry.family_of(self._model)
 
     @classmethod
     def of(cls, model: Any) -> _Aligner | None:
@@ -147,7 +199,7 @@ class _Aligner:
             return None
         if hasattr(ctc_model, "cur_decoder"):
             ctc_model.change_decoding_strategy(decoder_type="ctc", verbose=False)
-        if not decoding.is_ctc(ctc_model):
+        if not issubclass(registry.family_class(ctc_model), Ctc):
             return None
         return cls(ctc_model, next(model.parameters()).device)
 

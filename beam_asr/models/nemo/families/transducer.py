@@ -8,7 +8,7 @@ from beam_asr.models import prompts
 from beam_asr.models.nemo import decoding, hypotheses
 from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
 from beam_asr.models.nemo.families.base import (
-    PromptSupport,
+    FamilyDefaults,
     all_finite,
     all_finite_within,
     column_indices,
@@ -25,8 +25,36 @@ PROMPT_LANGUAGE = "auto"
 TOKENS_AT_ONCE = 1024  # that a joint network takes: it gives each of them a whole vocabulary
 
 
-class Transducer(PromptSupport):
+class Transducer(FamilyDefaults):
     """RNNT and TDT models, hybrid and prompt-conditioned ones too."""
+
+    frame_axis = 2
+    has_decoding_graphs = True
+
+    @staticmethod
+    def configure(model: Any, model_name: str, extras: DecodingRequest) -> None:
+        config = decoding.copy_config(model.cfg.decoding)
+        if extras.confidence:
+            if extras.beam > 1:
+                raise decoding.refused(
+                    model, model_name, "`confidence`", "NeMo's beam search has none", "`n_best`"
+                )
+            if config.get("strategy") not in decoding.GREEDY:
+                raise decoding.no_confidence_of_a_strategy(model, model_name, config)
+            config.update(compute_timestamps=False, confidence_cfg=decoding.confidence_config())
+            decoding.change_strategy(model, model_name, config, "`confidence`", verbose=False)
+        elif extras.beam > 1:
+            config.update(
+                strategy="malsd_batch", preserve_alignments=False, compute_timestamps=False
+            )
+            config.setdefault("beam", {}).update(
+                {"ngram_lm_model": None},
+                beam_size=extras.beam,
+                return_best_hypothesis=False,
+                preserve_alignments=False,
+                allow_cuda_graphs=False,
+            )
+            decoding.change_strategy(model, model_name, config, "`n_best`", verbose=False)
 
     def __init__(self, model: Any, extras: DecodingRequest = TEXT_ONLY):
         self._model = model

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_asr.models.serving.batch_plan import padded_seconds, plan_batches, plan_most_efficient
+from beam_asr.models.serving.batch_plan import (
+    PLANNER,
+    BatchLimits,
+    WaitingClip,
+    padded_seconds,
+    plan_batches,
+    plan_most_efficient,
+)
 
 quarters = st.integers(0, 160).map(lambda n: n / 4)  # their sums are exact
 length = st.one_of(st.integers(0, 8).map(float), st.floats(0, 100))
@@ -209,3 +216,19 @@ def test_padding_and_overhead_make_a_batch_dear():
     seconds = [9.0, 4.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     assert plan_batches(seconds, 18.0, 6, 5.0) == [[0, 1], [2, 3, 4, 5, 6, 7]]
     assert plan_most_efficient(seconds, 0.1, 18.0, 6, 5.0) == [[2, 3, 4, 5, 6, 7]]
+
+
+def test_the_planner_of_batchers_gives_the_cheapest_batches_and_overdue_clips():
+    clips = [WaitingClip(seconds) for seconds in (3.0, 1.0, 3.0, 1.0)]
+    limits = BatchLimits(max_seconds=6.0, max_clips=2, overhead_seconds=1.0)
+    assert PLANNER.plan(clips, limits, 0.5) == [[0, 2]]
+    clips[1] = WaitingClip(1.0, overdue=True)
+    assert PLANNER.plan(clips, limits, 0.1) == [[1, 3]]
+    whole = PLANNER.plan(clips, limits, 1.0)
+    assert sorted(index for batch in whole for index in batch) == [0, 1, 2, 3]
+
+
+def test_the_planner_keeps_kinds_apart():
+    clips = [WaitingClip(1.0, kind) for kind in ("en", "es", "en", "es")]
+    plan = PLANNER.plan(clips, BatchLimits(100.0, 100, 1.0), 1.0)
+    assert sorted(plan) == [[0, 2], [1, 3]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from beam_asr.outputs.formats.file_names import name_of
 from beam_asr.outputs.formats.registry import render
-from beam_asr.records import fields as record_fields
+from beam_asr.transcripts.job_fields import job_fields
 from tests.support.timed_records import (
     HOSTILE,
     SECRET,
@@ -53,7 +53,7 @@ def test_rows_that_differ_have_names_that_differ_and_equal_ones_do_not():
 def test_a_name_does_not_depend_on_the_result():
     row = {"audio_filepath": "gs://b/a.wav", "duration": 1.0}
     done = {**row, "pred_text": "x", "words": [1], "no_speech": True, "exports": {}, "wer": 0.1}
-    assert name_of(done, "audio_filepath", {*record_fields.JOB_FIELDS, "pred_text"}) == name_of(
+    assert name_of(done, "audio_filepath", {*job_fields(), "pred_text"}) == name_of(
         row, "audio_filepath"
     )
 
@@ -61,6 +61,6 @@ def test_a_name_does_not_depend_on_the_result():
 def test_relative_paths_of_two_manifests_do_not_share_a_file():
     """Beside a/list.jsonl and b/list.jsonl, one row is of two files."""
     row = {"audio_filepath": "clip.wav"}
-    fields = {*record_fields.JOB_FIELDS, "pred_text"}
+    fields = {*job_fields(), "pred_text"}
     names = [name_of({**row, "pred_text": text}, "audio_filepath", fields) for text in "aab"]
     assert names[0] == names[1] != names[2]

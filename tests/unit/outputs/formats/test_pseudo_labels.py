@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from beam_asr.cli import main
 from beam_asr.errors import BadFieldError
 from beam_asr.outputs.formats import pseudo_labels
-from beam_asr.outputs.formats.pseudo_labels import Label, label, tarred_label
+from beam_asr.outputs.formats.base import FormatLine
+from beam_asr.outputs.formats.pseudo_labels import label, tarred_label
 from beam_asr.records import record as manifest
 from beam_asr.records.row import Row
 from tests.support.job_files import SAMPLE_MODEL, SAMPLES, read_records
@@ -97,7 +98,7 @@ def test_audio_is_found_from_any_folder(tmp_path, monkeypatch):
     ],
 )
 def test_what_cannot_be_trained_on_is_left_out_and_in_a_tarred_set_passed_over(record, reason):
-    assert label(record) == Label(None, reason)
+    assert label(record) == FormatLine(None, reason)
     made = tarred_label({**record, "shard_id": 3})
     assert (made.left_out, made.shard) == (reason, 3)
     skipped = json.loads(made.line)
@@ -110,7 +111,7 @@ def test_what_cannot_be_trained_on_is_left_out_and_in_a_tarred_set_passed_over(r
     "audio", ["tar://a.flac::/b.tar", "zip://a.flac::s3://b/c.zip", "data:audio/wav;base64,AA", 5]
 )
 def test_audio_that_is_no_file_is_left_out(audio):
-    assert label({**ROW, "audio_filepath": audio}) == Label(None, pseudo_labels.NO_FILE)
+    assert label({**ROW, "audio_filepath": audio}) == FormatLine(None, pseudo_labels.NO_FILE)
 
 
 def test_a_sampling_rate_stays_where_nemo_can_believe_it():
@@ -139,7 +140,7 @@ def test_a_tar_is_told_by_the_row_or_by_its_manifest():
     assert json.loads(made.line) == expected
     assert made.shard == 7
     assert tarred_label({**record, "shard_id": 2}, manifest_path="manifest_7.json").shard == 2
-    assert tarred_label(record) == Label(None, pseudo_labels.NO_SHARD)
+    assert tarred_label(record) == FormatLine(None, pseudo_labels.NO_SHARD)
 
 
 def test_a_failure_in_a_tarred_set_is_passed_over():
@@ -149,7 +150,7 @@ def test_a_failure_in_a_tarred_set_is_passed_over():
     line = json.loads(tarred_label(failed).line)
     assert line == {"audio_filepath": "a.flac", "text": "", "shard_id": 1, "_skipme": True}
     broken = manifest.failure(Row("no json"), BadFieldError("no"))
-    assert tarred_label(broken) == Label(None, pseudo_labels.NO_FILE)
+    assert tarred_label(broken) == FormatLine(None, pseudo_labels.NO_FILE)
 
 
 @given(
@@ -204,7 +205,7 @@ def assert_same(heard: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(heard[:shorter], expected[:shorter], atol=1e-4)
 
 
-def write(path: Path, labels: list[Label]) -> str:
+def write(path: Path, labels: list[FormatLine]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(each.line for each in labels if each.line))
     return str(path)

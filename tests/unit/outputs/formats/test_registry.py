@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import webvtt
 
+from beam_asr.errors import SetupError
+from beam_asr.outputs.formats.base import ShardFormat, TranscriptFormat
 from beam_asr.outputs.formats.file_names import name_of
-from beam_asr.outputs.formats.registry import FORMATS, TIMED, render
+from beam_asr.outputs.formats.registry import FORMATS, formats_of, render
 from tests.support.timed_records import (
     read_grid,
     record_of,
@@ -20,7 +22,11 @@ def test_text_is_as_it_was_recognized():
 @pytest.mark.parametrize("fields", [{}, {"words": []}, {"words": [], "duration": 3.0}])
 def test_a_transcript_of_nothing_is_an_empty_file_of_each_format(fields, tmp_path):
     record = {"audio_filepath": "a.wav", "pred_text": "", "no_speech": True, **fields}
-    content = {format: render(format, record) for format in FORMATS}
+    content = {
+        name: render(name, record)
+        for name, format in FORMATS.items()
+        if isinstance(format, TranscriptFormat)
+    }
     assert [content[format] for format in ("srt", "ctm", "stm", "txt")] == [""] * 4
     assert content["vtt"] == "WEBVTT\n\n"
     assert len(webvtt.WebVTT.from_string(content["vtt"])) == 0
@@ -46,4 +52,47 @@ def test_other_fields_names_and_cuts_are_understood():
 
 
 def test_only_text_needs_no_times():
-    assert set(FORMATS) - set(TIMED) == {"txt"}
+    each_a_file = [each for each in FORMATS.values() if isinstance(each, TranscriptFormat)]
+    assert [each.name for each in each_a_file if not each.needs_words] == ["txt"]
+
+
+def test_names_are_those_that_the_command_line_has():
+    assert " ".join(FORMATS) == "srt vtt ctm stm txt textgrid parquet documents nemo"
+    assert [each.name for each in FORMATS.values()] == list(FORMATS)
+
+
+def test_formats_of_many_transcripts_need_their_durations():
+    several = formats_of(["documents", "nemo", "parquet", "documents"])
+    assert [each.name for each in several] == ["documents", "nemo", "parquet"]
+    assert all(each.needs_duration and not each.needs_words for each in several)
+    assert [each.name for each in several if each.needs_origin] == ["nemo"]
+    assert not any(each.needs_duration for each in formats_of(["srt", "txt"]))
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones():
+    with pytest.raises(SetupError, match=r"formats has 'elan', which is none of srt, vtt, .*nemo"):
+        formats_of(["srt", "elan"])
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "others"),
+    [
+        (
+            "textgrid",
+            ["a-0123456789abcdef.TextGrid"],
+            ["a-0123456789abcdef.textgrid", "a.TextGrid"],
+        ),
+        ("parquet", ["transcripts-00001-of-00002.parquet"], ["transcripts.parquet", "notes.txt"]),
+        ("documents", ["documents-00001-of-00002.jsonl"], ["documents-1-of-2.jsonl"]),
+        ("nemo", ["manifest-00000-of-00001.json", "manifest_12.json"], ["manifest.json"]),
+    ],
+)
+def test_a_format_knows_its_files_by_their_names(name, own, others):
+    assert all(map(FORMATS[name].is_own, own))
+    assert not any(map(FORMATS[name].is_own, others))
+
+
+def test_the_path_of_a_shard_has_its_number():
+    (parquet,) = formats_of(["parquet"])
+    assert isinstance(parquet, ShardFormat)
+    assert parquet.path(3, 12) == "parquet/transcripts-00003-of-00012.parquet"

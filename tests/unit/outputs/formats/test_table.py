@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from beam_asr.outputs import shards
 from beam_asr.outputs.formats import table as tabular
-from beam_asr.outputs.formats.table import COLUMNS, parquet, parquet_schema, row_of
+from beam_asr.outputs.formats.table import columns, parquet, parquet_schema, row_of
 from beam_asr.storage.storage import Storage
 from tests.support.result_records import FULL, JSON, PLAIN
 
@@ -37,7 +37,7 @@ def test_each_field_is_in_its_column():
 def test_what_nobody_asked_for_is_null_and_what_is_empty_is_empty():
     (row,) = table_of({**PLAIN, "words": [], "lang": None}).to_pylist()
     given = {**PLAIN, "words": []}
-    assert row == {**dict.fromkeys(column.name for column in COLUMNS), **given}
+    assert row == {**dict.fromkeys(column.name for column in columns()), **given}
 
 
 def test_the_schema_is_one_whatever_is_in_a_file():
@@ -48,7 +48,7 @@ def test_the_schema_is_one_whatever_is_in_a_file():
 
 def test_pandas_reads_it():
     frame = pd.read_parquet(io.BytesIO(file_of(FULL, PLAIN)))
-    assert list(frame.columns) == [column.name for column in COLUMNS]
+    assert list(frame.columns) == [column.name for column in columns()]
     assert list(frame.pred_text) == ["ahoj světe 🌍"] * 2
     assert frame.words[0][0]["word"] == "ahoj"
     assert frame.words[1] is None
@@ -128,7 +128,7 @@ def test_row_groups_are_of_a_thousand_rows_or_of_so_many_bytes(monkeypatch):
         return [data.row_group(index).num_rows for index in range(data.num_row_groups)]
 
     assert groups(*[PLAIN] * 2500) == [1000, 1000, 500]
-    monkeypatch.setattr(tabular, "GROUP_BYTES", 3 * len(shards.encode(PLAIN)))
+    monkeypatch.setattr(tabular, "MAX_GROUP_BYTES", 3 * len(shards.encode(PLAIN)))
     assert groups(*[PLAIN] * 7, {**PLAIN, "pred_text": "long " * 1000}) == [3, 3, 1, 1]
 
 

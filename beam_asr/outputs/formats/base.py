@@ -1,0 +1,155 @@
+"""Defines formats with a file for each transcript, for each shard, or with their own lines."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from beam_asr.outputs.formats.file_names import HASH_DIGITS
+from beam_asr.outputs.formats.timed_transcript import TimedTranscript
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import join
+
+
+class FieldKeys(NamedTuple):
+    """Names the fields of a record that hold the audio, the text and the language."""
+
+    audio: str = "audio_filepath"
+    text: str = "pred_text"
+    language: str = "lang"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format(ABC):
+    """Describes a format of output files, in a folder of its name.
+
+    Attributes:
+        name: the name, as the setting `formats` takes it.
+        extension: the extension of its files, without the dot.
+        needs_words: whether it needs the times of words.
+        needs_duration: whether it needs the ``duration`` of each row.
+        needs_origin: whether it needs to know the manifest that each row comes from.
+    """
+
+    name: str
+    extension: str
+    needs_words: bool = False
+    needs_duration: bool = False
+    needs_origin: bool = False
+
+    @abstractmethod
+    def is_own(self, file_name: str) -> bool:
+        """Returns whether a file in its folder has a name of this format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscriptFormat(Format):
+    """Describes a format with a file for each transcript.
+
+    Attributes:
+        render: returns the content of a file. A transcript without words makes a valid file too.
+    """
+
+    needs_words: bool = True
+    render: Callable[[TimedTranscript], str]
+
+    def is_own(self, file_name: str) -> bool:
+        pattern = rf".+-[0-9a-f]{{{HASH_DIGITS}}}\.{re.escape(self.extension)}"
+        return re.fullmatch(pattern, file_name) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NumberedFormat(Format):
+    """Describes a format with numbered files, as shards: ``STEM-00000-of-00001.EXTENSION``."""
+
+    needs_duration: bool = True
+    stem: str
+
+    def path(self, shard: int, shards: int) -> str:
+        """Returns the path of a shard's file, relative to the output folder."""
+        return join(self.name, f"{self.stem}-{shard:05d}-of-{shards:05d}.{self.extension}")
+
+    def is_own(self, file_name: str) -> bool:
+        pattern = rf"{re.escape(self.stem)}-\d{{5}}-of-\d{{5}}\.{re.escape(self.extension)}"
+        return re.fullmatch(pattern, file_name) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFormat(_NumberedFormat):
+    """Describes a format with a file for each shard of transcripts.
+
+    Attributes:
+        stem: what the names of its files begin with.
+        encode_shard: returns the content of a file from the lines of a shard of transcripts:
+            records as JSON. The same lines yield the same bytes, in every attempt.
+    """
+
+    encode_shard: Callable[[Iterable[bytes], FieldKeys], Iterable[bytes]]
+
+
+class FormatLine(NamedTuple):
+    """Holds the line of a record in a `LineFormat`.
+
+    Attributes:
+        line: the line with its end; None if the record has none.
+        left_out: why the record is not used, for the summary; empty if it is used.
+        shard: in a tarred data set, the number of the line's tar; else None.
+    """
+
+    line: bytes | None
+    left_out: str = ""
+    shard: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineFormat(_NumberedFormat):
+    """Describes a format whose files hold its own lines, in its own shards.
+
+    ``summary.json`` counts the lines under the format's name.
+
+    Attributes:
+        stem: what the names of its files begin with.
+    """
+
+    @abstractmethod
+    def to_line(
+        self,
+        record: Mapping[str, Any],
+        keys: FieldKeys,
+        manifest: str,
+        tarred: bool,
+        transcribed: bool,
+    ) -> FormatLine:
+        """Returns the line of a record.
+
+        Args:
+            manifest: path or URI of the manifest that the row comes from; empty if unknown.
+            tarred: whether the rows are those of a NeMo tarred data set. Then failures and
+                filtered rows get lines too.
+            transcribed: whether the record is a transcript, and neither of those.
+        """
+
+    @abstractmethod
+    def path_of_tar(self, number: int) -> str:
+        """Returns the path of the file about a tar, relative to the output folder."""
+
+    @abstractmethod
+    def finish(
+        self,
+        storage: Storage,
+        folder: str,
+        written: set[str],
+        tarred: bool,
+        tars_without_rows: int,
+    ) -> None:
+        """Writes the files without lines, so that a reader finds a complete folder.
+
+        Args:
+            folder: the output folder.
+            written: the paths of the existing files, relative to the output folder.
+            tarred: whether the rows are those of a NeMo tarred data set.
+            tars_without_rows: the number of tars of the data set without rows.
+        """
