@@ -34,6 +34,23 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 
+# What takes seconds to start, and most of it a model: tests that use one have the marker `model`.
+MODEL_FIXTURES = frozenset(
+    ["tiny_model", "fork_server", "prompts", "gs_store", "s3_store", "az_store"]
+)
+STORES = frozenset(["gs", "s3", "az"])  # parameters of fixtures that use these stores
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        values = parameters.params.values() if parameters is not None else ()
+        if MODEL_FIXTURES.intersection(item.fixturenames) or any(
+            isinstance(value, str) and value in STORES for value in values
+        ):
+            item.add_marker("model")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Callable[[str], Path]:
     """Gives the ``.nemo`` of a tiny random model of a decoder family, built once."""

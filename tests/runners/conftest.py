@@ -61,9 +61,15 @@ class Runner:
         self._process = process
         self._by_boot = by_boot
 
-    def start(self, *flags: object, fault: str | None = None, scale: float = 1.0) -> Started:
+    def start(
+        self,
+        *flags: object,
+        fault: str | None = None,
+        scale: float = 1.0,
+        hold_after: int | None = None,
+    ) -> Started:
         own = self._flags() if callable(self._flags) else self._flags
-        environment = self._fork_server.environment(scale, fault)
+        environment = self._fork_server.environment(scale, fault, hold_after)
         # Of the job server that Beam starts for a run on Flink.
         environment["JAVA_TOOL_OPTIONS"] = " ".join(flink.SHORT_LIVED)
         pool = None

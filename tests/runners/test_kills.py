@@ -11,13 +11,12 @@ from collections import Counter
 import pytest
 import soundfile
 
-from tests.runners import flink
 from tests.support.job_files import journaled, read_records, write_manifest
 from tests.support.tiny_models import speechlike
-from tests.support.waiting import wait_until
 
 RATE = 16_000
 CLIPS = 300
+SOME = CLIPS // 3  # that have been through the model of one worker when something is killed
 SCALE = 1 / 100  # of windows: 12 s of audio
 # Of each of two bundles at work: windows that are read, wait, and are with the model.
 WINDOWS_IN_FLIGHT = 2 * 6
@@ -52,13 +51,6 @@ def records(out) -> Counter[str]:
     return Counter(json.dumps(record, sort_keys=True) for record in found)
 
 
-def wait_for_some(started) -> None:
-    """Until about a third of the clips have been through the model."""
-    wait_until(lambda: len(started.run.decoded()) >= CLIPS / 3 or started.run.has_ended())
-    if len(started.run.decoded()) < CLIPS / 3:
-        pytest.fail(started.ended().said)
-
-
 def goes_on(runner, corpus, out, expected) -> None:
     """The DirectRunner finishes what is there, and does no more again than was in flight."""
     kept = journaled(out)
@@ -73,8 +65,9 @@ def test_begun_on_flink_killed_and_finished_on_the_direct_runner(
     runner, corpus, expected, tmp_path
 ):
     out = tmp_path / "out"
-    started = runner("Flink embedded").start(*corpus, f"--output={out}", scale=SCALE)
-    wait_for_some(started)
+    some = {"scale": SCALE, "hold_after": SOME}
+    started = runner("Flink embedded").start(*corpus, f"--output={out}", **some)
+    started.run.wait_until_held()
     started.run.signal(signal.SIGKILL)
     ended = started.ended()
     assert ended.status == -signal.SIGKILL
@@ -83,31 +76,23 @@ def test_begun_on_flink_killed_and_finished_on_the_direct_runner(
     goes_on(runner, corpus, out, expected)
 
 
-@pytest.fixture
-def own_cluster(tmp_path):
-    """One that may be harmed."""
-    if flink.missing():
-        pytest.skip(flink.missing())
-    folder = tmp_path / "flink"
-    folder.mkdir()
-    with flink.flink_cluster(folder) as cluster:
-        yield cluster
+def test_a_task_manager_that_is_killed(runner, cluster, corpus, expected, tmp_path):
+    _harmed(runner, cluster, corpus, expected, tmp_path, lambda _: cluster.kill_one())
+    cluster.add_task_manager()  # for the other tests
 
 
-def test_a_task_manager_that_is_killed(runner, own_cluster, corpus, expected, tmp_path):
-    _harmed(runner, own_cluster, corpus, expected, tmp_path, lambda _: own_cluster.kill_one())
-
-
-def test_a_worker_pool_that_is_killed(runner, own_cluster, corpus, expected, tmp_path):
-    _harmed(runner, own_cluster, corpus, expected, tmp_path, lambda started: started.pool.kill())
+def test_a_worker_pool_that_is_killed(runner, cluster, corpus, expected, tmp_path):
+    _harmed(runner, cluster, corpus, expected, tmp_path, lambda started: started.pool.kill())
 
 
 def _harmed(runner, cluster, corpus, expected, tmp_path, harm) -> None:
     out = tmp_path / "out"
     flags = [*corpus, f"--output={out}", f"--flink_master={cluster.address}"]
-    started = runner("Flink of the caller's, worker pool").start(*flags, scale=SCALE)
-    wait_for_some(started)
+    some = {"scale": SCALE, "hold_after": SOME}
+    started = runner("Flink of the caller's, worker pool").start(*flags, **some)
+    started.run.wait_until_held()
     harm(started)
+    started.run.release()
     ended = started.ended()
     if ended.status == 0:
         assert records(out) == expected
