@@ -542,6 +542,7 @@ GIVEN = {
     "timestamps": ("word,char", ("word", "char")),
     "confidence": ("row", "row"),
     "n_best": ("5", 5),
+    "text_steps": ("casing,numbers", ("casing", "numbers")),
     "formats": ("srt,vtt", ("srt", "vtt")),
     "channel": ("0", 0),
     "audio_timeout": ("9.5", 9.5),
