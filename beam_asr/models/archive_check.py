@@ -179,7 +179,7 @@ def _checked_members(file: BinaryIO) -> dict[str, tarfile.TarInfo]:
             fault = "has the name of an earlier one, which it would replace"
         if fault is not None:
             raise UnsafeModelError(
-                f"is not safe to unpack: its member {for_message(member.name, 100)!r} {fault}"
+                f"is not safe to unpack: its member {for_message(member.name, 100, gap='')!r} {fault}"
             )
         members[name] = member
     for name in (CONFIG, WEIGHTS):
@@ -270,7 +270,7 @@ def _check_config(file: IO[bytes], member: tarfile.TarInfo) -> None:
     try:
         root = yaml.compose(file.read().decode(), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        cause = for_message(" ".join(str(error).split()), 200)
+        cause = for_message(" ".join(str(error).split()), 200, gap="")
         raise DamagedModelError(f"its {member.name} is not YAML: {cause}") from error
     if not isinstance(root, yaml.MappingNode):
         raise DamagedModelError(f"its {member.name} holds no settings")
@@ -299,14 +299,14 @@ def _config_fault(key: str | None, node: Any) -> str | None:
     """Returns what is wrong with one setting, or None."""
     value = node.value if isinstance(node.value, str) else ""
     if "python/" in node.tag and ":pathlib." not in node.tag:
-        return f"makes an object of Python ({for_message(node.tag, 100)})"
+        return f"makes an object of Python ({for_message(node.tag, 100, gap='')})"
     if key == "_target_" or (key in _OLD_CLASS_KEYS and re.search(r"[.$]", value)):
         if not _is_part(value):
-            return (
-                f"names {for_message(value or node.tag, 100)!r}, which is no part of a speech model"
-            )
+            return f"names {for_message(value or node.tag, 100, gap='')!r}, which is no part of a speech model"
     elif "${" in value and not _REFERENCE.fullmatch(value):
-        return f"has a value that is computed when it is loaded, {for_message(value, 100)!r}"
+        return (
+            f"has a value that is computed when it is loaded, {for_message(value, 100, gap='')!r}"
+        )
     return None
 
 
@@ -342,7 +342,7 @@ def _check_weights(file: IO[bytes], member: tarfile.TarInfo) -> None:
             + (f", but would use {used[1]}" if used else "")
         ) from error
     except Exception as error:
-        cause = for_message(" ".join(f"{type(error).__name__}: {error}".split()), 150)
+        cause = for_message(" ".join(f"{type(error).__name__}: {error}".split()), 150, gap="")
         raise DamagedModelError(f"its {member.name} cannot be read: {cause}") from error
     if not isinstance(weights, dict):
         raise DamagedModelError(f"its {member.name} holds no tensors by name")

@@ -314,7 +314,7 @@ class _Compiler:
         shown = self.text[place : place + SHOWN]
         where = f"at character {place + 1} ({shown!r})" if shown.strip() else "at its end"
         return ExpressionError(
-            f"{for_message(self.text, MAX_SHOWN_CHARACTERS)!r}, {where}: {reason}. {ALLOWED}"
+            f"{for_message(self.text, MAX_SHOWN_CHARACTERS, gap='')!r}, {where}: {reason}. {ALLOWED}"
         )
 
 

@@ -53,7 +53,9 @@ class DecodingGraphs:
         except Exception as error:
             assert self._computer is not None
             self._computer.disable_cuda_graphs()
-            self._failure = for_message(" ".join(f"{type(error).__name__}: {error}".split()), 300)
+            self._failure = for_message(
+                " ".join(f"{type(error).__name__}: {error}".split()), 300, gap=""
+            )
             logger.warning("Decoding without CUDA graphs, which is slower: %s", self._failure)
 
     @contextlib.contextmanager

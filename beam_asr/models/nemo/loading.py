@@ -101,7 +101,7 @@ def _restore(spec: ModelSpec, device: torch.device) -> Any:
     except ModelFileError as error:  # which says what to do
         raise ModelLoadError(f"cannot load the model {name!r}: {error}") from error
     except Exception as error:
-        cause = for_message(" ".join(f"{type(error).__name__}: {error}".split()), 600)
+        cause = for_message(" ".join(f"{type(error).__name__}: {error}".split()), 600, gap="")
         raise ModelLoadError(f"cannot load the model {name!r}: {cause}. {_remedy(name)}") from error
 
 

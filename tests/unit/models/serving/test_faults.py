@@ -472,7 +472,7 @@ def test_a_model_thread_that_cannot_go_on_ends_the_process():
 
 def test_the_readme_names_the_failures_of_the_model():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (row,) = [line for line in readme.splitlines() if line.startswith("| `model` |")]
+    rows = [line for line in readme.splitlines() if line.startswith("| `model` |")]
     for each in ModelError.__subclasses__():
-        assert f"`{each.__name__}`" in row
+        assert any(f"`{each.__name__}`" in row for row in rows)
     assert ClipTooLongError in ModelError.__subclasses__()
