@@ -179,7 +179,8 @@ def _checked_members(file: BinaryIO) -> dict[str, tarfile.TarInfo]:
             fault = "has the name of an earlier one, which it would replace"
         if fault is not None:
             raise UnsafeModelError(
-                f"is not safe to unpack: its member {for_message(member.name, 100, gap='')!r} {fault}"
+                f"is not safe to unpack: its member {for_message(member.name, 100, gap='')!r} "
+                f"{fault}"
             )
         members[name] = member
     for name in (CONFIG, WEIGHTS):
@@ -302,7 +303,8 @@ def _config_fault(key: str | None, node: Any) -> str | None:
         return f"makes an object of Python ({for_message(node.tag, 100, gap='')})"
     if key == "_target_" or (key in _OLD_CLASS_KEYS and re.search(r"[.$]", value)):
         if not _is_part(value):
-            return f"names {for_message(value or node.tag, 100, gap='')!r}, which is no part of a speech model"
+            name = for_message(value or node.tag, 100, gap="")
+            return f"names {name!r}, which is no part of a speech model"
     elif "${" in value and not _REFERENCE.fullmatch(value):
         return (
             f"has a value that is computed when it is loaded, {for_message(value, 100, gap='')!r}"

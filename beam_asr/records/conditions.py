@@ -313,9 +313,8 @@ class _Compiler:
     def _at(self, place: int, reason: str) -> ExpressionError:
         shown = self.text[place : place + SHOWN]
         where = f"at character {place + 1} ({shown!r})" if shown.strip() else "at its end"
-        return ExpressionError(
-            f"{for_message(self.text, MAX_SHOWN_CHARACTERS, gap='')!r}, {where}: {reason}. {ALLOWED}"
-        )
+        text = for_message(self.text, MAX_SHOWN_CHARACTERS, gap="")
+        return ExpressionError(f"{text!r}, {where}: {reason}. {ALLOWED}")
 
 
 def _levels(tree: ast.expr) -> Iterator[tuple[ast.expr, int]]:

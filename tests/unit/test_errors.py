@@ -6,7 +6,7 @@ import re
 import pytest
 
 from beam_asr import errors
-from beam_asr.audio.limits import is_refusal
+from beam_asr.audio.limits import is_refusal, was_refusal
 from beam_asr.cli.messages import FLAGS, as_flags
 from beam_asr.records.record import failure
 from beam_asr.records.row import Row
@@ -79,8 +79,9 @@ def test_what_the_checks_refuse_is_known_by_its_class_and_by_its_record():
         errors.SampleRateError, errors.ChannelCountError,
     }  # fmt: skip
     for each in ALL:
-        assert is_refusal({"type": each.__name__}) == each.is_refusal
-    assert not is_refusal(None)
+        assert was_refusal({"type": each.__name__}) == each.is_refusal
+        assert is_refusal(each.__new__(each)) == each.is_refusal
+    assert not is_refusal(ValueError())
 
 
 def test_settings_become_flags_on_the_command_line():
