@@ -98,7 +98,7 @@ PIPELINE = """
         (
             pipeline
             | ReadManifest(manifest)
-            | Transcribe(model_name="three", engine="fixed", give_duration=True)
+            | Transcribe(model_name="three", engine="fixed")
             | ScoreTranscripts(quality=True, text_steps=["shout"])
             | WriteManifest(out, formats=["lines", "parquet"])
         )
