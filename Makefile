@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m beam_asr transcribe
 
-.PHONY: demo test check docs flink conformance lock clean
+.PHONY: demo test quick check docs flink conformance lock clean
 
 demo: .venv/installed
 	$(RUN) --input=samples/manifest.jsonl --output=out/demo --overwrite \
@@ -13,6 +13,11 @@ demo: .venv/installed
 test: .venv/installed-test
 	$(MAKE) check
 	$(BIN)/python -m pytest -q tests
+
+# For a change at hand: what needs no model, in a few minutes.
+quick: .venv/installed-test
+	$(MAKE) check
+	$(BIN)/python -m pytest -q -p tests.support.without_models -m "not model" tests/unit
 
 check: .venv/installed-test
 	$(BIN)/ruff check .
