@@ -36,18 +36,30 @@ hypothesis.settings.load_profile("any machine")
 
 # What takes seconds to start, and most of it a model: tests that use one have the marker `model`.
 MODEL_FIXTURES = frozenset(
-    ["tiny_model", "fork_server", "prompts", "gs_store", "s3_store", "az_store"]
+    ["tiny_model", "fork_server", "load", "prompts", "gs_store", "s3_store", "az_store"]
 )
 STORES = frozenset(["gs", "s3", "az"])  # parameters of fixtures that use these stores
+# Folders and files of unit tests most of which load a model, or start processes for seconds.
+MODEL_PLACES = (
+    "unit/models/nemo/",
+    "unit/models/devices/test_cpu_memory.py",
+    "unit/models/devices/test_gpu_slots.py",
+    "unit/models/serving/test_faults.py",
+    "unit/models/test_hostile_files.py",
+    "unit/models/test_prompts.py",
+    "unit/audio/test_hostile_files.py",
+    "unit/transforms/test_beam_yaml.py",
+    "unit/transforms/test_run_inference.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = getattr(item, "callspec", None)
         values = parameters.params.values() if parameters is not None else ()
-        if MODEL_FIXTURES.intersection(item.fixturenames) or any(
-            isinstance(value, str) and value in STORES for value in values
-        ):
+        uses_store = any(isinstance(value, str) and value in STORES for value in values)
+        is_there = any(f"tests/{place}" in item.nodeid for place in MODEL_PLACES)
+        if uses_store or is_there or MODEL_FIXTURES.intersection(item.fixturenames):
             item.add_marker("model")
 
 
