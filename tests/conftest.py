@@ -36,7 +36,16 @@ hypothesis.settings.load_profile("any machine")
 
 # What takes seconds to start, and most of it a model: tests that use one have the marker `model`.
 MODEL_FIXTURES = frozenset(
-    ["tiny_model", "fork_server", "load", "prompts", "gs_store", "s3_store", "az_store"]
+    [
+        "tiny_model",
+        "fork_server",
+        "load",
+        "nemo_extract",
+        "prompts",
+        "gs_store",
+        "s3_store",
+        "az_store",
+    ]
 )
 STORES = frozenset(["gs", "s3", "az"])  # parameters of fixtures that use these stores
 # Folders and files of unit tests most of which load a model, or start processes for seconds.
