@@ -483,6 +483,15 @@ class TooManyFailuresError(JobError):
             "to be expected"
         )
 
+    @classmethod
+    def of_all(cls, failed: int, kinds: str) -> TooManyFailuresError:
+        """Makes the error of a job in which no row was transcribed, at its end."""
+        what = f"all {failed} rows" if failed > 1 else "the only row"
+        return cls(
+            f"{what} failed ({kinds}). Read the failures in the output folder and correct the "
+            "input, or set `max_failure_fraction=1` if that is to be expected"
+        )
+
 
 def _allowed(max_fraction: float) -> str:
     return f"`max_failure_fraction={max_fraction:g}` allows"

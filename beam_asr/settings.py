@@ -70,7 +70,8 @@ class OutputSettings(Group, title="Output", scope=JOB):
     overwrite: bool = setting(False, "replace the results in the output folder", core=True)
     max_failure_fraction: float = setting(
         0.1,
-        "the job fails, while it runs, if a larger part of the rows, and at least 100, failed",
+        "the job fails, while it runs, if a larger part of the rows, and at least 100, failed, and "
+        "at its end, if all failed; 1 allows all",
         minimum=0,
         maximum=1,
         core=True,

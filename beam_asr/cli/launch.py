@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from beam_asr import process
-from beam_asr.cli import runners
+from beam_asr.cli import beam_flags, runners
 from beam_asr.cli.job import build, is_unbounded, routing
-from beam_asr.cli.messages import as_flags, flag_of
+from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.cli.runners import RunnerProfile
 from beam_asr.errors import FolderBusyError, SetupError, StorageError, UsageError
@@ -24,13 +24,13 @@ from beam_asr.models import files
 from beam_asr.models.devices import resources
 from beam_asr.outputs import folder
 from beam_asr.outputs.folder_lock import FolderLock
-from beam_asr.outputs.journal import Journal, lock_in
-from beam_asr.records.setting_fields import all_settings
-from beam_asr.settings import GROUPS
+from beam_asr.outputs.journal import Journal, folder_in, lock_in
 from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local
 from beam_asr.transforms import streaming
+
+logger = logging.getLogger(__name__)
 
 # All storages are reached through this package.
 STORAGE_PACKAGE = Storage.__module__.rpartition(".")[0]
@@ -47,7 +47,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
     Raises:
         UsageError: names the option, its value, and what is allowed.
     """
-    beam_options = _beam_options(options.beam_args)
+    beam_options = beam_flags.parse(options.beam_args)
     with _as_usage_errors():
         runner = runners.profile_of(beam_options)
         if is_unbounded(options):
@@ -151,6 +151,7 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
     storage = Storage(options.reading.storage_options)
     runner = runners.profile_of(beam_options)
     with _as_usage_errors():
+        was_there = storage.is_folder(options.outputs.output)
         lock = FolderLock.take(storage, lock_in(options.outputs.output))
     releaser = LockReleaser(lock)
     process.register(releaser)
@@ -168,8 +169,47 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
         if not runner.waits(beam_options) and not is_unbounded(options):
             releaser.lock = None  # the workers hold it; in a stream, each run has its own folders
             lock.hand_over(FIRST_HEARTBEAT_SECONDS)
+    except Exception:
+        process.save_all()
+        if runner.ends_with_launcher(beam_options) and not is_unbounded(options):
+            _discard_if_nothing_done(storage, options.outputs.output, was_there)
+        raise
     finally:
         releaser.save()
+
+
+def _discard_if_nothing_done(storage: Storage, output: str, was_there: bool) -> None:
+    """Removes what a run left in its folder before a row had ended, such as its journal.
+
+    An error here must not hide the one that failed the job.
+    """
+    try:
+        if set(storage.list_names(output)) - {folder.JOURNAL}:
+            return
+        lock = FolderLock.take(storage, lock_in(output))
+        journal = Journal(output, storage, lock=lock)
+        if journal.names():
+            lock.release()
+            return
+        journal.remove()
+        if not was_there and not storage.list_names(output):
+            storage.delete_folder(output)
+    except FolderBusyError:
+        pass  # a run that was waiting for the folder has it now
+    except Exception as error:
+        logger.warning("the journal in %s could not be removed: %r", output, error)
+
+
+def can_resume(options: TranscribeOptions) -> bool:
+    """Returns whether an unfinished run is in the output folder, as far as can be seen."""
+    if is_unbounded(options):
+        return True
+    try:
+        storage = Storage(options.reading.storage_options)
+        return folder.RUN in storage.list_names(folder_in(options.outputs.output))
+    except Exception as error:  # maybe that which failed the job
+        logger.debug("%s cannot be listed: %r", options.outputs.output, error)
+        return True
 
 
 @dataclasses.dataclass(eq=False)
@@ -186,38 +226,6 @@ def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
         return beam.Pipeline(options=beam_options)
     except ValueError as error:  # Beam's own checks of its flags
         raise UsageError(str(error)) from error
-
-
-def _beam_options(args: list[str]) -> PipelineOptions:
-    try:
-        options = PipelineOptions(args)
-        options.get_all_options(retain_unknown_options=True)  # parses them
-    except SystemExit:  # Beam's parser has printed the problem
-        raise UsageError(f"Beam refuses its flags: {' '.join(args)}") from None
-    known = {flag for group in PipelineOptions.__subclasses__() for flag in _known_flags(group)}
-    for arg in args:
-        flag = arg.partition("=")[0]
-        if flag.startswith("--") and flag not in known:
-            flags = [flag_of(setting) for setting in all_settings(GROUPS)]
-            has_own_flags = runners.profile_of(options).has_own_flags
-            close = difflib.get_close_matches(
-                flag, [*flags, *known], 1, cutoff=0.9 if has_own_flags else 0.6
-            )
-            if has_own_flags and not close:
-                continue
-            suggestion = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(f"unknown flag {flag}: it is neither ours nor Beam's{suggestion}")
-    # Workers need nothing of the launching session: they import the package.
-    options.view_as(SetupOptions).save_main_session = False
-    return options
-
-
-def _known_flags(group: type[PipelineOptions]) -> set[str]:
-    from apache_beam.options.pipeline_options import _BeamArgumentParser
-
-    parser = _BeamArgumentParser(add_help=False)
-    group._add_argparse_args(parser)
-    return set(parser._option_string_actions)
 
 
 @contextlib.contextmanager

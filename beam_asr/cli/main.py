@@ -24,6 +24,7 @@ DONE, FAILED, WRONG_USAGE = 0, 1, 2
 EXPLAINED = re.compile(
     rf"\b({'|'.join(error.__name__ for error in errors.tree() if error.explained)}): "
 )
+RESUME_ERROR = re.compile(rf"\b{errors.ResumeError.__name__}: ")
 # Storage options that are not in a file: they may hold secrets.
 INLINE_OPTIONS = re.compile(r"(?<=^--storage_options=)\{.*|^\{.*", re.DOTALL)
 
@@ -56,7 +57,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     try:
         if launch.is_finished(options):
             print(f"{options.outputs.output} is finished: nothing to resume")
-            print(last_line(Storage(options.reading.storage_options), options.outputs.output))
+            print(end_of_run(Storage(options.reading.storage_options), options.outputs.output))
             return DONE
         beam_options = launch.check(options)
         runner = runners.profile_of(beam_options)
@@ -74,13 +75,17 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         return FAILED
     except Exception as error:
         process.save_all()
-        if not EXPLAINED.search("".join(traceback.format_exception(error))):
+        trace = "".join(traceback.format_exception(error))
+        if not EXPLAINED.search(trace):
             traceback.print_exception(error)
         print(f"beam-asr: the job failed: {as_flags(cause(error))}", file=sys.stderr)
-        print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
+        if RESUME_ERROR.search(trace):
+            return FAILED  # the same command would be refused again
+        if launch.can_resume(options):
+            print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
         return FAILED
     if runner.waits(beam_options):
-        print(last_line(Storage(options.reading.storage_options), options.outputs.output))
+        print(end_of_run(Storage(options.reading.storage_options), options.outputs.output))
     else:
         print(f"begun; {options.outputs.output} has a file _SUCCESS when it is done")
     return DONE
@@ -115,10 +120,11 @@ def cause(error: BaseException) -> str:
     return re.sub(r"\s*\[while running .*?\]\s*$", "", chosen)
 
 
-def last_line(storage: Storage, folder: str) -> str:
-    """Returns how a finished run ended: rows, failures and where they are."""
+def end_of_run(storage: Storage, folder: str) -> str:
+    """Returns how a finished run ended: why rows failed, and in the last line rows and places."""
     from beam_asr.outputs import shards
     from beam_asr.outputs.folder import SUMMARY
+    from beam_asr.outputs.summary import Failures
 
     with storage.open(join(folder, SUMMARY)) as file:
         summary = json.load(file)
@@ -128,7 +134,10 @@ def last_line(storage: Storage, folder: str) -> str:
     filtered_note = (
         f", {filtered} filtered (see {join(folder, shards.FILTERED)}-*)" if filtered else ""
     )
-    return (
+    failures = Failures()
+    failures.add(summary.get("failed_by_type", {}), summary.get("failure_examples", {}))
+    reasons = "".join(f"{reason}\n" for reason in failures.reasons())
+    return reasons + (
         f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed"
         f"{failed_note}{filtered_note}; "
         f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from beam_asr.records import conditions
 from beam_asr.records.setting_fields import (
     Groups,
     Setting,
+    all_settings,
     flatten,
     is_gpu_count,
     make_groups,
@@ -26,6 +27,7 @@ from beam_asr.settings import GROUPS, Settings
 from beam_asr.storage.patterns import split_commas
 from beam_asr.transforms.choices import choices
 
+FLAG_NAMES = frozenset(flag_of(setting) for setting in all_settings(GROUPS))
 ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[a-z0-9_:.-]+)*")
 
 
@@ -45,14 +47,19 @@ class TranscribeOptions(Settings):
 def parse_args(args: Sequence[str]) -> TranscribeOptions:
     """Parses a command line; flags that are not of this package are passed to Beam.
 
+    Words that belong to no flag are inputs. One that follows a flag of Beam's may be its value, and
+    stays with it; ``beam_flags.parse`` refuses it if that flag takes none.
+
     Raises:
         SystemExit: with status 2 and a message that names the flag, or 0 after ``--help``.
     """
     parser = program_parser()
-    known, beam_args = parser.parse_known_args(args)
+    known, rest = parser.parse_known_args(with_underscores(args, FLAG_NAMES))
+    words, beam_args = _words_apart(rest)
     values = vars(known)
     if values.pop("command") is None:
         parser.error("name a command; there is one: transcribe")
+    values["input"] = [*words, *(known.input or [])]
     if problem := _conflict(known):
         parser.error(problem)
     try:
@@ -61,8 +68,31 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
         parser.error(str(error))
 
 
+def with_underscores(args: Sequence[str], flags: Collection[str]) -> list[str]:
+    """Returns arguments in which flags that are written with hyphens have underscores."""
+    result = []
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        underscored = f"--{name[2:].replace('-', '_')}"
+        known = name.startswith("--") and underscored in flags
+        result.append(f"{underscored}{equals}{value}" if known else arg)
+    return result
+
+
+def _words_apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns words that follow no flag, and all else."""
+    words: list[str] = []
+    rest: list[str] = []
+    for arg in args:
+        follows_flag = bool(rest) and rest[-1].startswith("-") and "=" not in rest[-1]
+        (rest if arg.startswith("-") or follows_flag else words).append(arg)
+    return words, rest
+
+
 def _conflict(flags: argparse.Namespace) -> str | None:
     """Returns a message on flags that conflict or are missing; None if there are none."""
+    if not flags.input:
+        return "name an input, with or without --input: a manifest, audio, a folder or a pattern"
     if flags.filepath_key == flags.pred_text_key:
         return f"--filepath_key and --pred_text_key are both {flags.filepath_key!r}"
     if flags.resume and flags.overwrite:
@@ -94,8 +124,10 @@ def program_parser() -> argparse.ArgumentParser:
     transcribe = commands.add_parser(
         "transcribe",
         help="transcribe the audio that manifests name",
+        usage="beam-asr transcribe INPUT ... --output FOLDER --model_name MODEL [FLAGS]",
         description=DESCRIPTION,
-        epilog="All other flags are Beam's and pass through: --runner, --direct_num_workers, ... "
+        epilog="INPUT is the same as --input. All other flags are Beam's and pass through: "
+        "--runner, --direct_num_workers, ... "
         "Exit status: 0 done (failed rows are counted in the last line), 1 the job failed, 2 wrong "
         "usage.",
         allow_abbrev=False,
@@ -130,14 +162,28 @@ def _action(setting: Setting) -> dict[str, Any]:
     if setting.value_type is bool:
         return {"action": "store_false" if setting.default else "store_true"}
     arguments: dict[str, Any] = {"default": setting.default, "metavar": setting.metavar}
+    if setting.value_type is tuple:  # the inputs may also be words without a flag
+        return {**arguments, "action": _Words, "nargs": "+", "type": _parser_of(setting)}
     arguments["required"] = setting.required
-    if setting.value_type is tuple:
-        return {**arguments, "action": "extend", "type": _parser_of(setting)}
     if known := choices(setting):
         return {**arguments, "choices": known}
     if setting.bare is not None:
         arguments |= {"nargs": "?", "const": setting.bare}
     return {**arguments, "type": _parser_of(setting)}
+
+
+class _Words(argparse.Action):
+    """Collects the words of a flag, each a list of values, over all times that it is given."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        _flag: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest) or []
+        setattr(namespace, self.dest, [*before, *(value for word in values for value in word)])
 
 
 def _parser_of(setting: Setting) -> Callable[[str], Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_asr.errors import TooManyFailuresError
+from beam_asr.outputs.summary import Failures
 from beam_asr.records.statistics import Statistics
 
 # The fraction is of at least this number of rows, or of all if fewer: a manifest may begin with
@@ -63,11 +64,11 @@ def watch(run: str, max_fraction: float) -> FailureWatch:
         return _watches.setdefault((run, max_fraction), FailureWatch(max_fraction))
 
 
-MIN_FAILURES = 100  # fewer never fail a job, whatever their fraction
+MIN_FAILURES = 100  # fewer fail a job only if no row is left
 
 
 def too_many(failed: int, rows: int, max_failure_fraction: float) -> bool:
-    """Returns whether this number of failures fails a job."""
+    """Returns whether this number of failures fails a job while other rows may still succeed."""
     return failed >= MIN_FAILURES and failed > max_failure_fraction * rows
 
 
@@ -84,10 +85,24 @@ def _list_types(failed_by_type: Counter[str]) -> str:
     return ", ".join(f"{count} x {kind}" for kind, count in failed_by_type.most_common(3))
 
 
-def check_failures(rows_in: int, failed_by_type: Counter[str], max_failure_fraction: float) -> None:
-    """Raises TooManyFailuresError above the fraction, once enough rows have failed."""
-    failed = sum(failed_by_type.values())
+def check_failures(
+    rows_in: int,
+    failures: Failures,
+    max_failure_fraction: float,
+    all_may_fail: bool = False,
+) -> None:
+    """Fails a job of which all rows have ended.
+
+    Args:
+        all_may_fail: whether every row may fail if they are fewer than `MIN_FAILURES`, as in a
+            window of a stream. Of a job they may only if the fraction is 1.
+
+    Raises:
+        TooManyFailuresError: the fraction is exceeded by enough rows, or every row failed.
+    """
+    failed = failures.by_type.total()
+    kinds = "; ".join(failures.reasons())
+    if failed == rows_in > 0 and max_failure_fraction < 1 and not all_may_fail:
+        raise TooManyFailuresError.of_all(failed, kinds)
     if too_many(failed, rows_in, max_failure_fraction):
-        raise TooManyFailuresError.of_job(
-            failed, rows_in, _list_types(failed_by_type), max_failure_fraction
-        )
+        raise TooManyFailuresError.of_job(failed, rows_in, kinds, max_failure_fraction)

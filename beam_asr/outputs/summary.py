@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from beam_asr.errors import LostRowsError
@@ -14,6 +15,32 @@ from beam_asr.transcripts import scoring
 def encode_readable(record: dict[str, Any]) -> bytes:
     """Encodes a record over several lines, for a file that people read."""
     return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
+
+
+SHOWN_REASONS = 3  # of failures, on the console
+
+
+class Failures:
+    """Counts the failures of a job by the types of their errors, with an example of each."""
+
+    def __init__(self) -> None:
+        self.by_type: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+
+    def add(self, by_type: Mapping[str, int], examples: Mapping[str, str]) -> None:
+        """Adds the numbers, and the messages that are examples, of failures by type."""
+        self.by_type.update(by_type)
+        for kind, message in examples.items():
+            self.examples[kind] = min(message, self.examples.get(kind, message))
+
+    def reasons(self) -> list[str]:
+        """Returns the most frequent types, each with its number and an example's message."""
+        return [
+            f"{count} x {kind}, as: {self.examples[kind]}"
+            if self.examples.get(kind)
+            else f"{count} x {kind}"
+            for kind, count in self.by_type.most_common(SHOWN_REASONS)
+        ]
 
 
 def check_complete(rows_in: int, transcribed: int, failed: int, filtered: int = 0) -> None:
@@ -31,7 +58,7 @@ def check_complete(rows_in: int, transcribed: int, failed: int, filtered: int = 
 def summarize(
     statistics: Statistics,
     transcribed: int,
-    failed_by_type: Counter[str],
+    failures: Failures,
     filtered_by: Counter[str],
     wall_seconds: float | None,
     details: dict[str, Any],
@@ -49,8 +76,9 @@ def summarize(
         "rows_in": statistics.rows_in,
         "transcribed": transcribed,
         "resumed": statistics.resumed_rows,
-        "failed": sum(failed_by_type.values()),
-        "failed_by_type": dict(sorted(failed_by_type.items())),
+        "failed": failures.by_type.total(),
+        "failed_by_type": dict(sorted(failures.by_type.items())),
+        "failure_examples": dict(sorted(failures.examples.items())),
         "filtered": sum(filtered_by.values()),
         "filtered_by": dict(sorted(filtered_by.items())),
         "audio_hours": round((all_seconds + statistics.resumed_seconds) / 3600, 6),

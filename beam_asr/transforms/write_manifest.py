@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import time
 import uuid
@@ -37,7 +39,7 @@ from beam_asr.outputs.shards import (
     shard_name,
     shard_of,
 )
-from beam_asr.outputs.summary import check_complete, encode_readable, summarize
+from beam_asr.outputs.summary import Failures, check_complete, encode_readable, summarize
 from beam_asr.records.record import Envelope, Record, to_record, with_duration
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
@@ -322,11 +324,13 @@ class _Shard(NamedTuple):
         name: its path, relative to the folder.
         records: the number of its records by reason: the type of a failure's error, the ``by`` of a
             filtered row, why a format omits a record, and "" where there is no reason.
+        examples: a failure's message, by the type of its error.
     """
 
     kind: str
     name: str
     records: Counter[str]
+    examples: dict[str, str]
 
 
 # A kind, and the number of a tar or None.
@@ -427,7 +431,16 @@ def _write_shard(
     list(ready)  # waits until the folder is marked as unfinished, before a file is replaced
     target.check()
     written = Counter(why for pack in packs for why, _ in pack)
-    return _Shard(key.kind, target.write_shard(key, _Lines(packs)), written)
+    examples = _failure_examples(packs) if key.kind == FAILURES else {}
+    return _Shard(key.kind, target.write_shard(key, _Lines(packs)), written, examples)
+
+
+def _failure_examples(packs: Iterable[list[Line]]) -> dict[str, str]:
+    """Returns a failure's message by the type of its error, whatever the order of the lines."""
+    least: dict[str, bytes] = {}
+    for why, line in itertools.chain.from_iterable(packs):
+        least[why] = min(line, least.get(why, line))
+    return {why: str(json.loads(line)["error"].get("message", "")) for why, line in least.items()}
 
 
 class _Lines:
@@ -466,8 +479,8 @@ def _finish(
     target.check()
     storage, folder = target.storage, target.folder
     wall_seconds = time.time() - started
-    summary, failed_by_type = _complete(target, wall_seconds, details, statistics, shards)
-    failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
+    summary, failures = _complete(target, wall_seconds, details, statistics, shards)
+    failure_limit.check_failures(statistics.rows_in, failures, max_failure_fraction)
     storage.write(join(folder, SUCCESS), [])
     if target.journal is not None:
         target.journal.remove()
@@ -483,9 +496,11 @@ def _finish_window(
 ) -> Record:
     target = target.for_window(window)
     (statistics,), shards = keyed[1]["statistics"], list(keyed[1]["shards"])
-    summary, failed_by_type = _complete(target, None, details, statistics, shards)
+    summary, failures = _complete(target, None, details, statistics, shards)
     try:
-        failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
+        failure_limit.check_failures(
+            statistics.rows_in, failures, max_failure_fraction, all_may_fail=True
+        )
     except TooManyFailuresError as error:
         # The runner would retry an error for ever, and delay the next windows.
         logger.error("%s is left without %s: %s", target.folder, SUCCESS, error)
@@ -500,20 +515,18 @@ def _complete(
     details: Record,
     statistics: Statistics,
     shards: list[_Shard],
-) -> tuple[Record, Counter[str]]:
-    """Completes the folder except for its marker; returns the summary, and the failures by type."""
+) -> tuple[Record, Failures]:
+    """Completes the folder except for its marker; returns the summary, and the failures."""
     storage, folder = target.storage, target.folder
     transcribed = sum(sum(shard.records.values()) for shard in shards if shard.kind == TRANSCRIPTS)
-    failed_by_type, filtered_by = (
-        sum((shard.records for shard in shards if shard.kind == kind), Counter())
-        for kind in (FAILURES, FILTERED)
+    filtered_by: Counter[str] = sum(
+        (shard.records for shard in shards if shard.kind == FILTERED), Counter()
     )
-    check_complete(
-        statistics.rows_in,
-        transcribed,
-        sum(failed_by_type.values()),
-        sum(filtered_by.values()),
-    )
+    failures = Failures()
+    for shard in shards:
+        if shard.kind == FAILURES:
+            failures.add(shard.records, shard.examples)
+    check_complete(statistics.rows_in, transcribed, failures.by_type.total(), filtered_by.total())
     names = {shard.name for shard in shards if shard.kind in KINDS}
     # There are as many files as requested, if need be empty ones.
     count = shard_count(TRANSCRIPTS, transcribed, target.num_shards)
@@ -529,6 +542,6 @@ def _complete(
         rows = left_out.pop("", 0)
         counts = {"rows": rows, "left_out": dict(sorted(left_out.items()))}
         details = {**details, format.name: counts}
-    summary = summarize(statistics, transcribed, failed_by_type, filtered_by, wall_seconds, details)
+    summary = summarize(statistics, transcribed, failures, filtered_by, wall_seconds, details)
     storage.write(join(folder, SUMMARY), [encode_readable(summary)])
-    return summary, failed_by_type
+    return summary, failures

@@ -132,6 +132,46 @@ def test_every_prompt_is_transcribed_and_each_broken_input_fails_with_its_own_re
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_job_of_which_every_row_fails_fails_and_says_why(model, transcribe, tmp_path, rows):
+    manifest = write_manifest(
+        tmp_path / "m.jsonl", [{"audio_filepath": f"gone_{number}.wav"} for number in range(rows)]
+    )
+    out = tmp_path / "out"
+    args = [f"--input={manifest}", f"--output={out}", f"--model_name={model}"]
+    status, _, said = transcribe(*args)
+    assert status == 1
+    assert f"{rows} x AudioNotFoundError, as: " in said
+    assert "gone_0.wav" in said
+    assert "Traceback" not in said
+    assert len(read_records(out, "failures")) == rows
+    assert not (out / "_SUCCESS").exists()
+
+    status, printed, _ = transcribe(*args, "--overwrite", "--max_failure_fraction=1")
+    assert status == 0
+    assert f"{rows} x AudioNotFoundError, as: " in printed
+    assert f"{rows} rows: 0 transcribed, {rows} failed" in printed
+    assert (out / "_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_launch_that_fails_before_any_row_leaves_the_folder_as_it_was(
+    clips, transcribe, tmp_path, was_there
+):
+    out, broken = tmp_path / "out", tmp_path / "broken.nemo"
+    broken.write_bytes(b"no model")
+    if was_there:
+        out.mkdir()
+    status, _, said = transcribe(
+        f"--input={clips}", f"--output={out}", f"--model_name={broken}", "--batch_size=4"
+    )
+    assert status == 1
+    assert "broken.nemo" in said
+    assert "--resume" not in said
+    assert out.exists() == was_there
+    assert not was_there or list(out.iterdir()) == []
+
+
 def test_rows_keep_their_values_types_and_order_of_keys(clips, model, transcribe, tmp_path):
     row = {
         "zzz": [1, {"b": 2, "a": None}],

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PortableOptions
 
-from beam_asr.cli import launch, options
+from beam_asr.cli import beam_flags, options
 from tests.support.emulators import CACHE
 from tests.support.job_files import REPOSITORY
 
@@ -73,7 +73,7 @@ def launcher(name: str) -> dict[str, Any]:
 
 def beam_options(args: list[str]) -> beam.options.pipeline_options.PipelineOptions:
     """What a command line's flags are to Beam; a flag that nobody knows is refused."""
-    return launch._beam_options(options.parse_args(args).beam_args)
+    return beam_flags.parse(options.parse_args(args).beam_args)
 
 
 def readme_commands() -> list[list[str]]:

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from apache_beam.options.pipeline_options import DirectOptions
 
-from beam_asr.cli import main
+from beam_asr.cli import launch, main
+from beam_asr.cli.options import parse_args
 
 HEAVY = ["apache_beam", "torch", "nemo", "numpy", "soundfile", "av"]
 
@@ -57,6 +59,41 @@ def test_an_unknown_flag_is_refused_and_the_nearest_one_named(transcribe, manife
     assert "--batchsize" in errors
     assert "did you mean --batch_size?" in errors
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-v"], "unknown flag -v"),
+        (
+            ["-batch_size=1"],
+            "unknown flag -batch_size: it is neither ours nor Beam's; did you",
+        ),
+        (["--streaming", "foo"], "the word 'foo' belongs to no flag"),
+        (["--runner=DirectRunner", "foo.flac"], "'foo.flac' matches no file"),
+        (["--direct-num-worker=2"], "did you mean --direct_num_workers?"),
+    ],
+)
+def test_what_nobody_takes_is_refused(transcribe, manifest, tmp_path, words, said):
+    args = ["--input", manifest, "--output", tmp_path / "out", "--model_name", "m"]
+    status, _, errors = transcribe(*args, *words)
+    assert (status, said in errors) == (2, True), errors
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--verbose", "--progress", "--diarize"])
+def test_a_flag_that_resembles_none_gets_no_suggestion(transcribe, manifest, tmp_path, flag):
+    args = ["--input", manifest, "--output", tmp_path / "out", "--model_name", "m"]
+    status, _, errors = transcribe(*args, flag)
+    assert (status, f"unknown flag {flag}" in errors) == (2, True)
+    assert "did you mean" not in errors
+
+
+def test_flags_of_beam_may_have_hyphens_and_values_apart(manifest, tmp_path):
+    args = ["transcribe", str(manifest), f"--output={tmp_path / 'out'}", "--model-name=org/m"]
+    beam_flags = ["--runner", "DirectRunner", "--direct-num-workers", "3", "--save_main_session"]
+    options = launch.check(parse_args([*args, *beam_flags]))
+    assert options.view_as(DirectOptions).direct_num_workers == 3
 
 
 def test_an_input_that_is_not_there_is_refused(transcribe, tmp_path):

@@ -247,3 +247,38 @@ def test_no_command_is_wrong_usage(capsys):
 def test_help_is_no_failure(capsys):
     assert main.main(["transcribe", "--help"]) == 0
     assert "--max_batch_seconds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "inputs"),
+    [
+        (["a.flac", "b.flac"], ("a.flac", "b.flac")),
+        (["a.flac", "--output=out", "--model_name", "m.nemo", "b.flac"], ("a.flac", "b.flac")),
+        (["--input", "a.flac", "b.flac", "--overwrite"], ("a.flac", "b.flac")),
+        (["--input", "a", "b,c", "--input=d"], ("a", "b", "c", "d")),
+        (["--input=b", "--runner=X", "a"], ("a", "b")),
+        (["--runner", "DirectRunner", "a", "--input=b"], ("a", "b")),
+        (["a, b.flac"], ("a, b.flac",)),  # a word without a flag is one name
+    ],
+)
+def test_inputs_are_all_words_that_belong_to_no_flag(words, inputs):
+    options = parse_args(["transcribe", *words, "--output=out", "--model_name=m.nemo"])
+    assert options.inputs.input == inputs
+
+
+def test_words_of_another_flag_are_its_own():
+    options = parse_args([*LEAST, "--tarred_audio", "a.tar", "b.tar", "--formats", "srt", "vtt"])
+    assert options.inputs.input == ("m.jsonl",)
+    assert options.inputs.tarred_audio == ("a.tar", "b.tar")
+    assert options.outputs.formats == ("srt", "vtt")
+
+
+def test_hyphens_in_flags_are_underscores():
+    plain = parse_args(
+        ["transcribe", "--input=a-b", "--output=o-p", "--model_name", "m-n", "--num_shards=3"]
+    )
+    assert plain == parse_args(
+        ["transcribe", "--input=a-b", "--output=o-p", "--model-name", "m-n", "--num-shards=3"]
+    )
+    assert plain.outputs.output == "o-p"
+    assert plain.model.model_name == "m-n"

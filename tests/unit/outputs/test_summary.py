@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from beam_asr.errors import LostRowsError
-from beam_asr.outputs.summary import check_complete, summarize
+from beam_asr.outputs.summary import Failures, check_complete, summarize
 from beam_asr.records.statistics import Statistics
 
 
@@ -37,10 +37,13 @@ def test_a_summary_gives_ratios_of_its_sums():
         ],
         Statistics(),
     )
-    summary = summarize(statistics, 3, Counter(B=1, A=1), Counter(), 100.0, {"options": {"x": 1}})
+    failures = Failures()
+    failures.add({"B": 1, "A": 1}, {"A": "why"})
+    summary = summarize(statistics, 3, failures, Counter(), 100.0, {"options": {"x": 1}})
     assert summary["rows_in"] == 5
     assert summary["failed"] == 2
     assert summary["failed_by_type"] == {"A": 1, "B": 1}
+    assert summary["failure_examples"] == {"A": "why"}
     assert summary["audio_hours"] == 2.5
     assert summary["resumed"] == 2
     assert summary["rtfx_end_to_end"] == 72
@@ -52,7 +55,7 @@ def test_a_summary_gives_ratios_of_its_sums():
 
 
 def test_a_summary_of_nothing_divides_by_nothing():
-    summary = summarize(Statistics(), 0, Counter(), Counter(), 1.0, {})
+    summary = summarize(Statistics(), 0, Failures(), Counter(), 1.0, {})
     assert summary["rtfx_model"] is None
     assert summary["padding_efficiency"] is None
     assert summary["model_wait_share"] is None
