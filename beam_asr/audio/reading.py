@@ -38,12 +38,9 @@ from beam_asr.audio.decoder import (
 from beam_asr.audio.ffmpeg_decoder import FFmpegDecoder
 from beam_asr.audio.limits import check_file
 from beam_asr.audio.signatures import (
-    AUDIO_SIGNATURES,
-    MPEG_AUDIO,
     check_chunk_sizes,
     check_last_page,
     foreign_error,
-    foreign_kind,
     zero_length_error,
 )
 from beam_asr.audio.sndfile_decoder import SndfileDecoder
@@ -60,6 +57,7 @@ from beam_asr.errors import (
     ZeroLengthAudioError,
 )
 from beam_asr.settings import AudioLimits
+from beam_asr.storage.file_kinds import AUDIO_SIGNATURES, MPEG_AUDIO, foreign_kind
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from beam_asr import errors
 from beam_asr.cli.messages import as_flags
@@ -116,7 +117,10 @@ def cause(error: BaseException) -> str:
 
 
 def last_line(storage: Storage, folder: str) -> str:
-    """Returns how a finished run ended: rows, failures and where they are."""
+    """Returns how a finished run ended: rows, failures and where they are.
+
+    If folders or globs left files out, a line before it says how many.
+    """
     from beam_asr.outputs import shards
     from beam_asr.outputs.folder import SUMMARY
 
@@ -128,8 +132,21 @@ def last_line(storage: Storage, folder: str) -> str:
     filtered_note = (
         f", {filtered} filtered (see {join(folder, shards.FILTERED)}-*)" if filtered else ""
     )
-    return (
+    return _files_line(summary) + (
         f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed"
         f"{failed_note}{filtered_note}; "
         f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"
     )
+
+
+def _files_line(summary: dict[str, Any]) -> str:
+    """Returns how many files were left out, as a line with its end; empty if none were."""
+    from beam_asr.inputs.discovery import describe_ignored
+
+    ignored = summary.get("ignored_files", 0)  # older releases have no such field
+    if not ignored:
+        return ""
+    files = summary["input_files"]
+    noun = "audio files" if files == summary["audio_files"] else "input files"
+    kinds = describe_ignored(summary["ignored_by_kind"])
+    return f"{files:,} {noun}, {ignored:,} others ignored: {kinds}\n"

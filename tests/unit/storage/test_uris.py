@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beam_asr.storage.uris import is_audio
+from beam_asr.storage.file_kinds import is_audio
 
 
 @pytest.mark.parametrize(
