@@ -116,7 +116,8 @@ def is_media(head: bytes) -> bool:
     starts = (*AUDIO_SIGNATURES, *MEDIA_SIGNATURES)
     if any(head.startswith(tag, offset) for offset, tag in starts):
         return True
-    return _is_mpeg_audio(head) or any(_recurs(head, *mark) for mark in _RECURRING)
+    recurs = any(_recurs(head, *mark) for mark in _RECURRING)
+    return _is_mpeg_audio(head) or (recurs and not is_text(head))
 
 
 def is_text(head: bytes) -> bool:
