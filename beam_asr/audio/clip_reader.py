@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_asr.audio import read_pool, reading
-from beam_asr.audio.limits import check_duration
+from beam_asr.audio.limits import check_duration, is_shorter_than_file
 from beam_asr.audio.read_pool import Read, StalledError
 from beam_asr.audio.reading import MAX_SECONDS, AudioRequest
 from beam_asr.audio.source import shown
@@ -33,11 +33,13 @@ class Loaded(NamedTuple):
     Attributes:
         waveform: float32 of shape ``(samples,)``.
         seconds: wall time of reading and decoding.
+        shorter_than_file: as `is_shorter_than_file`.
     """
 
     clip: Clip
     waveform: np.ndarray
     seconds: float
+    shorter_than_file: bool = False
 
 
 class Unreadable(NamedTuple):
@@ -59,6 +61,13 @@ class OverLimit(NamedTuple):
 ReadOutcome = Loaded | Unreadable | OverLimit
 
 
+class _Decoded(NamedTuple):
+    """Holds the samples of a clip, and whether it is as `is_shorter_than_file` says."""
+
+    waveform: np.ndarray
+    shorter_than_file: bool
+
+
 class _PendingRead(NamedTuple):
     """A clip, or a group of segments, that is being read ahead.
 
@@ -73,7 +82,7 @@ class _PendingRead(NamedTuple):
     expected: float
     content: bytes | None
     group: SegmentGroup | None
-    read: Read[np.ndarray]
+    read: Read[_Decoded]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,14 +182,14 @@ class ClipReader:
             )
         del read
         if group is None:
-            if isinstance(outcome, np.ndarray):
-                yield Loaded(clip, outcome, seconds)
+            if isinstance(outcome, _Decoded):
+                yield Loaded(clip, outcome.waveform, seconds, outcome.shorter_than_file)
             elif isinstance(outcome, TooLongAudioError) and limit < MAX_SECONDS:
                 yield OverLimit(clip, content)
             else:
                 yield Unreadable(clip, outcome, seconds)
-        elif isinstance(outcome, np.ndarray):
-            yield from _cut(group, outcome, sample_rate, seconds)
+        elif isinstance(outcome, _Decoded):
+            yield from _cut(group, outcome.waveform, sample_rate, seconds)
         elif len(group.segments) == 1 or isinstance(outcome, AudioTimeoutError):
             for part in group.clips():
                 yield Unreadable(part, outcome, seconds / len(group.segments))
@@ -193,14 +202,12 @@ class ClipReader:
 
     def _start(
         self, clip: Clip, content: bytes | None, sample_rate: int, longest: float
-    ) -> Read[np.ndarray]:
+    ) -> Read[_Decoded]:
         """Starts a read; ``longest`` is the maximum length if the row states no duration."""
         read = partial(self._read, clip, content, sample_rate, longest)
         return read_pool.pool(self.concurrency).start(read)
 
-    def _outcome(
-        self, read: Read[np.ndarray], clip: Clip, longest: float
-    ) -> np.ndarray | Exception:
+    def _outcome(self, read: Read[_Decoded], clip: Clip, longest: float) -> _Decoded | Exception:
         limit = self._time_limit(clip, longest)
         outcome = read.result(limit)
         if isinstance(outcome, StalledError):
@@ -214,10 +221,11 @@ class ClipReader:
 
     def _read(
         self, clip: Clip, content: bytes | None, sample_rate: int, longest: float
-    ) -> np.ndarray:
+    ) -> _Decoded:
         whole = clip.segment is None
         if whole and clip.duration is not None:
             check_duration(self.limits, shown(clip.audio), clip.duration)
+        stated: list[float | None] = [None]
         waveform = reading.read_audio(
             clip.audio,
             AudioRequest(
@@ -232,10 +240,11 @@ class ClipReader:
             storage=self.storage,
             deadline=time.monotonic() + self._time_limit(clip, longest),
             content=content,
+            on_header=stated.append,
         )
         if whole:
             check_duration(self.limits, shown(clip.audio), len(waveform) / sample_rate)
-        return waveform
+        return _Decoded(waveform, whole and is_shorter_than_file(clip, stated[-1]))
 
 
 def _cut(

@@ -28,7 +28,7 @@ av.logging.set_level(None)
 _MANY_PLANES = 8  # from which PyAV looks for the end of their list beyond it
 # The containers that recordings come in. Among the rest are playlists, which name other files,
 # scripts that make sound without end, subtitles, and formats that no recorder has written in years.
-_FFMPEG_FORMATS = (
+FFMPEG_FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2 matroska,webm asf avi flv mpegts mpeg ogg rm dv mxf nut nsv wtv "
     "wav w64 aiff au caf flac mp3 aac loas ac3 eac3 dts dtshd truehd mlp amr amrnb amrwb ape wv "
     "tta tak mpc mpc8 shn dsf iff oma voc aa act dss qcp sbc codec2 g722 g729 g723_1 gsm xwma "
@@ -47,7 +47,7 @@ def _audio_decoders() -> Iterator[str]:
 
 _FFMPEG_OPTIONS = {
     "protocol_whitelist": "none",
-    "format_whitelist": _FFMPEG_FORMATS.replace(" ", ","),
+    "format_whitelist": FFMPEG_FORMATS.replace(" ", ","),
     # Otherwise a picture or a video would be decoded too, to identify it.
     "codec_whitelist": ",".join(_audio_decoders()),
     "max_streams": "64",

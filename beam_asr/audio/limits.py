@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_asr import errors
+from beam_asr.audio.decoder import OVERRUN_S
 from beam_asr.errors import (
     AboveMaxDurationError,
     BelowMinDurationError,
     ChannelCountError,
     SampleRateError,
 )
+from beam_asr.records import lhotse_cuts
+from beam_asr.records.work import Clip
 from beam_asr.settings import AudioLimits
 
 # A job can filter the rows that these errors refuse, instead of failing them.
@@ -37,6 +40,24 @@ def check_file(limits: AudioLimits, name: str, sample_rate: int, channels: int) 
             f"{name}: has {channels} {'channel' if channels == 1 else 'channels'}, and "
             f"`required_channels={count}` refuses all others."
         )
+
+
+def is_shorter_than_file(clip: Clip, file_seconds: float | None) -> bool:
+    """Returns whether a row ends its clip before its file ends, without choosing a part of it.
+
+    That is a ``duration`` that is shorter than the file, by more than manifests round, and no
+    ``offset``. NeMo's `transcribe()` reads the whole of such a file, and this job what the row
+    states.
+
+    Args:
+        file_seconds: of the whole file, as its header states them; None if it does not.
+    """
+    if file_seconds is None or clip.duration is None or clip.offset:
+        return False
+    if file_seconds <= clip.duration + OVERRUN_S:
+        return False
+    fields = clip.row.fields
+    return fields.get("offset") is None and not lhotse_cuts.is_cut(fields)
 
 
 def check_duration(limits: AudioLimits, name: str, seconds: float) -> None:

@@ -38,12 +38,9 @@ from beam_asr.audio.decoder import (
 from beam_asr.audio.ffmpeg_decoder import FFmpegDecoder
 from beam_asr.audio.limits import check_file
 from beam_asr.audio.signatures import (
-    AUDIO_SIGNATURES,
-    MPEG_AUDIO,
     check_chunk_sizes,
     check_last_page,
     foreign_error,
-    foreign_kind,
     zero_length_error,
 )
 from beam_asr.audio.sndfile_decoder import SndfileDecoder
@@ -60,6 +57,7 @@ from beam_asr.errors import (
     ZeroLengthAudioError,
 )
 from beam_asr.settings import AudioLimits
+from beam_asr.storage.file_kinds import AUDIO_SIGNATURES, MPEG_AUDIO, foreign_kind
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
@@ -112,6 +110,7 @@ def read_audio(
     storage: Storage | None = None,
     deadline: float | None = None,
     content: bytes | None = None,
+    on_header: Callable[[float | None], None] | None = None,
 ) -> np.ndarray:
     """Reads a clip, or a range of it, as mono samples.
 
@@ -127,6 +126,8 @@ def read_audio(
       storage: how storages are opened, and which may be.
       deadline: time of `time.monotonic()` after which reading fails.
       content: the file's bytes, if they are in memory already; `path` then only names it.
+      on_header: is called with the seconds of the whole file, as its header states them, or None
+        if it states none; before anything is decoded.
 
     Returns:
       float32 array of shape (samples,), full scale ±1; not clipped, so float files may exceed it.
@@ -136,7 +137,10 @@ def read_audio(
       Exception: whatever the storage system raises when it is not the clip's fault.
     """
     samples, has_sound = _Samples(), False
-    for block in stream_audio(path, request, storage=storage, deadline=deadline, content=content):
+    blocks = stream_audio(
+        path, request, storage=storage, deadline=deadline, content=content, on_header=on_header
+    )
+    for block in blocks:
         has_sound = has_sound or bool(block.any())
         samples.add(block)
     name, count = shown(path), len(samples.array)
@@ -157,6 +161,7 @@ def stream_audio(
     storage: Storage | None = None,
     deadline: float | None = None,
     content: bytes | None = None,
+    on_header: Callable[[float | None], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Reads as `read_audio`, with only a block in memory at a time. Silence is not refused.
 
@@ -178,6 +183,8 @@ def stream_audio(
                 f"{source.shown}: has no channel {request.channel}; it has {decoder.channels}, "
                 "counted from 0."
             )
+        if on_header is not None:
+            on_header(_stated_seconds(decoder))
         yield from _stream_range(source, decoder, request)
 
 
@@ -188,8 +195,7 @@ def probe_duration(path: str, *, storage: Storage | None = None) -> float | None
       AudioError: as `read_audio`, as far as the header shows it.
     """
     with open_bytes(path, storage) as source, _open_decoder(source) as decoder:
-        frames = decoder.stated_frames
-        return None if frames is None else frames / decoder.rate
+        return _stated_seconds(decoder)
 
 
 def can_seek(path: str, *, storage: Storage | None = None, content: bytes | None = None) -> bool:
@@ -205,6 +211,11 @@ def can_seek(path: str, *, storage: Storage | None = None, content: bytes | None
         opened = open_bytes(path, storage, first_block=_HEADER_BYTES)
     with opened as source, _open_decoder(source) as decoder:
         return decoder.can_seek
+
+
+def _stated_seconds(decoder: Decoder) -> float | None:
+    frames = decoder.stated_frames
+    return None if frames is None else frames / decoder.rate
 
 
 def _to_frames(seconds: float, rate: int) -> int:

@@ -8,7 +8,7 @@ import time
 import uuid
 
 from beam_asr.audio import reading, segmentation
-from beam_asr.audio.limits import check_duration
+from beam_asr.audio.limits import check_duration, is_shorter_than_file
 from beam_asr.audio.reading import AudioRequest
 from beam_asr.audio.source import shown
 from beam_asr.audio.vad import RATE, Detector
@@ -60,6 +60,7 @@ class Planner:
         unreadable_tail = None
         detector = Detector()
         samples, silent = 0, True
+        stated: list[float | None] = [None]
         blocks = reading.stream_audio(
             clip.audio,
             AudioRequest(
@@ -73,6 +74,7 @@ class Planner:
             storage=self.storage,
             deadline=time.monotonic() + self.time_limit(clip),
             content=content,
+            on_header=stated.append,
         )
         try:
             for block in blocks:
@@ -98,7 +100,8 @@ class Planner:
             segments = segmentation.plan_fixed(seconds, longest)
         key = clip.row.id or uuid.uuid4().hex
         can_seek = reading.can_seek(clip.audio, storage=self.storage, content=content)
-        return SegmentPlan(key, clip, tuple(segments), seconds, unreadable_tail, can_seek)
+        shorter = is_shorter_than_file(clip, stated[-1])
+        return SegmentPlan(key, clip, tuple(segments), seconds, unreadable_tail, can_seek, shorter)
 
     def time_limit(self, clip: Clip) -> float:
         """Returns the seconds that planning may take."""

@@ -12,7 +12,8 @@ from beam_asr.errors import (
     WrongExtensionError,
     ZeroLengthAudioError,
 )
-from beam_asr.storage.uris import extension, is_audio
+from beam_asr.storage.file_kinds import is_audio
+from beam_asr.storage.uris import extension
 
 _MAX_CHUNKS = 20_000  # of a WAV or AIFF before its samples
 
@@ -22,54 +23,6 @@ def zero_length_error(source: Source) -> ZeroLengthAudioError:
     return ZeroLengthAudioError(
         f"{source.shown}: the header is valid but no samples follow. Drop the row."
     )
-
-
-_FOREIGN = (  # (offset, signature, what it is); https://en.wikipedia.org/wiki/List_of_file_signatures
-    (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
-    (0, b"\xff\xd8\xff", "a JPEG image"),
-    (0, b"GIF8", "a GIF image"),
-    (8, b"WEBP", "a WebP image"),
-    (0, b"II*\x00", "a TIFF image"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"\x1f\x8b\x08", "gzip-compressed data"),
-    (0, b"BZh", "bzip2-compressed data"),
-    (0, b"\xfd7zXZ\x00", "xz-compressed data"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd-compressed data"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"PAR1", "a Parquet file"),
-    (0, b"\x93NUMPY", "a NumPy array"),
-    (0, b"\x89HDF", "an HDF5 file"),
-    (0, b"\x7fELF", "an ELF program"),
-    (0, b"version https://git-lfs", "a Git LFS pointer, not the file it points to,"),
-)
-_FOREIGN_TEXT = (
-    (b"<!doctype html", "an HTML page"),
-    (b"<html", "an HTML page"),
-    (b"<?xml", "an XML document"),
-    (b"<error", "an XML document"),
-    (b"{", "a JSON document"),
-    (b"[", "a JSON document"),
-)
-_CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\f\r")
-AUDIO_SIGNATURES = (  # distinguish a damaged recording from other content
-    *((0, tag) for tag in (b"RIFF", b"RF64", b"RIFX", b"FORM", b".snd", b"fLaC", b"OggS", b"ID3")),
-    *((0, tag) for tag in (b"#!AMR", b"NIST_1A", b"caff", b"FLV\x01")),
-    *((0, tag) for tag in (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75")),  # Matroska, ASF
-    *((4, tag) for tag in (b"ftyp", b"moov", b"mdat")),
-)
-MPEG_AUDIO = (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9")
-
-
-def foreign_kind(head: bytes) -> str | None:
-    """Names the content of a file that is certainly not audio, by its first bytes; else None."""
-    for offset, signature, kind in _FOREIGN:
-        if head.startswith(signature, offset):
-            return kind
-    if _CONTROLS.intersection(head):  # samples may well begin with a brace
-        return None
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return next((kind for start, kind in _FOREIGN_TEXT if text.startswith(start)), None)
 
 
 def foreign_error(source: Source, kind: str) -> NotAudioError:

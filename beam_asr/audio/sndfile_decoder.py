@@ -8,11 +8,12 @@ import numpy as np
 import soundfile
 
 from beam_asr.audio.decoder import BLOCK_SAMPLES, OVERRUN_S, PREROLL_S
-from beam_asr.audio.signatures import MPEG_AUDIO, OGG_PAGE_FRAMES
+from beam_asr.audio.signatures import OGG_PAGE_FRAMES
 from beam_asr.audio.source import Source
 from beam_asr.errors import (
     CorruptAudioError,
 )
+from beam_asr.storage.file_kinds import MPEG_AUDIO
 
 _UNKNOWN_LENGTH = 2**62  # libsndfile returns 2**63 - 1 frames if a header states none
 _REST_BYTES, _REST_FRAMES = 8192, 4  # looked through for frames after the last; more than padding

@@ -20,9 +20,9 @@ from beam_asr.errors import (
     NotAudioError,
 )
 from beam_asr.storage import protocols
-from beam_asr.storage.retry import status_of
+from beam_asr.storage.retry import refused_query, status_of
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import is_local, local_path
+from beam_asr.storage.uris import is_local, local_path, split_chain
 
 WHOLE_BYTES = 2**20  # a remote file no larger is fetched whole
 SHOWN_CHARACTERS = 200  # of a path in a message
@@ -192,10 +192,12 @@ def _open(
     path: str, storage: Storage, deadline: float | None, first_block: int | None
 ) -> IO[bytes]:
     """Opens a file, unless it is a local one that might block or never end."""
-    if is_local(path.rpartition("::")[2]):
+    *_, link = split_chain(path)
+    if is_local(link):
         if storage.allowed is not None:  # a refusal must not show whether the file exists
             path = storage.allowed.check(path)
-        _check_regular(local_path(path.rpartition("::")[2]))
+            *_, link = split_chain(path)
+        _check_regular(local_path(link))
     return storage.open(path, deadline, first_block)
 
 
@@ -241,6 +243,8 @@ def _raise_as_audio_error(path: str, error: Exception) -> None:
             f"{name}: no file can have this name ({reason}). Correct the path in the manifest."
         ) from error
     status = status_of(cause)
+    if refusal := refused_query(path, cause):
+        raise AudioAccessError(f"{refusal}.") from None
     if (
         isinstance(error, PermissionError)
         or status in (401, 403)

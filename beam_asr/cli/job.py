@@ -47,7 +47,7 @@ def build(
         watch=options.inputs.watch,
         resumed=options.outputs.output if options.outputs.resume else None,
     )
-    if is_unbounded(options):
+    if is_unbounded(options):  # whose ignored files are logged, and in no window's summary
         rows |= "ByTime" >> beam.WindowInto(FixedWindows(options.outputs.output_window))
     transcribe = Transcribe(
         options.model,

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from beam_asr import errors
 from beam_asr.cli.messages import as_flags
@@ -121,7 +122,11 @@ def cause(error: BaseException) -> str:
 
 
 def end_of_run(storage: Storage, folder: str) -> str:
-    """Returns how a finished run ended: why rows failed, and in the last line rows and places."""
+    """Returns how a finished run ended.
+
+    The last line has the rows, failures and where they are. Before it come the most frequent
+    reasons of failures, and, if folders or globs left files out, how many.
+    """
     from beam_asr.outputs import shards
     from beam_asr.outputs.folder import SUMMARY
     from beam_asr.outputs.summary import Failures
@@ -137,8 +142,21 @@ def end_of_run(storage: Storage, folder: str) -> str:
     failures = Failures()
     failures.add(summary.get("failed_by_type", {}), summary.get("failure_examples", {}))
     reasons = "".join(f"{reason}\n" for reason in failures.reasons())
-    return reasons + (
+    return _files_line(summary) + reasons + (
         f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed"
         f"{failed_note}{filtered_note}; "
         f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"
     )
+
+
+def _files_line(summary: dict[str, Any]) -> str:
+    """Returns how many files were left out, as a line with its end; empty if none were."""
+    from beam_asr.inputs.discovery import describe_ignored
+
+    ignored = summary.get("ignored_files", 0)  # older releases have no such field
+    if not ignored:
+        return ""
+    files = summary["input_files"]
+    noun = "audio files" if files == summary["audio_files"] else "input files"
+    kinds = describe_ignored(summary["ignored_by_kind"])
+    return f"{files:,} {noun}, {ignored:,} others ignored: {kinds}\n"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from beam_asr.inputs.readers import FileRange, Reader
 from beam_asr.records.row import Row
+from beam_asr.storage.file_kinds import AUDIO_EXTENSIONS
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import AUDIO_EXTENSIONS
 
 
 def read_file(

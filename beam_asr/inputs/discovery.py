@@ -1,25 +1,78 @@
-"""Finds the files of an input: manifests, tables, tars or audio files."""
+"""Finds the files of an input: manifests, tables, tars or audio files; counts what it ignores."""
 
 from __future__ import annotations
 
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
 from beam_asr.errors import NoInputError
-from beam_asr.inputs.readers import find_reader
+from beam_asr.inputs import contents
+from beam_asr.inputs.readers import DEFAULT_READER, READERS, find_reader, has_reader
+from beam_asr.records.statistics import EXAMPLES, Statistics, add_counts
 from beam_asr.storage import patterns
+from beam_asr.storage.listing import Entry, fixed_folder
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import is_glob
+from beam_asr.storage.uris import (
+    extension,
+    is_glob,
+    is_local,
+    local_path,
+    split_chain,
+    without_query,
+)
+
+HIDDEN = "hidden"
+NO_EXTENSION = "without extension"
+MAX_SHOWN_KINDS = 8  # in a message
+_HIDDEN_NAME = re.compile(r"(?:^|/)\.[^/]")
+_EXTENSION = re.compile(r"\.[\w~+-]{1,12}")
+
+
+class FoundFiles(NamedTuple):
+    """Holds the files of an input, and counts what a folder or glob leaves out.
+
+    Attributes:
+        files: paths or URIs, sorted.
+        ignored: the number of others, by extension or by the reason.
+        examples: some of them.
+    """
+
+    files: list[str]
+    ignored: Counter[str]
+    examples: list[str]
+
+    @property
+    def statistics(self) -> Statistics:
+        """Returns the counts."""
+        return Statistics(
+            input_files=len(self.files),
+            audio_files=sum(find_reader(file).is_row for file in self.files),
+            ignored_files=add_counts(self.ignored, {}),
+            examples_ignored=tuple(self.examples),
+        )
 
 
 def find_files(storage: Storage, pattern: str) -> list[str]:
     """Finds the files of a path, a glob, a folder, or several of them in braces.
 
     A folder stands for the audio files and the tars below it, and for the files of other readers
-    whose ``is_in_folders`` is set.
+    whose ``is_in_folders`` is set. So does a glob that matches audio files, for which it also
+    includes the files of the other readers. Hidden files, as ``._a.mp3`` of macOS, are left out.
 
     Raises:
         NoInputError: no file matches, or one that is named in braces is missing.
         PatternError: the braces are wrong.
         StorageError: the storage is unknown, or its package is missing.
     """
+    return find(storage, pattern).files
+
+
+def find(storage: Storage, pattern: str) -> FoundFiles:
+    """Finds as `find_files`, and what is left out."""
     names = patterns.expand(pattern)
     if len(names) > 1 and not any(is_glob(name) for name in names):
         missing = [name for name, exists in zip(names, storage.exist_many(names)) if not exists]
@@ -29,44 +82,150 @@ def find_files(storage: Storage, pattern: str) -> list[str]:
                 f"the input {pattern!r} stands for {len(names)} files, of which {len(missing)} "
                 f"are missing: {shown}"
             )
-        return names
-    return [file for name in names for file in _find_files(storage, name)]
+        return FoundFiles(names, Counter(), [])
+    found = [_find(storage, name) for name in names]
+    return FoundFiles(
+        [file for part in found for file in part.files],
+        sum((part.ignored for part in found), Counter()),
+        [example for part in found for example in part.examples][:EXAMPLES],
+    )
 
 
 def check(storage: Storage, pattern: str) -> None:
-    """Checks that an input has files; raises as ``find_files``.
+    """Checks that an input has files that can be read; raises as ``find_files``.
 
     Looks only for the first file of a folder, which may hold millions, and at no glob of audio.
+
+    Raises:
+        NoInputError: also if a file that is named by itself is neither rows nor audio.
     """
-    for name in patterns.expand(pattern):
+    names = patterns.expand(pattern)
+    for name in names:
         storage.check(name)
         if is_glob(name) and find_reader(name).is_row:
             continue  # the workers look, and fail the job
         if storage.is_folder(name):
-            if storage.find_first(name, _is_in_folders) is None:
+            is_hidden = _hidden_in(name, is_folder=True)
+            if all(_why_ignored(entry, is_hidden) for entry in storage.walk(name)):
                 raise _empty_folder(name)
         else:
-            find_files(storage, pattern)
+            files = find_files(storage, pattern)
+            if files == [name]:
+                _check_content(storage, name)
             return
 
 
-def _find_files(storage: Storage, name: str) -> list[str]:
-    if storage.is_folder(name):
-        files = [file for file in storage.find(name) if _is_in_folders(file)]
-        if not files:
-            raise _empty_folder(name)
-        return files
-    files = storage.find(name)
-    if not files:
-        raise NoInputError(f"the input {name!r} matches no file")
-    return files
+def _check_content(storage: Storage, file: str) -> None:
+    """Checks that a file that is an input by itself holds rows, or is a recording."""
+    kind = None
+    if find_reader(file) is READERS[DEFAULT_READER]:
+        kind = contents.kind_of(storage, file)
+    elif contents.is_source_code(storage, file):
+        kind = contents.SOURCE_CODE
+    if kind is not None and kind != contents.RECORDING:
+        raise NoInputError(f"the input {without_query(file)!r} {contents.problem(kind)}")
 
 
-def _is_in_folders(file: str) -> bool:
-    return find_reader(file).is_in_folders
+def describe_ignored(counts: Mapping[str, int]) -> str:
+    """Returns the numbers of ignored files by kind, for a message: ``.jpg 1, .txt 3``."""
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = sorted(by_count[:MAX_SHOWN_KINDS])
+    rest = sum(count for _, count in by_count[MAX_SHOWN_KINDS:])
+    parts = [*shown, *([("others", rest)] if rest else [])]
+    return ", ".join(f"{kind} {count:,}" for kind, count in parts)
 
 
-def _empty_folder(name: str) -> NoInputError:
+def _find(storage: Storage, name: str) -> FoundFiles:
+    is_folder = storage.is_folder(name)
+    if not is_folder and not storage.is_glob(name):
+        if not storage.exists(name):
+            raise NoInputError(f"the input {name!r} matches no file")
+        return FoundFiles([name], Counter(), [])
+    found = _sort_out(storage.list_entries(name), _hidden_in(name, is_folder), is_folder)
+    if found.files:
+        return found
+    if is_folder:
+        raise _empty_folder(name, found.ignored)
+    raise NoInputError(f"the input {name!r} matches no file{_note(found.ignored)}")
+
+
+def _sort_out(
+    entries: Iterable[Entry], is_hidden: Callable[[str], bool], is_folder: bool
+) -> FoundFiles:
+    """Sorts the entries of a folder or glob out, into those that are inputs and others."""
+    found = FoundFiles([], Counter(), [])
+    unknown: list[str] = []  # of a glob, whose files may have any ending if they are manifests
+    has_audio = False
+    for entry in entries:
+        why = _why_ignored(entry, is_hidden)
+        if not why:
+            has_audio = True
+        elif not is_folder and not entry.problem and why != HIDDEN:
+            if not has_reader(entry.name):
+                unknown.append(entry.name)
+                continue
+            why = ""  # a manifest or table
+        if why:
+            _ignore(found, entry.name, why)
+        else:
+            found.files.append(entry.name)
+    if has_audio:
+        for name in unknown:
+            _ignore(found, name, _kind_of(name))
+    else:
+        found.files.extend(unknown)
+    found.files.sort()
+    return found
+
+
+def _ignore(found: FoundFiles, name: str, why: str) -> None:
+    found.ignored[why] += 1
+    if len(found.examples) < EXAMPLES:
+        found.examples.append(without_query(name))
+
+
+def _why_ignored(entry: Entry, is_hidden: Callable[[str], bool]) -> str:
+    """Returns why a folder leaves an entry out; empty if it does not."""
+    if is_hidden(entry.name):
+        return HIDDEN
+    if entry.problem:
+        return entry.problem
+    return "" if find_reader(entry.name).is_in_folders else _kind_of(entry.name)
+
+
+def _kind_of(name: str) -> str:
+    suffix = extension(name)
+    return suffix if _EXTENSION.fullmatch(suffix) else NO_EXTENSION
+
+
+def _hidden_in(name: str, is_folder: bool) -> Callable[[str], bool]:
+    """Returns a function that tells whether a file below a folder, or in a glob, is hidden.
+
+    Only what is below the folder counts, or what a wildcard stands for: ``.cache/calls`` and
+    ``calls/.new/*.wav`` are asked for.
+    """
+    link = split_chain(name)[0]
+    if is_local(name):
+        path = os.path.join(os.getcwd(), local_path(name).removeprefix("./"))
+    else:
+        path = link.partition("://")[2]
+    fixed = f"{path.rstrip('/')}/" if is_folder else fixed_folder(path)
+    asked_for = not is_folder and bool(_HIDDEN_NAME.search(path[len(fixed) :]))
+
+    def is_hidden(file: str) -> bool:
+        at = file.find(fixed)
+        below = posixpath.basename(file) if at < 0 else file[at + len(fixed) :]
+        return not asked_for and bool(_HIDDEN_NAME.search(below))
+
+    return is_hidden
+
+
+def _empty_folder(name: str, ignored: Counter[str] | None = None) -> NoInputError:
     return NoInputError(
-        f"the input folder {name!r} holds no audio files; name a manifest's file itself"
+        f"the input folder {name!r} holds no audio files{_note(ignored)}; name a manifest's file "
+        "itself"
     )
+
+
+def _note(ignored: Mapping[str, int] | None) -> str:
+    return f", only others: {describe_ignored(ignored)}" if ignored else ""

@@ -7,13 +7,13 @@ import functools
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
-from beam_asr.errors import SetupError
-from beam_asr.inputs import compression
+from beam_asr.errors import NotJsonError, SetupError
+from beam_asr.inputs import compression, contents
 from beam_asr.records.registry import Registry
 from beam_asr.records.row import Row
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import extension
+from beam_asr.storage.uris import extension, without_query
 
 
 class FileRange(NamedTuple):
@@ -24,12 +24,16 @@ class FileRange(NamedTuple):
         start: of the range: a byte of a file of lines, a row group of a Parquet file.
         end: of the range; None is the whole file.
         lines_before: number of lines of the file before the range.
+        reader: the name of its reader, if its content and not its name shows that; else empty.
+        problem: why the file holds no rows; empty if it does.
     """
 
     file: str
     start: int = 0
     end: int | None = None
     lines_before: int = 0
+    reader: str = ""
+    problem: str = ""
 
 
 def whole_file(storage: Storage, file: str) -> list[FileRange]:  # noqa: ARG001
@@ -84,22 +88,30 @@ READERS: Registry[Reader] = Registry(
     },
 )
 DEFAULT_READER = "json_lines"  # for files with an unknown suffix
+AUDIO_READER = "audio"
 
 
 def find_reader(file: str) -> Reader:
-    """Finds the reader of a file, by its name.
+    """Finds the reader of a file, by its name; that of a manifest if the name shows none.
 
     Raises:
         SetupError: a reader of another package cannot be used.
     """
+    return _named_reader(file) or READERS[DEFAULT_READER]
+
+
+def has_reader(file: str) -> bool:
+    """Returns whether the name of a file shows its reader."""
+    return _named_reader(file) is not None
+
+
+def _named_reader(file: str) -> Reader | None:
     by_suffix = _readers_by_suffix()
     suffix = extension(file)
     if suffix in compression.SUFFIXES:
-        inner = by_suffix.get(extension(file.partition("?")[0][: -len(suffix)]))
-        reader = inner if inner and inner.may_be_compressed else None
-    else:
-        reader = by_suffix.get(suffix)
-    return reader or READERS[DEFAULT_READER]
+        inner = by_suffix.get(extension(without_query(file)[: -len(suffix)]))
+        return inner if inner and inner.may_be_compressed else None
+    return by_suffix.get(suffix)
 
 
 def split_file(storage: Storage, file: str) -> list[FileRange]:
@@ -108,7 +120,14 @@ def split_file(storage: Storage, file: str) -> list[FileRange]:
     Raises:
         TableError: the file is not of the format that its name states.
     """
-    return find_reader(file).split(storage, file)
+    reader = find_reader(file)
+    if reader is READERS[DEFAULT_READER]:
+        kind = contents.kind_of(storage, file)
+        if kind == contents.RECORDING:
+            return [FileRange(file, reader=AUDIO_READER)]
+        if kind is not None:
+            return [FileRange(file, problem=f"the file {contents.problem(kind)}")]
+    return reader.split(storage, file)
 
 
 def read_rows(
@@ -121,7 +140,10 @@ def read_rows(
     Raises:
         DamagedInputError, TableError: the rows of the file cannot be read.
     """
-    return find_reader(file_range.file).read(storage, file_range, filepath_key)
+    if file_range.problem:
+        return iter([Row.broken(NotJsonError(file_range.problem), file_range.file)])
+    reader = READERS[file_range.reader] if file_range.reader else find_reader(file_range.file)
+    return reader.read(storage, file_range, filepath_key)
 
 
 @functools.cache

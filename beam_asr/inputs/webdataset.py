@@ -20,8 +20,8 @@ from beam_asr.inputs.readers import FileRange, Reader
 from beam_asr.inputs.tar_stream import TarStream, has_content, printable
 from beam_asr.records.json_objects import parse_object
 from beam_asr.records.work import WebDatasetTar
+from beam_asr.storage.file_kinds import AUDIO_EXTENSIONS
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import AUDIO_EXTENSIONS
 
 MAX_BYTES = 16 << 20  # of a .json or .txt member
 # base_plus_ext and skip_meta of webdataset/tariterators.py.

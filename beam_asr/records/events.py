@@ -78,9 +78,13 @@ class Planned(NamedTuple):
 
 
 class ClipRead(NamedTuple):
-    """A clip was read, or failed to be, in ``seconds`` of wall time."""
+    """A clip was read, or failed to be, in ``seconds`` of wall time.
+
+    It may be the row of a file that goes on after it (`audio.limits.is_shorter_than_file`).
+    """
 
     seconds: float
+    shorter_than_file: bool = False
 
 
 class Silent(NamedTuple):

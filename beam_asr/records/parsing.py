@@ -12,8 +12,9 @@ from beam_asr import errors
 from beam_asr.errors import BadFieldError, MissingAudioError
 from beam_asr.records import lhotse_cuts
 from beam_asr.records.json_objects import kind
-from beam_asr.records.row import URI_SCHEME, Row
+from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
+from beam_asr.storage import uris
 
 
 def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) -> Clip:
@@ -40,26 +41,36 @@ def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) 
 def resolve(audio: str, manifest: str) -> str:
     """Resolves the audio's path or URI relative to its manifest's folder, as NeMo does.
 
-    Like NeMo, it tries the working folder as well, second, for manifests on a local disk.
+    Like NeMo, it tries the working folder as well, second, for manifests on a local disk. A name
+    that begins with ``~`` is a file beside the manifest too, if there is one.
     """
-    if URI_SCHEME.match(audio) or "::" in audio:
+    if uris.has_scheme(audio) or os.path.isabs(audio):
         return audio
-    if os.path.isabs(audio) or audio.startswith("~"):
-        return os.path.expanduser(audio)
+    in_home = os.path.expanduser(audio)
     if not manifest:
-        return audio
-    if URI_SCHEME.match(manifest):
-        # zip://lists/a.jsonl::gs://b/c.zip and https://host/lists/a.jsonl?token
-        first, chained, rest = manifest.partition("::")
-        scheme, path = first.split("://", 1)
-        if scheme.lower() in ("http", "https"):
-            path = path.partition("?")[0]
-        beside = _without_dots(posixpath.join(posixpath.dirname(path), audio))
-        return f"{scheme}://{beside}{chained}{rest}"
-    beside = os.path.normpath(os.path.join(os.path.dirname(manifest), audio))
-    if not os.path.exists(beside) and os.path.exists(audio):
-        return os.path.abspath(audio)
-    return beside
+        return in_home
+    if uris.is_local(manifest):
+        folder = os.path.dirname(uris.local_path(manifest))
+        beside = os.path.normpath(os.path.join(folder, audio))
+        if os.path.exists(beside):
+            return beside
+        if in_home == audio and os.path.exists(audio):
+            return os.path.abspath(audio)
+        return beside if in_home == audio else in_home
+    return in_home if audio.startswith("~/") else _beside(manifest, audio)
+
+
+def _beside(manifest: str, audio: str) -> str:
+    """Returns the URI of a file in the folder of a manifest that is not on the local disk."""
+    # zip://lists/a.jsonl::gs://b/c.zip and https://host/lists/a.jsonl?token
+    links = uris.split_chain(manifest)
+    paths = [link.partition("://")[2] for link in links]
+    at = next((number for number, path in enumerate(paths) if path), len(links) - 1)
+    scheme, separator, path = links[at].rpartition("://")
+    if uris.protocol_of(links[at]) == "http":
+        path = path.partition("?")[0]
+    beside = _without_dots(posixpath.join(posixpath.dirname(path), audio))
+    return "::".join([*links[:at], f"{scheme}{separator}{beside}", *links[at + 1 :]])
 
 
 def _clip(row: Row, fields: Mapping[str, Any], filepath_key: str) -> Clip:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
 from beam_asr.records import row_ids
 
 EXAMPLES = 10
+MAX_KINDS = 50  # of ignored files
+OTHER_KINDS = "other"
 MERGE = "merge"  # in a field's metadata: merges two values; a field without it is a sum
 
 
@@ -20,6 +23,18 @@ def _field(default: Any, merge: Callable[[Any, Any], Any]) -> Any:
 
 def _first_examples(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted({*one, *other})[:EXAMPLES])
+
+
+def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """Adds two counts by their keys, of which the most frequent `MAX_KINDS` are kept.
+
+    The others are counted together, as `OTHER_KINDS`, so that no input makes the sum large.
+    """
+    counts = Counter(one) + Counter(other)
+    rest = counts.pop(OTHER_KINDS, 0)
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest += sum(count for _, count in by_count[MAX_KINDS:])
+    return dict(by_count[:MAX_KINDS]) | ({OTHER_KINDS: rest} if rest else {})
 
 
 def _sum_by_key(one: dict[Any, Score], other: dict[Any, Score]) -> dict[Any, Score]:
@@ -50,6 +65,12 @@ class Statistics:
         segments_failed: of them.
         skipped_silence_seconds: of audio that skipped the model, since nobody speaks.
         no_speech: rows in which nobody speaks.
+        rows_shorter_than_file: rows without an ``offset`` whose ``duration`` is shorter than their
+            file, of which the rest is not transcribed.
+        input_files: the files that the inputs stand for.
+        audio_files: of them, those that are a row each.
+        ignored_files: the files that folders and globs leave out, by extension or by the reason.
+        examples_ignored: some of them.
         inputs: the files that the rows come from, of an input without an end.
         models: descriptions of the models that were used.
         members_without_row: files in tars of a tarred data set that no row names.
@@ -79,6 +100,13 @@ class Statistics:
     segments_failed: int = 0
     skipped_silence_seconds: float = 0.0
     no_speech: int = 0
+    rows_shorter_than_file: int = 0
+    input_files: int = 0
+    audio_files: int = 0
+    ignored_files: dict[str, int] = dataclasses.field(
+        default_factory=dict, metadata={MERGE: add_counts}
+    )
+    examples_ignored: tuple[str, ...] = _field((), _first_examples)
     inputs: frozenset[str] = _field(frozenset(), operator.or_)
     models: frozenset[tuple[tuple[str, str], ...]] = _field(frozenset(), operator.or_)
     members_without_row: int = 0

@@ -23,6 +23,7 @@ class SegmentPlan(NamedTuple):
         segments: in order; empty if there is no speech.
         seconds: of its audio, speech or not.
         can_seek: whether a range of it can be read without everything before it.
+        shorter_than_file: whether it has no offset, and ends before its file does.
         unreadable_tail: ``(start, end, error)`` of the unreadable part at its end, with the
             ``error`` of a failure record; None if all could be read.
     """
@@ -33,6 +34,7 @@ class SegmentPlan(NamedTuple):
     seconds: float
     unreadable_tail: tuple[float, float, Mapping[str, Any]] | None = None
     can_seek: bool = True
+    shorter_than_file: bool = False
 
 
 class SegmentGroup(NamedTuple):

@@ -96,7 +96,7 @@ class AllowList:
         Raises:
             NotAllowedError: it is not allowed; the message does not depend on whether it exists.
         """
-        *layers, location = uri.split("::")
+        *layers, location = uris.split_chain(uri)
         try:
             for layer in layers:
                 if not _LAYER.fullmatch(layer):
@@ -188,7 +188,7 @@ def _checked(prefix: str) -> str:
     try:
         if not prefix.strip():
             raise ValueError("is empty")
-        if "::" in prefix:
+        if uris.is_chain(prefix):
             raise ValueError("is a chain; give the location that it ends in")
         if "*" in prefix:
             raise ValueError("has a '*'; a prefix allows all below it and knows no wildcards")
@@ -248,16 +248,15 @@ def _rule_of(scheme: str) -> protocols.PathRule:
 
 def _real_path(path: str) -> str:
     try:
-        path = os.path.realpath(path)
+        return os.path.realpath(path)
     except (OSError, ValueError):  # a NUL, a lone surrogate, no working folder
         raise ValueError("is not a path") from None
-    if "::" in path:
-        raise ValueError("leads to a path with '::', which fsspec would take for a chain")
-    return path
 
 
 def _http_place(url: yarl.URL) -> _Place:
     """Returns the place that a request for a URL reaches, by the HTTP client's parser."""
+    _refuse_detours(url.raw_path)
+    url = yarl.URL(str(url))  # as it is requested, it may encode what others do not
     _refuse_detours(url.raw_path)
     host = (url.raw_host or "").removesuffix(".")
     if not host:

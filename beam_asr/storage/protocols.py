@@ -25,6 +25,7 @@ class StorageProtocol:
             the HTTP client parses it, ``key`` with any character, ``plain`` without characters that
             storages read differently. A protocol that wraps another one in a chain is a ``member``,
             which is named, or a ``cache``, which is not.
+        is_layer: whether it wraps another storage, in a chain.
         account_in_bucket: whether ``bucket@account`` is a bucket, and no user.
         transient_classes: names of its libraries' errors for connections that failed, broke or
             stalled; the libraries need not be installed.
@@ -41,6 +42,7 @@ class StorageProtocol:
     folders_are_objects: bool = False
     bulk_delete: int = 1
     path_rule: PathRule = "plain"
+    is_layer: bool = False
     account_in_bucket: bool = False
     transient_classes: tuple[str, ...] = ()
     permanent_classes: tuple[str, ...] = ()
@@ -96,16 +98,18 @@ PROTOCOLS = (
         transient_classes=AIOHTTP,
         permanent_classes=("ClientConnectorCertificateError", "InvalidURL"),
     ),
-    StorageProtocol(name="zip", is_writable=False, path_rule="member"),
-    StorageProtocol(name="tar", is_writable=False, path_rule="member"),
-    StorageProtocol(name="simplecache", path_rule="cache"),
-    StorageProtocol(name="filecache", path_rule="cache"),
-    StorageProtocol(name="blockcache", path_rule="cache"),
+    StorageProtocol(name="zip", is_writable=False, path_rule="member", is_layer=True),
+    StorageProtocol(name="tar", is_writable=False, path_rule="member", is_layer=True),
+    StorageProtocol(name="simplecache", path_rule="cache", is_layer=True),
+    StorageProtocol(name="filecache", path_rule="cache", is_layer=True),
+    StorageProtocol(name="blockcache", path_rule="cache", is_layer=True),
+    StorageProtocol(name="dir", is_layer=True),
+    StorageProtocol(name="memory"),
     StorageProtocol(name="data", is_writable=False),
     StorageProtocol(name="git", is_writable=False),
     StorageProtocol(name="github", is_writable=False),
-    StorageProtocol(name="libarchive", is_writable=False),
-    StorageProtocol(name="reference", is_writable=False),
+    StorageProtocol(name="libarchive", is_writable=False, is_layer=True),
+    StorageProtocol(name="reference", is_writable=False, is_layer=True),
 )
 BY_NAME = {name: protocol for protocol in PROTOCOLS for name in (protocol.name, *protocol.aliases)}
 
@@ -119,6 +123,11 @@ REFUSALS = tuple(start for protocol in PROTOCOLS for start in protocol.refusals)
 def find_protocol(name: str) -> StorageProtocol:
     """Returns the row of a protocol by any of its names, or one of defaults."""
     return BY_NAME.get(name) or StorageProtocol(name=name)
+
+
+def is_known(name: str) -> bool:
+    """Returns whether the table has a protocol, by any of its names."""
+    return name in BY_NAME
 
 
 def names_of_rule(rule: PathRule) -> list[str]:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from beam_asr.errors import DeadlineError, causes
-from beam_asr.storage import protocols
+from beam_asr.storage import protocols, uris
 
 Result = TypeVar("Result")
 ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 0.5  # maximum before the second attempt; doubled for each one after it
 MAX_WAIT_SECONDS = 20.0
 TRANSIENT_STATUS = frozenset([408, 425, 429, 500, 502, 503, 504])
+REFUSED_STATUS = frozenset([400, 401, 403])  # of a signature that is wrong or has expired
 TRANSIENT_ERRNO = frozenset(
     [errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.ESTALE, errno.ETIMEDOUT]
 )
@@ -42,6 +43,21 @@ def status_of(error: BaseException) -> int | None:
     """
     statuses = (_status(cause) for cause in causes(error))
     return next((status for status in statuses if status is not None), None)
+
+
+def refused_query(uri: str, error: BaseException) -> str | None:
+    """Returns what to say of a URL with a query that its server refuses; otherwise None.
+
+    Neither the query nor the server's error, which repeats it, is in the message.
+    """
+    status, url = status_of(error), uris.split_chain(uri)[-1]
+    if status not in REFUSED_STATUS or uris.protocol_of(url) != "http" or "?" not in url:
+        return None
+    return (
+        f"{uris.without_query(uri)}: the server refuses its query (status {status}). If the query "
+        "is a signature, it has expired, is of another file, or was altered: sign the URL again, "
+        "and write it with each character that the signer gave"
+    )
 
 
 def _status(error: BaseException) -> int | None:

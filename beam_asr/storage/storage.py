@@ -12,12 +12,14 @@ import posixpath
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from beam_asr.errors import StorageError, StorageOptionsError
+from beam_asr.storage import listing, uris
+from beam_asr.storage.listing import Entry
 from beam_asr.storage.local_files import (
     PARTIAL_FILE,
     create_local,
@@ -26,8 +28,16 @@ from beam_asr.storage.local_files import (
     write_local,
 )
 from beam_asr.storage.protocols import StorageProtocol, find_protocol
-from beam_asr.storage.retry import is_transient, retry, status_of
-from beam_asr.storage.uris import is_glob, is_local, join, local_path, protocol_of
+from beam_asr.storage.retry import is_transient, refused_query, retry, status_of
+from beam_asr.storage.uris import (
+    is_chain,
+    is_local,
+    join,
+    local_path,
+    protocol_of,
+    schemes_of,
+    split_chain,
+)
 
 if TYPE_CHECKING:
     from beam_asr.storage.allow_list import AllowList
@@ -62,7 +72,7 @@ class Storage:
                 '{"s3": {"endpoint_url": "..."}}'
             )
         for protocol, options in self.options.items():
-            _implementation(f"{protocol}://", f"the storage options' {protocol!r}")
+            _implementation(protocol, f"the storage options' {protocol!r}")
             if not isinstance(options, Mapping):
                 raise StorageOptionsError(
                     f"the storage options of {protocol!r} are not an object: {options!r}"
@@ -74,8 +84,8 @@ class Storage:
         Raises:
             StorageError: with the command that installs it.
         """
-        for link in uri.split("::"):
-            _implementation(link, repr(uri))
+        for scheme in schemes_of(uri):
+            _implementation(scheme, repr(uri))
 
     def check_writable(self, folder: str) -> None:
         """Checks, without writing, that a folder's storage can be written.
@@ -85,7 +95,7 @@ class Storage:
         """
         self.check(folder)
         protocol = find_protocol(protocol_of(folder))
-        if "::" in folder or not protocol.is_writable:
+        if is_chain(folder) or not protocol.is_writable:
             raise StorageError(f"the output folder {folder!r} is on a storage that is only read")
         if not protocol.is_bucket_store:
             return
@@ -107,28 +117,57 @@ class Storage:
         Returns:
             Paths or URIs of the same kind as ``pattern``, sorted; empty if no file matches.
         """
-        fs, path = self._file_system(pattern)
-        if is_glob(pattern):
-            infos = retry(lambda: fs.glob(path, detail=True))
-        elif self.is_folder(pattern):
-            infos = retry(lambda: fs.find(path, detail=True))
-        else:
-            return [pattern] if self.exists(pattern) else []
-        names = [name for name, info in infos.items() if info.get("type") == "file"]
-        if is_local(pattern):
-            return sorted(names)
-        _, chained, rest = pattern.partition("::")
-        return sorted(f"{fs.unstrip_protocol(name)}{chained}{rest}" for name in names)
+        return sorted(entry.name for entry in self.list_entries(pattern) if not entry.problem)
 
-    def find_first(self, folder: str, matches: Any) -> str | None:
-        """Finds the name of a file below a folder for which ``matches`` returns true; lists no
-        more than necessary."""
+    def list_entries(self, pattern: str) -> Iterator[Entry]:
+        """Yields as ``find``, in no order, and also what is no file to be read, as a broken link.
+
+        On a disk links are followed, without loops.
+        """
+        if self.is_glob(pattern):
+            yield from self._glob(pattern)
+        elif self.is_folder(pattern):
+            yield from self._find(pattern)
+        elif self.exists(pattern):
+            yield Entry(pattern)
+
+    def walk(self, folder: str) -> Iterator[Entry]:
+        """Yields as ``list_entries``, in no order, and lists no more than is asked for."""
         fs, path = self._file_system(folder)
-        for _, _, files in fs.walk(path):
-            for name in files:
-                if matches(name):
-                    return str(name)
-        return None
+        if is_local(folder):
+            yield from listing.walk_local(path)
+            return
+        for root, _, files in fs.walk(path):
+            yield from (Entry(f"{root.rstrip('/')}/{name}") for name in files)
+
+    def is_glob(self, pattern: str) -> bool:
+        """Returns whether a path or URI is a glob: it looks like one, and no file is called so."""
+        if not uris.is_glob(pattern) or is_local(pattern):
+            return uris.is_glob(pattern)
+        try:
+            return not self.exists(pattern)
+        except Exception:  # then the listing says why
+            return True
+
+    def _glob(self, pattern: str) -> Iterator[Entry]:
+        fs, path = self._file_system(pattern)
+        if is_local(pattern):
+            yield from listing.glob_local(path)
+            return
+        for name, info in retry(lambda: fs.glob(path, detail=True)).items():
+            problem = listing.problem_of(fs, info)
+            if problem != listing.FOLDER or "**" not in pattern:
+                yield Entry(_full_uri(fs, name, pattern), problem)
+
+    def _find(self, folder: str) -> Iterator[Entry]:
+        fs, path = self._file_system(folder)
+        if is_local(folder):
+            yield from listing.walk_local(path)
+            return
+        for name, info in retry(lambda: fs.find(path, detail=True)).items():
+            problem = listing.problem_of(fs, info)
+            if problem != listing.FOLDER:
+                yield Entry(_full_uri(fs, name, folder), problem)
 
     def exists(self, uri: str) -> bool:
         """Returns whether a file or folder exists.
@@ -144,6 +183,8 @@ class Storage:
         except FileNotFoundError as error:
             if error.__cause__ is None or status_of(error) in (404, 410):
                 return False
+            if refusal := refused_query(uri, error):
+                raise StorageError(refusal) from None
             raise StorageError(f"cannot tell whether {uri} is there: {error.__cause__}") from error
         return True
 
@@ -155,9 +196,9 @@ class Storage:
     def is_folder(self, uri: str) -> bool:
         """Returns whether a URI is a folder."""
         fs, path = self._file_system(uri)
-        return (
-            not is_glob(uri) and not self._is_http_file(uri) and bool(retry(lambda: fs.isdir(path)))
-        )
+        if self.is_glob(uri) or self._is_http_file(uri):
+            return False
+        return bool(retry(lambda: fs.isdir(path)))
 
     def size(self, uri: str) -> int | None:
         """Returns the size of a file in bytes; None if the storage does not state it."""
@@ -186,7 +227,7 @@ class Storage:
             return open(local_path(uri), "rb")
         fs, path = self._file_system(uri)
         ranges: remote_file.Ranges
-        if "::" in uri or not fs.async_impl:
+        if is_chain(uri) or not fs.async_impl:
             ranges = remote_file.FileRanges(lambda: fs.open(path, "rb"))
         elif protocol_of(uri) == "http":
             ranges = remote_file.HttpRanges(fs, path)
@@ -208,7 +249,7 @@ class Storage:
             with open(local_path(uri), "rb") as file:
                 return file.read()
         fs, path = self._file_system(uri)
-        if "::" in uri or not fs.async_impl:
+        if is_chain(uri) or not fs.async_impl:
             return bytes(retry(lambda: fs.cat_file(path)))
         return bytes(_request(fs, lambda: fs._cat_file(path)))
 
@@ -325,7 +366,7 @@ class Storage:
 
     def _info(self, uri: str) -> dict[str, Any]:
         fs, path = self._file_system(uri)
-        if "::" in uri or not fs.async_impl:
+        if is_chain(uri) or not fs.async_impl:
             return retry(lambda: fs.info(path))
         return cast(dict[str, Any], _request(fs, lambda: fs._info(path)))
 
@@ -339,27 +380,40 @@ class Storage:
 
         self.check(uri)
         options = self._options_of(uri)
-        if "::" in uri:
-            return url_to_fs(uri, **options)
-        scheme = uri.partition("://")[0] if "://" in uri else "file"
-        return _shared_file_system(scheme, options.get(scheme, {}), uri)
+        *layers, link = split_chain(uri)
+        if layers:
+            if is_local(link):
+                link = f"file://{local_path(link)}"
+            return url_to_fs("::".join([*layers, link]), **options)
+        if is_local(uri):
+            uri = local_path(uri)
+            if uri.startswith(("file:", "local:")):  # a relative path, and to fsspec none
+                uri = os.path.abspath(uri)
+        (scheme,) = options
+        return _shared_file_system(scheme, options[scheme], uri)
 
     def _options_of(self, uri: str) -> dict[str, dict[str, Any]]:
         """Returns the options of each link of a chain, by the schemes in it."""
         by_scheme: dict[str, dict[str, Any]] = {}
-        for link in uri.split("::"):
-            scheme = link.partition("://")[0] if "://" in link else link if "::" in uri else "file"
-            by_scheme[scheme] = {
+        for scheme in schemes_of(uri):
+            own = {
                 key: value
                 for protocol, options in self.options.items()
                 if protocol_of(f"{protocol}://") == protocol_of(f"{scheme}://")
                 for key, value in options.items()
             }
-            if protocol_of(f"{scheme}://") == "http" and self.allowed is not None:
-                client = dict(by_scheme[scheme].get("client_kwargs", {}))
-                client["middlewares"] = (self.allowed.http_middleware(),)
-                by_scheme[scheme]["client_kwargs"] = client
+            if protocol_of(f"{scheme}://") == "http":
+                own = self._http_options(own)
+            by_scheme[scheme] = own
         return by_scheme
+
+    def _http_options(self, own: dict[str, Any]) -> dict[str, Any]:
+        from beam_asr.storage.http_requests import with_written_urls  # imports aiohttp
+
+        options = with_written_urls(own)
+        if self.allowed is not None:
+            options["client_kwargs"]["middlewares"] = (self.allowed.http_middleware(),)
+        return options
 
 
 _file_systems: dict[Any, Any] = {}
@@ -372,7 +426,7 @@ def _shared_file_system(scheme: str, options: dict[str, Any], uri: str) -> tuple
     fsspec creates one for each thread; an asynchronous one runs in fsspec's thread in any case, and
     can be shared.
     """
-    from fsspec.core import url_to_fs
+    import fsspec
 
     key = (os.getpid(), scheme, repr(sorted(options.items(), key=lambda item: item[0])))
     with _file_systems_lock:
@@ -381,18 +435,24 @@ def _shared_file_system(scheme: str, options: dict[str, Any], uri: str) -> tuple
             return fs, fs._strip_protocol(uri)
         if noisy_log := find_protocol(scheme).noisy_log:
             logging.getLogger(noisy_log).setLevel(logging.CRITICAL)
-        fs, path = url_to_fs(uri, **{scheme: options})
+        # url_to_fs() would take any '::' for a chain.
+        in_uri = fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(uri)
+        fs = fsspec.filesystem(scheme, **{**in_uri, **options})
         # Other parts of a URI than its path, as a user or an account, apply to this URI alone.
-        if fs.async_impl and not type(fs)._get_kwargs_from_urls(uri):
+        if fs.async_impl and not in_uri:
             _file_systems[key] = fs
-    return fs, path
+    return fs, fs._strip_protocol(uri)
 
 
-def _implementation(link: str, named: str) -> None:
-    """Raises StorageError unless fsspec has the storage of one link of a URI."""
+def _full_uri(fs: Any, name: str, pattern: str) -> str:
+    """Returns the URI of a file that a file system lists, in the chain of the pattern."""
+    return "::".join([fs.unstrip_protocol(name), *split_chain(pattern)[1:]])
+
+
+def _implementation(scheme: str, named: str) -> None:
+    """Raises StorageError unless fsspec has the storage of a scheme."""
     from fsspec.registry import get_filesystem_class, known_implementations
 
-    scheme = link.partition("://")[0] if "://" in link else "file"
     try:
         get_filesystem_class(scheme)
     except ValueError:

@@ -243,7 +243,7 @@ class ChunkRecognizer:
         if isinstance(read, OverLimit):
             yield TooLong(read.clip, self._max_segment_seconds)
             return
-        yield ClipRead(read.seconds)
+        yield ClipRead(read.seconds, isinstance(read, Loaded) and read.shorter_than_file)
         clip = read.clip
         if isinstance(read, Unreadable):
             yield self._failed(clip, read.error, attempts_of(read.error), "audio")

@@ -104,6 +104,7 @@ def _to_fields(plan: SegmentPlan) -> dict[str, Any]:
         "seconds": plan.seconds,
         "unreadable_tail": plan.unreadable_tail,
         "can_seek": plan.can_seek,
+        "shorter_than_file": plan.shorter_than_file,
     }
 
 
@@ -112,5 +113,12 @@ def _from_fields(clip: Clip, fields: Any) -> SegmentPlan:
     unreadable_tail = (
         None if fields["unreadable_tail"] is None else tuple(fields["unreadable_tail"])
     )
-    can_seek = fields["can_seek"]
-    return SegmentPlan(clip.row.id, clip, segments, fields["seconds"], unreadable_tail, can_seek)
+    return SegmentPlan(
+        clip.row.id,
+        clip,
+        segments,
+        fields["seconds"],
+        unreadable_tail,
+        fields["can_seek"],
+        fields.get("shorter_than_file", False),  # older releases do not store it
+    )

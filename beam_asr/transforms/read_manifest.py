@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import PCollection
+from apache_beam.pvalue import PCollection, TaggedOutput
 
 from beam_asr.errors import SetupError
-from beam_asr.inputs import discovery, readers
+from beam_asr.inputs import contents, discovery, readers
 from beam_asr.inputs.readers import FileRange
 from beam_asr.records.row import Row
+from beam_asr.records.statistics import Statistics
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage import patterns
 from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import without_query
 from beam_asr.transforms import streaming
+
+logger = logging.getLogger(__name__)
+
+STATISTICS = "statistics"  # the tag of an output
 
 
 class ReadManifest(beam.PTransform):
@@ -28,8 +35,8 @@ class ReadManifest(beam.PTransform):
             ``m_{0..127}.json``), or several, also as one comma-separated string. ``.csv``,
             ``.tsv`` and ``.parquet`` are tables whose columns are the fields; ``.tar`` is a
             WebDataset; audio files (``bucket/audio/**/*.flac``), and those of a folder, are a row
-            each; anything else holds one JSON object a line. ``.gz``, ``.bz2``, ``.xz`` and
-            ``.zst`` are decompressed.
+            each; anything else holds one JSON object a line, unless its first bytes show a
+            recording. ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are decompressed.
         filepath_key: the field that names the audio, in the rows made of audio files.
         storage_options: for each protocol the arguments of its fsspec file system.
         watch: seconds between two polls for new files, for ever; None looks once. A row's time is
@@ -69,31 +76,65 @@ class ReadManifest(beam.PTransform):
             return pbegin | "PubSub" >> self._messages[0]
         inputs = pbegin | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
         if self._watch is None:
-            files = inputs | "FindFiles" >> beam.FlatMap(
-                _find_files, self._storage
-            ).with_output_types(str)
-        else:
-            files = inputs | "WatchFiles" >> streaming.WatchFiles(
-                self._storage, self._watch, self._resumed
+            found = inputs | "FindFiles" >> beam.FlatMap(_find_files, self._storage).with_outputs(
+                STATISTICS, main="files"
             )
-        return (
+            files, statistics = found.files, [found[STATISTICS]]
+        else:
+            files, statistics = (
+                inputs
+                | "WatchFiles" >> streaming.WatchFiles(self._storage, self._watch, self._resumed),
+                [],
+            )
+        split = (
             files
-            | "SpreadFiles" >> beam.Reshuffle()
-            | "Split" >> beam.FlatMap(_split_file, self._storage).with_output_types(FileRange)
-            | "SpreadPieces" >> beam.Reshuffle()
+            | "SpreadFiles" >> beam.Reshuffle().with_input_types(str).with_output_types(str)
+            | "Split"
+            >> beam.FlatMap(_split_file, self._storage, self._watch is not None).with_outputs(
+                STATISTICS, main="ranges"
+            )
+        )
+        rows = (
+            split.ranges
+            | "SpreadPieces"
+            >> beam.Reshuffle().with_input_types(FileRange).with_output_types(FileRange)
             | "ReadRows"
             >> beam.FlatMap(_read_rows, self._storage, self._filepath_key).with_output_types(
                 Row | WebDatasetTar
             )
         )
+        statistics.append(split[STATISTICS])
+        rows.input_statistics = statistics | "FileStatistics" >> beam.Flatten().with_output_types(
+            Statistics
+        )
+        return rows
 
 
-def _find_files(pattern: str, storage: Storage) -> list[str]:
-    return discovery.find_files(storage, pattern)
+def input_statistics(rows: PCollection[Any]) -> PCollection[Statistics] | None:
+    """Returns the statistics of the files that rows were read from, if they are known.
+
+    They are of the PCollection that `ReadManifest` returns, and not of what other steps make of it.
+    """
+    return getattr(rows, "input_statistics", None)
 
 
-def _split_file(file: str, storage: Storage) -> list[FileRange]:
-    return readers.split_file(storage, file)
+def _find_files(pattern: str, storage: Storage) -> Iterator[Any]:
+    found = discovery.find(storage, pattern)
+    yield TaggedOutput(STATISTICS, found.statistics)
+    yield from found.files
+
+
+def _split_file(file: str, storage: Storage, is_watched: bool) -> Iterator[Any]:
+    if contents.is_source_code(storage, file):
+        if is_watched:  # no summary has it
+            logger.warning("%s is ignored: it is source code", without_query(file))
+        # It was counted as an audio file, by its name.
+        counts = Statistics(input_files=-1, audio_files=-1)
+        counts.ignored_files = {contents.SOURCE_CODE: 1}
+        counts.examples_ignored = (without_query(file),)
+        yield TaggedOutput(STATISTICS, counts)
+        return
+    yield from readers.split_file(storage, file)
 
 
 def _read_rows(

@@ -157,7 +157,8 @@ class _EventCounter:
     def count(self, event: Event, host: ModelHost) -> None:
         statistics = self._statistics
         match event:
-            case ClipRead(seconds):
+            case ClipRead(seconds, shorter_than_file):
+                statistics.rows_shorter_than_file += shorter_than_file
                 self._read_milliseconds.update(round(1000 * seconds))
                 self._count_models(host)
             case TooLong():

@@ -87,6 +87,7 @@ def _statistics(plan: SegmentPlan, results: list[SegmentOutcome]) -> Statistics:
         segments_failed=sum(result.outcome.error is not None for result in results),
         skipped_silence_seconds=0.0 if resumed else skipped,
         no_speech=int(not results),
+        rows_shorter_than_file=int(plan.shorter_than_file),
     )
 
 

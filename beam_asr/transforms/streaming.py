@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +21,9 @@ from beam_asr.inputs import discovery, json_lines
 from beam_asr.outputs import folder
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import without_query
+
+logger = logging.getLogger(__name__)
 
 PUBSUB = re.compile(r"pubsub://(projects/[^/]+/(?:(subscriptions)|topics)/[^/]+)")
 
@@ -55,12 +60,26 @@ class _Find(PollFn):
     def __call__(self, pattern: str) -> PollResult:
         now = Timestamp.now()
         try:
-            files = discovery.find_files(self._storage, pattern)
+            found = discovery.find(self._storage, pattern)
         except NoInputError:
             files = []
+        else:
+            files = found.files
+            self._report(pattern, found.ignored)
         done = self._done
         new_files = [file for file in files if file not in done]
         return PollResult.incomplete(new_files, now).with_watermark(now)
+
+    def _report(self, pattern: str, ignored: Counter[str]) -> None:
+        """Logs what is left out, when that changes: it belongs to no window's summary."""
+        if ignored != self._reported[pattern]:
+            self._reported[pattern] = ignored
+            shown = discovery.describe_ignored(ignored)
+            logger.warning("of %s these files are ignored: %s", without_query(pattern), shown)
+
+    @functools.cached_property
+    def _reported(self) -> defaultdict[str, Counter[str]]:
+        return defaultdict(Counter)
 
     @functools.cached_property
     def _done(self) -> frozenset[str]:

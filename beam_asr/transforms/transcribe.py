@@ -62,6 +62,7 @@ from beam_asr.transforms.job_context import JobContext
 from beam_asr.transforms.packing import PackedReshuffle
 from beam_asr.transforms.plan_segments import PlanSegments
 from beam_asr.transforms.prepare_rows import AssignRowIds, CheckRows, JobStart
+from beam_asr.transforms.read_manifest import input_statistics
 from beam_asr.transforms.recognize import RecognizeChunk
 from beam_asr.transforms.results import Transcribed
 from beam_asr.transforms.stitch_segments import StitchRows
@@ -346,6 +347,8 @@ class Transcribe(beam.PTransform):
         recognized = self._recognize("", work, start)
         finishing += recognized
         failures, filtered, statistics = [checked.failures], [], [checked.statistics]
+        if (of_files := input_statistics(rows)) is not None:
+            statistics.append(of_files)
         if self.settings.long_audio.segmentation != "none":
             if not rows.is_bounded and rows.windowing.is_default():
                 raise SetupError(

@@ -83,8 +83,9 @@ class WriteFormats(beam.DoFn):
             format: join(format, f"{name}.{registry.FORMATS[format].extension}")
             for format in self._formats
         }
+        seconds = transcript.seconds if isinstance(transcript, Transcript) else None
         writes = [
-            _writers().submit(self._write, format, join(folder, path), record)
+            _writers().submit(self._write, format, join(folder, path), record, seconds)
             for format, path in paths.items()
         ]
         exports = {"exports": paths}
@@ -107,8 +108,8 @@ class WriteFormats(beam.DoFn):
             write.result()
         yield from at_window([first.transcript], first.window, first.timestamp)
 
-    def _write(self, format: str, path: str, record: Record) -> None:
-        content = registry.render(format, record, self._filepath_key, self._pred_text_key)
+    def _write(self, format: str, path: str, record: Record, seconds: float | None) -> None:
+        content = registry.render(format, record, self._filepath_key, self._pred_text_key, seconds)
         self._storage.write(path, [content.encode("utf-8", "replace")])
 
 

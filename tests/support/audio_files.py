@@ -29,11 +29,18 @@ def tone(rate: int, seconds: float = 2.0) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)).astype("f4")
 
 
-def encode(path, samples, *, codec, rate=RATE, layout="mono", video=False, container=None):
+BIT_RATES = {"libopencore_amrnb": 12_200, "wmav2": 64_000}  # of codecs that do not take the usual
+
+
+def encode(
+    path, samples, *, codec, rate=RATE, layout="mono", video=False, container=None, options=None
+):
     """Writes int16 or float samples (frames,) or (frames, channels) with FFmpeg's encoders."""
     samples = samples.reshape(len(samples), -1)
-    with av.open(str(path), "w", format=container) as output:
+    with av.open(str(path), "w", format=container, options=options or {}) as output:
         stream = output.add_stream(codec, rate=rate, layout=layout)
+        if codec in BIT_RATES:
+            stream.bit_rate = BIT_RATES[codec]
         stream.codec_context.open()
         if video:
             add_video(output)

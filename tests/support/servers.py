@@ -51,6 +51,7 @@ class Request:
     headers: Mapping[str, str]
     status: int = 0
     sent: int = 0  # bytes of the body, as the client gets them (encoded)
+    target: str = ""  # path and query, as they were requested
 
     @property
     def range(self) -> str | None:
@@ -171,7 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.request_ = Request(self.command, unquote(url.path[1:]), url.query, headers)
+        self.request_ = Request(
+            self.command, unquote(url.path[1:]), url.query, headers, target=self.path
+        )
         with self.server.serving(self.request_) as (how, faulty):
             self._answer(how, faulty)
 

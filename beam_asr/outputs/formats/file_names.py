@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from beam_asr.records import lhotse_cuts
-from beam_asr.records.row import URI_SCHEME
+from beam_asr.storage import uris
 from beam_asr.transcripts.job_fields import job_fields
 
 MAX_CHARACTERS = 60
@@ -59,19 +59,26 @@ def stem_of(audio: str) -> str:
     """
     if audio.startswith("data:"):
         return ""
-    links = audio.split("::")  # a file in an archive comes before the archive
+    links = uris.split_chain(audio)  # a file in an archive comes before the archive
     for link in links:
-        path = link.partition("://")[2]
-        if path:
-            path = re.split("[?#;]", unquote(path), maxsplit=1)[0]
-            if link is links[-1]:
-                path = path.partition("/")[2]
-        elif link is links[-1]:
-            path = link
-        stem = posixpath.splitext(posixpath.basename(path.replace("\\", "/")))[0]
+        stem = posixpath.splitext(posixpath.basename(_path_in(link, link is links[-1])))[0]
         if stem:
             return stem
     return ""
+
+
+def _path_in(link: str, is_last: bool) -> str:
+    """Returns the path in a link of a URI, without its host, or bucket, if it is the last."""
+    protocol = uris.protocol_of(link)
+    if uris.is_local(link):
+        path = uris.local_path(link) if is_last or uris.has_scheme(link) else ""
+    else:
+        path = link.partition("://")[2]
+        if protocol == "http":  # in a store, these are characters as any other
+            path = unquote(re.split("[?#;]", path, maxsplit=1)[0])
+        if is_last:
+            path = path.partition("/")[2]
+    return path.replace("\\", "/")
 
 
 def name_of(
@@ -109,7 +116,7 @@ def _safe(stem: str) -> str:
 
 
 def _is_absolute(audio: str) -> bool:
-    return bool(URI_SCHEME.match(audio)) or "::" in audio or audio.startswith(("/", "~", "data:"))
+    return uris.has_scheme(audio) or audio.startswith(("/", "~/", "data:"))
 
 
 def _seconds(value: Any) -> float | None:

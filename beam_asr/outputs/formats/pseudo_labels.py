@@ -63,7 +63,7 @@ def label(
     """
     fields = _fields(record, filepath_key, pred_text_key)
     audio = fields["audio_filepath"]
-    if not audio or "::" in audio or audio.startswith("data:"):
+    if not audio or uris.is_chain(audio) or audio.startswith("data:"):
         return FormatLine(None, NO_FILE)
     if problem := _problem(record, fields):
         return FormatLine(None, problem)

@@ -52,6 +52,7 @@ def render(
     record: Record,
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
+    seconds: float | None = None,
 ) -> str:
     """Renders the content of a transcript's file.
 
@@ -59,13 +60,14 @@ def render(
         format: the name of a `TranscriptFormat`.
         record: a row with its text and, for a format that needs them, its ``words``: ``word``,
             ``start`` and ``end``, in seconds from the start of the file, and maybe ``confidence``.
+        seconds: the measured length of the row's audio; None if it is not known.
 
     Raises:
         KeyError: the format is unknown.
     """
     chosen = FORMATS[format]
     assert isinstance(chosen, TranscriptFormat)
-    return chosen.render(timed_transcript(record, filepath_key, pred_text_key))
+    return chosen.render(timed_transcript(record, filepath_key, pred_text_key, seconds))
 
 
 def delete_stale(storage: Storage, folder: str) -> None:

@@ -26,10 +26,11 @@ def render(transcript: TimedTranscript) -> str:
         "words": [(*span, word.text) for span, word in zip(spans, words, strict=True)],
         "segments": list(sentences(words)),
     }
-    audio = transcript.audio
-    known = 0.0 if audio.duration is None else audio.offset + audio.duration
+    known = round(1000 * (transcript.end or 0.0))
+    if transcript.seconds is not None:  # a model counts frames, the last of which may be longer
+        tiers = {name: _within(intervals, known) for name, intervals in tiers.items()}
     ends = [end for intervals in tiers.values() for _, end, _ in intervals[-1:]]
-    last = max(round(1000 * known), *ends, 1) if ends else max(round(1000 * known), 1)
+    last = max(known, 1, *ends)
     head = (
         f"xmin = 0 \nxmax = {last / 1000:.3f} \ntiers? <exists> \nsize = {len(tiers)} \nitem []: \n"
     )
@@ -61,6 +62,17 @@ def _tier(number: int, name: str, intervals: Sequence[tuple[int, int, str]], las
             f'            text = "{quoted}" ',
         ]
     return "\n".join(lines) + "\n"
+
+
+def _within(intervals: Sequence[tuple[int, int, str]], last: int) -> list[tuple[int, int, str]]:
+    """Returns intervals, in milliseconds, that end at the last or before, if there is room."""
+    within: list[tuple[int, int, str]] = []
+    for start, end, text in reversed(intervals):
+        end = min(end, last)
+        start = min(start, end - 1)
+        within.append((start, end, text))
+        last = start
+    return within[::-1] if last >= 0 else list(intervals)
 
 
 def _without_gaps(

@@ -15,11 +15,26 @@ Record = Mapping[str, Any]
 
 
 class TimedTranscript(NamedTuple):
-    """Holds a record as a format needs it."""
+    """Holds a record as a format needs it.
+
+    Attributes:
+        seconds: the measured length of the row's audio; None if it is not known.
+    """
 
     record: Record
     audio: Audio
     text: str
+    seconds: float | None = None
+
+    @property
+    def end(self) -> float | None:
+        """Returns the end of the row's audio, in seconds from the start of its file.
+
+        It is measured if it can be, since a ``duration`` may be rounded, and that of the row if
+        not; None if neither is known.
+        """
+        seconds = self.audio.duration if self.seconds is None else self.seconds
+        return None if seconds is None else self.audio.offset + seconds
 
     @property
     def _text_of_words(self) -> str:
@@ -47,11 +62,14 @@ class TimedTranscript(NamedTuple):
 
 
 def timed_transcript(
-    record: Record, filepath_key: str = "audio_filepath", pred_text_key: str = "pred_text"
+    record: Record,
+    filepath_key: str = "audio_filepath",
+    pred_text_key: str = "pred_text",
+    seconds: float | None = None,
 ) -> TimedTranscript:
-    """Reads a record for a format."""
+    """Reads a record for a format; ``seconds`` as in `TimedTranscript`."""
     audio = audio_of(record, filepath_key)
-    return TimedTranscript(record, audio, record.get(pred_text_key) or "")
+    return TimedTranscript(record, audio, record.get(pred_text_key) or "", seconds)
 
 
 def sentences(words: Sequence[CaptionWord]) -> list[tuple[int, int, str]]:

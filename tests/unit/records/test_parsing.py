@@ -28,6 +28,20 @@ def test_a_row_gives_its_audio_beside_its_manifest_with_offset_and_duration():
         ("gs://other/b.wav", "gs://bucket/m.jsonl", "gs://other/b.wav"),
         ("zip://b.wav::s3://bucket/c.zip", "/m.jsonl", "zip://b.wav::s3://bucket/c.zip"),
         ("b.wav", "", "b.wav"),
+        ("a::b.wav", "/data/m.jsonl", "/data/a::b.wav"),
+        ("a::b.wav", "s3://bucket/m.jsonl", "s3://bucket/a::b.wav"),
+        ("/data/a::b.wav", "gs://bucket/m.jsonl", "/data/a::b.wav"),
+        ("~x.wav", "/data/m.jsonl", "/data/~x.wav"),
+        ("~x.wav", "gs://bucket/m.jsonl", "gs://bucket/~x.wav"),
+        ("is it?.wav", "gs://bucket/m.jsonl", "gs://bucket/is it?.wav"),
+        ("b.wav", "gs://bucket/is it?/m.jsonl", "gs://bucket/is it?/b.wav"),
+        ("b.wav", "https://host/lists/m.jsonl?sig=a/b", "https://host/lists/b.wav"),
+        ("50%25.wav", "/data/m.jsonl", "/data/50%25.wav"),
+        ("50%25.wav", "file:///data/two%20words/m.jsonl", "/data/two words/50%25.wav"),
+        ("file:///a%20b.wav", "gs://bucket/m.jsonl", "file:///a%20b.wav"),
+        ("file:/a%20b.wav", "/data/m.jsonl", "file:/a%20b.wav"),
+        ("b.wav", "zip://in/m.jsonl::gs://b/c.zip", "zip://in/b.wav::gs://b/c.zip"),
+        ("b.wav", "simplecache::gs://b/in/m.jsonl", "simplecache::gs://b/in/b.wav"),
     ],
 )
 def test_audio_is_relative_to_its_manifest_wherever_that_lies(audio, where, expected):
@@ -44,6 +58,17 @@ def test_audio_relative_to_the_working_folder_is_found_as_nemo_finds_it(tmp_path
     (tmp_path / "lists/clips").mkdir()
     (tmp_path / "lists/clips/b.wav").touch()
     assert parsing.resolve("clips/b.wav", listed) == str(tmp_path / "lists/clips/b.wav")
+
+
+def test_a_tilde_is_home_unless_a_file_beside_the_manifest_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    listed = str(tmp_path / "m.jsonl")
+    assert parsing.resolve("~/b.wav", listed) == "/home/somebody/b.wav"
+    assert parsing.resolve("~/b.wav", "gs://bucket/m.jsonl") == "/home/somebody/b.wav"
+    assert parsing.resolve("~root/b.wav", listed).endswith("root/b.wav")
+    (tmp_path / "~root").mkdir()
+    (tmp_path / "~root/b.wav").touch()
+    assert parsing.resolve("~root/b.wav", listed) == str(tmp_path / "~root/b.wav")
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from beam_asr.records.work import Clip, NemoTar, SegmentPlan, WebDatasetTar, gro
 from beam_asr.settings import AudioLimits, Prompt
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms.chunk_recognizer import ChunkRecognizer, RecognizeSettings
+from tests.support.audio_files import encode
 from tests.support.job_contexts import job_context
 from tests.support.tiny_models import speechlike
 
@@ -244,3 +245,27 @@ def test_a_long_sample_of_a_tar_is_cut_where_its_content_is(sounds, tmp_path):
 def test_a_prompt_that_the_model_does_not_take_is_an_error_of_the_job():
     with pytest.raises(ModelLoadError, match="takes no --source_lang"):
         recognizer(prompt=Prompt(source_lang="es"))
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "m4a"])
+def test_rows_that_are_shorter_than_their_files_are_told(model, tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    if ending == "m4a":
+        encode(path, speechlike(3.0, seed=1), codec="aac", container="mp4")
+    else:
+        soundfile.write(path, speechlike(3.0, seed=1), RATE)
+    rows = {
+        "whole": {},
+        "rounded": {"duration": 2.9},
+        "too long": {"duration": 3.2},
+        "shorter": {"duration": 1.5},
+        "null": {"duration": 1.5, "offset": None},
+        "part": {"duration": 1.5, "offset": 0.0},
+        "later part": {"duration": 1.5, "offset": 1.0},
+    }
+    told = {}
+    for name, fields in rows.items():
+        (read,) = of_type(events_of(recognizer(), clip(path, **fields)), ClipRead)
+        told[name] = read.shorter_than_file
+    assert {name for name, shorter in told.items() if shorter} == {"shorter", "null"}
+    assert model  # which is asked for what the row states
