@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any, BinaryIO
 
 from beam_asr.errors import BadRecordError, TableError
-from beam_asr.inputs.csv_tables import check_columns, to_rows
 from beam_asr.inputs.readers import FileRange, Reader
+from beam_asr.inputs.tables import check_columns, to_rows
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
 

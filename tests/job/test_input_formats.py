@@ -99,22 +99,40 @@ def test_a_manifest_in_pieces_of_a_few_rows(corpus, expected, hear, monkeypatch)
     assert texts(hear(f"--input={corpus / 'm.jsonl'}")[0]) == expected
 
 
+NOTE = 'a "quoted",\ntab\t and more'
+
+
 @pytest.mark.parametrize(
-    ("name", "delimiter"), [("t.csv", ","), ("t.tsv", "\t"), ("t.csv.gz", ",")]
+    ("name", "delimiter", "note"),
+    [
+        ("t.csv", ",", NOTE),
+        ("t.csv", ";", NOTE),
+        ("t.csv.gz", "\t", NOTE),
+        ("t.tsv", "\t", '"An opening quote'),
+        ("t.tsv.gz", "\t", 'a "quoted", ""one""'),
+    ],
 )
-def test_a_table_of_text(corpus, rows, expected, hear, name, delimiter):
+def test_a_table_of_text(corpus, rows, expected, hear, name, delimiter, note):
     text = io.StringIO()
+    quoting = {"quoting": csv.QUOTE_NONE, "quotechar": None} if ".tsv" in name else {}
     writer = csv.DictWriter(
-        text, ["n", "audio_filepath", "offset", "duration", "note"], delimiter=delimiter
+        text,
+        ["n", "audio_filepath", "offset", "duration", "note"],
+        delimiter=delimiter,
+        **quoting,
     )
     writer.writeheader()
-    writer.writerows({**row, "note": 'a "quoted",\ntab\t and more'} for row in rows)
+    for row in rows:
+        numbers = {key: row[key] for key in ("offset", "duration") if key in row}
+        if delimiter == ";":
+            numbers = {key: str(value).replace(".", ",") for key, value in numbers.items()}
+        writer.writerow({**row, **numbers, "note": note})
     data = text.getvalue().encode()
     (corpus / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     records, failures, _ = hear(f"--input={corpus / name}")
     assert texts(records) == expected
     assert failures == []
-    assert {record["note"] for record in records} == {'a "quoted",\ntab\t and more'}
+    assert {record["note"] for record in records} == {note}
     assert {type(record["duration"]) for record in records} == {float}
 
 
