@@ -8,6 +8,7 @@ tell a way that is new from one that it has seen.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
@@ -149,7 +150,7 @@ def tar_file(data: bytes) -> Hashable:
     rows += rows[: header[3] % 2]  # a name twice
     read_size = READ_SIZES[header[1] % len(READ_SIZES)]
     whole, in_parts = (
-        list(nemo_tarred.nemo_members(_Pipe(content, size), "t.tar", rows))
+        list(nemo_tarred.nemo_members(partial(_opened, content, size), "t.tar", rows))
         for size in (1 << 20, read_size)
     )
     assert repr(whole) == repr(in_parts), f"other members if read by {read_size} bytes"
@@ -311,6 +312,10 @@ class _Pipe:
     def read(self, size: int = -1) -> bytes:
         assert size > 0, "a stream may not be read whole"
         return self._content.read(min(size, self._most))
+
+
+def _opened(content: bytes, most: int) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext(_Pipe(content, most))
 
 
 def _end_of_members(events: list[Any], rows: list[tuple[str, int]]) -> Hashable:

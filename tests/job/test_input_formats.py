@@ -215,7 +215,7 @@ def test_a_tarred_data_set_in_a_bucket(bucket, tarred, expected, hear):
     assert failures == []
 
 
-def test_each_tar_is_fetched_once(http_server, tarred, expected, hear):
+def test_each_tar_is_fetched_once_or_twice_if_it_has_segments(http_server, tarred, expected, hear):
     http_server.files = tarred
     records, _, _ = hear(
         f"--input={tarred / 'tarred_audio_manifest.json'}",
@@ -225,7 +225,31 @@ def test_each_tar_is_fetched_once(http_server, tarred, expected, hear):
     for number in range(3):
         name = f"audio_{number}.tar"
         sent = sum(request.sent for request in http_server.requests if request.name == name)
-        assert sent == (tarred / name).stat().st_size
+        times = 2 if number == 2 else 1  # of the rows long-subN.flac, only the end tells
+        assert sent == times * (tarred / name).stat().st_size
+
+
+def test_a_row_gets_the_file_of_its_own_name_behind_one_named_as_its_recording(
+    corpus, expected, hear, tmp_path
+):
+    with tarfile.open(tmp_path / "audio_0.tar", "w") as tar:
+        for name, source in (("call.flac", 0), ("call-sub1.flac", 1), ("d/other.flac", 2)):
+            tar.add(corpus / f"{source}.flac", arcname=name)
+    names = ["call.flac", "call-sub1.flac", "call-sub2.flac", "other.flac"]
+    rows = [{"audio_filepath": name, "n": n} for n, name in enumerate(names)]
+    flags = [f"--tarred_audio={tmp_path / 'audio_0.tar'}", f"--input={tmp_path / 'm.json'}"]
+    write_manifest(tmp_path / "m.json", rows)
+    records, failures, _ = hear(*flags)
+    wanted = [expected[0], expected[1], expected[0], expected[2]]
+    assert texts(records) == dict(enumerate(wanted))
+    assert failures == []
+    write_manifest(tmp_path / "m.json", [*rows, {**rows[1], "n": 4}])
+    records, failures, _ = hear(*flags)
+    assert texts(records) == {n: wanted[n] for n in (0, 2, 3)}
+    assert sorted(failure["n"] for failure in failures) == [1, 4]
+    for failure in failures:
+        assert failure["error"]["type"] == "MissingMemberError"
+        assert "'call-sub1.flac', 'call.flac'" in failure["error"]["message"]
 
 
 def test_a_tarred_data_set_whose_manifest_and_tars_do_not_agree(tarred, expected, hear, tmp_path):

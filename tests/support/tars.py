@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -71,9 +72,14 @@ class Pipe:
         return data
 
 
-def events(tar, *names):
+def opening(file):
+    """Opens a tar, which is its bytes, or a file that can be read once."""
+    return lambda: contextlib.nullcontext(Pipe(file) if isinstance(file, bytes) else file)
+
+
+def events(tar, *names, done=()):
     """What comes of a tar whose rows are their own names."""
-    return list(nemo_members(Pipe(tar), "T.tar", [(name, name) for name in names]))
+    return list(nemo_members(opening(tar), "T.tar", [(name, name) for name in names], done))
 
 
 def samples(tar):
