@@ -96,7 +96,10 @@ class TarReader:
         try:
             with self.storage.open(tar.file) as file:
                 for sample in webdataset.webdataset_samples(file, tar.file):
-                    yield from self._of_sample(tar, sample, seen)
+                    if isinstance(sample, webdataset.Sample):
+                        yield from self._of_sample(tar, sample, seen)
+                    elif tar.route == 0:  # which counts for all
+                        yield MemberWithoutRow(f"{tar.file}: {sample.name}")
         except Exception as error:  # the number of samples lost with it is unknown
             yield SampleFound()
             yield UnreadRow(Row.of({self.filepath_key: tar.file}), "audio", error)

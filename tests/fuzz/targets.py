@@ -334,6 +334,8 @@ def _end_of_samples(content: bytes) -> Hashable:
     problems = set()
     try:
         for sample in webdataset.webdataset_samples(_Pipe(content, 1 << 20), "t.tar"):
+            if not isinstance(sample, webdataset.Sample):
+                continue
             samples += 1
             assert (sample.content is None) == (sample.problem is not None)
             if sample.problem:

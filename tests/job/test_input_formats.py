@@ -349,6 +349,27 @@ def test_tars_of_samples(samples, expected, hear, pattern):
     assert first["audio_filepath"] == f"tar://clip000.flac::{samples / 's-0000.tar'}"
 
 
+def test_samples_whose_names_have_dots_and_what_macos_adds(corpus, expected, hear, tmp_path):
+    """In a tar as `tar` of macOS makes it of files with dots in their names."""
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for n in range(3):
+            for ending in ("flac", "json"):
+                apple = tarfile.TarInfo(f"d/._rec_v1.{n}.{ending}")
+                apple.size = 4
+                tar.addfile(apple, io.BytesIO(b"\0\5\x16\7"))
+                if ending == "flac":
+                    tar.add(corpus / f"{n}.flac", arcname=f"d/rec_v1.{n}.flac")
+                else:
+                    about = tarfile.TarInfo(f"d/rec_v1.{n}.json")
+                    about.size = 8
+                    tar.addfile(about, io.BytesIO(b'{"n": %d}' % n))
+    records, failures, summary = hear(f"--input={tmp_path / 's.tar'}")
+    assert texts(records) == {n: expected[n] for n in range(3)}
+    assert failures == []
+    assert (summary["rows_in"], summary["members_without_row"]) == (3, 6)
+    assert summary["examples_without_row"][0] == f"{tmp_path}/s.tar: d/._rec_v1.0.flac"
+
+
 def test_a_tar_of_samples_with_bad_ones(corpus, expected, hear, tmp_path):
     good = {"flac": (corpus / "1.flac").read_bytes(), "json": {"n": 1}}
     with webdataset.TarWriter(str(tmp_path / "s.tar")) as writer:

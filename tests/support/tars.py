@@ -15,7 +15,7 @@ import soundfile
 
 from beam_asr.errors import TarError
 from beam_asr.inputs.nemo_tarred import MemberWithoutRow, nemo_members
-from beam_asr.inputs.webdataset import webdataset_samples
+from beam_asr.inputs.webdataset import Sample, webdataset_samples
 
 PACK = {"plain": bytes, "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
 
@@ -87,7 +87,8 @@ def samples(tar):
     found = []
     try:
         for sample in webdataset_samples(Pipe(tar), "T.tar"):
-            found.append(sample)
+            if isinstance(sample, Sample):
+                found.append(sample)
     except TarError as error:
         return found, error
     return found, None
