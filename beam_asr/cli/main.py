@@ -128,8 +128,10 @@ def last_line(storage: Storage, folder: str) -> str:
     filtered_note = (
         f", {filtered} filtered (see {join(folder, shards.FILTERED)}-*)" if filtered else ""
     )
+    unscored = summary.get("scores", {}).get("without_reference", 0)
+    unscored_note = f", {unscored} without a reference" if unscored else ""
     return (
         f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed"
-        f"{failed_note}{filtered_note}; "
+        f"{failed_note}{filtered_note}{unscored_note}; "
         f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"
     )

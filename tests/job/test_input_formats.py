@@ -146,7 +146,7 @@ def test_a_parquet_table(corpus, rows, expected, hear):
 
 
 def test_cuts_of_lhotse(corpus, rows, expected, hear):
-    from lhotse import CutSet, Recording
+    from lhotse import CutSet, Recording, SupervisionSegment
 
     cuts = []
     for row in rows:
@@ -156,9 +156,18 @@ def test_cuts_of_lhotse(corpus, rows, expected, hear):
         if "offset" in row:
             cut = cut.truncate(offset=row["offset"], duration=row["duration"])
         cut.custom = {"n": row["n"]}
+        words = expected[row["n"]].split()
+        if row["n"]:  # the first has no reference
+            cut.supervisions = [
+                SupervisionSegment(f"{n}", recording.id, start, 0.1, text=" ".join(text))
+                for n, start, text in ((1, 0.3, words[1:]), (0, 0.1, words[:1]))
+            ]
         cuts.append(cut.with_id(str(row["n"])))
     CutSet.from_cuts(cuts).to_file(corpus / "cuts.jsonl.gz")
-    records, _, _ = hear(f"--input={corpus / 'cuts.jsonl.gz'}")
+    records, _, summary = hear(f"--input={corpus / 'cuts.jsonl.gz'}", "--reference_key=text")
+    assert summary["scores"]["without_reference"] == 1
+    assert summary["scores"]["corpus"]["rows"] == len(rows) - 1
+    assert summary["scores"]["corpus"]["wer"] == 0
     assert texts([{**record, "n": record["id"]} for record in records]) == expected
     assert {record["type"] for record in records} == {"MonoCut"}
 
