@@ -54,6 +54,8 @@ def tsv_records(file: BinaryIO, name: str) -> tables.Records:
     """
     lines = _lines(file)
     number, header = next(lines, (0, ""))
+    if header == "sep=\t":  # Excel's
+        number, header = next(lines, (number, ""))
     if number == 0:
         return
     if isinstance(header, LineTooLongError) or "\r" in header:

@@ -94,6 +94,36 @@ def test_a_compressed_manifest(corpus, expected, hear, ending):
     assert texts(hear(f"--input={compressed}")[0]) == expected
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("name", ["list.json", "list.jsonl.gz"])
+def test_a_manifest_that_is_a_list_in_a_store(
+    corpus, rows, expected, hear, http_server, indent, name
+):
+    content = json.dumps(
+        [{**row, "audio_filepath": str(corpus / row["audio_filepath"])} for row in rows],
+        indent=indent,
+    )
+    packed = gzip.compress(content.encode()) if name.endswith("gz") else content.encode()
+    (corpus / name).write_bytes(packed)
+    http_server.files = corpus
+    records, failures, _ = hear(f"--input={http_server.url(name)}")
+    assert texts(records) == expected
+    assert failures == []
+
+
+@pytest.mark.parametrize("name", ["open.csv", "open.csv.gz"])
+@pytest.mark.parametrize("closing", ["", 'and closed"'])
+def test_a_quote_that_stays_open_costs_the_row_of_its_line(corpus, expected, hear, name, closing):
+    notes = ["", "", '"opened', "", "", closing, ""]
+    lines = ["n,audio_filepath,note", *(f"{n},{n}.flac,{note}" for n, note in enumerate(notes))]
+    content = "\n".join(lines).encode()
+    (corpus / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    records, (failure,), _ = hear(f"--input={corpus / name}")
+    assert texts(records) == {n: expected[n] for n in range(7) if n != 2}
+    assert (failure["line"], failure["line_number"]) == ('2,2.flac,"opened', 4)
+    assert "a quote opens in the record of this line" in failure["error"]["message"]
+
+
 def test_a_manifest_in_pieces_of_a_few_rows(corpus, expected, hear, monkeypatch):
     monkeypatch.setattr(json_lines, "RANGE_BYTES", 100)
     assert texts(hear(f"--input={corpus / 'm.jsonl'}")[0]) == expected

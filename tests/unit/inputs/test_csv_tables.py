@@ -158,7 +158,8 @@ def test_a_quote_that_opens_twice_costs_two_lines():
     [
         ("text,path,n", "a.wav", '"opened,b.wav,0', 'closed",c.wav,0'),
         ("path,text,n", "a.wav", 'b.wav,"opened,0', 'c.wav,closed",0'),
-        # Audio without an extension: by its store, or by the numbers beside it.
+        # Audio without an extension: by its store, its count, or the numbers beside it.
+        ("path,text,n", "clip_7", 'clip_8,"opened,0', 'clip_12,closed",0'),
         ("path,text,n", "s3://b/1", 's3://b/2,"opened,0', 's3://b/3,closed",0'),
         ("path,text,duration", "a", 'b,"opened,0.5', 'c,closed",1'),
         ("path", "a.wav", '"b.wav', 'c.wav"'),

@@ -130,6 +130,10 @@ def test_a_header_that_does_not_name_each_column_once_fails_the_table(content, m
     assert "clips.tsv" in str(error.value)
 
 
+def test_excels_first_line_is_no_header():
+    assert records_of(b"sep=\t\r\na\tb\r\n1\t2\r\n") == [(3, {"a": "1", "b": "2"})]
+
+
 def test_an_empty_table_has_no_rows():
     assert records_of(b"") == records_of(b"a\tb\n\n") == []
 
