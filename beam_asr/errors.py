@@ -119,7 +119,7 @@ class DamagedInputError(InputError):
 
 
 class TableError(InputError):
-    """A defect of a whole table: none of its records can be read reliably."""
+    """A defect of a whole table or JSON document: its records cannot be read reliably."""
 
     explained = True
 
@@ -179,7 +179,7 @@ class BadRecordError(ManifestError):
 
 
 class MissingMemberError(ManifestError):
-    """A sample without audio, or a row (then of the stage ``audio``) whose audio is in no tar."""
+    """A sample without audio, or a row (of the stage ``audio``) that fits no member, or several."""
 
 
 class UnmappedRowError(ManifestError):

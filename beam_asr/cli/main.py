@@ -142,9 +142,11 @@ def end_of_run(storage: Storage, folder: str) -> str:
     failures = Failures()
     failures.add(summary.get("failed_by_type", {}), summary.get("failure_examples", {}))
     reasons = "".join(f"{reason}\n" for reason in failures.reasons())
+    unscored = summary.get("scores", {}).get("without_reference", 0)
+    unscored_note = f", {unscored} without a reference" if unscored else ""
     return _files_line(summary) + reasons + (
         f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed"
-        f"{failed_note}{filtered_note}; "
+        f"{failed_note}{filtered_note}{unscored_note}; "
         f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"
     )
 

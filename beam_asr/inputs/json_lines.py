@@ -1,12 +1,14 @@
-"""Reads the lines of text files, compressed or not, whole or in ranges of bytes."""
+"""Reads manifests in JSON: lines of text, compressed or not, whole or in ranges of bytes."""
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from beam_asr.errors import LineTooLongError, ManifestError, NotJsonError
+from beam_asr.inputs import json_documents
 from beam_asr.inputs.compression import SKIPPED_BYTES, SUFFIXES, open_decompressed
 from beam_asr.inputs.readers import FileRange, Reader, whole_file
 from beam_asr.records.row import Row
@@ -21,12 +23,16 @@ RANGE_BYTES = 2**24  # some hundred thousand rows
 
 
 def split_file(storage: Storage, file: str) -> list[FileRange]:
-    """Splits a file by bytes, unless it is compressed or short.
+    """Splits a file by bytes, unless it is compressed or short, or not one of lines.
 
     A long one is read once for this, from start to end, to count the lines before each range.
     """
     size = None if extension(file) in SUFFIXES else storage.size(file)
     if size is None or size <= RANGE_BYTES:
+        return whole_file(storage, file)
+    with storage.open(file) as content:
+        head = content.read(json_documents.HEAD_BYTES)
+    if json_documents.is_document(head, is_whole=False):
         return whole_file(storage, file)
     ranges, lines_before = [], 0
     for start, end in itertools.pairwise([*range(0, size, RANGE_BYTES), size]):
@@ -42,15 +48,28 @@ def read_rows(
 ) -> Iterator[Row]:
     """Yields a row for each line of a range that is not blank.
 
+    A whole file may also be a list in JSON, or JSON over several lines (`json_documents`).
+
     Raises:
         DamagedInputError: the compressed data are incomplete or damaged.
+        TableError: a file that is a JSON document is damaged.
     """
-    lines = read_lines(storage, file_range.file, file_range.start, file_range.end)
-    for number, line in enumerate(lines, file_range.lines_before + 1):
-        if isinstance(line, ManifestError):
-            yield Row.broken(line, file_range.file, number)
-        elif line and not line.isspace():
-            yield Row(line, file_range.file, number)
+    file = file_range.file
+    with open_decompressed(storage, file) as content:
+        if file_range.end is None:
+            size = json_documents.HEAD_BYTES
+            content = io.BufferedReader(content, size)  # type: ignore[type-var]
+            head = content.peek(size)
+            if json_documents.is_document(head, is_whole=len(head) < size):
+                for number, text in json_documents.read_objects(content, file, MAX_LINE_BYTES):
+                    yield Row(text, file, number)
+                return
+        lines = _lines(content, file_range.start, file_range.end)
+        for number, line in enumerate(lines, file_range.lines_before + 1):
+            if isinstance(line, ManifestError):
+                yield Row.broken(line, file, number)
+            elif line and not line.isspace():
+                yield Row(line, file, number)
 
 
 def read_lines(
@@ -72,23 +91,27 @@ def read_lines(
         DamagedInputError: the compressed data are incomplete or damaged.
     """
     with open_decompressed(storage, file) as content:
-        position = start
-        if start:
-            content.seek(start - 1)
-            max_bytes = None if end is None else end - start + 1
-            position += skip_line(content, max_bytes) - 1  # the end of the previous line
-        while end is None or position < end:
-            line = content.readline(MAX_LINE_BYTES + 1)
-            if not line:
-                return
-            text = line.removeprefix(BYTE_ORDER_MARK) if position == 0 else line
-            position += len(line)
-            if len(line) <= MAX_LINE_BYTES:
-                yield decode_line(text)
-                continue
-            if not line.endswith(b"\n"):
-                position += skip_line(content, None if end is None else end - position)
-            yield _too_long(text)
+        yield from _lines(content, start, end)
+
+
+def _lines(content: BinaryIO, start: int, end: int | None) -> Iterator[str | ManifestError]:
+    position = start
+    if start:
+        content.seek(start - 1)
+        max_bytes = None if end is None else end - start + 1
+        position += skip_line(content, max_bytes) - 1  # the end of the previous line
+    while end is None or position < end:
+        line = content.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            return
+        text = line.removeprefix(BYTE_ORDER_MARK) if position == 0 else line
+        position += len(line)
+        if len(line) <= MAX_LINE_BYTES:
+            yield decode_line(text)
+            continue
+        if not line.endswith(b"\n"):
+            position += skip_line(content, None if end is None else end - position)
+        yield _too_long(text)
 
 
 def skip_line(content: BinaryIO, max_bytes: int | None = None) -> int:

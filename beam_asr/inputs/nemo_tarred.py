@@ -6,7 +6,8 @@ import posixpath
 import re
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Generic, TypeVar
 
@@ -16,10 +17,11 @@ from beam_asr.errors import (
     TarError,
 )
 from beam_asr.inputs import discovery
-from beam_asr.inputs.tar_stream import TarStream, has_content, printable
+from beam_asr.inputs.tar_stream import TarStream, has_content, is_apple_double, printable
 from beam_asr.records.row import Row
 from beam_asr.storage import patterns
 from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import is_audio
 
 
 def find_tars(storage: Storage, pattern: str | Iterable[str]) -> dict[int, str]:
@@ -114,6 +116,19 @@ class MemberWithoutRow:
 
 
 @dataclass(frozen=True)
+class RowsOfSeveralMembers(Generic[T]):
+    """Rows of one name that may belong to several members of the tar.
+
+    Attributes:
+        rows: in the order in which they were passed.
+        members: the members' names.
+    """
+
+    rows: list[T]
+    members: list[str]
+
+
+@dataclass(frozen=True)
 class RowsWithoutMember(Generic[T]):
     """The rows without a member, and the error of the tar, at its end.
 
@@ -127,74 +142,186 @@ class RowsWithoutMember(Generic[T]):
     cause: TarError | None
 
 
+Event = Member[T] | MemberWithoutRow | RowsOfSeveralMembers[T] | RowsWithoutMember[T]
+
+
 def nemo_members(
-    file: BinaryIO, name: str, rows: Sequence[tuple[str, T]]
-) -> Iterator[Member[T] | MemberWithoutRow | RowsWithoutMember[T]]:
-    """Yields the members of one shard's tar, in its order, with their rows; each row once.
+    open_tar: Callable[[], AbstractContextManager[BinaryIO]],
+    name: str,
+    rows: Sequence[tuple[str, T]],
+    done: Iterable[str] = (),
+) -> Iterator[Event[T]]:
+    """Yields the members of one shard's tar with their rows; each row once.
 
-    A row belongs to the first member in the tar that either has
+    A row belongs to the member that has, in this order,
 
-    - the row's name, or the row's name without a ``-subN`` before its extension, which is how NeMo
-      names the segments of one recording; a leading ``./`` does not count on either side; or
-    - a name that no row has in that sense, and the row's file id (its name without folder and
-      extension, with or without ``-subN``), where one of the two names has a folder and the other
-      has none, so that they cannot be the same. If rows of several names share that file id, it is
-      ambiguous, and matches none of them.
+    - the row's name; a leading ``./`` does not count on either side;
+    - the row's name without a ``-subN`` before its extension, which is how NeMo names the segments
+      of one recording;
+    - a name that no row has in these senses, and the row's file name, or file id (its name without
+      folder and extension), with or without ``-subN``, where one of the two names has a folder and
+      the other has none, so that they cannot be the same. If rows of several names share that file
+      id, it matches none of them.
 
-    The first member depends on the tar alone, so the result for a tar and its rows is always the
-    same. If it holds both ``x.wav`` and ``x-sub1.wav``, the row ``x-sub1.wav`` goes with the one
-    that comes first. A second member of a name has no row, since the first has them all.
+    If several members fit equally, the row belongs to none. Neither does a row of several with one
+    name that ends with ``-subN``, if the tar has both this name and the one without: NeMo gives
+    that name to a segment of the one and to the other. So the order of members does not matter,
+    except for two with the same name: the second one has no row.
+
+    The tar is read a second time if there are rows whose name is not that of a member: whether the
+    tar has a member of their name is known at its end.
 
     Args:
-        file: the tar, from its start.
+        open_tar: opens the tar, from its start; called once or twice.
         name: the tar's path or URI, for messages.
         rows: each after the name that its manifest uses.
+        done: names of rows that need no member any more, but count where names are ambiguous.
 
     Yields:
-        Each member except directories; last, if rows remain or the tar is damaged, those rows.
+        The members of rows, in the tar's order and those of the second reading last; members
+        without a row, except directories; rows of several members; and last, if rows remain or the
+        tar is damaged, those rows.
     """
-    places: dict[str | tuple[str, bool], list[int]] = {}
-    for place, (row_name, _) in enumerate(rows):
-        for key in _row_keys(row_name):
-            places.setdefault(key, []).append(place)
-    waiting = {place: row for place, (_, row) in enumerate(rows)}
-
-    def find_rows(member: tarfile.TarInfo) -> list[int]:
-        bare = member.name.removeprefix("./")
-        matches = places.get(bare)
-        if matches is None:
-            matches = places.get((_file_id(bare), "/" not in bare), [])
-            if len({_without_sub(rows[place][0]) for place in matches}) > 1:
-                matches = []
-        return [place for place in matches if place in waiting]
-
+    shard = _Shard(rows, done)
     cause = None
     try:
-        tar = TarStream(file, name)
-        for member in tar:
-            matches = find_rows(member) if has_content(member) else []
-            if matches:
-                content = tar.read(member)
-                matched = [waiting.pop(place) for place in matches]
-                yield Member(printable(member.name), content, matched)
-                del content, matched  # before the next member is read
-            elif not member.isdir():
-                yield MemberWithoutRow(printable(member.name))
-        tar.check_end()
+        with open_tar() as file:
+            yield from shard.first_reading(TarStream(file, name))
+        yield from shard.find_members()
+        if shard.members:
+            with open_tar() as file:
+                yield from shard.second_reading(TarStream(file, name))
     except TarError as error:
         cause = error
-    if waiting or cause:
-        yield RowsWithoutMember(list(waiting.values()), cause)
+    if shard.waiting or cause:
+        yield RowsWithoutMember(list(shard.waiting.values()), cause)
 
 
-def _row_keys(name: str) -> set[str | tuple[str, bool]]:
-    """Returns a row's keys: names, and file ids with whether the row's name has a folder."""
-    names = {name.removeprefix("./"), _without_sub(name)}
-    return names | {(_file_id(n), "/" in n) for n in names}
+class _Shard(Generic[T]):
+    """Matches the rows of a tar with its members.
+
+    Attributes:
+        waiting: the rows that have no member yet, by their places.
+        members: for the second reading, the rows' places by the names of their members.
+    """
+
+    def __init__(self, rows: Sequence[tuple[str, T]], done: Iterable[str]):
+        self.waiting = {place: row for place, (_, row) in enumerate(rows)}
+        self.members: dict[str, list[int]] = {}
+        self._names = [_bare(row_name) for row_name, _ in rows]
+        self._by_name: dict[str, list[int]] = {}
+        self._names_without_sub: set[str] = set()
+        self._by_file_id: dict[tuple[str, bool], set[str]] = {}  # to names without -subN
+        for place, row_name in enumerate([*self._names, *map(_bare, done)]):
+            without_sub = _without_sub(row_name)
+            self._by_name.setdefault(row_name, []).append(place)
+            self._names_without_sub.add(without_sub)
+            for own in {row_name, without_sub}:
+                key = _file_id(own), "/" in own
+                self._by_file_id.setdefault(key, set()).add(without_sub)
+        # Members that may be those of rows with other names: those of each name without a row yet.
+        self._candidates: dict[str, list[str]] = {}
+        self._candidates_by_id: dict[str, list[str]] = {}
+
+    def first_reading(self, tar: TarStream) -> Iterator[Event[T]]:
+        """Yields the members of rows with the same name, and those that can have no row."""
+        given: set[str] = set()
+        for member in tar:
+            bare = _bare(member.name)
+            has_rows = bare in self._by_name and not self._is_segment_or_file(bare)
+            if not has_content(member) or is_apple_double(bare):
+                if not member.isdir():
+                    yield MemberWithoutRow(printable(member.name))
+            elif has_rows and bare not in given:
+                given.add(bare)
+                self._add_candidate(bare)
+                yield from self._member(tar, member, self._by_name[bare])
+            elif has_rows or not self._may_have_rows(bare):
+                yield MemberWithoutRow(printable(member.name))
+            else:
+                self._add_candidate(bare, printable(member.name))
+        tar.check_end()
+
+    def find_members(self) -> Iterator[Event[T]]:
+        """Finds the members of the other rows; yields rows of several, and members without one."""
+        several: dict[tuple[str, ...], list[T]] = {}
+        for place in list(self.waiting):
+            found = self._find(self._names[place])
+            if len(found) == 1:
+                self.members.setdefault(found[0], []).append(place)
+            elif found:
+                several.setdefault(tuple(map(printable, found)), []).append(self.waiting.pop(place))
+        for names, rows in several.items():
+            yield RowsOfSeveralMembers(rows, list(names))
+        for bare, without_row in self._candidates.items():
+            for member in without_row[bare in self.members :]:
+                yield MemberWithoutRow(member)
+
+    def second_reading(self, tar: TarStream) -> Iterator[Event[T]]:
+        """Yields the members that ``find_members`` has found."""
+        for member in tar:
+            if has_content(member) and (places := self.members.pop(_bare(member.name), None)):
+                yield from self._member(tar, member, places)
+                if not self.members:
+                    return
+
+    def _member(
+        self, tar: TarStream, member: tarfile.TarInfo, places: list[int]
+    ) -> Iterator[Event[T]]:
+        if places := [place for place in places if place in self.waiting]:
+            content = tar.read(member)
+            rows = [self.waiting.pop(place) for place in places]
+            yield Member(printable(member.name), content, rows)
+
+    def _is_segment_or_file(self, bare: str) -> bool:
+        """Returns whether rows of this name may be both segments of a file and another file."""
+        return len(self._by_name[bare]) > 1 and _without_sub(bare) != bare
+
+    def _may_have_rows(self, bare: str) -> bool:
+        by_name = bare in self._by_name or bare in self._names_without_sub
+        return by_name or (_file_id(bare), "/" not in bare) in self._by_file_id
+
+    def _add_candidate(self, bare: str, *without_row: str) -> None:
+        if bare not in self._candidates:
+            self._candidates[bare] = []
+            self._candidates_by_id.setdefault(_file_id(bare), []).append(bare)
+        self._candidates[bare] += without_row
+
+    def _find(self, row_name: str) -> list[str]:
+        """Returns the members of a row; several if they fit equally."""
+        without_sub = _without_sub(row_name)
+        own_names = list(dict.fromkeys([row_name, without_sub]))
+        found = [own for own in own_names if own in self._candidates]
+        if not found:
+            fitting = [self._fitting(row_name, own) for own in own_names]
+            if len(fitting) > 1 and all(fitting) and self._is_segment_or_file(row_name):
+                return [member for members in fitting for member in members]
+            return next(filter(None, fitting), [])
+        # A member of the row's name, unless rows of this name may be about the other one.
+        return found if self._is_segment_or_file(row_name) else found[:1]
+
+    def _fitting(self, row_name: str, own: str) -> list[str]:
+        """Returns the members with the file name, or else the file id, of a row."""
+        has_folder = "/" in row_name
+        if len(self._by_file_id.get((_file_id(own), has_folder), ())) != 1:
+            return []
+        members = [
+            member
+            for member in self._candidates_by_id.get(_file_id(own), [])
+            if ("/" in member) != has_folder
+            and member not in self._by_name
+            and member not in self._names_without_sub
+        ]
+        same_name = [m for m in members if posixpath.basename(m) == posixpath.basename(own)]
+        return same_name or list(filter(is_audio, members)) or members
 
 
-def _without_sub(name: str) -> str:
-    return SUB.sub(r"\1\2", name.removeprefix("./"))
+def _bare(name: str) -> str:
+    return name.removeprefix("./")
+
+
+def _without_sub(bare: str) -> str:
+    return SUB.sub(r"\1\2", bare)
 
 
 def _file_id(name: str) -> str:

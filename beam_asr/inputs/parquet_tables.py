@@ -12,8 +12,9 @@ from decimal import Decimal
 from typing import Any, BinaryIO
 
 from beam_asr.errors import BadRecordError, TableError
-from beam_asr.inputs.csv_tables import check_columns, to_rows
 from beam_asr.inputs.readers import FileRange, Reader
+from beam_asr.inputs.tables import check_columns, to_rows
+from beam_asr.records.json_values import to_json_value
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
 
@@ -180,12 +181,8 @@ def _plain(value: Any) -> Any:
         return {str(_plain(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, Decimal):
-        return float(value) if Decimal(repr(float(value))) == value else str(value)
-    if isinstance(value, datetime.timedelta):
-        return value.total_seconds()
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
+    if isinstance(value, (Decimal, datetime.timedelta, datetime.date, datetime.time)):
+        return to_json_value(value)
     if isinstance(value, bytes):
         raise BadRecordError(
             "holds bytes, and this job reads audio by its path; write the audio to files and give "

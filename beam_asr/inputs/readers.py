@@ -80,8 +80,8 @@ READERS: Registry[Reader] = Registry(
     "beam_asr.readers",
     {
         "json_lines": "beam_asr.inputs.json_lines:READER",
-        "csv": "beam_asr.inputs.csv_tables:CSV",
-        "tsv": "beam_asr.inputs.csv_tables:TSV",
+        "csv": "beam_asr.inputs.csv_tables:READER",
+        "tsv": "beam_asr.inputs.tsv_tables:READER",
         "parquet": "beam_asr.inputs.parquet_tables:READER",
         "webdataset": "beam_asr.inputs.webdataset:READER",
         "audio": "beam_asr.inputs.audio_files:READER",

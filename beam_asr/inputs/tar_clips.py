@@ -16,8 +16,6 @@ from beam_asr.records.row import Row
 from beam_asr.records.work import Clip, NemoTar, WebDatasetTar
 from beam_asr.storage.storage import Storage
 
-DONE = -1  # in place of an index of the remaining clips
-
 
 class TarClip(NamedTuple):
     """A clip in a tar, with the content of its file."""
@@ -73,25 +71,22 @@ class TarReader:
                 yield TarWithoutRows()
             return
         remaining = dict(enumerate(shard.clips))
+        named = [(clip.audio, index) for index, clip in remaining.items()]
         try:
-            with self.storage.open(shard.tar) as file:
-                named = [(clip.audio, index) for index, clip in remaining.items()]
-                named += [(name, DONE) for name in shard.done]
-                for event in nemo_tarred.nemo_members(file, shard.tar, named):
+            members = nemo_tarred.nemo_members(
+                lambda: self.storage.open(shard.tar), shard.tar, named, shard.done
+            )
+            for event in members:
+                if isinstance(event, nemo_tarred.MemberWithoutRow):
+                    yield MemberWithoutRow(f"{shard.tar}: {event.name}")
+                    continue
+                for index in event.rows:
+                    clip = remaining.pop(index)
                     if isinstance(event, nemo_tarred.Member):
-                        for index in filter(DONE.__ne__, event.rows):
-                            clip = remaining.pop(index)._replace(audio=f"{shard.tar}: {event.name}")
-                            yield TarClip(clip, event.content)
-                    elif isinstance(event, nemo_tarred.MemberWithoutRow):
-                        yield MemberWithoutRow(f"{shard.tar}: {event.name}")
+                        clip = clip._replace(audio=f"{shard.tar}: {event.name}")
+                        yield TarClip(clip, event.content)
                     else:
-                        for index in filter(DONE.__ne__, event.rows):
-                            clip = remaining.pop(index)
-                            missing = MissingMemberError(
-                                f"{clip.audio!r} names no member of its tar {shard.tar}, or fits "
-                                "several; correct the row, or make the tar again"
-                            )
-                            yield UnreadRow(clip.row, "audio", event.cause or missing)
+                        yield UnreadRow(clip.row, "audio", _error_of(event, clip, shard.tar))
         except Exception as error:  # of the storage: the rest of the tar is unread
             for clip in remaining.values():
                 yield UnreadRow(clip.row, "audio", error)
@@ -101,7 +96,10 @@ class TarReader:
         try:
             with self.storage.open(tar.file) as file:
                 for sample in webdataset.webdataset_samples(file, tar.file):
-                    yield from self._of_sample(tar, sample, seen)
+                    if isinstance(sample, webdataset.Sample):
+                        yield from self._of_sample(tar, sample, seen)
+                    elif tar.route == 0:  # which counts for all
+                        yield MemberWithoutRow(f"{tar.file}: {sample.name}")
         except Exception as error:  # the number of samples lost with it is unknown
             yield SampleFound()
             yield UnreadRow(Row.of({self.filepath_key: tar.file}), "audio", error)
@@ -142,3 +140,19 @@ class TarReader:
     def _route(self, fields: Mapping[str, Any]) -> int:
         """Returns the number of a sample's model; raises ManifestError if none matches."""
         return 0 if self.route_of is None else self.route_of(fields)
+
+
+def _error_of(
+    event: nemo_tarred.RowsOfSeveralMembers[int] | nemo_tarred.RowsWithoutMember[int],
+    clip: Clip,
+    tar: str,
+) -> Exception:
+    if isinstance(event, nemo_tarred.RowsOfSeveralMembers):
+        members = ", ".join(map(repr, event.members[:3]))
+        return MissingMemberError(
+            f"{clip.audio!r} may be any of {len(event.members)} members of its tar {tar}: "
+            f"{members}; name one of them in the row, and no file as NeMo names segments (-sub1)"
+        )
+    return event.cause or MissingMemberError(
+        f"{clip.audio!r} names no member of its tar {tar}; correct the row, or make the tar again"
+    )

@@ -37,6 +37,15 @@ def has_content(member: tarfile.TarInfo) -> bool:
     return member.isreg() and not member.issparse()  # a sparse file is as large as it claims
 
 
+def is_apple_double(name: str) -> bool:
+    """Returns whether a member is what macOS stores beside a file: ``._x.mp3``, ``__MACOSX/``.
+
+    The format is AppleDouble (RFC 1740): the file's attributes, not its content.
+    """
+    folder, _, file = name.rpartition("/")
+    return file.startswith("._") or "__MACOSX" in folder.split("/")
+
+
 def printable(name: str) -> str:
     """Returns a member's name as text that can be written; surrogates become escapes."""
     return name.encode("utf-8", "backslashreplace").decode()

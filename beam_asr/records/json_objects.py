@@ -21,6 +21,7 @@ MAX_SHOWN = 40  # characters of a value in a message
 MAX_LEVELS = 100  # of objects and lists within each other; a row has two or three
 ONE_OBJECT = "it must be one JSON object"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+FRAGMENTS = frozenset(["{", "}", "},", "[", "]", "],", "[{", "}]"])
 KINDS = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
 KINDS |= {int: "a number", float: "a number", bool: "a boolean"}
 
@@ -98,6 +99,8 @@ def _reason(error: json.JSONDecodeError) -> str:
         return "it holds NUL characters, as UTF-16 and binary files do; save it as UTF-8"
     if error.doc.startswith("\ufeff"):
         return "it begins with a byte order mark, as only a file may"
+    if error.doc.strip() in FRAGMENTS:
+        return "it is a part of JSON over several lines whose beginning is damaged"
     return f"{error.msg} at character {error.pos + 1}"
 
 

@@ -19,6 +19,7 @@ REQUIRED = {
     "MixedCut": {"id", "tracks"},
     "PaddingCut": {"id", "duration", "sampling_rate", "feat_value"},
 }
+SLACK_SECONDS = 0.1  # by which a supervision may reach out of its cut: no more than a syllable
 MAX_SECONDS = 1e9  # 31 years; samples far beyond that cannot be counted
 REMEDY = "write its audio to a file first, with lhotse's cuts.save_audios(folder)"
 
@@ -158,3 +159,53 @@ def _seconds(cut: Mapping[str, Any], key: str) -> float:
             "below a billion, its start not negative and its duration above 0"
         )
     return float(value)
+
+
+def reference_of(cut: Mapping[str, Any], key: str) -> str | None:
+    """Returns a field of a cut's supervisions, such as their ``text``, as one text.
+
+    Several supervisions are joined by spaces in the order of their starts, as they are spoken; one
+    without the field says nothing, as in NeMo. If none has it, the field of the cut's ``custom``
+    counts. The texts of supervisions are not cut with the audio, so if one that has text begins
+    before the cut or ends after it, by more than `SLACK_SECONDS`, they are no reference of it.
+
+    Args:
+        key: of the supervisions, or of their ``custom``.
+
+    Returns:
+        The text; None if there is none.
+    """
+    supervisions = cut.get("supervisions")
+    texts: list[tuple[float, str]] = []
+    for supervision in supervisions if isinstance(supervisions, list) else []:
+        text = _field(supervision, key)
+        if text is None:
+            continue
+        start, end = _span(supervision)
+        if start < -SLACK_SECONDS or end > _number(cut.get("duration")) + SLACK_SECONDS:
+            texts = []
+            break
+        texts.append((start, text))
+    if texts:
+        spoken = (text for _, text in sorted(texts, key=lambda timed: timed[0]))
+        return " ".join(filter(None, spoken))
+    custom = cut.get("custom")
+    return _field(custom, key)
+
+
+def _field(values: Any, key: str) -> str | None:
+    """Returns a text of an object, or of its ``custom``."""
+    for fields in (values, values.get("custom") if isinstance(values, dict) else None):
+        if isinstance(fields, dict) and isinstance(fields.get(key), str):
+            return str(fields[key])
+    return None
+
+
+def _span(supervision: Mapping[str, Any]) -> tuple[float, float]:
+    """Returns the start and end of a supervision in its cut, in seconds."""
+    start = _number(supervision.get("start"))
+    return start, start + _number(supervision.get("duration"))
+
+
+def _number(value: Any) -> float:
+    return float(value) if type(value) in (int, float) else 0.0

@@ -100,7 +100,9 @@ def _seconds(fields: Mapping[str, Any], key: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise BadFieldError(f"{key!r} is {kind(value)}, not a number of seconds")
+        has_comma = isinstance(value, str) and "," in value
+        remedy = "; write it with a decimal point, and without any comma" if has_comma else ""
+        raise BadFieldError(f"{key!r} is {kind(value)}, not a number of seconds{remedy}")
     if not 0 <= value <= lhotse_cuts.MAX_SECONDS:  # NaN fails too
         shown = reprlib.repr(value)
         raise BadFieldError(f"{key!r} is {shown}; seconds are not negative and below a billion")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from beam_asr.errors import BadFieldError, BadRecordError, ManifestError
+from beam_asr.records import json_values
 from beam_asr.records.json_objects import parse_object
 
 URI_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://")
@@ -72,7 +73,7 @@ class Row(_RowValues):
 
     @classmethod
     def of(cls, fields: dict[str, Any], manifest: str = "", line_number: int = 0) -> Row:
-        """Creates a row from its fields.
+        """Creates a row from its fields, whose values may also be those of `json_values`.
 
         Raises:
             BadFieldError: JSON cannot represent a field; has the ``repr`` of the fields.
@@ -80,7 +81,7 @@ class Row(_RowValues):
         try:
             return cls(_to_json(fields), manifest, line_number)
         except (TypeError, ValueError, RecursionError) as error:
-            problem = f"the row's fields cannot be written as JSON ({error})"
+            problem = f"the row's fields cannot be written as JSON ({error}); {json_values.REMEDY}"
             raise BadFieldError(problem, _as_python(fields)) from None
 
     @classmethod
@@ -99,8 +100,8 @@ def _as_python(value: Any) -> str:
 
 def _to_json(fields: dict[str, Any]) -> str:
     try:
-        line = json.dumps(fields, ensure_ascii=False)
+        line = json.dumps(fields, ensure_ascii=False, default=json_values.to_json_value)
         line.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
-        return json.dumps(fields)
+        return json.dumps(fields, default=json_values.to_json_value)
     return line

@@ -35,8 +35,8 @@ class ReadManifest(beam.PTransform):
             ``m_{0..127}.json``), or several, also as one comma-separated string. ``.csv``,
             ``.tsv`` and ``.parquet`` are tables whose columns are the fields; ``.tar`` is a
             WebDataset; audio files (``bucket/audio/**/*.flac``), and those of a folder, are a row
-            each; anything else holds one JSON object a line, unless its first bytes show a
-            recording. ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are decompressed.
+            each; anything else holds one JSON object a line, or a list of them, unless its first
+            bytes show a recording. ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are decompressed.
         filepath_key: the field that names the audio, in the rows made of audio files.
         storage_options: for each protocol the arguments of its fsspec file system.
         watch: seconds between two polls for new files, for ever; None looks once. A row's time is

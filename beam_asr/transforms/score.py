@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
 from beam_asr.errors import SetupError
-from beam_asr.records import conditions
+from beam_asr.records import conditions, lhotse_cuts
 from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.settings import ScoringSettings
@@ -32,7 +32,8 @@ class ScoreTranscripts(beam.PTransform):
     ``filtered``. A row without ``duration`` gets the measured one.
 
     Args:
-        reference_key: the field of the reference text; None scores nothing.
+        reference_key: the field of the reference text, in Lhotse cuts of their supervisions; None
+            scores nothing.
         normalizer: of both texts: ``none``, ``basic`` or ``whisper`` (`normalizers`).
         quality: whether to add the signals of `quality`.
         keep: a condition (`conditions`) on records' fields; None keeps all.
@@ -125,6 +126,8 @@ class _Score(beam.DoFn):
         score = None
         if self._reference_key is not None:
             reference = record.get(self._reference_key)
+            if reference is None and lhotse_cuts.is_cut(record):
+                reference = lhotse_cuts.reference_of(record, self._reference_key)
             score = scoring.score(reference, text, self._normalize, seconds or 0.0)
             signals |= scoring.fields(score) if score is not None else {}
         if self._settings.quality:

@@ -101,7 +101,8 @@ PARAMETERS = parameters()
 class Transcribe(beam.PTransform):
     """Transcribes rows with a NeMo model that each worker process loads once.
 
-    Takes the rows of ``ReadManifest``, or dicts with the fields of a manifest's row. Returns a
+    Takes the rows of ``ReadManifest``, or dicts with the fields of a manifest's row, whose values
+    JSON can hold, or ``records.json_values`` converts: paths, NumPy's, dates. Returns a
     ``Transcribed``. Every row ends as exactly one transcript, failure or filtered row.
 
     Settings are passed by name, as in the flags of ``beam-asr transcribe`` (docs/flags.md), in

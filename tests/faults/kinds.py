@@ -76,6 +76,8 @@ def of_manifests(folder: Path) -> list[Fault]:
             ("audio is a number", b'{"audio_filepath": 3}', "BadFieldError"),
             ("audio is blank", b'{"audio_filepath": "  "}', "BadFieldError"),
             ("offset is text", line(offset="3"), "BadFieldError"),
+            ("a decimal comma", line(duration="1,5"), "BadFieldError"),
+            ("a part of JSON over several lines", b"{", "NotJsonError"),
             ("offset is NaN", line(offset=float("nan")), "BadFieldError"),
             ("offset is negative", line(offset=-1), "BadFieldError"),
             ("offset is true", line(offset=True), "BadFieldError"),

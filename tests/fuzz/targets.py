@@ -8,6 +8,7 @@ tell a way that is new from one that it has seen.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
@@ -34,7 +35,7 @@ from beam_asr.errors import (
     TableError,
     TarError,
 )
-from beam_asr.inputs import json_lines, nemo_tarred, readers, webdataset
+from beam_asr.inputs import json_documents, json_lines, nemo_tarred, readers, webdataset
 from beam_asr.inputs.readers import FileRange
 from beam_asr.inputs.tar_clips import TarClip, TarReader, UnreadRow
 from beam_asr.outputs import shards
@@ -103,11 +104,14 @@ def manifest_file(data: bytes) -> Hashable:
     except (DamagedInputError, TableError, NoInputError) as error:
         _check_may_fail(name, content, error)
         return _place(error)
+    text = None
     if name.startswith("m.jsonl"):
         text = content if name == "m.jsonl" else _decompressed(ending, content)
         assert text is not None, f"damaged {ending} was read as if it were whole"
+    is_document = text is not None and _is_document(text)
+    if text is not None and not is_document:
         assert len(rows) == _count_lines(text), "rows are not as many as lines"
-    if name == "m.jsonl":
+    if name == "m.jsonl" and not is_document:
         cut = int.from_bytes(header[2:4], "big") % (len(content) + 1)
         before = json_lines.count_lines(Storage(), path, 0, cut) if cut else 0
         pieces = FileRange(path, 0, cut), FileRange(path, cut, len(content), before)
@@ -146,7 +150,7 @@ def tar_file(data: bytes) -> Hashable:
     rows += rows[: header[3] % 2]  # a name twice
     read_size = READ_SIZES[header[1] % len(READ_SIZES)]
     whole, in_parts = (
-        list(nemo_tarred.nemo_members(_Pipe(content, size), "t.tar", rows))
+        list(nemo_tarred.nemo_members(partial(_opened, content, size), "t.tar", rows))
         for size in (1 << 20, read_size)
     )
     assert repr(whole) == repr(in_parts), f"other members if read by {read_size} bytes"
@@ -198,7 +202,15 @@ def _check_may_fail(name: str, content: bytes, error: Exception) -> None:
         if content and _decompressed(Path(name).suffix, content) is not None:
             raise AssertionError(f"{Path(name).suffix} that is whole counts as damaged") from error
     elif name.startswith("m.jsonl"):
-        raise AssertionError("a manifest of lines fails as a whole") from error
+        ending = Path(name).suffix
+        text = content if name == "m.jsonl" else _decompressed(ending, content)
+        if text is None or not _is_document(text):
+            raise AssertionError("a manifest of lines fails as a whole") from error
+
+
+def _is_document(text: bytes) -> bool:
+    size = json_documents.HEAD_BYTES
+    return json_documents.is_document(text[:size], is_whole=len(text) < size)
 
 
 def _decompressed(ending: str, content: bytes) -> bytes | None:
@@ -302,6 +314,10 @@ class _Pipe:
         return self._content.read(min(size, self._most))
 
 
+def _opened(content: bytes, most: int) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext(_Pipe(content, most))
+
+
 def _end_of_members(events: list[Any], rows: list[tuple[str, int]]) -> Hashable:
     last = events[-1] if events and isinstance(events[-1], nemo_tarred.RowsWithoutMember) else None
     given = [row for event in events if hasattr(event, "rows") for row in event.rows]
@@ -318,6 +334,8 @@ def _end_of_samples(content: bytes) -> Hashable:
     problems = set()
     try:
         for sample in webdataset.webdataset_samples(_Pipe(content, 1 << 20), "t.tar"):
+            if not isinstance(sample, webdataset.Sample):
+                continue
             samples += 1
             assert (sample.content is None) == (sample.problem is not None)
             if sample.problem:

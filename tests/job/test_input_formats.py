@@ -94,27 +94,75 @@ def test_a_compressed_manifest(corpus, expected, hear, ending):
     assert texts(hear(f"--input={compressed}")[0]) == expected
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("name", ["list.json", "list.jsonl.gz"])
+def test_a_manifest_that_is_a_list_in_a_store(
+    corpus, rows, expected, hear, http_server, indent, name
+):
+    content = json.dumps(
+        [{**row, "audio_filepath": str(corpus / row["audio_filepath"])} for row in rows],
+        indent=indent,
+    )
+    packed = gzip.compress(content.encode()) if name.endswith("gz") else content.encode()
+    (corpus / name).write_bytes(packed)
+    http_server.files = corpus
+    records, failures, _ = hear(f"--input={http_server.url(name)}")
+    assert texts(records) == expected
+    assert failures == []
+
+
+@pytest.mark.parametrize("name", ["open.csv", "open.csv.gz"])
+@pytest.mark.parametrize("closing", ["", 'and closed"'])
+def test_a_quote_that_stays_open_costs_the_row_of_its_line(corpus, expected, hear, name, closing):
+    notes = ["", "", '"opened', "", "", closing, ""]
+    lines = ["n,audio_filepath,note", *(f"{n},{n}.flac,{note}" for n, note in enumerate(notes))]
+    content = "\n".join(lines).encode()
+    (corpus / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    records, (failure,), _ = hear(f"--input={corpus / name}")
+    assert texts(records) == {n: expected[n] for n in range(7) if n != 2}
+    assert (failure["line"], failure["line_number"]) == ('2,2.flac,"opened', 4)
+    assert "a quote opens in the record of this line" in failure["error"]["message"]
+
+
 def test_a_manifest_in_pieces_of_a_few_rows(corpus, expected, hear, monkeypatch):
     monkeypatch.setattr(json_lines, "RANGE_BYTES", 100)
     assert texts(hear(f"--input={corpus / 'm.jsonl'}")[0]) == expected
 
 
+NOTE = 'a "quoted",\ntab\t and more'
+
+
 @pytest.mark.parametrize(
-    ("name", "delimiter"), [("t.csv", ","), ("t.tsv", "\t"), ("t.csv.gz", ",")]
+    ("name", "delimiter", "note"),
+    [
+        ("t.csv", ",", NOTE),
+        ("t.csv", ";", NOTE),
+        ("t.csv.gz", "\t", NOTE),
+        ("t.tsv", "\t", '"An opening quote'),
+        ("t.tsv.gz", "\t", 'a "quoted", ""one""'),
+    ],
 )
-def test_a_table_of_text(corpus, rows, expected, hear, name, delimiter):
+def test_a_table_of_text(corpus, rows, expected, hear, name, delimiter, note):
     text = io.StringIO()
+    quoting = {"quoting": csv.QUOTE_NONE, "quotechar": None} if ".tsv" in name else {}
     writer = csv.DictWriter(
-        text, ["n", "audio_filepath", "offset", "duration", "note"], delimiter=delimiter
+        text,
+        ["n", "audio_filepath", "offset", "duration", "note"],
+        delimiter=delimiter,
+        **quoting,
     )
     writer.writeheader()
-    writer.writerows({**row, "note": 'a "quoted",\ntab\t and more'} for row in rows)
+    for row in rows:
+        numbers = {key: row[key] for key in ("offset", "duration") if key in row}
+        if delimiter == ";":
+            numbers = {key: str(value).replace(".", ",") for key, value in numbers.items()}
+        writer.writerow({**row, **numbers, "note": note})
     data = text.getvalue().encode()
     (corpus / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     records, failures, _ = hear(f"--input={corpus / name}")
     assert texts(records) == expected
     assert failures == []
-    assert {record["note"] for record in records} == {'a "quoted",\ntab\t and more'}
+    assert {record["note"] for record in records} == {note}
     assert {type(record["duration"]) for record in records} == {float}
 
 
@@ -128,7 +176,7 @@ def test_a_parquet_table(corpus, rows, expected, hear):
 
 
 def test_cuts_of_lhotse(corpus, rows, expected, hear):
-    from lhotse import CutSet, Recording
+    from lhotse import CutSet, Recording, SupervisionSegment
 
     cuts = []
     for row in rows:
@@ -138,9 +186,18 @@ def test_cuts_of_lhotse(corpus, rows, expected, hear):
         if "offset" in row:
             cut = cut.truncate(offset=row["offset"], duration=row["duration"])
         cut.custom = {"n": row["n"]}
+        words = expected[row["n"]].split()
+        if row["n"]:  # the first has no reference
+            cut.supervisions = [
+                SupervisionSegment(f"{n}", recording.id, start, 0.1, text=" ".join(text))
+                for n, start, text in ((1, 0.3, words[1:]), (0, 0.1, words[:1]))
+            ]
         cuts.append(cut.with_id(str(row["n"])))
     CutSet.from_cuts(cuts).to_file(corpus / "cuts.jsonl.gz")
-    records, _, _ = hear(f"--input={corpus / 'cuts.jsonl.gz'}")
+    records, _, summary = hear(f"--input={corpus / 'cuts.jsonl.gz'}", "--reference_key=text")
+    assert summary["scores"]["without_reference"] == 1
+    assert summary["scores"]["corpus"]["rows"] == len(rows) - 1
+    assert summary["scores"]["corpus"]["wer"] == 0
     assert texts([{**record, "n": record["id"]} for record in records]) == expected
     assert {record["type"] for record in records} == {"MonoCut"}
 
@@ -197,7 +254,7 @@ def test_a_tarred_data_set_in_a_bucket(bucket, tarred, expected, hear):
     assert failures == []
 
 
-def test_each_tar_is_fetched_once(http_server, tarred, expected, hear):
+def test_each_tar_is_fetched_once_or_twice_if_it_has_segments(http_server, tarred, expected, hear):
     http_server.files = tarred
     records, _, _ = hear(
         f"--input={tarred / 'tarred_audio_manifest.json'}",
@@ -207,7 +264,31 @@ def test_each_tar_is_fetched_once(http_server, tarred, expected, hear):
     for number in range(3):
         name = f"audio_{number}.tar"
         sent = sum(request.sent for request in http_server.requests if request.name == name)
-        assert sent == (tarred / name).stat().st_size
+        times = 2 if number == 2 else 1  # of the rows long-subN.flac, only the end tells
+        assert sent == times * (tarred / name).stat().st_size
+
+
+def test_a_row_gets_the_file_of_its_own_name_behind_one_named_as_its_recording(
+    corpus, expected, hear, tmp_path
+):
+    with tarfile.open(tmp_path / "audio_0.tar", "w") as tar:
+        for name, source in (("call.flac", 0), ("call-sub1.flac", 1), ("d/other.flac", 2)):
+            tar.add(corpus / f"{source}.flac", arcname=name)
+    names = ["call.flac", "call-sub1.flac", "call-sub2.flac", "other.flac"]
+    rows = [{"audio_filepath": name, "n": n} for n, name in enumerate(names)]
+    flags = [f"--tarred_audio={tmp_path / 'audio_0.tar'}", f"--input={tmp_path / 'm.json'}"]
+    write_manifest(tmp_path / "m.json", rows)
+    records, failures, _ = hear(*flags)
+    wanted = [expected[0], expected[1], expected[0], expected[2]]
+    assert texts(records) == dict(enumerate(wanted))
+    assert failures == []
+    write_manifest(tmp_path / "m.json", [*rows, {**rows[1], "n": 4}])
+    records, failures, _ = hear(*flags)
+    assert texts(records) == {n: wanted[n] for n in (0, 2, 3)}
+    assert sorted(failure["n"] for failure in failures) == [1, 4]
+    for failure in failures:
+        assert failure["error"]["type"] == "MissingMemberError"
+        assert "'call-sub1.flac', 'call.flac'" in failure["error"]["message"]
 
 
 def test_a_tarred_data_set_whose_manifest_and_tars_do_not_agree(tarred, expected, hear, tmp_path):
@@ -305,6 +386,27 @@ def test_tars_of_samples(samples, expected, hear, pattern):
     assert {record["text"] for record in records} == {"said"}
     first = next(record for record in records if record["n"] == 0)
     assert first["audio_filepath"] == f"tar://clip000.flac::{samples / 's-0000.tar'}"
+
+
+def test_samples_whose_names_have_dots_and_what_macos_adds(corpus, expected, hear, tmp_path):
+    """In a tar as `tar` of macOS makes it of files with dots in their names."""
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for n in range(3):
+            for ending in ("flac", "json"):
+                apple = tarfile.TarInfo(f"d/._rec_v1.{n}.{ending}")
+                apple.size = 4
+                tar.addfile(apple, io.BytesIO(b"\0\5\x16\7"))
+                if ending == "flac":
+                    tar.add(corpus / f"{n}.flac", arcname=f"d/rec_v1.{n}.flac")
+                else:
+                    about = tarfile.TarInfo(f"d/rec_v1.{n}.json")
+                    about.size = 8
+                    tar.addfile(about, io.BytesIO(b'{"n": %d}' % n))
+    records, failures, summary = hear(f"--input={tmp_path / 's.tar'}")
+    assert texts(records) == {n: expected[n] for n in range(3)}
+    assert failures == []
+    assert (summary["rows_in"], summary["members_without_row"]) == (3, 6)
+    assert summary["examples_without_row"][0] == f"{tmp_path}/s.tar: d/._rec_v1.0.flac"
 
 
 def test_a_tar_of_samples_with_bad_ones(corpus, expected, hear, tmp_path):

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import struct
+from datetime import date
 
 import apache_beam as beam
 import jiwer
@@ -416,14 +417,21 @@ def test_any_records_can_be_written_as_a_manifest(tmp_path):
 
 
 def test_a_row_that_json_cannot_hold_fails_alone(clips, model, tmp_path):
-    rows = [{"audio_filepath": str(clips / "01.flac")}, {"audio_filepath": "a", "x": {1, 2}}]
+    good = {"audio_filepath": clips / "01.flac", "offset": np.float32(0), "day": date(2026, 1, 2)}
+    rows = [good, {"audio_filepath": "a", "x": {1, 2}}]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         transcribed = pipeline | beam.Create(rows) | Transcribe(model_name=str(model))
         transcribed | WriteManifest(str(tmp_path / "out"))
     (failure,) = read_records(tmp_path / "out", "failures")
     assert failure["line"] == repr(rows[1])
     assert failure["error"]["type"] == "BadFieldError"
-    assert len(read_records(tmp_path / "out", "transcripts")) == 1
+    (transcript,) = read_records(tmp_path / "out", "transcripts")
+    assert transcript.pop("pred_text")
+    assert transcript == {
+        "audio_filepath": str(clips / "01.flac"),
+        "offset": 0,
+        "day": "2026-01-02",
+    }
 
 
 def test_a_row_lost_on_the_way_fails_the_job_with_the_numbers(tmp_path):

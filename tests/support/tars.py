@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -14,7 +15,7 @@ import soundfile
 
 from beam_asr.errors import TarError
 from beam_asr.inputs.nemo_tarred import MemberWithoutRow, nemo_members
-from beam_asr.inputs.webdataset import webdataset_samples
+from beam_asr.inputs.webdataset import Sample, webdataset_samples
 
 PACK = {"plain": bytes, "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
 
@@ -71,9 +72,14 @@ class Pipe:
         return data
 
 
-def events(tar, *names):
+def opening(file):
+    """Opens a tar, which is its bytes, or a file that can be read once."""
+    return lambda: contextlib.nullcontext(Pipe(file) if isinstance(file, bytes) else file)
+
+
+def events(tar, *names, done=()):
     """What comes of a tar whose rows are their own names."""
-    return list(nemo_members(Pipe(tar), "T.tar", [(name, name) for name in names]))
+    return list(nemo_members(opening(tar), "T.tar", [(name, name) for name in names], done))
 
 
 def samples(tar):
@@ -81,7 +87,8 @@ def samples(tar):
     found = []
     try:
         for sample in webdataset_samples(Pipe(tar), "T.tar"):
-            found.append(sample)
+            if isinstance(sample, Sample):
+                found.append(sample)
     except TarError as error:
         return found, error
     return found, None

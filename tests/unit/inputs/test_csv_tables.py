@@ -16,8 +16,8 @@ from beam_asr.errors import BadRecordError, TableError
 from beam_asr.inputs.csv_tables import csv_records
 
 
-def records_of(content, delimiter=","):
-    return list(csv_records(io.BytesIO(content), delimiter, "clips.csv"))
+def records_of(content):
+    return list(csv_records(io.BytesIO(content), "clips.csv", "path"))
 
 
 def columns(content):
@@ -26,19 +26,21 @@ def columns(content):
 
 
 @pytest.mark.parametrize(
-    ("content", "delimiter"),
+    "content",
     [
-        (b"path,text\na.wav,hello\nb.wav,bye\n", ","),
-        (b"path,text\na.wav,hello\nb.wav,bye", ","),
-        (b"path,text\r\na.wav,hello\r\nb.wav,bye\r\n", ","),
-        (b"\xef\xbb\xbfpath,text\na.wav,hello\nb.wav,bye\n", ","),
-        (b'\xef\xbb\xbf"path","text"\n"a.wav","hello"\n"b.wav",bye\n', ","),
-        (b"path\ttext\na.wav\thello\nb.wav\tbye\n", "\t"),
-        (b"path, text \na.wav,hello\nb.wav,bye\n", ","),
+        b"path,text\na.wav,hello\nb.wav,bye\n",
+        b"path,text\na.wav,hello\nb.wav,bye",
+        b"path,text\r\na.wav,hello\r\nb.wav,bye\r\n",
+        b"\xef\xbb\xbfpath,text\na.wav,hello\nb.wav,bye\n",
+        b'\xef\xbb\xbf"path","text"\n"a.wav","hello"\n"b.wav",bye\n',
+        b"path, text \na.wav,hello\nb.wav,bye\n",
+        b"path\ttext\na.wav\thello\nb.wav\tbye\n",
+        b"path;text\r\na.wav;hello\r\nb.wav;bye\r\n",
+        b'"path";"text"\n"a.wav";"hello"\n"b.wav";"bye"\n',
     ],
 )
-def test_a_table_gives_a_record_a_line_by_the_names_in_its_header(content, delimiter):
-    assert records_of(content, delimiter) == [
+def test_a_table_gives_a_record_a_line_by_the_names_in_its_header(content):
+    assert records_of(content) == [
         (2, {"path": "a.wav", "text": "hello"}),
         (3, {"path": "b.wav", "text": "bye"}),
     ]
@@ -104,11 +106,112 @@ def test_a_broken_record_says_what_is_wrong_and_its_neighbours_are_read(line, me
     assert after == (4, {"path": "y.wav", "text": "2"})
 
 
-def test_a_quote_that_is_never_closed_is_an_error_at_the_line_where_it_opens():
-    (number, error) = records_of(b'path,text\na.wav,1\nb.wav,"2\nc.wav,3\n')[1]
+def opened(*lines):
+    """A table of a first line with an open quote and more lines, and the records after the first.
+
+    The first one is checked to be an error in the line where the quote opens.
+    """
+    content = "path,text,n\nx.wav,good,0\n" + "".join(f"{line}\n" for line in lines)
+    good, (number, error), *rest = records_of(content.encode())
+    assert good == (2, {"path": "x.wav", "text": "good", "n": "0"})
     assert number == 3
     assert isinstance(error, BadRecordError)
-    assert "ends with one" in str(error)
+    assert error.line == lines[0]
+    several = "a quote opens in the record of this line"
+    assert (several if len(lines) > 1 else "unexpected end of data") in str(error)
+    return rest
+
+
+@pytest.mark.parametrize(
+    ("closing", "text"),
+    [
+        ([], None),  # never closed
+        (['y.wav,and closed",1'], 'and closed"'),  # a cell of several lines, and valid CSV
+        (['y.wav,and closed" here,1'], 'and closed" here'),
+        (['y.wav,"opened again,1'], None),
+    ],
+)
+@pytest.mark.parametrize("between", [0, 1, 300])
+def test_what_a_quote_that_stays_open_takes_in_is_read_line_by_line(closing, text, between):
+    inner = [f"{n}.wav,in between,{n}" for n in range(between)]
+    records = opened('a.wav,"opened,0', *inner, *closing)
+    assert records[:between] == [
+        (4 + n, {"path": f"{n}.wav", "text": "in between", "n": f"{n}"}) for n in range(between)
+    ]
+    last = [record for _, record in records[between:]]
+    if text:
+        assert last == [{"path": "y.wav", "text": text, "n": "1"}]
+    else:
+        assert [type(record) for record in last] == [BadRecordError] * len(closing)
+
+
+def test_a_quote_that_opens_twice_costs_two_lines():
+    lines = ['a.wav,"one,0', "b.wav,two,0", 'c.wav,"three,0', "d.wav,four,0"]
+    records = opened(*lines)
+    assert [number for number, _ in records] == [4, 5, 6]
+    assert isinstance(records[1][1], BadRecordError)
+    assert [records[0][1]["path"], records[2][1]["path"]] == ["b.wav", "d.wav"]
+
+
+@pytest.mark.parametrize(
+    ("header", "path", "first", "second"),
+    [
+        ("text,path,n", "a.wav", '"opened,b.wav,0', 'closed",c.wav,0'),
+        ("path,text,n", "a.wav", 'b.wav,"opened,0', 'c.wav,closed",0'),
+        # Audio without an extension: by its store, its count, or the numbers beside it.
+        ("path,text,n", "clip_7", 'clip_8,"opened,0', 'clip_12,closed",0'),
+        ("path,text,n", "s3://b/1", 's3://b/2,"opened,0', 's3://b/3,closed",0'),
+        ("path,text,duration", "a", 'b,"opened,0.5', 'c,closed",1'),
+        ("path", "a.wav", '"b.wav', 'c.wav"'),
+    ],
+)
+def test_a_record_of_records_is_none_whatever_the_column_of_the_audio(header, path, first, second):
+    good = ",".join({"path": path, "text": "hello, \nworld"}.get(c, "0") for c in header.split(","))
+    assert "\n" in good or header == "path"
+    good = good.replace("hello, \nworld", '"hello, \nworld"')
+    records = records_of(f"{header}\n{good}\n{first}\n{second}\n".encode())
+    assert records[0][1]["path"] == path
+    assert isinstance(records[1][1], BadRecordError)
+    assert len(records) == 3
+
+
+@pytest.mark.parametrize("text", ["Hello, sir\nHow are you, sir", "files:\na.wav\nb.wav", "\n,,\n"])
+def test_a_text_of_several_lines_is_one_record(text):
+    content = f'path,text,n\na.wav,"{text}",1\nb.wav,x,2\n'.encode()
+    assert columns(content)[0] == {"path": "a.wav", "text": text, "n": "1"}
+    assert columns(content)[1]["path"] == "b.wav"
+
+
+@pytest.mark.parametrize("first", ["sep=;\n", "SEP=;\r\n", '"sep=;"\n', "\ufeffsep=;\n", ""])
+def test_a_table_of_a_european_excel_is_read_with_its_decimal_commas(first):
+    content = first + 'path;duration;offset;text\na.wav;3,69;0;"a;b, c"\nb.wav;1,234;12,5;d\n'
+    lines = 2 + bool(first)
+    assert records_of(content.encode()) == [
+        (lines, {"path": "a.wav", "duration": 3.69, "offset": 0.0, "text": "a;b, c"}),
+        (lines + 1, {"path": "b.wav", "duration": 1.234, "offset": 12.5, "text": "d"}),
+    ]
+
+
+@pytest.mark.parametrize("cell", ["3,69", "1,234", "1.234,5", "1,234.5", "1 234,5", "1'234"])
+def test_a_number_with_a_comma_is_never_read_where_the_comma_may_part_thousands(cell):
+    ((_, fields),) = records_of(f'path,duration\na.wav,"{cell}"\n'.encode())
+    assert fields["duration"] == cell
+    (first, second) = columns(
+        f"path;duration\na.wav;1,5\nb.wav;{cell.replace(',', '.')}\n".encode()
+    )
+    assert first["duration"] == 1.5
+    assert isinstance(second, str) or isinstance(second["duration"], str)
+
+
+@pytest.mark.parametrize("mark", [",", "\t", "|"])
+def test_excels_first_line_names_the_delimiter(mark):
+    content = f"sep={mark}\npath{mark}te;xt\na.wav{mark}x\n"
+    assert records_of(content.encode()) == [(3, {"path": "a.wav", "te;xt": "x"})]
+
+
+def test_the_delimiter_is_that_with_the_column_of_the_audio():
+    assert columns(b"a;b;c;d,path\n1;2,x.wav\n") == [{"a;b;c;d": "1;2", "path": "x.wav"}]
+    assert columns(b"a,b,c;path\n1,2,3;x.wav\n") == [{"a,b,c": "1,2,3", "path": "x.wav"}]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +262,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 def test_what_python_writes_as_csv_is_read_back_in_order(rows, delimiter):
     written = io.StringIO(newline="")
     csv.writer(written, delimiter=delimiter).writerows([("path", "text"), *rows])
-    records = records_of(written.getvalue().encode(), delimiter)
+    records = records_of(written.getvalue().encode())
     assert [tuple(fields.values()) for _, fields in records] == rows
 
 
@@ -171,6 +274,23 @@ def test_any_bytes_are_records_or_a_table_error(content):
         records_of(content)
     except TableError:
         pass
+
+
+TEXTS = st.text('"x ', max_size=4)
+
+
+@given(st.lists(TEXTS, max_size=12), st.sampled_from(",;\t"))
+def test_whatever_quotes_stay_open_each_line_is_a_record_or_an_error(texts, delimiter):
+    lines = [delimiter.join([f"{n}.wav", text, "9"]) for n, text in enumerate(texts)]
+    content = f"path{delimiter}text{delimiter}n\n" + "".join(f"{line}\n" for line in lines)
+    records = records_of(content.encode())
+    assert [number for number, _ in records] == [*range(2, len(texts) + 2)]
+    for (_, record), line in zip(records, lines, strict=True):
+        if isinstance(record, BadRecordError):
+            assert record.line == line
+        else:
+            assert record["path"] == line.split(delimiter)[0]
+            assert delimiter not in record["text"]
 
 
 def test_the_module_is_light_to_import():

@@ -21,6 +21,7 @@ from tests.support.tars import (
     Pipe,
     events,
     header_of,
+    opening,
     peak_of,
     rows_in,
     samples,
@@ -128,7 +129,7 @@ def test_a_file_may_give_less_than_it_is_asked_for(packing):
     packed = PACK[packing](tar_of(*CLIPS))
     bytewise = Pipe(packed[i : i + 1] for i in range(len(packed)))
     rows = [(name, name) for name in CLIP_NAMES]
-    assert_account(list(nemo_members(bytewise, "T.tar", rows)), whole=True)
+    assert_account(list(nemo_members(opening(bytewise), "T.tar", rows)), whole=True)
 
 
 @pytest.mark.parametrize("packing", PACK)
@@ -141,14 +142,18 @@ def test_an_error_of_the_storage_reaches_the_caller_as_it_is(packing, error):
     assert whole.reads > 4
     for fail_at in range(whole.reads):
         with pytest.raises(type(error)) as nemo:
-            list(nemo_members(Pipe(packed, fail_at, error), "T.tar", [("x.wav", 1), ("z", 2)]))
+            list(
+                nemo_members(
+                    opening(Pipe(packed, fail_at, error)), "T.tar", [("x.wav", 1), ("z", 2)]
+                )
+            )
         with pytest.raises(type(error)) as webdataset:
             list(webdataset_samples(Pipe(packed, fail_at, error), "T.tar"))
         assert nemo.value is webdataset.value is error
 
 
 READERS = {
-    "nemo": lambda file: nemo_members(file, "T.tar", [("x.wav", 1)]),
+    "nemo": lambda file: nemo_members(opening(file), "T.tar", [("x.wav", 1)]),
     "webdataset": lambda file: webdataset_samples(file, "T.tar"),
 }
 
@@ -177,13 +182,13 @@ def test_one_member_is_in_memory_at_a_time():
             del item
 
     rows = [(f"{i}.wav", i) for i in range(6)]
-    assert peak_of(lambda: consume(nemo_members(Pipe(parts), "T.tar", rows))) < 2 * size
+    assert peak_of(lambda: consume(nemo_members(opening(Pipe(parts)), "T.tar", rows))) < 2 * size
     assert peak_of(lambda: consume(webdataset_samples(Pipe(parts), "T.tar"))) < 2 * size
 
 
 def test_the_headers_gone_by_are_not_kept():
     parts = [*(header_of(f"{i}.txt", 0) for i in range(5000)), bytes(END)]
-    names = (event.name for event in nemo_members(Pipe(parts), "T.tar", []))
+    names = (event.name for event in nemo_members(opening(Pipe(parts)), "T.tar", []))
     assert peak_of(lambda: sum(map(len, names))) < 1 << 20
 
 
@@ -203,7 +208,10 @@ def test_an_extended_header_of_a_size_that_none_has_is_damage(size):
     names = [b"n" * (1 << 16)] * 1024
     file = Pipe([long_name.tobuf(tarfile.GNU_FORMAT), *names, tar_of(("x.wav", b""))])
     found = []
-    assert peak_of(lambda: found.extend(nemo_members(file, "T.tar", [("x.wav", 1)]))) < 2 << 20
+    assert (
+        peak_of(lambda: found.extend(nemo_members(opening(file), "T.tar", [("x.wav", 1)])))
+        < 2 << 20
+    )
     assert found[0].rows == [1]
     assert f"header of {size} bytes" in str(found[0].cause)
 
@@ -218,7 +226,7 @@ def test_a_negative_size_is_damage():
 
 def test_the_file_is_left_open():
     file = io.BytesIO(gzip.compress(tar_of(*CLIPS)))
-    list(nemo_members(file, "T.tar", []))
+    list(nemo_members(opening(file), "T.tar", []))
     file.seek(0)
     list(webdataset_samples(file, "T.tar"))
     assert not file.closed

@@ -8,14 +8,14 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from lhotse import CutSet, Recording
+from lhotse import CutSet, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.augmentation import Resample
 from lhotse.cut import MonoCut, MultiCut, PaddingCut
 
 from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.errors import BadFieldError, BadRecordError, ManifestError
-from beam_asr.records.lhotse_cuts import CutAudio, audio_of, is_cut
+from beam_asr.records.lhotse_cuts import CutAudio, audio_of, is_cut, reference_of
 
 RATE = 8000
 
@@ -302,3 +302,62 @@ def test_the_module_is_light_to_import():
         "sys.exit(bool({'lhotse', 'torch'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def cut_with(folder, *texts, custom=None, **changes):
+    """A cut of 1.5 s with a supervision of 0.4 s for each text and its start."""
+    cut = cut_of(folder, "mono")
+    cut.custom = custom
+    cut.supervisions = [
+        SupervisionSegment(f"s{n}", "mono", start, 0.4, text=text, **changes)
+        for n, (start, text) in enumerate(texts)
+    ]
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("texts", "custom", "expected"),
+    [
+        ([(0.2, "one two")], None, "one two"),
+        ([(0.9, "three"), (0.1, "one"), (0.5, "two")], None, "one two three"),
+        ([(0.1, "one"), (0.5, None), (0.9, "two")], None, "one two"),
+        ([(0.1, ""), (0.5, "")], None, ""),
+        ([(0.1, "one"), (0.5, "")], None, "one"),
+        ([(0.1, "one")], {"text": "another"}, "one"),
+        ([(0.1, None)], {"text": "of the cut"}, "of the cut"),
+        ([], {"text": "of the cut"}, "of the cut"),
+        ([], {"text": 3}, None),
+        ([], None, None),
+        ([(0.1, None)], None, None),
+    ],
+)
+def test_the_reference_is_that_of_the_supervisions_in_the_order_of_their_starts(
+    folder, texts, custom, expected
+):
+    cut = cut_with(folder, *texts, custom=custom)
+    assert reference_of(fields_of(cut, folder), "text") == expected
+
+
+def test_a_field_of_ones_own_is_that_of_the_supervisions_too(folder):
+    cut = cut_with(folder, (0.5, "x"), (0.1, "y"), custom={"raw": "z"})
+    cut.supervisions[0].custom = {"raw": "B."}
+    cut.supervisions[1].custom = {"raw": "A,"}
+    assert reference_of(fields_of(cut, folder), "raw") == "A, B."
+    assert reference_of(fields_of(cut, folder), "speaker") is None
+
+
+def test_a_text_that_says_more_than_its_cut_is_no_reference(folder):
+    cut = cut_with(folder, (0.05, "one"), (0.85, "two"))
+    windows = CutSet.from_cuts([cut]).cut_into_windows(0.5).to_eager()
+    assert [len(window.supervisions) for window in windows] == [1, 1, 1]
+    assert [reference_of(fields_of(w, folder), "text") for w in windows] == ["one", None, None]
+    trimmed = CutSet.from_cuts([cut]).trim_to_supervisions().to_eager()
+    assert [reference_of(fields_of(c, folder), "text") for c in trimmed] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "supervisions",
+    [None, 3, {}, [3], ["x"], [None], [{}], [{"text": 3}], [{"text": None, "custom": 7}]],
+)
+def test_supervisions_of_another_shape_are_no_reference(supervisions):
+    assert reference_of(a_cut(supervisions=supervisions, custom=[]), "text") is None
