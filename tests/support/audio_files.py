@@ -29,11 +29,15 @@ def tone(rate: int, seconds: float = 2.0) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)).astype("f4")
 
 
-def encode(path, samples, *, codec, rate=RATE, layout="mono", video=False, container=None):
+def encode(
+    path, samples, *, codec, rate=RATE, layout="mono", video=False, container=None, options=None,
+    stream_options=None,
+):  # fmt: skip
     """Writes int16 or float samples (frames,) or (frames, channels) with FFmpeg's encoders."""
     samples = samples.reshape(len(samples), -1)
-    with av.open(str(path), "w", format=container) as output:
-        stream = output.add_stream(codec, rate=rate, layout=layout)
+    file = path if hasattr(path, "write") else str(path)
+    with av.open(file, "w", format=container, options=options or {}) as output:
+        stream = output.add_stream(codec, rate=rate, layout=layout, options=stream_options or {})
         stream.codec_context.open()
         if video:
             add_video(output)
