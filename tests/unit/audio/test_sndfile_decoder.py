@@ -8,7 +8,13 @@ import soundfile
 
 from beam_asr import errors
 from beam_asr.audio import source
+from beam_asr.audio.clip_reader import ClipReader, Loaded
 from beam_asr.audio.reading import AudioRequest, can_seek, probe_duration, read_audio
+from beam_asr.audio.segment_planner import Planner
+from beam_asr.records import work
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip, group_segments
+from beam_asr.storage.storage import Storage
 from tests.support.audio_files import (
     RATE,
     check_error,
@@ -165,6 +171,39 @@ def test_a_range_of_a_telephony_codec_equals_the_slice(
         start = round(offset * 8_000)
         count = len(whole) - start if duration is None else round(duration * 8_000)
         np.testing.assert_array_equal(part, whole[start : start + count])
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [("WAV", "GSM610"), ("W64", "GSM610"), ("WAV", "NMS_ADPCM_32")],
+)
+def test_all_segments_of_a_long_call_are_read(tmp_path, monkeypatch, container, subtype):
+    monkeypatch.setattr(work, "GROUP_SECONDS", 10.0)
+    path = str(tmp_path / "call")
+    samples = chirp(120, 8_000)
+    with soundfile.SoundFile(path, "w", 8_000, 1, format=container, subtype=subtype) as file:
+        file.write(samples)
+    planner = Planner(Storage(), None, 600.0, "fixed", keep_parts=False)
+
+    plan = planner.plan(Clip(Row("{}"), path, 0.0, None), 5.0)
+    groups = list(group_segments(plan))
+
+    assert not plan.can_seek  # so each group is read with all that is before it, and they are few
+    assert 5 < len(groups) < len(list(group_segments(plan._replace(can_seek=True))))
+    whole = read(path, sample_rate=8_000)
+    reader = ClipReader(Storage(), None, 600.0, 2)
+    segments = list(plan.segments)
+    for outcome in reader.read(groups, 8_000):
+        assert isinstance(outcome, Loaded), outcome
+        segment = segments.pop(0)
+        length = len(outcome.waveform)
+        assert length == pytest.approx((segment.end - segment.start) * 8_000, abs=1)
+        start = round(segment.start * 8_000)
+        assert any(  # halves of a sample are rounded twice
+            np.array_equal(outcome.waveform, whole[start + lag : start + lag + length])
+            for lag in (0, 1, -1)
+        )
+    assert segments == []
 
 
 @pytest.mark.parametrize(("container", "subtype"), [("WAV", "GSM610"), ("AU", "G721_32")])
