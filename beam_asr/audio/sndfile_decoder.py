@@ -48,11 +48,12 @@ class SndfileDecoder:
         self.channels: int = self._file.channels
         frames = self._file.frames
         self.stated_frames: int | None = None if frames > _UNKNOWN_LENGTH else frames
-        self._is_mp3 = self._file.format == "MP3"
+        self._format, self._subtype = self._file.format, self._file.subtype
+        self._is_mp3 = self._format == "MP3"
         # An MP3's frame count may include encoder padding; to be exact to the sample, all frames
         # before a place are read. Some codecs, as GSM 6.10 and G.721, have no place to start at but
         # the first; nor has DWVW, of which libsndfile says that it has.
-        can_seek = self._file.can_seek and not self._file.subtype.startswith("DWVW")
+        can_seek = self._file.can_seek and not self._subtype.startswith("DWVW")
         self.can_seek = can_seek and not self._is_mp3
         self.length_slack_s = OVERRUN_S if self._is_mp3 else 0.0
 
@@ -62,7 +63,7 @@ class SndfileDecoder:
         Args:
             mpeg: what the file's first frame states, if it is an MP3.
         """
-        if not self._file.subtype.startswith("MPEG"):
+        if not self._subtype.startswith("MPEG"):
             return False
         if mpeg is None or mpeg.stated_frames is None:
             return True
@@ -89,7 +90,7 @@ class SndfileDecoder:
         """Seeks to a frame before the end; returns whether there is one."""
         if not (self.can_seek or self._is_mp3):
             return self._skip(start) == start
-        is_ogg = self._file.format == "OGG"
+        is_ogg = self._format == "OGG"
         if not (is_ogg or self._is_mp3):
             self._file.seek(start)
             return True
