@@ -16,6 +16,7 @@ import av.container.core
 import av.error
 import numpy as np
 
+from beam_asr.audio import mpeg_audio
 from beam_asr.audio.decoder import OVERRUN_S, PREROLL_S
 from beam_asr.audio.signatures import foreign_error, zero_length_error
 from beam_asr.audio.source import Source
@@ -35,7 +36,11 @@ FFMPEG_FORMATS = (
     "ircam nistsphere sox"
 )
 # Formats with an index, or whose blocks have timestamps to seek by.
-_FFMPEG_SEEKABLE = frozenset("mov matroska asf avi mpegts ogg wav w64 aiff caf flac".split())
+_FFMPEG_SEEKABLE = frozenset("mov matroska asf avi mpegts ogg caf flac".split())
+# Those that count bytes, which frames of a variable size cannot be found by.
+_FFMPEG_CHUNKED = frozenset("wav w64 aiff".split())
+_FFMPEG_MPEG_AUDIO = frozenset("mp1 mp1float mp2 mp2float mp3 mp3float".split())
+_FFMPEG_FRAMED = _FFMPEG_MPEG_AUDIO | frozenset("ac3 eac3 dca aac".split())
 
 
 def _audio_decoders() -> Iterator[str]:
@@ -165,8 +170,13 @@ class FFmpegDecoder:
         # A header states half the rate of HE-AAC; its frames have the right one.
         self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
         self.stated_frames = self._stated_frames()
+        self.can_seek = self._has_index()
+
+    def _has_index(self) -> bool:
         kinds = self._container.format.name.split(",")
-        self.can_seek = not _FFMPEG_SEEKABLE.isdisjoint(kinds)
+        if not _FFMPEG_CHUNKED.isdisjoint(kinds):
+            return self._stream.codec_context.name not in _FFMPEG_FRAMED
+        return not _FFMPEG_SEEKABLE.isdisjoint(kinds)
 
     def _stated_frames(self) -> int | None:
         """Returns the frames that an MP4 or Matroska header states.
@@ -182,8 +192,11 @@ class FFmpegDecoder:
         return None
 
     def _decoded(self) -> Iterator[av.AudioFrame]:
+        is_mpeg_audio = self._stream.codec_context.name in _FFMPEG_MPEG_AUDIO
         try:
-            yield from self._container.decode(self._stream)
+            for packet in self._container.demux(self._stream):
+                if not (is_mpeg_audio and packet.size and mpeg_audio.is_tag(bytes(packet))):
+                    yield from packet.decode()
         except IndexError as error:  # of a stream that PyAV did not see at the start
             raise CorruptAudioError(
                 f"{self._shown}: another stream begins in the middle. Extract its audio."
@@ -229,7 +242,8 @@ class FFmpegDecoder:
         if (frame.sample_rate, frame.layout.nb_channels) != (self.rate, self.channels):
             raise CorruptAudioError(
                 f"{self._shown}: changes from {self.channels} channels at {self.rate} Hz to "
-                f"{frame.layout.nb_channels} at {frame.sample_rate} Hz. Split or convert it."
+                f"{frame.layout.nb_channels} at {frame.sample_rate} Hz. Split or convert it, for "
+                "example to FLAC."
             )
         if frame.format.is_planar and self.channels >= _MANY_PLANES:
             frame = self._packed(frame)

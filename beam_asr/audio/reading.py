@@ -28,6 +28,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from beam_asr.audio import mpeg_audio
 from beam_asr.audio.decoder import (
     MAX_CHANNELS,
     OVERRUN_S,
@@ -37,8 +38,11 @@ from beam_asr.audio.decoder import (
 )
 from beam_asr.audio.ffmpeg_decoder import FFmpegDecoder
 from beam_asr.audio.limits import check_file
+from beam_asr.audio.mpeg_audio import MpegStream
+from beam_asr.audio.ogg_pages import ChainWatch, check_chain
 from beam_asr.audio.signatures import (
     check_chunk_sizes,
+    check_header,
     check_last_page,
     foreign_error,
     zero_length_error,
@@ -63,6 +67,7 @@ from beam_asr.storage.uris import extension
 
 MAX_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
 _HEADER_BYTES = 2**16  # fetched first if a range of a file is read
+_NO_SAMPLES = "no samples"
 _MAX_AMPLITUDE = 2.0**32  # full scale is 1; some write 32-bit integers as floats
 
 
@@ -175,7 +180,8 @@ def stream_audio(
         opened = open_content(path, content, deadline)
     else:
         opened = open_bytes(path, storage, deadline, _HEADER_BYTES if request.offset else None)
-    with opened as source, _open_decoder(source) as decoder:
+    whole = not request.offset and request.duration is None
+    with opened as source, _open_decoder(source, whole) as decoder:
         if request.limits is not None:
             check_file(request.limits, source.shown, decoder.rate, decoder.channels)
         if request.channel is not None and not 0 <= request.channel < decoder.channels:
@@ -186,6 +192,8 @@ def stream_audio(
         if on_header is not None:
             on_header(_stated_seconds(decoder))
         yield from _stream_range(source, decoder, request)
+        if whole and isinstance(source.watch, ChainWatch):
+            source.watch.read_rest()
 
 
 def probe_duration(path: str, *, storage: Storage | None = None) -> float | None:
@@ -350,7 +358,7 @@ def _too_long(source: Source, decoder: Decoder, frames: int, limit: float) -> To
 
 
 @contextmanager
-def _open_decoder(source: Source) -> Iterator[Decoder]:
+def _open_decoder(source: Source, whole: bool = False) -> Iterator[Decoder]:
     """Opens a file with the first decoder that reads its format, and checks its header."""
     head = source.peek(0, 512)
     kind = foreign_kind(head)
@@ -358,6 +366,7 @@ def _open_decoder(source: Source) -> Iterator[Decoder]:
         raise foreign_error(source, kind)
     check_chunk_sizes(source, head)
     check_last_page(source, head)
+    check_chain(source, head, whole)
     decoder = _find_decoder(source, head)
     try:
         if decoder.rate not in SAMPLE_RATES_HZ or not 1 <= decoder.channels <= MAX_CHANNELS:
@@ -373,33 +382,58 @@ def _open_decoder(source: Source) -> Iterator[Decoder]:
 
 def _find_decoder(source: Source, head: bytes) -> Decoder:
     known = any(head.startswith(signature, offset) for offset, signature in AUDIO_SIGNATURES)
-    if extension(source.path) == ".g722" and not known:
-        return FFmpegDecoder(source, "g722")
-    empty = False
-    try:
-        decoder = SndfileDecoder(source)
-        empty = decoder.stated_frames == 0
-        if not empty:
-            return decoder
-        decoder.close()  # a WAV from a pipe is empty to libsndfile alone
-        refusal = "no samples"
-    except soundfile.LibsndfileError as error:
-        refusal = decoding_reason(error)
+    mpeg = mpeg_audio.find_stream(source, head)
+    if not (known or mpeg):
+        if extension(source.path) == ".g722":
+            return FFmpegDecoder(source, "g722")
+        check_header(source)
+    opened = _open_with_sndfile(source, head, mpeg)
+    if isinstance(opened, SndfileDecoder):
+        return opened
     known = known or head.startswith(MPEG_AUDIO)
     source.seek(0)
     try:
-        return FFmpegDecoder(source, None)
+        decoder = FFmpegDecoder(source, None)
+        if mpeg is not None:
+            decoder.stated_frames = mpeg.stated_frames
+        return decoder
     except (av.error.FFmpegError, AudioError) as error:
         if not known:
             raise NotAudioError(
                 f"{source.shown}: {source.size} bytes that no audio format explains; they begin "
                 f"with {head[:16]!r}. Put the recording in its place or drop the row."
             ) from error
-        if empty:
+        if opened == _NO_SAMPLES:
             raise zero_length_error(source) from error
         if isinstance(error, AudioError):
             raise
         raise CorruptAudioError(
             f"{source.shown}: the header cannot be read, or the file is cut short (libsndfile: "
-            f"{refusal}; FFmpeg: {decoding_reason(error)}). Copy the file again from its origin."
+            f"{opened}; FFmpeg: {decoding_reason(error)}). Copy the file again from its origin."
         ) from error
+
+
+def _open_with_sndfile(
+    source: Source, head: bytes, mpeg: MpegStream | None
+) -> SndfileDecoder | str:
+    """Opens a file with libsndfile; returns the reason if FFmpeg is to open it.
+
+    libsndfile takes all that begins as a frame of MPEG audio does for an MP3, and of an MP3 in
+    which no Xing header states the length it reads no more than it guesses.
+    """
+    if mpeg is None and mpeg_audio.is_sync(head):
+        return "no frames of MPEG audio"
+    if mpeg is not None and not mpeg.has_xing:
+        return "an MP3 without a Xing header"
+    try:
+        decoder = SndfileDecoder(source)
+    except soundfile.LibsndfileError as error:
+        return decoding_reason(error)
+    if decoder.stated_frames == 0:
+        refusal = _NO_SAMPLES  # a WAV from a pipe is empty to libsndfile alone
+    elif decoder.guesses_length(mpeg):
+        refusal = "a length of MPEG audio that is a guess"
+    else:
+        return decoder
+    decoder.close()
+    return refusal

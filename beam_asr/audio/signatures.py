@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from beam_asr.audio.ogg_pages import chain_error
 from beam_asr.audio.source import Source
 from beam_asr.errors import (
     CorruptAudioError,
@@ -35,6 +36,53 @@ def foreign_error(source: Source, kind: str) -> NotAudioError:
     return NotAudioError(f"{source.shown}: is {kind}. Correct the path in the manifest.")
 
 
+_SLIN_KHZ = {8: 8000, 12: 12000, 16: 16000, 24: 24000, 32: 32000, 44: 44100, 48: 48000}
+_PCM = "-ar RATE -ac CHANNELS -i"
+_HEADERLESS = (  # extensions, what their files hold, and the command that reads them
+    (".ulaw .ul .ulw .mu .mulaw .pcmu", "mu-law (G.711)", "ffmpeg -f mulaw -ar 8000 -ac 1 -i"),
+    (".alaw .al .alw .pcma", "A-law (G.711)", "ffmpeg -f alaw -ar 8000 -ac 1 -i"),
+    (".sln .slin", "16-bit PCM of Asterisk", "ffmpeg -f s16le -ar 8000 -ac 1 -i"),
+    *(
+        (f".sln{khz} .slin{khz}", "16-bit PCM of Asterisk", f"ffmpeg -f s16le -ar {hz} -ac 1 -i")
+        for khz, hz in _SLIN_KHZ.items()
+    ),
+    (".vox", "Dialogic ADPCM", "sox -t vox -r 8000"),
+    (".g721 .g726 .g726-32", "G.726", "ffmpeg -f g726 -code_size 4 -ar 8000 -i"),
+    (".g726-16", "G.726", "ffmpeg -f g726 -code_size 2 -ar 8000 -i"),
+    (".g726-24", "G.726", "ffmpeg -f g726 -code_size 3 -ar 8000 -i"),
+    (".g726-40", "G.726", "ffmpeg -f g726 -code_size 5 -ar 8000 -i"),
+    (".g723", "G.723.1", "ffmpeg -f g723_1 -i"),
+    (".g729", "G.729", "ffmpeg -f g729 -i"),
+    (".raw .pcm .lpcm .s16 .s16le .sw", "PCM", f"ffmpeg -f s16le {_PCM}"),
+    (".s16be", "PCM", f"ffmpeg -f s16be {_PCM}"),
+    (".u16 .u16le .uw", "PCM", f"ffmpeg -f u16le {_PCM}"),
+    (".s8 .sb", "PCM", f"ffmpeg -f s8 {_PCM}"),
+    (".u8 .ub", "PCM", f"ffmpeg -f u8 {_PCM}"),
+    (".s24 .s24le", "PCM", f"ffmpeg -f s24le {_PCM}"),
+    (".s32 .s32le .sl", "PCM", f"ffmpeg -f s32le {_PCM}"),
+    (".f32 .f32le", "PCM", f"ffmpeg -f f32le {_PCM}"),
+    (".f64 .f64le", "PCM", f"ffmpeg -f f64le {_PCM}"),
+)
+_HEADERLESS_BY_EXTENSION = {
+    name: (what, command) for names, what, command in _HEADERLESS for name in names.split()
+}
+
+
+def check_header(source: Source) -> None:
+    """Raises if the content of a file without a known signature has no header, by its extension.
+
+    Any bytes are samples, so to try decoders would be to guess, also the rate.
+    """
+    name = extension(source.path)
+    if name in _HEADERLESS_BY_EXTENSION:
+        what, command = _HEADERLESS_BY_EXTENSION[name]
+        raise NotAudioError(
+            f"{source.shown}: is named {name}, as {what} without a header, so nothing in it states "
+            f"its sample rate or channels. Convert it, for example by `{command} in{name} "
+            "out.wav`, with the rate and the channels of the recording."
+        )
+
+
 def check_chunk_sizes(source: Source, head: bytes) -> None:
     """Raises if a WAV, RF64, AIFF or AU header states more bytes of samples than the file has.
 
@@ -46,7 +94,7 @@ def check_chunk_sizes(source: Source, head: bytes) -> None:
     if chunk is None:
         return
     start, size = chunk
-    if size == 0 and struct.unpack_from("<I", head, 4)[0] + 8 == source.size:
+    if size == 0 and head[:4] != b".snd" and _is_empty(source, head, start):
         raise zero_length_error(source)
     # Pipes cannot go back to fill in the size, and leave 0 or a number near 2**31 or 2**32; some
     # writers count the header (44 bytes or a little more) among the samples.
@@ -57,6 +105,27 @@ def check_chunk_sizes(source: Source, head: bytes) -> None:
             f"{source.shown}: the header promises {size} bytes of samples but the file holds "
             f"{available}. Copy the file again from its origin."
         )
+
+
+def _is_empty(source: Source, head: bytes, start: int) -> bool:
+    """Returns whether a file whose samples have no bytes, by their chunk, really has none.
+
+    Recorders that were stopped leave the chunk's size at 0, some with the file's size mended, and
+    the samples follow. In a file without samples only chunks do, up to its end.
+    """
+    order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
+    if struct.unpack_from(order + "I", head, 4)[0] + 8 != source.size:
+        return False
+    position = start
+    for _ in range(_MAX_CHUNKS):
+        if position >= source.size:
+            break
+        header = source.peek(position, 8)
+        tag, size = struct.unpack(order + "4sI", header) if len(header) == 8 else (b"", 0)
+        if not (tag.isascii() and tag.decode().isprintable() and tag):
+            return False
+        position += 8 + size + size % 2
+    return position == source.size
 
 
 def _sample_chunk(source: Source, head: bytes) -> tuple[int, int] | None:
@@ -107,7 +176,4 @@ def check_last_page(source: Source, head: bytes) -> None:
     second = head[27 + head[26] + sum(head[27 : 27 + head[26]]) :]
     several_at_once = len(second) > 5 and second[5] & _OGG_BEGINS
     if page[14:18] != head[14:18] and not several_at_once:
-        raise CorruptAudioError(
-            f"{source.shown}: is a chain of Ogg streams, of which only the first would be heard. "
-            "Convert it, for example to FLAC."
-        )
+        raise chain_error(source)

@@ -5,7 +5,7 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO
 
@@ -46,6 +46,7 @@ class Source:
         shown: the path as messages show it.
         descriptor: of the same bytes and at the same position, if there is one. Reading by it
             needs no call of Python for each block, for which many threads would have to queue.
+        watch: is called with the place and the bytes of each read, and may raise.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Source:
         self.size = size
         self.descriptor = descriptor
         self.failure: Exception | None = None
+        self.watch: Callable[[int, bytes], None] | None = None
         self._file = file
         self._deadline = deadline
         self._reached = 0
@@ -89,7 +91,10 @@ class Source:
         try:
             self.check_time()
             data = self._file.read(size)
-            self._reached = max(self._reached, self._file.tell())
+            reached = self._file.tell()
+            if self.watch is not None:
+                self.watch(reached - len(data), data)
+            self._reached = max(self._reached, reached)
             return data
         except Exception as error:  # of any storage system; open_bytes raises it
             self.failure = self.failure or error
@@ -115,6 +120,8 @@ class Source:
         """Returns `size` bytes at `offset`, fewer at the end; leaves the position at the start."""
         self.seek(offset)
         data = self.read(size)
+        while len(data) < size and (more := self.read(size - len(data))):  # of a remote file
+            data += more
         self.seek(0)
         self._reached = 0
         return data

@@ -144,10 +144,14 @@ def end_of_run(storage: Storage, folder: str) -> str:
     reasons = "".join(f"{reason}\n" for reason in failures.reasons())
     unscored = summary.get("scores", {}).get("without_reference", 0)
     unscored_note = f", {unscored} without a reference" if unscored else ""
-    return _files_line(summary) + reasons + (
-        f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed"
-        f"{failed_note}{filtered_note}{unscored_note}; "
-        f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"
+    return (
+        _files_line(summary)
+        + reasons
+        + (
+            f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed"
+            f"{failed_note}{filtered_note}{unscored_note}; "
+            f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"
+        )
     )
 
 

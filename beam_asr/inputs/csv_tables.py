@@ -15,8 +15,8 @@ from beam_asr.inputs import compression, json_lines, tables
 from beam_asr.inputs.json_lines import BYTE_ORDER_MARK
 from beam_asr.inputs.readers import FileRange, Reader
 from beam_asr.records.row import Row
+from beam_asr.storage.file_kinds import is_audio
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import is_audio
 
 MAX_CELL = 2**24  # characters; the csv module's default is 2**17
 MAX_RECORD_LINES = 2**16

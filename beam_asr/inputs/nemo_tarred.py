@@ -20,8 +20,8 @@ from beam_asr.inputs import discovery
 from beam_asr.inputs.tar_stream import TarStream, has_content, is_apple_double, printable
 from beam_asr.records.row import Row
 from beam_asr.storage import patterns
+from beam_asr.storage.file_kinds import is_audio
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import is_audio
 
 
 def find_tars(storage: Storage, pattern: str | Iterable[str]) -> dict[int, str]:

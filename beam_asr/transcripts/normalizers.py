@@ -6,13 +6,22 @@ import functools
 import re
 import unicodedata
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from beam_asr.errors import SetupError
 
 NORMALIZERS = ("none", "basic", "whisper")
 
-APOSTROPHES = "'’ʼ"  # noqa: RUF001
+# What people write for an apostrophe: of the characters that look like one (those of U+0027 in
+# confusables.txt of UTS #39), the signs, modifier letters and saltillos; and U+02BF beside U+02BE.
+APOSTROPHES = (
+    "'\u0060\u00b4\u02b9\u02bb\u02bc\u02bd\u02be\u02bf\u055a\u05f3\u07f4\u07f5\u2018\u2019\u201b"
+    "\u2032\u2035\ua78b\ua78c\uff07\uff40"
+)
 SPACE = re.compile(r"\s")
+
+_AS_APOSTROPHE = dict.fromkeys(map(ord, APOSTROPHES), "'")
+_JOINERS = "\u200c\u200d"
 
 
 @functools.cache
@@ -22,7 +31,7 @@ def normalizer(name: str) -> Callable[[str], str]:
     - ``none``: the text as it is. Each white-space character becomes a space, since a word ends at
       any of them.
     - ``basic``, for any language: compatible forms are made equal (NFKC), case is folded, and
-      punctuation and symbols are removed, except apostrophes within words.
+      punctuation, symbols and what nobody sees are removed, except apostrophes within words.
     - ``whisper``: Whisper's normalizer of English, which also unifies spellings, contractions and
       numbers. It removes the vowel signs of other scripts.
 
@@ -50,10 +59,10 @@ def _basic(text: str) -> str:
     """
     text = _folded(text)
     characters = []
-    removed = False  # the character before; then marks on it go too: an emoji has invisible ones
+    removed = False  # the character before; then marks on it go too
     for before, character, after in zip(" " + text, text, text[1:] + " "):
         category = unicodedata.category(character)
-        if character in APOSTROPHES and _in_word(before) and _in_word(after):
+        if character == "'" and _in_word(before) and _in_word(after):
             characters.append("'")
             removed = False
         elif category[0] in "PS" or (removed and (category[0] == "M" or category == "Cf")):
@@ -66,11 +75,52 @@ def _basic(text: str) -> str:
 
 
 def _folded(text: str) -> str:
+    """Returns a text as Unicode's NFKC_Casefold, with one apostrophe and without unseen dots."""
+    if text.isascii():
+        return text.translate(_AS_APOSTROPHE).casefold()
+    patterns = _patterns()
+    text = unicodedata.normalize("NFC", text)  # some apostrophes are others, by canonical mappings
+    text = patterns.joiner.sub("", patterns.ignorable.sub("", text)).translate(_AS_APOSTROPHE)
     # An accent that stands alone would become one without a letter, at the beginning of a word.
-    if not text.isascii():
-        text = "".join(" " if unicodedata.category(char) == "Sk" else char for char in text)
+    text = "".join(" " if unicodedata.category(char) == "Sk" else char for char in text)
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return unicodedata.normalize("NFKC", folded)  # folding takes some letters apart
+    folded = unicodedata.normalize("NFKC", folded)  # folding takes some letters apart
+    dotless = patterns.unseen_dot.sub(r"\1", folded)
+    return unicodedata.normalize("NFKC", dotless).translate(_AS_APOSTROPHE)
+
+
+class _Patterns(NamedTuple):
+    """Patterns of what a reader does not see, by Unicode's properties.
+
+    Attributes:
+        ignorable: default-ignorable characters (UAX #44), as soft hyphens, marks of direction and
+            spaces without width, except the joiners U+200C and U+200D.
+        joiner: a joiner that changes no letter. One stays as spelling beside a virama, and behind a
+            letter that would join the next one, as in Hindi, Sinhala and Persian (Unicode, 9.2 and
+            12.1).
+        unseen_dot: a dot above on a letter that has one (Soft_Dotted); folded from U+0130.
+    """
+
+    ignorable: Any
+    joiner: Any
+    unseen_dot: Any
+
+
+@functools.cache
+def _patterns() -> _Patterns:
+    import regex  # type: ignore[import-untyped]
+
+    joins = r"(?<=[\p{jt=D}\p{jt=L}\p{jt=C}]\p{jt=T}*)"
+    joined = r"(?=\p{jt=T}*[\p{jt=D}\p{jt=R}])"
+    seen = (
+        rf"(?<=\p{{ccc=9}})\u200c(?=\p{{L}})|(?<=\p{{ccc=9}})\u200d|[{_JOINERS}](?=\p{{ccc=9}})"
+        rf"|{joins}\u200c{joined}|{joins}\u200d"
+    )
+    return _Patterns(
+        regex.compile(rf"(?V1)[\p{{DI}}--[{_JOINERS}]]+"),
+        regex.compile(rf"(?V1)(?!{seen})[{_JOINERS}]"),
+        regex.compile(r"(?V1)(\p{Soft_Dotted}[\p{M}--[\p{ccc=0}\p{ccc=230}]]*)\u0307"),
+    )
 
 
 def _in_word(character: str) -> bool:

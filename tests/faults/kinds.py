@@ -131,6 +131,14 @@ def of_audio(folder: Path, server: FaultyHttpServer | None = None) -> list[Fault
     put("a playlist", "NotAudioError", "list.m3u8", playlist)
     put("WAV cut off", "TruncatedAudioError", "cut.wav", wav[: len(wav) // 2])
     put("FLAC cut off", "TruncatedAudioError", "cut.flac", flac[: len(flac) // 2])
+    ogg = written(tone(2.0), "good.ogg", subtype="VORBIS")
+    put("pieces of one Ogg stream", "CorruptAudioError", "pieces.ogg", ogg + ogg)
+    put("a piece of a longer row", "CorruptAudioError", "piece.ogg", ogg + ogg, duration=2.0)
+    mp3 = written(tone(8.0), "good.mp3")
+    put("MP3 cut off", "TruncatedAudioError", "cut.mp3", mp3[: len(mp3) // 2])
+    call = b"\xff\xfb\x90\x64" + wav[44:]  # begins as an MP3 does
+    for name in ("ulaw", "alaw", "sln", "vox", "raw"):
+        put(f"samples without a header, {name}", "NotAudioError", f"call.{name}", call)
     put("FLAC spoilt", "CorruptAudioError", "spoilt.flac", bytes(spoilt))
     lie = wav[:40] + struct.pack("<I", 10 * 3600 * 2 * RATE) + wav[44:]
     put("claims ten hours", "TruncatedAudioError", "lie.wav", lie)

@@ -35,6 +35,7 @@ FFMPEG = """
     mp2:mp2:16000 ac3:ac3:48000 eac3:eac3:48000 wv:wavpack:16000 tta:tta:16000
     truehd:truehd:48000 dts:dca:48000 sbc:sbc:16000 voc:pcm_u8:16000 nut:pcm_s16le:16000
     wav:adpcm_ima_wav:16000 wav:g726:8000 aiff:pcm_s24be:16000 w64:pcm_s16le:16000
+    wav:libmp3lame:16000 w64:libmp3lame:16000
     au:pcm_mulaw:8000 aptx:aptx:48000 mxf:pcm_s16le:48000 dfpwm:dfpwm:48000
     ipod:aac:48000:stereo ipod:aac:48000:7.1 webm:libopus:48000:5.1 matroska:libopus:48000:7.1
 """.split()
@@ -103,6 +104,7 @@ def manifests() -> list[bytes]:
 def audio() -> list[bytes]:
     files = [("a", content) for content in [*_by_libsndfile(), *_by_ffmpeg()]]
     files += [("a.g722", np.random.default_rng(3).bytes(800)), ("a.mp3", b"\xff\xfb\x90\x64" * 300)]
+    files += [("a", 2 * content) for _, content in files if content.startswith((b"OggS", b"\xff"))]
     seeds = [bytes((AUDIO_NAMES.index(name), 0, 0, 0)) + content for name, content in files]
     # A range, of one channel, where decoders must seek.
     return seeds + [bytes((seed[0], 1, 1, 17)) + seed[HEADER:] for seed in seeds]

@@ -33,12 +33,14 @@ BIT_RATES = {"libopencore_amrnb": 12_200, "wmav2": 64_000}  # of codecs that do 
 
 
 def encode(
-    path, samples, *, codec, rate=RATE, layout="mono", video=False, container=None, options=None
-):
+    path, samples, *, codec, rate=RATE, layout="mono", video=False, container=None, options=None,
+    stream_options=None,
+):  # fmt: skip
     """Writes int16 or float samples (frames,) or (frames, channels) with FFmpeg's encoders."""
     samples = samples.reshape(len(samples), -1)
-    with av.open(str(path), "w", format=container, options=options or {}) as output:
-        stream = output.add_stream(codec, rate=rate, layout=layout)
+    file = path if hasattr(path, "write") else str(path)
+    with av.open(file, "w", format=container, options=options or {}) as output:
+        stream = output.add_stream(codec, rate=rate, layout=layout, options=stream_options or {})
         if codec in BIT_RATES:
             stream.bit_rate = BIT_RATES[codec]
         stream.codec_context.open()

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from beam_asr.errors import AttentionError
+from beam_asr.errors import AttentionError, shortened
 from beam_asr.models.nemo.families import registry
 from beam_asr.settings import NO_PROMPT, Prompt
 
@@ -65,12 +65,17 @@ def use_local(model: Any) -> None:
         return
     if not _attends_to_all(encoder):
         raise _error(model, "local", "its encoder does not attend to all frames by rel_pos")
+    if encoder.use_pytorch_sdpa:
+        raise _error(model, "local", "its attention is PyTorch's (use_pytorch_sdpa)")
     names_before = [set(layer.self_attn.state_dict()) for layer in encoder.layers]
     example = next(encoder.parameters())
-    model.change_attention_model(LOCAL, [LOCAL_FRAMES, LOCAL_FRAMES])
-    model.change_subsampling_conv_chunking_factor(
-        1
-    )  # split tensors that are too large to be indexed
+    try:
+        model.change_attention_model(LOCAL, [LOCAL_FRAMES, LOCAL_FRAMES])
+        # Splits tensors that are too large to be indexed.
+        model.change_subsampling_conv_chunking_factor(1)
+    except Exception as error:  # such as of a key that its configuration lacks
+        reason = f"NeMo cannot change its attention ({type(error).__name__}: {shortened(error)})"
+        raise _error(model, "local", reason) from error
     for layer, names in zip(encoder.layers, names_before, strict=True):
         attention = layer.self_attn
         if getattr(attention, "att_context_size", None) != [LOCAL_FRAMES, LOCAL_FRAMES]:
@@ -246,7 +251,6 @@ def _attends_to_all(encoder: Any) -> bool:
         encoder.self_attention_model == "rel_pos"
         and encoder.att_context_style == "regular"
         and list(encoder.att_context_size) == [-1, -1]
-        and not encoder.use_pytorch_sdpa  # which NeMo does not have for local attention
     )
 
 

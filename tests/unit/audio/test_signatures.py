@@ -29,6 +29,64 @@ def test_a_wav_written_to_a_pipe_is_read_to_its_end(tmp_path, size):
     np.testing.assert_allclose(read(tmp_path / "pipe.wav"), chirp(), atol=1 / 2**15)
 
 
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "ULAW"), ("WAV", "GSM610"),
+     ("WAV", "IMA_ADPCM"), ("WAVEX", "PCM_16"), ("AIFF", "PCM_16")],
+)  # fmt: skip
+def test_a_recorder_that_mended_only_the_size_of_the_file(tmp_path, container, subtype, size):
+    path = tmp_path / "clip"
+    with soundfile.SoundFile(path, "w", RATE, 1, format=container, subtype=subtype) as file:
+        file.write(chirp(6.4))
+    whole = read(path)
+    content = bytearray(path.read_bytes())
+    place = max(content.find(b"data"), content.find(b"SSND"))
+    content[place + 4 : place + 8] = struct.pack("<I", size)
+    path.write_bytes(content)
+
+    samples = read(path)
+
+    assert abs(len(samples) - len(whole)) < 1024  # of a codec's last block
+    np.testing.assert_allclose(samples[: len(whole)], whole[: len(samples)], atol=1e-4)
+    np.testing.assert_array_equal(read(path, offset=2.5, duration=1.0), samples[40_000:56_000])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "command"),
+    [
+        ("a.ulaw", "ulaw", "ffmpeg -f mulaw -ar 8000 -ac 1 -i in.ulaw out.wav"),
+        ("a.UL", "ulaw", "ffmpeg -f mulaw -ar 8000 -ac 1 -i in.ul out.wav"),
+        ("a.alaw", "ulaw", "ffmpeg -f alaw -ar 8000"),
+        ("a.sln", "pcm", "ffmpeg -f s16le -ar 8000 -ac 1"),
+        ("a.sln16", "pcm", "ffmpeg -f s16le -ar 16000 -ac 1"),
+        ("a.sln44", "pcm", "-ar 44100"),
+        ("a.vox", "ulaw", "sox -t vox -r 8000 in.vox out.wav"),
+        ("a.raw", "pcm", "ffmpeg -f s16le -ar RATE -ac CHANNELS -i in.raw out.wav"),
+        ("a.pcm", "pcm", "ffmpeg -f s16le"),
+        ("a.g726-24", "ulaw", "ffmpeg -f g726 -code_size 3"),
+        ("a.g729", "ulaw", "ffmpeg -f g729"),
+        ("a.f32", "pcm", "ffmpeg -f f32le"),
+    ],
+)
+@pytest.mark.parametrize("begin", [b"", b"\xff\xfb\x90\x64", b"\xff\xf1\x50\x80", b"\0\0\1\xba"])
+def test_samples_without_a_header_are_named_with_the_command_that_converts_them(
+    tmp_path, capfd, name, content, command, begin
+):
+    samples = (chirp(3) * 3_000).astype("<i2")
+    data = samples.tobytes() if content == "pcm" else (samples >> 8).astype("i1").tobytes()
+    (tmp_path / name).write_bytes(begin + data)
+    check_error(tmp_path / name, errors.NotAudioError, "without a header", command)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["a.raw", "a.ulaw", "a.vox", "a.g722"])
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "MP3", "OGG"])
+def test_a_file_with_a_header_is_read_under_the_name_of_one_without(tmp_path, name, container):
+    soundfile.write(tmp_path / name, chirp(), RATE, format=container)
+    assert lag_and_error(read(tmp_path / name), chirp())[1] < 0.1
+
+
 @pytest.mark.parametrize("size", [1, 100, 5_000, 100_000])
 @pytest.mark.parametrize("seed", range(10))
 def test_random_bytes_are_not_audio(tmp_path, size, seed):
@@ -120,4 +178,6 @@ def test_an_empty_wav_with_a_comment_is_empty(tmp_path):
     comment = b"LIST" + struct.pack("<I", 100) + b"INFO" + b"\1\2\3\4" * 24
     content = wav_bytes(b"", riff=36 + len(comment)) + comment
     (tmp_path / "clip.wav").write_bytes(content)
+    check_error(tmp_path / "clip.wav", errors.ZeroLengthAudioError)
+    (tmp_path / "clip.wav").write_bytes(wav_bytes(b"", riff=36))
     check_error(tmp_path / "clip.wav", errors.ZeroLengthAudioError)

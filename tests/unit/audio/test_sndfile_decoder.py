@@ -8,7 +8,13 @@ import soundfile
 
 from beam_asr import errors
 from beam_asr.audio import source
+from beam_asr.audio.clip_reader import ClipReader, Loaded
 from beam_asr.audio.reading import AudioRequest, can_seek, probe_duration, read_audio
+from beam_asr.audio.segment_planner import Planner
+from beam_asr.records import work
+from beam_asr.records.row import Row
+from beam_asr.records.work import Clip, group_segments
+from beam_asr.storage.storage import Storage
 from tests.support.audio_files import (
     RATE,
     check_error,
@@ -120,6 +126,93 @@ def test_a_range_near_an_end_of_an_ogg_equals_the_slice(tmp_path, subtype, secon
         part = read(tmp_path / "clip.ogg", offset=offset, duration=0.1)
         start = round(offset * RATE)
         np.testing.assert_allclose(part, whole[start : start + len(part)], atol=1e-6)
+
+
+TELEPHONY = [  # container, subtype, whether libsndfile can seek
+    ("WAV", "GSM610", False),
+    ("WAV", "G721_32", False),
+    ("WAV", "NMS_ADPCM_16", False),
+    ("WAV", "NMS_ADPCM_24", False),
+    ("WAV", "NMS_ADPCM_32", False),
+    ("WAV", "IMA_ADPCM", True),
+    ("WAV", "MS_ADPCM", True),
+    ("WAV", "ULAW", True),
+    ("W64", "GSM610", False),
+    ("W64", "IMA_ADPCM", True),
+    ("AIFF", "GSM610", False),
+    ("AIFF", "IMA_ADPCM", True),
+    ("AIFF", "DWVW_16", False),  # of which libsndfile says that it can
+    ("AU", "G721_32", False),
+    ("AU", "G723_24", False),
+    ("AU", "G723_40", False),
+]
+
+
+@pytest.mark.parametrize(("container", "subtype", "seekable"), TELEPHONY)
+@pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
+def test_a_range_of_a_telephony_codec_equals_the_slice(
+    tmp_path, counting, container, subtype, seekable, remote
+):
+    path = str(tmp_path / "call")
+    samples = chirp(20.123, 8_000)
+    with soundfile.SoundFile(path, "w", 8_000, 1, format=container, subtype=subtype) as file:
+        file.write(samples)
+    if remote:
+        counting.content, path = (tmp_path / "call").read_bytes(), "counting://call"
+    at_8_khz = {"sample_rate": 8_000}
+
+    whole = read(path, **at_8_khz)
+
+    assert 0 <= len(whole) - len(samples) < 1024  # codecs fill their last block
+    assert lag_and_error(whole, samples)[1] < 0.3
+    assert can_seek(path) is seekable
+    for offset, duration in ((0.0, 0.5), (0.31, 1.0), (7.777, 3.0), (14.0, None), (19.9, 0.2)):
+        part = read(path, offset=offset, duration=duration, **at_8_khz)
+        start = round(offset * 8_000)
+        count = len(whole) - start if duration is None else round(duration * 8_000)
+        np.testing.assert_array_equal(part, whole[start : start + count])
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [("WAV", "GSM610"), ("W64", "GSM610"), ("WAV", "NMS_ADPCM_32")],
+)
+def test_all_segments_of_a_long_call_are_read(tmp_path, monkeypatch, container, subtype):
+    monkeypatch.setattr(work, "GROUP_SECONDS", 10.0)
+    path = str(tmp_path / "call")
+    samples = chirp(120, 8_000)
+    with soundfile.SoundFile(path, "w", 8_000, 1, format=container, subtype=subtype) as file:
+        file.write(samples)
+    planner = Planner(Storage(), None, 600.0, "fixed", keep_parts=False)
+
+    plan = planner.plan(Clip(Row("{}"), path, 0.0, None), 5.0)
+    groups = list(group_segments(plan))
+
+    assert not plan.can_seek  # so each group is read with all that is before it, and they are few
+    assert 5 < len(groups) < len(list(group_segments(plan._replace(can_seek=True))))
+    whole = read(path, sample_rate=8_000)
+    reader = ClipReader(Storage(), None, 600.0, 2)
+    segments = list(plan.segments)
+    for outcome in reader.read(groups, 8_000):
+        assert isinstance(outcome, Loaded), outcome
+        segment = segments.pop(0)
+        length = len(outcome.waveform)
+        assert length == pytest.approx((segment.end - segment.start) * 8_000, abs=1)
+        start = round(segment.start * 8_000)
+        assert any(  # halves of a sample are rounded twice
+            np.array_equal(outcome.waveform, whole[start + lag : start + lag + length])
+            for lag in (0, 1, -1)
+        )
+    assert segments == []
+
+
+@pytest.mark.parametrize(("container", "subtype"), [("WAV", "GSM610"), ("AU", "G721_32")])
+def test_an_offset_beyond_the_end_of_what_cannot_be_sought(tmp_path, container, subtype):
+    path = tmp_path / "call"
+    with soundfile.SoundFile(path, "w", 8_000, 1, format=container, subtype=subtype) as file:
+        file.write(chirp(3, 8_000))
+    check_error(path, errors.OffsetBeyondEndError, offset=3.5)
+    check_error(path, errors.TruncatedAudioError, offset=1.0, duration=4.0)
 
 
 @pytest.mark.parametrize(

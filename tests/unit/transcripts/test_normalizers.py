@@ -1,10 +1,13 @@
 """Normalisers: what of a text counts when it is compared."""
 
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 import unicodedata
 
 import pytest
+import regex as re
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +17,10 @@ basic = normalizer("basic")
 texts = st.text(
     st.one_of(
         st.characters(codec="utf-8"),
-        st.sampled_from("aBé İßΐᾳ'’ʼ.,-´\u0301\u0345हिन्दीไทย日。ﾃﾞ½㎏\u200d\ufe0f❤\t\u3000"),  # noqa: RUF001
+        st.sampled_from(
+            "aBé İßΐᾳ'’ʼ.,-´\u0301\u0345हिन्दीไทย日。ﾃﾞ½㎏ʻ‘`İکه"
+            "\u0307\u200b\u200c\u200d\ufe0f❤\t\u3000"
+        ),
     ),
     max_size=30,
 )
@@ -27,16 +33,16 @@ def categories(text: str) -> set[str]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Don’t, STOP!", "don't stop"),  # noqa: RUF001
+        ("Don’t, STOP!", "don't stop"),
         ("'tis rock 'n' roll, the dogs'", "tis rock n roll the dogs"),
-        ("П'ять Пʼять П’ять", "п'ять п'ять п'ять"),  # noqa: RUF001
+        ("П'ять Пʼять П’ять", "п'ять п'ять п'ять"),
         ("हिन्दी में।", "हिन्दी में"),
         ("ภาษาไทย ๆ ที่นี่", "ภาษาไทย ๆ ที่นี่"),
         ("日本語、ﾃﾞｰﾀ。", "日本語 データ"),
         ("STRASSE straße", "strasse strasse"),
         ("cafe\u0301 café", "café café"),
         ("5㎏ ﬁne … $3", "5kg fine 3"),
-        ("l´amour", "l amour"),  # noqa: RUF001
+        ("cafe´ d´or", "cafe d'or"),
         ("yes ❤️ 👨‍👩‍👧 no", "yes no"),
         ("a\u3000b\t\n c\xa0", "a b c"),
         ("...", ""),
@@ -63,8 +69,66 @@ def test_basic_does_not_tell_cases_apart(text):
 @given(st.text(st.characters(categories=["Lo", "Mn", "Mc"]), max_size=20))
 def test_basic_keeps_letters_and_marks(text):
     """It cuts no word apart and takes no vowel sign off."""
-    if unicodedata.normalize("NFKC", text) == text == text.casefold():
+    seen = not re.search(r"\p{Default_Ignorable_Code_Point}", text)
+    if seen and unicodedata.normalize("NFKC", text) == text == text.casefold():
         assert basic(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "seen"),
+    [
+        ("soft hyphen", "co\u00adoperation", "cooperation"),
+        ("byte order mark", "\ufeffthank you", "thank you"),
+        ("space without width at an end", "thank you\u200b very", "thank you very"),
+        ("space without width in Thai", "สวัสดี\u200bครับ", "สวัสดีครับ"),
+        ("word joiner", "10\u2060%", "10%"),
+        ("marks of direction", "\u200eשלום\u200f", "שלום"),
+        ("isolates", "\u2067שלום\u2069 \u202babc\u202c", "שלום abc"),
+        ("Arabic letter mark", "\u061cسلام", "سلام"),
+        ("grapheme joiner", "a\u034fb", "ab"),
+        ("Hangul filler", "가\u3164 나", "가 나"),
+        ("variation selector", "葛\U000e0100城", "葛城"),
+        ("Mongolian variant", "ᠠ\u180b", "ᠠ"),
+        ("tags", "flag\U000e0067\U000e007f", "flag"),
+        ("no joining of Latin letters", "Auf\u200clage \u200dx\u200d", "auflage x"),
+        ("no joining after a letter that does not join", "کار\u200cها", "کارها"),
+        ("Turkish capital with a dot", "İSTANBUL", "istanbul"),
+        ("small letter of it with two", "i\u0307stanbul", "istanbul"),
+        ("Lithuanian dot under an accent", "i\u0307\u0301 į\u0307", "í į"),
+        ("Cyrillic letter with a dot", "\u0456\u0307", "\u0456"),
+    ],
+)
+def test_basic_does_not_count_what_nobody_sees(name, text, seen):
+    assert basic(text) == basic(seen) != "", name
+
+
+@given(
+    texts,
+    st.sampled_from("\u00ad\u034f\u061c\u115f\u17b4\u180e\u200b\u2060\u3164\ufe0f\ufeff\U000e0100"),
+)
+def test_default_ignorable_characters_change_no_text(text, unseen):
+    assert basic(unseen.join(["", *text, ""])) == basic(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "می\u200cخواهم",  # Persian: the letters do not join
+        "क्\u200dष",  # Hindi: a half form
+        "ක්\u200dෂ",  # Sinhala
+        "র\u200d্যাব",  # Bengali: before the virama
+        "ه\u200d ق",  # a letter alone in the form it has at a beginning
+    ],
+)
+def test_basic_keeps_joiners_that_are_spelling(text):
+    assert basic(text) == text
+    assert basic(text.replace("\u200c", "").replace("\u200d", "")) != text
+
+
+@pytest.mark.parametrize("apostrophe", "'`´ʹʻʼʽʾʿ՚׳ߴߵ‘’‛′‵ꞌ＇｀\u1fef\u1ffd")
+def test_all_that_is_written_for_an_apostrophe_is_one(apostrophe):
+    assert basic(f"o{apostrophe}zbek don{apostrophe}t") == "o'zbek don't"
+    assert basic(f"{apostrophe}tis dogs{apostrophe} a {apostrophe} b") == "tis dogs a b"
 
 
 @given(texts)

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from beam_asr.errors import AttentionError
+from beam_asr.errors import AttentionError, ModelLoadError
 from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo import loading, long_context
@@ -198,6 +198,15 @@ def test_local_attention_is_refused_where_it_cannot_be(full, convolutional):
         with pytest.raises(AttentionError, match="Leave `attention` out") as refused:
             long_context.use_local(model)
         assert all(word in str(refused.value) for word in words)
+
+
+def test_local_attention_is_refused_where_nemo_cannot_change_the_model():
+    """The sample model's configuration lacks a key that NeMo needs for it."""
+    with pytest.raises(ModelLoadError) as refused:
+        engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu", attention="local"))
+    message = str(refused.value)
+    for words in (SAMPLE_MODEL.name, "`attention=local`", "pos_emb_max_len", "Leave `attention`"):
+        assert words in message
 
 
 # ---------------------------------------------------------------------------------------- chunked
