@@ -39,7 +39,7 @@ from beam_asr.audio.decoder import (
 from beam_asr.audio.ffmpeg_decoder import FFmpegDecoder
 from beam_asr.audio.limits import check_file
 from beam_asr.audio.mpeg_audio import MpegStream
-from beam_asr.audio.ogg_pages import ChainWatch, check_chain
+from beam_asr.audio.ogg_chains import ChainWatch, check_chain
 from beam_asr.audio.signatures import (
     check_chunk_sizes,
     check_header,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from beam_asr.audio.ogg_pages import chain_error
+from beam_asr.audio.ogg_chains import chain_error
 from beam_asr.audio.source import Source
 from beam_asr.errors import (
     CorruptAudioError,

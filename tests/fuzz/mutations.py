@@ -94,7 +94,7 @@ class Mutator:
         del content[LONGEST:]
         if self.random.random() < 0.7:
             repair_tar_headers(content)
-            repair_ogg_pages(content)
+            repair_ogg_chains(content)
         return bytes(header + content)
 
     def _place(self, content: bytearray) -> int:
@@ -180,7 +180,7 @@ def repair_tar_headers(content: bytearray) -> None:
             content[start + 148 : start + 156] = b"%06o\0 " % sum(content[start : start + 512])
 
 
-def repair_ogg_pages(content: bytearray) -> None:
+def repair_ogg_chains(content: bytearray) -> None:
     """Sums the pages of an Ogg file anew (RFC 3533, section 6)."""
     start = content.find(b"OggS")
     while start >= 0 and len(content) >= start + 27:

@@ -31,7 +31,7 @@ from beam_asr.records.events import SampleFound
 from beam_asr.records.record import Transcript, failure
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
-from tests.fuzz.mutations import repair_ogg_pages
+from tests.fuzz.mutations import repair_ogg_chains
 from tests.support.ffmpeg import mux_audio
 from tests.support.job_files import REPOSITORY
 
@@ -103,7 +103,7 @@ def test_a_range_of_a_vorbis_file_with_damaged_codebooks_does_not_crash_the_proc
     # libvorbis cannot set up its decoder, and libsndfile's seek uses it all the same.
     content = bytearray(sound_file(samples(rate=8_000), 8_000, format="OGG", subtype="VORBIS"))
     content[content.index(b"\x05vorbis") + 30] ^= 0xFF
-    repair_ogg_pages(content)
+    repair_ogg_chains(content)
     call = "read_audio(path, AudioRequest(sample_rate=8_000, offset=0.05))"
     ended, _ = read_alone(tmp_path / "a.ogg", content, call)
     assert ended.endswith("AudioError")

@@ -149,7 +149,7 @@ def sealed(page: bytes) -> bytes:
     return put(page, 22, struct.pack("<I", crc))
 
 
-def ogg_pages(content: bytes) -> list[bytes]:
+def ogg_chains(content: bytes) -> list[bytes]:
     pages = []
     while content:
         segments = content[26]
@@ -167,7 +167,7 @@ def ogg_page(serial: int, number: int, granule: int, packet: bytes | None, flags
 
 def opus(granule: int | None = None, preskip: int | None = None) -> bytes:
     """An Opus file whose last granule position, or pre-skip, is another."""
-    pages = ogg_pages(sound_file(format="OGG", subtype="OPUS"))
+    pages = ogg_chains(sound_file(format="OGG", subtype="OPUS"))
     if granule is not None:
         pages[-1] = sealed(put(pages[-1], 6, struct.pack("<q", granule)))
     if preskip is not None:
@@ -177,7 +177,7 @@ def opus(granule: int | None = None, preskip: int | None = None) -> bytes:
 
 def many_tiny_pages() -> bytes:
     """An Opus file with 20,000 pages that hold nothing before those with sound."""
-    first, tags, *rest = ogg_pages(sound_file(format="OGG", subtype="OPUS"))
+    first, tags, *rest = ogg_chains(sound_file(format="OGG", subtype="OPUS"))
     serial = struct.unpack_from("<I", first, 14)[0]
     empty = [ogg_page(serial, number, 0, None) for number in range(2, 20_002)]
     later = [
@@ -192,7 +192,7 @@ def chained_ogg() -> bytes:
 
 
 def vorbis_with_damaged_codebooks() -> bytes:
-    pages = ogg_pages(sound_file(format="OGG", subtype="VORBIS"))
+    pages = ogg_chains(sound_file(format="OGG", subtype="VORBIS"))
     return b"".join([pages[0], sealed(put(pages[1], 200, b"\xff" * 400)), *pages[2:]])
 
 

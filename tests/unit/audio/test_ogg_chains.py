@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from beam_asr import errors
-from beam_asr.audio import ogg_pages
+from beam_asr.audio import ogg_chains
 from beam_asr.audio.reading import AudioRequest, can_seek, stream_audio
 from beam_asr.audio.source import Source
 from tests.support.audio_files import RATE, check_error, chirp, encode, read
@@ -25,7 +25,7 @@ MEBIBYTE = 2**20
 
 @pytest.fixture(autouse=True)
 def nothing_checked(monkeypatch):
-    monkeypatch.setattr(ogg_pages, "_checked", {})
+    monkeypatch.setattr(ogg_chains, "_checked", {})
 
 
 @functools.cache
@@ -190,7 +190,7 @@ def test_a_range_of_a_long_remote_file_fetches_little_of_it(counting, codec):
         before = counting.bytes_read
         assert len(read("counting://rec.ogg", offset=100.0, duration=1.0)) == RATE
         fetched.append(counting.bytes_read - before)
-    probes = len(list(ogg_pages._places(size)))
+    probes = len(list(ogg_chains._places(size)))
     assert probes < 16
     assert fetched[0] < fetched[1] + (probes + 3) * 2**16  # the places are looked at once
     assert fetched[1] < size / 4
@@ -230,12 +230,12 @@ def test_pages_out_of_order_without_a_beginning_are_no_chain(counting):
 def test_a_beginning_is_found_across_two_reads(cut):
     page = bytes(500) + b"OggS\0\2" + bytes(500)
     source = Source("a.ogg", io.BytesIO(page), len(page))
-    source.watch = ogg_pages.ChainWatch(source, 100)
+    source.watch = ogg_chains.ChainWatch(source, 100)
     source.read(cut)
     source.read()
     assert isinstance(source.failure, errors.CorruptAudioError)
 
     source = Source("a.ogg", io.BytesIO(page), len(page))
-    source.watch = ogg_pages.ChainWatch(source, 501)  # within the first pages
+    source.watch = ogg_chains.ChainWatch(source, 501)  # within the first pages
     source.read()
     assert source.failure is None
