@@ -37,6 +37,7 @@ from beam_asr.audio.decoder import (
 )
 from beam_asr.audio.ffmpeg_decoder import FFmpegDecoder
 from beam_asr.audio.limits import check_file
+from beam_asr.audio.ogg_decoder import OggDecoder
 from beam_asr.audio.signatures import (
     AUDIO_SIGNATURES,
     MPEG_AUDIO,
@@ -44,6 +45,7 @@ from beam_asr.audio.signatures import (
     check_last_page,
     foreign_error,
     foreign_kind,
+    has_several_streams,
     zero_length_error,
 )
 from beam_asr.audio.sndfile_decoder import SndfileDecoder
@@ -364,16 +366,12 @@ def _find_decoder(source: Source, head: bytes) -> Decoder:
     known = any(head.startswith(signature, offset) for offset, signature in AUDIO_SIGNATURES)
     if extension(source.path) == ".g722" and not known:
         return FFmpegDecoder(source, "g722")
-    empty = False
-    try:
-        decoder = SndfileDecoder(source)
-        empty = decoder.stated_frames == 0
-        if not empty:
-            return decoder
+    decoder, refusal = _open_sndfile(source, head)
+    if decoder is not None and decoder.stated_frames != 0:
+        return decoder
+    empty = decoder is not None
+    if decoder is not None:
         decoder.close()  # a WAV from a pipe is empty to libsndfile alone
-        refusal = "no samples"
-    except soundfile.LibsndfileError as error:
-        refusal = decoding_reason(error)
     known = known or head.startswith(MPEG_AUDIO)
     source.seek(0)
     try:
@@ -392,3 +390,14 @@ def _find_decoder(source: Source, head: bytes) -> Decoder:
             f"{source.shown}: the header cannot be read, or the file is cut short (libsndfile: "
             f"{refusal}; FFmpeg: {decoding_reason(error)}). Copy the file again from its origin."
         ) from error
+
+
+def _open_sndfile(source: Source, head: bytes) -> tuple[SndfileDecoder | None, str]:
+    """Returns libsndfile's decoder, or None, and the reason why it does not read a file."""
+    if has_several_streams(head):
+        return None, "several streams at once"  # their clock starts with the first one
+    try:
+        is_ogg = head.startswith(b"OggS")
+        return OggDecoder(source) if is_ogg else SndfileDecoder(source), "no samples"
+    except soundfile.LibsndfileError as error:
+        return None, decoding_reason(error)

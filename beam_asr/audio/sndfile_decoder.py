@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import soundfile
 
-from beam_asr.audio.decoder import BLOCK_SAMPLES, OVERRUN_S, PREROLL_S
-from beam_asr.audio.signatures import MPEG_AUDIO, OGG_PAGE_FRAMES
+from beam_asr.audio.decoder import BLOCK_SAMPLES, OVERRUN_S
+from beam_asr.audio.signatures import MPEG_AUDIO
 from beam_asr.audio.source import Source
 from beam_asr.errors import (
     CorruptAudioError,
@@ -31,7 +31,7 @@ class _QuietSoundFile(soundfile.SoundFile):
 
 
 class SndfileDecoder:
-    """Decodes what libsndfile reads: WAV, AIFF, AU, FLAC, Ogg Vorbis, Opus, MP3, SPHERE, CAF."""
+    """Decodes what libsndfile reads, but Ogg: WAV, AIFF, AU, FLAC, MP3, SPHERE, CAF."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -52,7 +52,7 @@ class SndfileDecoder:
         """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on."""
         end = _UNKNOWN_LENGTH if self.stated_frames is None else self.stated_frames
         remaining = end - start if count is None else min(count, end - start)
-        if start and remaining > 0 and not self._go_to(start, end):
+        if start and remaining > 0 and not self._go_to(start):
             return
         while remaining > 0:
             size = min(remaining, max(1, BLOCK_SAMPLES // self.channels))
@@ -65,21 +65,10 @@ class SndfileDecoder:
         if self._file.format == "MP3" and start >= end:
             self._check_rest(end)
 
-    def _go_to(self, start: int, end: int) -> bool:
+    def _go_to(self, start: int) -> bool:
         """Seeks to a frame before the end; returns whether there is one."""
-        if self._file.format != "OGG":
-            self._file.seek(start)
-            return True
-        # If an Ogg's decoder could not be set up, a read is empty, and a seek would crash.
-        if not len(self._file.read(1)):
-            return False
-        # A seek into the last page may end elsewhere, and so may one that is not from the start.
-        self._file.seek(0)
-        sought = max(0, min(start - round(PREROLL_S * self.rate), end - OGG_PAGE_FRAMES))
-        self._file.seek(sought)
-        while sought < start and (dropped := len(self._file.read(min(start - sought, 2**16)))):
-            sought += dropped
-        return sought == start
+        self._file.seek(start)
+        return True
 
     def _check_rest(self, end: int) -> None:
         """Raises if an MP3 continues after its end according to libsndfile.
