@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import av
 import av.codec.codec
+import av.container
 import av.container.core
 import av.error
 import numpy as np
@@ -172,18 +173,23 @@ class FFmpegDecoder:
     def __init__(self, source: Source, container_format: str | None) -> None:
         self._shown = source.shown
         self._packer: av.AudioResampler | None = None
-        self._container = av.open(
-            _TableGuard(source),
-            mode="r",
-            format=container_format,
-            metadata_errors="ignore",
-            options=_FFMPEG_OPTIONS,
-        )
+        self._source = source
+        self._format = container_format
+        self._container = self._open()
         try:
             self._open_stream(source)
         except BaseException:
             self._container.close()
             raise
+
+    def _open(self) -> av.container.InputContainer:
+        return av.open(
+            _TableGuard(self._source),
+            mode="r",
+            format=self._format,
+            metadata_errors="ignore",
+            options=_FFMPEG_OPTIONS,
+        )
 
     def _open_stream(self, source: Source) -> None:
         streams = self._container.streams
@@ -302,7 +308,12 @@ class FFmpegDecoder:
         return self._clock().lay(self._timed(frames), 0.0)
 
     def _from_start(self) -> Iterator[av.AudioFrame]:
-        self._seek(self._first.pts)
+        """Yields all frames: after a seek to the first packet, some decoders would lose a frame."""
+        index = self._stream.index
+        self._container.close()
+        self._source.seek(0)
+        self._container = self._open()
+        self._stream = self._container.streams[index]
         yield from self._decoded()
 
     def _land(self, lead: int, start: int, preroll: int) -> _Landing | None:

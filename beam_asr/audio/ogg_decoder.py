@@ -7,6 +7,7 @@ where packets are missing. libsndfile counts samples as it decodes, but seeks by
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import soundfile
@@ -74,15 +75,18 @@ class OggDecoder(SndfileDecoder):
             return
         settling = min(start, round(_SETTLING_S * self.rate))
         times = rest.rate / self.rate
+        count = None if count is None else round((count + settling) * times)
         resample = soxr.ResampleStream(
             rest.rate, self.rate, self.channels, dtype="float32", quality="HQ"
         ).resample_chunk
-        rest_count = None if count is None else round((count + settling) * times)
-        for block in rest.blocks(round((start - settling) * times), rest_count):
-            block = resample(np.ascontiguousarray(block))
-            yield block[settling:]
-            settling = max(0, settling - len(block))
-        yield resample(np.empty((0, self.channels), np.float32), True)[settling:]
+        decoded = rest.blocks(round((start - settling) * times), count)
+        last = np.empty((0, self.channels), np.float32)
+        for block, is_last in chain(((each, False) for each in decoded), [(last, True)]):
+            block = resample(np.ascontiguousarray(block), is_last)
+            dropped = min(settling, len(block))
+            settling -= dropped
+            if len(block) > dropped:
+                yield block[dropped:]
 
     def exhausted(self) -> bool:
         """Returns whether decoding failed at the end of the bytes."""
