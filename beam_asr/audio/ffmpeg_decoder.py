@@ -7,17 +7,19 @@ import math
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from fractions import Fraction
 from itertools import chain
+from typing import NamedTuple
 
 import av
 import av.codec.codec
+import av.container
 import av.container.core
 import av.error
 import numpy as np
 
 from beam_asr.audio import mpeg_audio
-from beam_asr.audio.decoder import OVERRUN_S, PREROLL_S
+from beam_asr.audio.clock import Clock, Timed
+from beam_asr.audio.decoder import BLOCK_SAMPLES, OVERRUN_S, PREROLL_S
 from beam_asr.audio.signatures import foreign_error, zero_length_error
 from beam_asr.audio.source import Source
 from beam_asr.errors import (
@@ -35,12 +37,18 @@ FFMPEG_FORMATS = (
     "tta tak mpc mpc8 shn dsf iff oma voc aa act dss qcp sbc codec2 g722 g729 g723_1 gsm xwma "
     "ircam nistsphere sox"
 )
-# Formats with an index, or whose blocks have timestamps to seek by.
-_FFMPEG_SEEKABLE = frozenset("mov matroska asf avi mpegts ogg caf flac".split())
+# Formats with an index, or whose blocks have timestamps to seek by. Of the others, a transport
+# stream may hold a time twice, where it was joined; and behind a hole of an Ogg, FFmpeg's
+# timestamps after a seek differ from those without one, by a page.
+_FFMPEG_SEEKABLE = frozenset("mov matroska asf avi caf flac".split())
 # Those that count bytes, which frames of a variable size cannot be found by.
 _FFMPEG_CHUNKED = frozenset("wav w64 aiff".split())
 _FFMPEG_MPEG_AUDIO = frozenset("mp1 mp1float mp2 mp2float mp3 mp3float".split())
 _FFMPEG_FRAMED = _FFMPEG_MPEG_AUDIO | frozenset("ac3 eac3 dca aac".split())
+# Formats that state times. Of others, FFmpeg makes them up from the samples, or the bytes, before.
+_FFMPEG_TIMED = frozenset("mov matroska asf avi flv mpegts mpeg ogg rm dv mxf nut nsv wtv".split())
+_ENDLESS = 2**62  # frames
+_SEEKS = 3  # for one place, each further back
 
 
 def _audio_decoders() -> Iterator[str]:
@@ -127,6 +135,39 @@ class _TableGuard:
             )
 
 
+class _Landing(NamedTuple):
+    """Frames after a seek: those read so far, the rest, and how many samples too few the first are
+    before the place that is sought."""
+
+    before: list[tuple[int, av.AudioFrame]]
+    rest: Iterator[tuple[int, av.AudioFrame]]
+    missing: int
+
+
+def _until_next(
+    laid: Iterator[tuple[int, av.AudioFrame]],
+) -> Iterator[tuple[int, av.AudioFrame, int]]:
+    """Yields each frame with its place, and the number of its samples up to the next one's place.
+
+    An error is raised after all frames before it.
+    """
+    failure: Exception | None = None
+    following = next(laid, None)
+    while following is not None:
+        position, frame = following
+        try:
+            following = next(laid, None)
+        except Exception as error:
+            following, failure = None, error
+        yield (
+            position,
+            frame,
+            (frame.samples if following is None else min(frame.samples, following[0] - position)),
+        )
+    if failure is not None:
+        raise failure
+
+
 class FFmpegDecoder:
     """Decodes what FFmpeg reads: M4A, MP4, WebM, AMR, WMA, raw AAC, G.722, video containers, ..."""
 
@@ -136,18 +177,23 @@ class FFmpegDecoder:
     def __init__(self, source: Source, container_format: str | None) -> None:
         self._shown = source.shown
         self._packer: av.AudioResampler | None = None
-        self._container = av.open(
-            _TableGuard(source),
-            mode="r",
-            format=container_format,
-            metadata_errors="ignore",
-            options=_FFMPEG_OPTIONS,
-        )
+        self._source = source
+        self._format = container_format
+        self._container = self._open()
         try:
             self._open_stream(source)
         except BaseException:
             self._container.close()
             raise
+
+    def _open(self) -> av.container.InputContainer:
+        return av.open(
+            _TableGuard(self._source),
+            mode="r",
+            format=self._format,
+            metadata_errors="ignore",
+            options=_FFMPEG_OPTIONS,
+        )
 
     def _open_stream(self, source: Source) -> None:
         streams = self._container.streams
@@ -169,26 +215,50 @@ class FFmpegDecoder:
             raise zero_length_error(source)
         # A header states half the rate of HE-AAC; its frames have the right one.
         self._first, self.rate, self.channels = first, first.sample_rate, first.layout.nb_channels
-        self.stated_frames = self._stated_frames()
-        self.can_seek = self._has_index()
-
-    def _has_index(self) -> bool:
+        self._unit = float(stream.time_base * self.rate)  # a timestamp's, in samples
         kinds = self._container.format.name.split(",")
+        self.can_seek = self._has_index(kinds)
+        self._is_timed = not _FFMPEG_TIMED.isdisjoint(kinds)
+        self._zero = self._start()
+        self.stated_frames = self._stated_frames()
+
+    def _has_index(self, kinds: list[str]) -> bool:
         if not _FFMPEG_CHUNKED.isdisjoint(kinds):
             return self._stream.codec_context.name not in _FFMPEG_FRAMED
         return not _FFMPEG_SEEKABLE.isdisjoint(kinds)
 
+    def _start(self) -> float:
+        """Returns where players count from: the start of the first stream, sound or picture.
+
+        In samples. An Ogg without a picture starts with its first sample, as libsndfile counts: the
+        first packet of Vorbis, though it has a timestamp, has no samples.
+        """
+        stream, start = self._stream, self._container.start_time
+        first = None if self._first.pts is None else self._first.pts * self._unit
+        if start is None or not self._is_timed:
+            return first or 0.0
+        start *= self.rate / av.time_base
+        if first is None:
+            return start
+        alone = self._container.format.name == "ogg" and (
+            stream.start_time is None or stream.start_time * self._unit - start < 1
+        )
+        return first if alone else min(start, first)
+
     def _stated_frames(self) -> int | None:
-        """Returns the frames that an MP4 or Matroska header states.
+        """Returns the frames up to the end of the sound that an MP4 or Matroska header states.
 
         For other formats FFmpeg guesses a duration from the bit rate, which is not reliable.
         """
         container, stream = self._container, self._stream
         if "mp4" in container.format.name and stream.duration:
-            return round(stream.duration * stream.time_base * self.rate)
+            end = (stream.start_time or 0) + stream.duration
+            return max(0, round(end * self._unit - self._zero))
         alone = len(container.streams) == 1  # Matroska states the longest stream's duration only
         if "matroska" in container.format.name and container.duration and alone:
-            return round(container.duration / av.time_base * self.rate)
+            # Some count from the first timestamp, some from 0.
+            end = container.duration * self.rate / av.time_base
+            return max(0, round(end - max(0.0, self._zero)))
         return None
 
     def _decoded(self) -> Iterator[av.AudioFrame]:
@@ -203,36 +273,92 @@ class FFmpegDecoder:
             ) from error
 
     def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
-        """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on."""
-        frames, position = self._frames_before(start)
-        end = None if count is None else start + count
-        for frame in frames:
+        """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on.
+
+        Frames are counted on the clock of the container, from its start. Where it has a hole the
+        samples are zero; where frames overlap, the later one is heard.
+        """
+        end = _ENDLESS if count is None else start + count
+        reached = start  # what comes before is yielded, or not wanted
+        for position, frame, samples in _until_next(self._laid(start)):
+            if position > reached:
+                yield from self._silence(min(position, end) - reached)
+                reached = position
             block = self._to_block(frame)
-            from_, to = max(0, start - position), None if end is None else end - position
-            position += len(block)
-            if len(block := block[from_:to]):
-                yield block
-            if end is not None and position >= end:
+            until = min(position + samples, end)
+            if until > reached:
+                yield block[reached - position : until - position]
+                reached = until
+            if reached >= end:
                 return
 
-    def _frames_before(self, start: int) -> tuple[Iterator[av.AudioFrame], int]:
-        """Returns decoded frames from sample `start` or earlier on, and where the first one is."""
-        lead = start - round(PREROLL_S * self.rate)
-        if lead <= 0 or self._first.pts is None:
-            return chain([self._first], self._decoded()), 0
-        tick = Fraction(self._stream.time_base) * self.rate  # in samples
+    def _silence(self, frames: int) -> Iterator[np.ndarray]:
+        """Yields blocks of zeros, one after the other, so that an hour of them needs no memory."""
+        size = max(1, BLOCK_SAMPLES // self.channels)
+        while frames > 0:
+            yield np.zeros((min(frames, size), self.channels), np.float32)
+            frames -= size
+
+    def _laid(self, start: int) -> Iterator[tuple[int, av.AudioFrame]]:
+        """Yields frames from sample `start` or earlier on, with the places where they start."""
+        preroll = round(PREROLL_S * self.rate)
+        lead, landing = start - preroll, None
+        can_seek = self.can_seek and self._first.pts is not None
+        frames: Iterator[av.AudioFrame] = chain([self._first], self._decoded())
+        for _ in range(_SEEKS):
+            if not can_seek or lead <= 0:
+                landing = None
+                break
+            landing = self._land(lead, start, preroll)
+            frames = self._from_start()
+            if landing is None or landing.missing < preroll / 2:
+                break
+            # Behind a hole, decoders need what came before it.
+            lead = min(lead, landing.before[0][0]) - landing.missing
+        if landing is not None:
+            return chain(landing.before, landing.rest)
+        return self._clock().lay(self._timed(frames), 0.0)
+
+    def _from_start(self) -> Iterator[av.AudioFrame]:
+        """Yields all frames: after a seek to the first packet, some decoders would lose a frame."""
+        index = self._stream.index
+        self._container.close()
+        self._source.seek(0)
+        self._container = self._open()
+        self._stream = self._container.streams[index]
+        yield from self._decoded()
+
+    def _land(self, lead: int, start: int, preroll: int) -> _Landing | None:
+        """Seeks to a frame at sample `lead` or earlier; returns None where that fails.
+
+        Then there is no index, or one that points nowhere; to read from the start is slow and sure.
+        """
+        before: list[tuple[int, av.AudioFrame]] = []
+        missing = preroll
         try:
-            self._seek(self._first.pts + math.floor(lead / tick))
-            frames = self._decoded()
-            frame = next(frames, None)
-            if frame is not None and frame.pts is not None:
-                position = max(0, round((frame.pts - self._first.pts) * tick))
-                if position <= start:
-                    return chain([frame], frames), position
+            self._seek(math.floor((lead + self._zero) / self._unit))
+            frames = self._clock().lay(self._timed(self._decoded()), None)
+            for position, frame in frames:
+                if not before and (frame.pts is None or position > start):
+                    return None
+                before.append((position, frame))
+                missing -= max(0, min(frame.samples, start - position))
+                if missing <= 0 or position + frame.samples > start:
+                    break
         except (av.error.FFmpegError, OverflowError):
-            pass  # no index, or one that points nowhere: below is slow and sure
-        self._seek(self._first.pts)
-        return self._decoded(), 0
+            return None
+        return _Landing(before, frames, missing) if before else None
+
+    def _clock(self) -> Clock:
+        tick = float(self._stream.time_base)
+        return Clock(self._shown, self.rate, tick, may_restart=not self.can_seek)
+
+    def _timed(self, frames: Iterator[av.AudioFrame]) -> Iterator[tuple[Timed, av.AudioFrame]]:
+        unit, zero, is_stated = self._unit, self._zero, True
+        for frame in frames:
+            pts = frame.pts if is_stated else None
+            yield Timed(None if pts is None else pts * unit - zero, frame.samples), frame
+            is_stated = self._is_timed  # of the others, only where a seek has ended
 
     def _seek(self, pts: int) -> None:
         self._container.seek(pts, stream=self._stream, backward=True)

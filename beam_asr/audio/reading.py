@@ -7,8 +7,9 @@ every seek and light. FFmpeg (through PyAV) reads what libsndfile does not know.
 is G.722, which has no header at all and is known by its `.g722` extension alone.
 
 Only a block of decoded audio is in memory beside the result, however much a header claims, so
-memory grows with the samples a file really holds, up to a limit. FFmpeg knows hundreds of formats;
-only those of recordings are allowed, and it opens nothing but the bytes that are passed to it.
+memory grows with the samples a file really holds, or leaves out, up to a limit. FFmpeg knows
+hundreds of formats; only those of recordings are allowed, and it opens nothing but the bytes that
+are passed to it.
 All functions may be called from many threads at once.
 """
 
@@ -40,11 +41,13 @@ from beam_asr.audio.ffmpeg_decoder import FFmpegDecoder
 from beam_asr.audio.limits import check_file
 from beam_asr.audio.mpeg_audio import MpegStream
 from beam_asr.audio.ogg_chains import ChainWatch, check_chain
+from beam_asr.audio.ogg_decoder import OggDecoder
 from beam_asr.audio.signatures import (
     check_chunk_sizes,
     check_header,
     check_last_page,
     foreign_error,
+    has_several_streams,
     zero_length_error,
 )
 from beam_asr.audio.sndfile_decoder import SndfileDecoder
@@ -77,7 +80,7 @@ class AudioRequest:
 
     Attributes:
         sample_rate: of the result, in Hz.
-        offset: where to start, in seconds from the file's first sample.
+        offset: where to start, in seconds from the file's start, as players count.
         duration: how much to read, in seconds; None reads to the end.
         channel: the channel to take, from 0; None averages all channels.
         max_seconds: the maximum of audio to read; a longer clip or range is refused as soon as that
@@ -123,8 +126,8 @@ def read_audio(
     halves up, in the file's sample rate; it is then resampled by itself (soxr HQ). This is
     lhotse's rounding, and so that of NeMo's `transcribe()`. A range of a lossless file equals the
     slice of the whole; a range of Matroska, WebM or WMA, which count time in milliseconds, may
-    start up to 1 ms off. A `duration` that runs at most 0.5 s past the end is cut to the
-    end, as manifests round.
+    start up to 1 ms off. Time is the container's: where it has a hole, samples are zero (`clock`).
+    A `duration` that runs at most 0.5 s past the end is cut to the end, as manifests round.
 
     Args:
       path: local path or any URI that fsspec opens: gs://, s3://, http://, memory://, ...
@@ -425,8 +428,10 @@ def _open_with_sndfile(
         return "no frames of MPEG audio"
     if mpeg is not None and not mpeg.has_xing:
         return "an MP3 without a Xing header"
+    if has_several_streams(head):
+        return "several streams at once"  # their clock starts with the first one
     try:
-        decoder = SndfileDecoder(source)
+        decoder = OggDecoder(source) if head.startswith(b"OggS") else SndfileDecoder(source)
     except soundfile.LibsndfileError as error:
         return decoding_reason(error)
     if decoder.stated_frames == 0:

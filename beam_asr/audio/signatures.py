@@ -157,6 +157,14 @@ OGG_PAGE_FRAMES = 2**18  # in most of a page: 255 packets of at most 1024
 _OGG_BEGINS = 2  # flag of a stream's first page
 
 
+def has_several_streams(head: bytes) -> bool:
+    """Returns whether an Ogg holds several streams at once, as sound and picture."""
+    if not head.startswith(b"OggS") or len(head) < 27:
+        return False
+    page = head[27 + head[26] + sum(head[27 : 27 + head[26]]) :]
+    return len(page) > 5 and bool(page[5] & _OGG_BEGINS)
+
+
 def check_last_page(source: Source, head: bytes) -> None:
     """Raises if an Ogg file ends in the middle of a page, or of another stream than it begins with.
 
@@ -173,7 +181,5 @@ def check_last_page(source: Source, head: bytes) -> None:
             f"{source.shown}: its {source.size} bytes end in the middle of an Ogg page. "
             "Copy the file again from its origin."
         )
-    second = head[27 + head[26] + sum(head[27 : 27 + head[26]]) :]
-    several_at_once = len(second) > 5 and second[5] & _OGG_BEGINS
-    if page[14:18] != head[14:18] and not several_at_once:
+    if page[14:18] != head[14:18] and not has_several_streams(head):
         raise chain_error(source)

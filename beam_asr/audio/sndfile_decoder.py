@@ -9,7 +9,6 @@ import soundfile
 
 from beam_asr.audio.decoder import BLOCK_SAMPLES, OVERRUN_S, PREROLL_S
 from beam_asr.audio.mpeg_audio import MpegStream
-from beam_asr.audio.signatures import OGG_PAGE_FRAMES
 from beam_asr.audio.source import Source
 from beam_asr.errors import CorruptAudioError
 from beam_asr.storage.file_kinds import MPEG_AUDIO
@@ -37,7 +36,7 @@ class _QuietSoundFile(soundfile.SoundFile):
 
 
 class SndfileDecoder:
-    """Decodes what libsndfile reads: WAV, AIFF, AU, FLAC, Ogg Vorbis, Opus, MP3, SPHERE, CAF."""
+    """Decodes what libsndfile reads, but Ogg: WAV, AIFF, AU, FLAC, MP3, SPHERE, CAF."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -74,7 +73,7 @@ class SndfileDecoder:
         """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on."""
         end = _UNKNOWN_LENGTH if self.stated_frames is None else self.stated_frames
         remaining = end - start if count is None else min(count, end - start)
-        if start and remaining > 0 and not self._go_to(start, end):
+        if start and remaining > 0 and not self._go_to(start):
             return
         while remaining > 0:
             size = min(remaining, max(1, BLOCK_SAMPLES // self.channels))
@@ -87,23 +86,15 @@ class SndfileDecoder:
         if self._is_mp3 and (remaining > 0 or start >= end):
             self._check_rest(start, end)
 
-    def _go_to(self, start: int, end: int) -> bool:
+    def _go_to(self, start: int) -> bool:
         """Seeks to a frame before the end; returns whether there is one."""
         if not (self.can_seek or self._is_mp3):
             return self._skip(start) == start
-        is_ogg = self._format == "OGG"
-        if not (is_ogg or self._is_mp3):
+        if not self._is_mp3:
             self._file.seek(start)
             return True
         # A frame of MP3 needs bits of those before, and libmpg123 goes back to too few of them.
         sought = max(0, start - round(PREROLL_S * self.rate))
-        if is_ogg:
-            # If its decoder could not be set up, a read is empty, and a seek would crash.
-            if not len(self._file.read(1)):
-                return False
-            # A seek into the last page may end elsewhere; so may one that is not from the start.
-            self._file.seek(0)
-            sought = max(0, min(sought, end - OGG_PAGE_FRAMES))
         if sought:
             self._file.seek(sought)
         return sought + self._skip(start - sought) == start

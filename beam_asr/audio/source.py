@@ -75,6 +75,23 @@ class Source:
             reached = max(reached, os.lseek(self.descriptor, 0, os.SEEK_CUR))
         return reached >= self.size
 
+    @property
+    def position(self) -> int:
+        """Returns where the reader is, by the descriptor or not."""
+        if self.descriptor is None:
+            return self.tell()
+        return os.lseek(self.descriptor, 0, os.SEEK_CUR)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Returns ``size`` bytes at ``offset``, fewer at the end; the position stays."""
+        if self.descriptor is not None:
+            return os.pread(self.descriptor, size, offset)
+        position = self.tell()
+        self.seek(offset)
+        data = self.read(size)
+        self.seek(position)
+        return data
+
     def check(self) -> None:
         """Raises the error that a reader by the descriptor took for the end of the file."""
         if self.descriptor is not None:
