@@ -354,8 +354,10 @@ def _open_decoder(source: Source, whole: bool = False) -> Iterator[Decoder]:
     if kind is not None:
         raise foreign_error(source, kind)
     check_chunk_sizes(source, head)
-    check_last_page(source, head)
-    check_chain(source, head, whole)
+    start = mpeg_audio.after_tags(source, head)  # some taggers put ID3 before anything
+    first = source.peek(start, 512) if start else head
+    check_last_page(source, first)
+    check_chain(source, first, start, whole)
     decoder = _find_decoder(source, head)
     try:
         if decoder.rate not in SAMPLE_RATES_HZ or not 1 <= decoder.channels <= MAX_CHANNELS:

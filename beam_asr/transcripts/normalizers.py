@@ -80,7 +80,9 @@ def _folded(text: str) -> str:
         return text.translate(_AS_APOSTROPHE).casefold()
     patterns = _patterns()
     text = unicodedata.normalize("NFC", text)  # some apostrophes are others, by canonical mappings
-    text = patterns.joiner.sub("", patterns.ignorable.sub("", text)).translate(_AS_APOSTROPHE)
+    if patterns.unseen.search(text):
+        text = patterns.joiner.sub("", patterns.ignorable.sub("", text))
+    text = text.translate(_AS_APOSTROPHE)
     # An accent that stands alone would become one without a letter, at the beginning of a word.
     text = "".join(" " if unicodedata.category(char) == "Sk" else char for char in text)
     folded = unicodedata.normalize("NFKC", text).casefold()
@@ -93,14 +95,16 @@ class _Patterns(NamedTuple):
     """Patterns of what a reader does not see, by Unicode's properties.
 
     Attributes:
-        ignorable: default-ignorable characters (UAX #44), as soft hyphens, marks of direction and
-            spaces without width, except the joiners U+200C and U+200D.
+        unseen: a default-ignorable character (UAX #44), as a soft hyphen, a mark of direction or a
+            space without width.
+        ignorable: such characters, except the joiners U+200C and U+200D.
         joiner: a joiner that changes no letter. One stays as spelling beside a virama, and behind a
             letter that would join the next one, as in Hindi, Sinhala and Persian (Unicode, 9.2 and
             12.1).
         unseen_dot: a dot above on a letter that has one (Soft_Dotted); folded from U+0130.
     """
 
+    unseen: Any
     ignorable: Any
     joiner: Any
     unseen_dot: Any
@@ -117,6 +121,7 @@ def _patterns() -> _Patterns:
         rf"|{joins}\u200c{joined}|{joins}\u200d"
     )
     return _Patterns(
+        regex.compile(r"\p{DI}"),
         regex.compile(rf"(?V1)[\p{{DI}}--[{_JOINERS}]]+"),
         regex.compile(rf"(?V1)(?!{seen})[{_JOINERS}]"),
         regex.compile(r"(?V1)(\p{Soft_Dotted}[\p{M}--[\p{ccc=0}\p{ccc=230}]]*)\u0307"),
