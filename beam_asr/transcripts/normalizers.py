@@ -20,7 +20,7 @@ APOSTROPHES = (
 )
 SPACE = re.compile(r"\s")
 
-_AS_APOSTROPHE = dict.fromkeys(map(ord, APOSTROPHES), "'")
+_APOSTROPHE = re.compile(f"[{APOSTROPHES}]")
 _JOINERS = "\u200c\u200d"
 
 
@@ -77,18 +77,18 @@ def _basic(text: str) -> str:
 def _folded(text: str) -> str:
     """Returns a text as Unicode's NFKC_Casefold, with one apostrophe and without unseen dots."""
     if text.isascii():
-        return text.translate(_AS_APOSTROPHE).casefold()
+        return text.replace("`", "'").casefold()
     patterns = _patterns()
     text = unicodedata.normalize("NFC", text)  # some apostrophes are others, by canonical mappings
     if patterns.unseen.search(text):
         text = patterns.joiner.sub("", patterns.ignorable.sub("", text))
-    text = text.translate(_AS_APOSTROPHE)
+    text = _APOSTROPHE.sub("'", text)
     # An accent that stands alone would become one without a letter, at the beginning of a word.
     text = "".join(" " if unicodedata.category(char) == "Sk" else char for char in text)
     folded = unicodedata.normalize("NFKC", text).casefold()
     folded = unicodedata.normalize("NFKC", folded)  # folding takes some letters apart
     dotless = patterns.unseen_dot.sub(r"\1", folded)
-    return unicodedata.normalize("NFKC", dotless).translate(_AS_APOSTROPHE)
+    return _APOSTROPHE.sub("'", unicodedata.normalize("NFKC", dotless))
 
 
 class _Patterns(NamedTuple):
