@@ -40,6 +40,11 @@ _FFMPEG_SEEKABLE = frozenset("mov matroska asf avi mpegts ogg caf flac".split())
 # Those that count bytes, which frames of a variable size cannot be found by.
 _FFMPEG_CHUNKED = frozenset("wav w64 aiff".split())
 _FFMPEG_MPEG_AUDIO = frozenset("mp1 mp1float mp2 mp2float mp3 mp3float".split())
+# ADPCM of which each block begins with its state. That of the others is carried from the start on,
+# and a decoder that begins elsewhere never finds it; G.722 and G.726 do, in half a second.
+_FFMPEG_BLOCK_ADPCM = frozenset(
+    "adpcm_ms adpcm_ima_wav adpcm_ima_qt adpcm_ima_dk3 adpcm_ima_dk4 adpcm_swf".split()
+)
 _FFMPEG_FRAMED = _FFMPEG_MPEG_AUDIO | frozenset("ac3 eac3 dca aac".split())
 
 
@@ -173,10 +178,16 @@ class FFmpegDecoder:
         self.can_seek = self._has_index()
 
     def _has_index(self) -> bool:
+        if self._carries_state():
+            return False
         kinds = self._container.format.name.split(",")
         if not _FFMPEG_CHUNKED.isdisjoint(kinds):
             return self._stream.codec_context.name not in _FFMPEG_FRAMED
         return not _FFMPEG_SEEKABLE.isdisjoint(kinds)
+
+    def _carries_state(self) -> bool:
+        name = self._stream.codec_context.name
+        return name.startswith("adpcm_") and name not in _FFMPEG_BLOCK_ADPCM
 
     def _stated_frames(self) -> int | None:
         """Returns the frames that an MP4 or Matroska header states.
@@ -218,7 +229,7 @@ class FFmpegDecoder:
     def _frames_before(self, start: int) -> tuple[Iterator[av.AudioFrame], int]:
         """Returns decoded frames from sample `start` or earlier on, and where the first one is."""
         lead = start - round(PREROLL_S * self.rate)
-        if lead <= 0 or self._first.pts is None:
+        if lead <= 0 or self._first.pts is None or self._carries_state():
             return chain([self._first], self._decoded()), 0
         tick = Fraction(self._stream.time_base) * self.rate  # in samples
         try:
