@@ -44,6 +44,11 @@ _FFMPEG_SEEKABLE = frozenset("mov matroska asf avi caf flac".split())
 # Those that count bytes, which frames of a variable size cannot be found by.
 _FFMPEG_CHUNKED = frozenset("wav w64 aiff".split())
 _FFMPEG_MPEG_AUDIO = frozenset("mp1 mp1float mp2 mp2float mp3 mp3float".split())
+# ADPCM of which each block begins with its state. That of the others is carried from the start on,
+# and a decoder that begins elsewhere never finds it; G.722 and G.726 do, in half a second.
+_FFMPEG_BLOCK_ADPCM = frozenset(
+    "adpcm_ms adpcm_ima_wav adpcm_ima_qt adpcm_ima_dk3 adpcm_ima_dk4 adpcm_swf".split()
+)
 _FFMPEG_FRAMED = _FFMPEG_MPEG_AUDIO | frozenset("ac3 eac3 dca aac".split())
 # Formats that state times. Of others, FFmpeg makes them up from the samples, or the bytes, before.
 _FFMPEG_TIMED = frozenset("mov matroska asf avi flv mpegts mpeg ogg rm dv mxf nut nsv wtv".split())
@@ -223,9 +228,15 @@ class FFmpegDecoder:
         self.stated_frames = self._stated_frames()
 
     def _has_index(self, kinds: list[str]) -> bool:
+        if self._carries_state():
+            return False
         if not _FFMPEG_CHUNKED.isdisjoint(kinds):
             return self._stream.codec_context.name not in _FFMPEG_FRAMED
         return not _FFMPEG_SEEKABLE.isdisjoint(kinds)
+
+    def _carries_state(self) -> bool:
+        name = self._stream.codec_context.name
+        return name.startswith("adpcm_") and name not in _FFMPEG_BLOCK_ADPCM
 
     def _start(self) -> float:
         """Returns where players count from: the start of the first stream, sound or picture.

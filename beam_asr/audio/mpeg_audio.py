@@ -69,7 +69,7 @@ def find_stream(source: Source, head: bytes) -> MpegStream | None:
     """Finds the first frame of a file that begins with one or with ID3v2 tags; None if none is."""
     if not (is_sync(head) or head.startswith(b"ID3")):
         return None
-    start = _after_tags(source, head)
+    start = after_tags(source, head)
     data = source.peek(start, _SEARCHED_BYTES)
     at_end = start + len(data) >= source.size
     place = data.find(b"\xff")
@@ -81,8 +81,8 @@ def find_stream(source: Source, head: bytes) -> MpegStream | None:
     return None
 
 
-def _after_tags(source: Source, head: bytes) -> int:
-    """Returns where the ID3v2 tags at the start of a file end, in bytes."""
+def after_tags(source: Source, head: bytes) -> int:
+    """Returns where the ID3v2 tags at the start of a file end, in bytes; 0 if there are none."""
     position = 0
     for _ in range(_MAX_TAGS):
         tag = head[:10] if position == 0 else source.peek(position, 10)

@@ -90,37 +90,33 @@ class ChainWatch:
         _note_checked(self._source)
 
 
-def check_chain(source: Source, head: bytes, whole: bool) -> ChainWatch | None:
-    """Checks that an Ogg file is no chain; other files pass.
+def check_chain(source: Source, head: bytes, start: int, whole: bool) -> None:
+    """Checks that an Ogg file is no chain, now and as it is read; other files pass.
 
     Args:
-        head: the file's first bytes.
+        head: the first bytes from ``start`` on, where the file's tags end.
         whole: whether all of it will be read.
-
-    Returns:
-        What watches the reads that follow; None if there is no need.
 
     Raises:
         CorruptAudioError: it is a chain.
     """
     if not head.startswith(b"OggS"):
-        return None
+        return
     large = source.size > _BLOCK_BYTES
     if large and _key(source) in _checked:
-        return None
-    first, serials = _first_pages(source)
+        return
+    first, serials = _first_pages(source, start)
     if source.descriptor is not None:
         if _begins_between(source, first, source.size):
             raise chain_error(source)
         if large:
             _note_checked(source)
-        return None
+        return
     watch = ChainWatch(source, first)
     if not whole:
         _compare_pages(source, first, serials)
         _note_checked(source)
     source.watch = watch
-    return watch
 
 
 def _key(source: Source) -> tuple[str, int, bytes, bytes]:
@@ -151,9 +147,9 @@ def _begins_between(source: Source, start: int, end: int) -> bool:
     return False
 
 
-def _first_pages(source: Source) -> tuple[int, set[int]]:
+def _first_pages(source: Source, position: int) -> tuple[int, set[int]]:
     """Returns where the pages end with which streams begin, and the streams' serial numbers."""
-    position, serials = 0, set()
+    serials = set()
     for _ in range(_MAX_STREAMS):
         data = source.peek(position, _HEADER_BYTES + 255)
         page = _page(data, 0, position)

@@ -24,12 +24,17 @@ _SETTLING_S = 0.1  # decoded before a place and dropped: a resampler needs what 
 
 
 class OggDecoder(SndfileDecoder):
-    """Decodes Ogg Vorbis, Opus and FLAC."""
+    """Decodes Ogg Vorbis, Opus and FLAC.
 
-    def __init__(self, source: Source) -> None:
+    Args:
+        source: of the file.
+        first_page: its byte, behind tags that are not Ogg's.
+    """
+
+    def __init__(self, source: Source, first_page: int = 0) -> None:
         super().__init__(source)
         self._rest: FFmpegDecoder | None = None
-        self._watch = PageWatch(source)
+        self._watch = PageWatch(source, first_page)
 
     def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
         """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on."""

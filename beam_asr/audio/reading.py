@@ -368,8 +368,9 @@ def _open_decoder(source: Source, whole: bool = False) -> Iterator[Decoder]:
     if kind is not None:
         raise foreign_error(source, kind)
     check_chunk_sizes(source, head)
-    check_last_page(source, head)
-    check_chain(source, head, whole)
+    start, first = _after_tags(source, head)
+    check_last_page(source, first)
+    check_chain(source, first, start, whole)
     decoder = _find_decoder(source, head)
     try:
         if decoder.rate not in SAMPLE_RATES_HZ or not 1 <= decoder.channels <= MAX_CHANNELS:
@@ -381,6 +382,12 @@ def _open_decoder(source: Source, whole: bool = False) -> Iterator[Decoder]:
         yield decoder
     finally:
         decoder.close()
+
+
+def _after_tags(source: Source, head: bytes) -> tuple[int, bytes]:
+    """Returns where a file starts, and its first bytes; some taggers put ID3 before anything."""
+    start = mpeg_audio.after_tags(source, head)
+    return start, source.peek(start, 512) if start else head
 
 
 def _find_decoder(source: Source, head: bytes) -> Decoder:
@@ -428,10 +435,12 @@ def _open_with_sndfile(
         return "no frames of MPEG audio"
     if mpeg is not None and not mpeg.has_xing:
         return "an MP3 without a Xing header"
-    if has_several_streams(head):
+    start, first = _after_tags(source, head)
+    if has_several_streams(first):
         return "several streams at once"  # their clock starts with the first one
     try:
-        decoder = OggDecoder(source) if head.startswith(b"OggS") else SndfileDecoder(source)
+        is_ogg = first.startswith(b"OggS")
+        decoder = OggDecoder(source, start) if is_ogg else SndfileDecoder(source)
     except soundfile.LibsndfileError as error:
         return decoding_reason(error)
     if decoder.stated_frames == 0:

@@ -20,7 +20,7 @@ APOSTROPHES = (
 )
 SPACE = re.compile(r"\s")
 
-_AS_APOSTROPHE = dict.fromkeys(map(ord, APOSTROPHES), "'")
+_APOSTROPHE = re.compile(f"[{APOSTROPHES}]")
 _JOINERS = "\u200c\u200d"
 
 
@@ -77,30 +77,34 @@ def _basic(text: str) -> str:
 def _folded(text: str) -> str:
     """Returns a text as Unicode's NFKC_Casefold, with one apostrophe and without unseen dots."""
     if text.isascii():
-        return text.translate(_AS_APOSTROPHE).casefold()
+        return text.replace("`", "'").casefold()
     patterns = _patterns()
     text = unicodedata.normalize("NFC", text)  # some apostrophes are others, by canonical mappings
-    text = patterns.joiner.sub("", patterns.ignorable.sub("", text)).translate(_AS_APOSTROPHE)
+    if patterns.unseen.search(text):
+        text = patterns.joiner.sub("", patterns.ignorable.sub("", text))
+    text = _APOSTROPHE.sub("'", text)
     # An accent that stands alone would become one without a letter, at the beginning of a word.
     text = "".join(" " if unicodedata.category(char) == "Sk" else char for char in text)
     folded = unicodedata.normalize("NFKC", text).casefold()
     folded = unicodedata.normalize("NFKC", folded)  # folding takes some letters apart
     dotless = patterns.unseen_dot.sub(r"\1", folded)
-    return unicodedata.normalize("NFKC", dotless).translate(_AS_APOSTROPHE)
+    return _APOSTROPHE.sub("'", unicodedata.normalize("NFKC", dotless))
 
 
 class _Patterns(NamedTuple):
     """Patterns of what a reader does not see, by Unicode's properties.
 
     Attributes:
-        ignorable: default-ignorable characters (UAX #44), as soft hyphens, marks of direction and
-            spaces without width, except the joiners U+200C and U+200D.
+        unseen: a default-ignorable character (UAX #44), as a soft hyphen, a mark of direction or a
+            space without width.
+        ignorable: such characters, except the joiners U+200C and U+200D.
         joiner: a joiner that changes no letter. One stays as spelling beside a virama, and behind a
             letter that would join the next one, as in Hindi, Sinhala and Persian (Unicode, 9.2 and
             12.1).
         unseen_dot: a dot above on a letter that has one (Soft_Dotted); folded from U+0130.
     """
 
+    unseen: Any
     ignorable: Any
     joiner: Any
     unseen_dot: Any
@@ -117,6 +121,7 @@ def _patterns() -> _Patterns:
         rf"|{joins}\u200c{joined}|{joins}\u200d"
     )
     return _Patterns(
+        regex.compile(r"\p{DI}"),
         regex.compile(rf"(?V1)[\p{{DI}}--[{_JOINERS}]]+"),
         regex.compile(rf"(?V1)(?!{seen})[{_JOINERS}]"),
         regex.compile(r"(?V1)(\p{Soft_Dotted}[\p{M}--[\p{ccc=0}\p{ccc=230}]]*)\u0307"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from beam_asr import errors
-from beam_asr.audio.reading import AudioRequest, read_audio
+from beam_asr.audio.reading import AudioRequest, can_seek, read_audio
 from tests.support.audio_files import (
     RATE,
     add_video,
@@ -143,3 +143,28 @@ def test_ffmpeg_stays_quiet(tmp_path, capfd):
     Path(tmp_path / "clip.m4a").write_bytes(damage((tmp_path / "clip.m4a").read_bytes()))
     check_error(tmp_path / "clip.m4a", errors.CorruptAudioError)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "seekable"),
+    [
+        ("clip.wav", "adpcm_yamaha", 8_000, False),
+        ("clip.avi", "adpcm_yamaha", 8_000, False),
+        ("clip.wav", "g726", 8_000, True),
+        ("clip.w64", "g726", 8_000, True),
+        ("clip.wav", "g722", RATE, True),
+        ("clip.w64", "adpcm_ms", 8_000, True),
+    ],
+)
+def test_a_range_of_adpcm_equals_the_slice(tmp_path, name, codec, rate, seekable):
+    """A decoder that carries its state from the start on is not begun in the middle."""
+    path = tmp_path / name
+    encode(path, chirp(20, rate), codec=codec, rate=rate)
+    whole = read(path, sample_rate=rate)
+
+    for offset, duration in ((0.3, 0.5), (5.5, 1.0), (12.345, 2.0), (19.0, None)):
+        part = read(path, offset=offset, duration=duration, sample_rate=rate)
+        start = round(offset * rate)
+        count = len(whole) - start if duration is None else round(duration * rate)
+        np.testing.assert_allclose(part, whole[start : start + count], atol=1e-3)
+    assert can_seek(str(path)) is seekable

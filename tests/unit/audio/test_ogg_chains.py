@@ -97,6 +97,16 @@ def test_pieces_of_one_serial_number_are_a_chain(tmp_path, codec, seconds):
     assert len(read(tmp_path / "rec.ogg")) == pytest.approx(seconds[0] * RATE, abs=1024)
 
 
+@pytest.mark.parametrize("number", [0, 5])
+def test_a_chain_behind_a_tag_is_found(tmp_path, number):
+    path = tmp_path / "rec.ogg"
+    tag = b"ID3\4\0\0\0\0\7\x68" + bytes(1000)
+    path.write_bytes(tag + stream("OPUS", 2.0))
+    assert len(read(path)) == pytest.approx(2.0 * RATE, abs=1024)
+    path.write_bytes(tag + stream("OPUS", 2.0) + stream("OPUS", 3.0, number))
+    is_chain(path)
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_piece_of_another_number_in_the_middle_is_a_chain(tmp_path, codec):
     pieces = stream(codec, 2.0), stream(codec, 3.0, 5), stream(codec, 2.0)
