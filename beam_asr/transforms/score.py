@@ -11,6 +11,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from beam_asr.errors import SetupError
 from beam_asr.records import conditions
+from beam_asr.records.channels import is_split
 from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.settings import ScoringSettings
@@ -32,7 +33,8 @@ class ScoreTranscripts(beam.PTransform):
     ``filtered``. A row without ``duration`` gets the measured one.
 
     Args:
-        reference_key: the field of the reference text; None scores nothing.
+        reference_key: the field of the reference text; None scores nothing. A row that was split
+            into its channels has none, for its text is that of all channels.
         normalizer: of both texts: ``none``, ``basic`` or ``whisper`` (`normalizers`).
         quality: whether to add the signals of `quality`.
         keep: a condition (`conditions`) on records' fields; None keeps all.
@@ -124,7 +126,7 @@ class _Score(beam.DoFn):
         text = record[self._pred_text_key]
         score = None
         if self._reference_key is not None:
-            reference = record.get(self._reference_key)
+            reference = None if is_split(record) else record.get(self._reference_key)
             score = scoring.score(reference, text, self._normalize, seconds or 0.0)
             signals |= scoring.fields(score) if score is not None else {}
         if self._settings.quality:

@@ -78,6 +78,7 @@ class WriteManifest(beam.PTransform):
         filepath_key: the field of the audio, for the formats.
         pred_text_key: the field of the text, for the formats.
         lang_key: the field of the language, for the formats.
+        channel_key: the field of the channel, for the formats.
         tarred: whether the rows are those of a NeMo tarred data set.
         flags: settings that messages in records name as flags: ``--name``, not in backticks.
 
@@ -99,6 +100,7 @@ class WriteManifest(beam.PTransform):
         filepath_key: str = "audio_filepath",
         pred_text_key: str = "pred_text",
         lang_key: str = "lang",
+        channel_key: str = "channel",
         tarred: bool = False,
         flags: Collection[str] = (),
     ):
@@ -118,7 +120,7 @@ class WriteManifest(beam.PTransform):
         self._overwrite = overwrite
         self._max_failure_fraction = max_failure_fraction
         self._details = details or {}
-        self._keys = (filepath_key, pred_text_key)
+        self._keys = (filepath_key, pred_text_key, channel_key)
         self._target = OutputTarget(
             folder,
             Storage(storage_options or {}),
@@ -126,7 +128,7 @@ class WriteManifest(beam.PTransform):
             compression,
             journal,
             tuple(format.name for format in requested if not isinstance(format, TranscriptFormat)),
-            FieldKeys(filepath_key, pred_text_key, lang_key),
+            FieldKeys(filepath_key, pred_text_key, lang_key, channel_key),
             tarred,
         )
 
@@ -467,7 +469,7 @@ def _finish(
     storage, folder = target.storage, target.folder
     wall_seconds = time.time() - started
     summary, failed_by_type = _complete(target, wall_seconds, details, statistics, shards)
-    failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
+    failure_limit.check_failures(statistics.records, failed_by_type, max_failure_fraction)
     storage.write(join(folder, SUCCESS), [])
     if target.journal is not None:
         target.journal.remove()
@@ -485,7 +487,7 @@ def _finish_window(
     (statistics,), shards = keyed[1]["statistics"], list(keyed[1]["shards"])
     summary, failed_by_type = _complete(target, None, details, statistics, shards)
     try:
-        failure_limit.check_failures(statistics.rows_in, failed_by_type, max_failure_fraction)
+        failure_limit.check_failures(statistics.records, failed_by_type, max_failure_fraction)
     except TooManyFailuresError as error:
         # The runner would retry an error for ever, and delay the next windows.
         logger.error("%s is left without %s: %s", target.folder, SUCCESS, error)
@@ -513,6 +515,7 @@ def _complete(
         transcribed,
         sum(failed_by_type.values()),
         sum(filtered_by.values()),
+        statistics.further_channels,
     )
     names = {shard.name for shard in shards if shard.kind in KINDS}
     # There are as many files as requested, if need be empty ones.

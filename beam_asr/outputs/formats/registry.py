@@ -52,6 +52,7 @@ def render(
     record: Record,
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
+    channel_key: str = "channel",
 ) -> str:
     """Renders the content of a transcript's file.
 
@@ -65,7 +66,7 @@ def render(
     """
     chosen = FORMATS[format]
     assert isinstance(chosen, TranscriptFormat)
-    return chosen.render(timed_transcript(record, filepath_key, pred_text_key))
+    return chosen.render(timed_transcript(record, filepath_key, pred_text_key, channel_key))
 
 
 def delete_stale(storage: Storage, folder: str) -> None:

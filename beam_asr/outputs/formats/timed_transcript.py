@@ -47,10 +47,13 @@ class TimedTranscript(NamedTuple):
 
 
 def timed_transcript(
-    record: Record, filepath_key: str = "audio_filepath", pred_text_key: str = "pred_text"
+    record: Record,
+    filepath_key: str = "audio_filepath",
+    pred_text_key: str = "pred_text",
+    channel_key: str = "channel",
 ) -> TimedTranscript:
     """Reads a record for a format."""
-    audio = audio_of(record, filepath_key)
+    audio = audio_of(record, filepath_key, channel_key)
     return TimedTranscript(record, audio, record.get(pred_text_key) or "")
 
 
