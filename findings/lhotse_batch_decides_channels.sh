@@ -13,7 +13,7 @@
 # Exits 0 while that is so.
 T="$(mktemp -d)"; trap 'rm -rf "$T"' EXIT
 python3 -m venv "$T/v" || exit 2
-"$T/v/bin/pip" -q install lhotse==1.33.0 soundfile==0.14.0 torch==2.13.0 numpy || exit 2
+"$T/v/bin/pip" -q install lhotse==1.33.0 soundfile==0.14.0 torch==2.13.0 urllib3==2.8.0 numpy || exit 2
 cd "$T" && "$T/v/bin/python" - <<'PY'
 import sys
 
