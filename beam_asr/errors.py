@@ -16,7 +16,7 @@
             AudioNotFoundError AudioAccessError AudioTimeoutError AudioMemoryError EmptyAudioError
             NotAudioError (WrongExtensionError) CorruptAudioError (TruncatedAudioError)
             ZeroLengthAudioError TooLongAudioError OffsetBeyondEndError ChannelError
-            SilentAudioError NotAllowedError
+            CancelledChannelsError SilentAudioError NotAllowedError
             BelowMinDurationError AboveMaxDurationError SampleRateError ChannelCountError
         ModelError
             NotFiniteError ClipTooLongError
@@ -282,7 +282,7 @@ class SilentAudioError(AudioError):
         """Makes the error of an amount of audio, such as ``3 s``, from an offset in seconds on."""
         return cls(
             f"{name}: all {amount} from {offset:.2f} s on are exactly zero. No microphone gives "
-            "that: the recording failed, or the channels cancel each other. Drop the row, or "
+            "that: the recording failed, or the sound is in another channel. Drop the row, or "
             "choose a channel."
         )
 
@@ -293,6 +293,12 @@ class OffsetBeyondEndError(AudioError, IndexError):
 
 class ChannelError(AudioError, IndexError):
     """The file lacks the chosen channel."""
+
+
+class CancelledChannelsError(AudioError):
+    """The channels cancel each other in their average, and none alone has all of the sound."""
+
+    channel: int | None = None  # one that does have all of it, from 0
 
 
 class NotAllowedError(AudioError, PermissionError):

@@ -116,6 +116,9 @@ class FieldNames(Group, title="Fields of rows"):
         "audio_filepath", "field that names the audio", core=True, identity=True
     )
     pred_text_key: str = setting("pred_text", "field for the transcript", core=True)
+    channel_key: str = setting(
+        "channel", "field that names the channel of the audio, from 0", identity=True
+    )
     reference_key: str | None = setting(
         None,
         "the field of the reference text: writes each row's WER and CER, and those of the "
@@ -386,10 +389,13 @@ class ReadSettings(Group, title="Reading"):
         metavar="JSON",
         core=True,
     )
-    channel: int | None = setting(
+    channel: int | str | None = setting(
         None,
-        "channel of the audio, from 0; by default their average",
+        "channel of the audio of rows that name none, from 0, or each as a record of its own; by "
+        "default their average",
         minimum=0,
+        words=("each",),
+        metavar="NUMBER|each",
         identity=True,
         per_model=True,
     )

@@ -174,7 +174,7 @@ def _errors(said: list[str], heard: str) -> np.ndarray:
 def _plan(path: Path) -> tuple[Segment, ...]:
     planner = Planner(Storage(), None, 3600.0, "vad", False)
     clip = Clip(Row("{}", id="a.0"), str(path), 0.0, None)
-    return planner.plan(clip, SEGMENT_SECONDS).segments
+    return planner.plan(clip, SEGMENT_SECONDS)[0].segments
 
 
 def _spread(errors: np.ndarray) -> str:

@@ -14,10 +14,16 @@ import numpy as np
 from beam_asr.audio import read_pool, reading
 from beam_asr.audio.limits import check_duration, is_shorter_than_file
 from beam_asr.audio.read_pool import Read, StalledError
-from beam_asr.audio.reading import MAX_SECONDS, AudioRequest
+from beam_asr.audio.reading import MAX_SECONDS, UNKNOWN_HEADER, AudioRequest
 from beam_asr.audio.source import shown
-from beam_asr.errors import AudioMemoryError, AudioTimeoutError, TooLongAudioError
-from beam_asr.records.work import Clip, SegmentGroup
+from beam_asr.errors import (
+    AudioMemoryError,
+    AudioTimeoutError,
+    CancelledChannelsError,
+    TooLongAudioError,
+)
+from beam_asr.records.channels import chosen_channel
+from beam_asr.records.work import Clip, SegmentGroup, TakenChannel
 from beam_asr.settings import NO_LIMITS, AudioLimits
 from beam_asr.storage.storage import Storage
 
@@ -42,6 +48,25 @@ class Loaded(NamedTuple):
     shorter_than_file: bool = False
 
 
+class LoadedChannels(NamedTuple):
+    """A clip whose channels have been read, each to be recognized.
+
+    Attributes:
+        waveforms: float32 of shape ``(samples, channels)``, of two channels or more.
+        seconds, shorter_than_file: as in ``Loaded``.
+    """
+
+    clip: Clip
+    waveforms: np.ndarray
+    seconds: float
+    shorter_than_file: bool = False
+
+    def each(self) -> Iterator[np.ndarray]:
+        """Yields the waveform of each channel, float32 of shape ``(samples,)``."""
+        for channel in self.waveforms.T:
+            yield np.ascontiguousarray(channel)
+
+
 class Unreadable(NamedTuple):
     """A clip that could not be read, and the error; ``seconds`` as in ``Loaded``."""
 
@@ -58,13 +83,14 @@ class OverLimit(NamedTuple):
     content: bytes | None
 
 
-ReadOutcome = Loaded | Unreadable | OverLimit
+ReadOutcome = Loaded | LoadedChannels | Unreadable | OverLimit
 
 
-class _Decoded(NamedTuple):
-    """Holds the samples of a clip, and whether it is as `is_shorter_than_file` says."""
+class _Audio(NamedTuple):
+    """Holds what was read of a clip, which has the channel that was taken."""
 
-    waveform: np.ndarray
+    clip: Clip
+    samples: np.ndarray
     shorter_than_file: bool
 
 
@@ -82,7 +108,7 @@ class _PendingRead(NamedTuple):
     expected: float
     content: bytes | None
     group: SegmentGroup | None
-    read: Read[_Decoded]
+    read: Read[_Audio]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +117,15 @@ class ClipReader:
 
     Attributes:
         storage: how storages are opened, and which may be.
-        channel: the channel to take where a row names none, from 0; None averages them.
+        channel: the channel to take where a row names none, from 0; None averages them, and `EACH`
+            takes every one.
         timeout_seconds: time limit of a file, and as much again for each further hour of audio.
         concurrency: maximum number of files that a process reads at one time.
         limits: what a row's audio must be like.
     """
 
     storage: Storage
-    channel: int | None
+    channel: int | str | None
     timeout_seconds: float
     concurrency: int
     limits: AudioLimits = NO_LIMITS
@@ -112,6 +139,9 @@ class ClipReader:
         states a duration above the limit is yielded at once, unread. A clip without a duration that
         turns out to be long is abandoned, and read again when it is its turn, so that only one such
         clip is in memory at a time. So is one for which there was not enough memory.
+
+        Where channels cancel each other in their average, the clip is read again, of the loudest
+        channel that has all of the sound. ``clip.taken`` says which channel was read.
 
         Args:
             items: clips, and groups, each of whose segments is yielded.
@@ -142,6 +172,7 @@ class ClipReader:
         pending: deque[_PendingRead] = deque()
         ahead = 0.0
         longest = float(UNKNOWN_SECONDS)  # what a clip without a duration may turn out to be
+        channels = 1  # likewise, that are kept of a clip
         for item, content in items:
             group = item if isinstance(item, SegmentGroup) else None
             clip = item.whole() if isinstance(item, SegmentGroup) else item
@@ -149,11 +180,15 @@ class ClipReader:
             if group is None and limit < MAX_SECONDS and expected > limit:
                 yield OverLimit(clip, content)
                 continue
+            expected *= channels
             while pending and (len(pending) >= max_pending or ahead + expected > AHEAD_SECONDS):
                 ahead -= pending[0].expected
                 for outcome in self._finish(pending.popleft(), sample_rate, limit):
                     if isinstance(outcome, Loaded):
                         longest = max(longest, len(outcome.waveform) / sample_rate)
+                    elif isinstance(outcome, LoadedChannels):
+                        longest = max(longest, len(outcome.waveforms) / sample_rate)
+                        channels = max(channels, outcome.waveforms.shape[1])
                     yield outcome
                     del outcome  # its waveform, before the next one is read
             read = self._start(clip, content, sample_rate, min(LONG_SECONDS, limit))
@@ -182,14 +217,16 @@ class ClipReader:
             )
         del read
         if group is None:
-            if isinstance(outcome, _Decoded):
-                yield Loaded(clip, outcome.waveform, seconds, outcome.shorter_than_file)
+            if isinstance(outcome, _Audio) and outcome.samples.ndim > 1:
+                yield LoadedChannels(clip, outcome.samples, seconds, outcome.shorter_than_file)
+            elif isinstance(outcome, _Audio):
+                yield Loaded(outcome.clip, outcome.samples, seconds, outcome.shorter_than_file)
             elif isinstance(outcome, TooLongAudioError) and limit < MAX_SECONDS:
                 yield OverLimit(clip, content)
             else:
                 yield Unreadable(clip, outcome, seconds)
-        elif isinstance(outcome, _Decoded):
-            yield from _cut(group, outcome.waveform, sample_rate, seconds)
+        elif isinstance(outcome, _Audio):
+            yield from _cut(group, outcome.samples, sample_rate, seconds)
         elif len(group.segments) == 1 or isinstance(outcome, AudioTimeoutError):
             for part in group.clips():
                 yield Unreadable(part, outcome, seconds / len(group.segments))
@@ -202,12 +239,12 @@ class ClipReader:
 
     def _start(
         self, clip: Clip, content: bytes | None, sample_rate: int, longest: float
-    ) -> Read[_Decoded]:
+    ) -> Read[_Audio]:
         """Starts a read; ``longest`` is the maximum length if the row states no duration."""
         read = partial(self._read, clip, content, sample_rate, longest)
         return read_pool.pool(self.concurrency).start(read)
 
-    def _outcome(self, read: Read[_Decoded], clip: Clip, longest: float) -> _Decoded | Exception:
+    def _outcome(self, read: Read[_Audio], clip: Clip, longest: float) -> _Audio | Exception:
         limit = self._time_limit(clip, longest)
         outcome = read.result(limit)
         if isinstance(outcome, StalledError):
@@ -219,32 +256,51 @@ class ClipReader:
         hours = min(clip.duration or longest, MAX_SECONDS) / 3600
         return self.timeout_seconds * max(1.0, hours)
 
-    def _read(
-        self, clip: Clip, content: bytes | None, sample_rate: int, longest: float
-    ) -> _Decoded:
+    def _read(self, clip: Clip, content: bytes | None, sample_rate: int, longest: float) -> _Audio:
         whole = clip.segment is None
         if whole and clip.duration is not None:
             check_duration(self.limits, shown(clip.audio), clip.duration)
-        stated: list[float | None] = [None]
-        waveform = reading.read_audio(
+        request = AudioRequest(
+            sample_rate=sample_rate,
+            offset=clip.offset,
+            duration=clip.duration,
+            channel=chosen_channel(clip.channel, self.channel),
+            # What is a part of a longer recording was planned with the whole of it.
+            cancellation_allowed=not whole,
+            max_seconds=longest if clip.duration is None else MAX_SECONDS,
+            silence_allowed=not whole,
+            limits=self.limits,
+        )
+        headers = [UNKNOWN_HEADER]
+        read = partial(
+            reading.read_audio,
             clip.audio,
-            AudioRequest(
-                sample_rate=sample_rate,
-                offset=clip.offset,
-                duration=clip.duration,
-                channel=self.channel if clip.channel is None else clip.channel,
-                max_seconds=longest if clip.duration is None else MAX_SECONDS,
-                silence_allowed=not whole,  # of a longer recording
-                limits=self.limits,
-            ),
             storage=self.storage,
             deadline=time.monotonic() + self._time_limit(clip, longest),
             content=content,
-            on_header=stated.append,
+            on_header=headers.append,
         )
+        louder = False
+        try:
+            waveform = read(request)
+        except CancelledChannelsError as error:
+            if error.channel is None:
+                raise
+            louder, request = True, dataclasses.replace(request, channel=error.channel)
+            waveform = read(request)
         if whole:
             check_duration(self.limits, shown(clip.audio), len(waveform) / sample_rate)
-        return _Decoded(waveform, whole and is_shorter_than_file(clip, stated[-1]))
+        header = headers[-1]
+        shorter = whole and is_shorter_than_file(clip, header.seconds)
+        taken = with_taken(clip, request.channel, header.channels, louder)
+        return _Audio(taken, waveform, shorter)
+
+
+def with_taken(clip: Clip, channel: int | str | None, count: int, louder: bool) -> Clip:
+    """Returns a clip with the channel that was read, unless the file has only one."""
+    if not isinstance(channel, int) or count == 1:
+        return clip
+    return clip._replace(taken=TakenChannel(channel, count, louder))
 
 
 def _cut(

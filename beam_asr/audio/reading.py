@@ -19,7 +19,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.codec.codec
@@ -30,6 +30,7 @@ import soundfile
 import soxr
 
 from beam_asr.audio import mpeg_audio
+from beam_asr.audio.cancellation import CancellationDetector
 from beam_asr.audio.decoder import (
     MAX_CHANNELS,
     OVERRUN_S,
@@ -54,6 +55,7 @@ from beam_asr.audio.sndfile_decoder import SndfileDecoder
 from beam_asr.audio.source import Source, open_bytes, open_content, shown
 from beam_asr.errors import (
     AudioError,
+    CancelledChannelsError,
     ChannelError,
     CorruptAudioError,
     NotAudioError,
@@ -63,6 +65,7 @@ from beam_asr.errors import (
     TruncatedAudioError,
     ZeroLengthAudioError,
 )
+from beam_asr.records.channels import EACH
 from beam_asr.settings import AudioLimits
 from beam_asr.storage.file_kinds import AUDIO_SIGNATURES, MPEG_AUDIO, foreign_kind
 from beam_asr.storage.storage import Storage
@@ -82,7 +85,9 @@ class AudioRequest:
         sample_rate: of the result, in Hz.
         offset: where to start, in seconds from the file's start, as players count.
         duration: how much to read, in seconds; None reads to the end.
-        channel: the channel to take, from 0; None averages all channels.
+        channel: the channel to take, from 0; None averages all channels, and `EACH` keeps each of
+            several, as samples of shape (samples, channels).
+        cancellation_allowed: whether channels may cancel each other in their average.
         max_seconds: the maximum of audio to read; a longer clip or range is refused as soon as that
             is known, from its header or while it is decoded.
         silence_allowed: whether all samples may be exactly zero.
@@ -95,7 +100,8 @@ class AudioRequest:
     sample_rate: int
     offset: float = 0.0
     duration: float | None = None
-    channel: int | None = None
+    channel: int | str | None = None
+    cancellation_allowed: bool = False
     max_seconds: float = MAX_SECONDS
     silence_allowed: bool = False
     limits: AudioLimits | None = None
@@ -111,6 +117,21 @@ class AudioRequest:
             )
 
 
+class FileHeader(NamedTuple):
+    """Holds what a file's header says.
+
+    Attributes:
+        seconds: of the whole file; None if it states none.
+        channels: their number.
+    """
+
+    seconds: float | None
+    channels: int
+
+
+UNKNOWN_HEADER = FileHeader(None, 1)
+
+
 def read_audio(
     path: str,
     request: AudioRequest,
@@ -118,7 +139,7 @@ def read_audio(
     storage: Storage | None = None,
     deadline: float | None = None,
     content: bytes | None = None,
-    on_header: Callable[[float | None], None] | None = None,
+    on_header: Callable[[FileHeader], None] | None = None,
 ) -> np.ndarray:
     """Reads a clip, or a range of it, as mono samples.
 
@@ -134,13 +155,14 @@ def read_audio(
       storage: how storages are opened, and which may be.
       deadline: time of `time.monotonic()` after which reading fails.
       content: the file's bytes, if they are in memory already; `path` then only names it.
-      on_header: is called with the seconds of the whole file, as its header states them, or None
-        if it states none; before anything is decoded.
+      on_header: is called with what the file's header says, before anything is decoded.
 
     Returns:
       float32 array of shape (samples,), full scale ±1; not clipped, so float files may exceed it.
+      With `EACH`, of several channels, it has the shape (samples, channels).
 
     Raises:
+      CancelledChannelsError: channels cancel each other in their average.
       AudioError: the clip cannot be read; see `beam_asr.errors` for the subclasses.
       Exception: whatever the storage system raises when it is not the clip's fault.
     """
@@ -169,14 +191,15 @@ def stream_audio(
     storage: Storage | None = None,
     deadline: float | None = None,
     content: bytes | None = None,
-    on_header: Callable[[float | None], None] | None = None,
+    on_header: Callable[[FileHeader], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Reads as `read_audio`, with only a block in memory at a time. Silence is not refused.
 
-    An error may come only after some of a clip's blocks.
+    An error may come only after some of a clip's blocks; that channels cancel each other, after the
+    last one.
 
     Yields:
-      float32 arrays of shape (samples,), some of which may be empty.
+      float32 arrays of the shape that `read_audio` returns, some of which may be empty.
     """
     opened: AbstractContextManager[Source]
     if content is not None:
@@ -187,13 +210,14 @@ def stream_audio(
     with opened as source, _open_decoder(source, whole) as decoder:
         if request.limits is not None:
             check_file(request.limits, source.shown, decoder.rate, decoder.channels)
-        if request.channel is not None and not 0 <= request.channel < decoder.channels:
+        channel = request.channel
+        if isinstance(channel, int) and not 0 <= channel < decoder.channels:
             raise ChannelError(
-                f"{source.shown}: has no channel {request.channel}; it has {decoder.channels}, "
-                "counted from 0."
+                f"{source.shown}: has no channel {channel}; it has {decoder.channels}, counted "
+                "from 0. Correct the row's channel or the setting `channel`."
             )
         if on_header is not None:
-            on_header(_stated_seconds(decoder))
+            on_header(FileHeader(_stated_seconds(decoder), decoder.channels))
         yield from _stream_range(source, decoder, request)
         if whole and isinstance(source.watch, ChainWatch):
             source.watch.read_rest()
@@ -241,7 +265,11 @@ def _stream_range(source: Source, decoder: Decoder, request: AudioRequest) -> It
     limit = request.max_seconds
     max_frames = math.inf if math.isinf(limit) else math.floor(limit * decoder.rate)
     _check_length(source, decoder, start, count, max_frames)
-    resample = _resampler(decoder.rate, request.sample_rate)
+    kept = decoder.channels if request.channel == EACH else 1
+    resample = _resampler(decoder.rate, request.sample_rate, kept)
+    detector = None
+    if request.channel is None and decoder.channels > 1 and not request.cancellation_allowed:
+        detector = CancellationDetector(decoder.rate)
     frames = 0
     try:
         for block in decoder.blocks(start, count):
@@ -256,30 +284,56 @@ def _stream_range(source: Source, decoder: Decoder, request: AudioRequest) -> It
             frames += len(block)
             if frames > max_frames:
                 raise _too_long(source, decoder, frames, max_frames)
+            if detector is not None:
+                detector.add(block)
             yield resample(np.ascontiguousarray(mono), False)
-        yield resample(np.empty(0, np.float32), True)
+        yield resample(np.empty(0 if kept == 1 else (0, kept), np.float32), True)
     except (soundfile.LibsndfileError, av.error.FFmpegError) as error:
+        _check_cancellation(source, detector, start / decoder.rate)  # of what could be read
         raise _decoding_failed(source, decoder, start + frames, error) from error
+    _check_cancellation(source, detector, start / decoder.rate)
     _check_complete(source, decoder, start, count, frames)
 
 
-def _mixed(block: np.ndarray, channel: int | None) -> np.ndarray:
-    """Returns one channel, or the average of all; infinite where that is too large."""
-    if channel is not None or block.shape[1] == 1:
-        return block[:, channel or 0]
+def _mixed(block: np.ndarray, channel: int | str | None) -> np.ndarray:
+    """Returns one channel, or the average of all, infinite where that is too large; or all."""
+    if isinstance(channel, int) or block.shape[1] == 1:
+        return block[:, channel if isinstance(channel, int) else 0]
+    if channel == EACH:
+        return block
     with np.errstate(all="ignore"):
+        if block.shape[1] == 2:  # the same, several times as fast
+            return (block[:, 0] + block[:, 1]) / 2
         return block.mean(axis=1)
 
 
+def _check_cancellation(
+    source: Source, detector: CancellationDetector | None, offset: float
+) -> None:
+    """Raises if the channels of what was read, from an offset in seconds on, cancel each other."""
+    found = None if detector is None else detector.finish()
+    if found is None:
+        return
+    remedy = "Choose a channel, or take each by `channel=each`."
+    if found.channel is None:
+        remedy = f"No channel alone has all of the sound. {remedy}"
+    error = CancelledChannelsError(
+        f"{source.shown}: its channels cancel each other in their average, first at "
+        f"{offset + found.start:.1f} s and last until {offset + found.end:.1f} s. {remedy}"
+    )
+    error.channel = found.channel
+    raise error
+
+
 class _Samples:
-    """Collects mono float32 in place; joining blocks would hold a clip twice."""
+    """Collects float32 in place; joining blocks would hold a clip twice."""
 
     def __init__(self) -> None:
         self._first = np.empty(0, np.float32)
         self._all = bytearray()
 
     def add(self, block: np.ndarray) -> None:
-        """Appends float32 of shape (samples,)."""
+        """Appends float32 of shape (samples,) or (samples, channels)."""
         if not len(self._first):
             self._first = block  # the only one of most clips, which need no copy
         elif len(block):
@@ -288,15 +342,18 @@ class _Samples:
 
     @property
     def array(self) -> np.ndarray:
-        """Returns float32 of shape (samples,)."""
-        return np.frombuffer(self._all, dtype=np.float32) if self._all else self._first
+        """Returns float32 of the blocks' shape."""
+        if not self._all:
+            return self._first
+        return np.frombuffer(self._all, dtype=np.float32).reshape(-1, *self._first.shape[1:])
 
 
-def _resampler(rate: int, target: int) -> Callable[[np.ndarray, bool], Any]:
+def _resampler(rate: int, target: int, channels: int) -> Callable[[np.ndarray, bool], Any]:
     """Returns a function of a block, and of whether it is the last one."""
     if rate == target:
         return lambda block, _: block
-    return soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ").resample_chunk
+    stream = soxr.ResampleStream(rate, target, channels, dtype="float32", quality="HQ")
+    return stream.resample_chunk
 
 
 def _decoding_failed(

@@ -113,6 +113,7 @@ def _write(options: TranscribeOptions, journal: Journal | None, lang_key: str) -
         filepath_key=options.names.filepath_key,
         pred_text_key=options.names.pred_text_key,
         lang_key=lang_key,
+        channel_key=options.names.channel_key,
         tarred=options.inputs.tarred_audio is not None,
         flags=FLAGS,
     )

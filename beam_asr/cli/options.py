@@ -267,10 +267,15 @@ def _number(text: str, setting: Setting) -> float:
     return value
 
 
-def _whole(text: str, setting: Setting) -> int:
+def _whole(text: str, setting: Setting) -> int | str:
     minimum = 0 if setting.minimum is None else int(setting.minimum)
+    if text in setting.words:
+        return text
     if not text.isdigit() or int(text) < minimum:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {minimum} or more")
+        words = "".join(f", or {word}" for word in setting.words)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number of {minimum} or more{words}"
+        )
     if setting.maximum is not None and int(text) > setting.maximum:
         raise argparse.ArgumentTypeError(
             f"{text} is more than {setting.maximum:g}, the most there can be"

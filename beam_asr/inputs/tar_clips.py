@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from beam_asr.errors import BadRecordError, ManifestError, MissingMemberError
 from beam_asr.inputs import nemo_tarred, webdataset
 from beam_asr.records import row_ids
+from beam_asr.records.channels import named_channel
 from beam_asr.records.events import MemberWithoutRow, SampleFound, TarWithoutRows
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.row import Row
@@ -51,11 +52,13 @@ class TarReader:
         filepath_key: the field that names the audio.
         route_of: returns the number of the model for a sample of a WebDataset, by its fields;
             raises ManifestError if no model matches. None if there is a single model.
+        channel_key: the field that names the channel.
     """
 
     storage: Storage
     filepath_key: str
     route_of: Callable[[Mapping[str, Any]], int] | None = None
+    channel_key: str = "channel"
 
     def events(self, tar: WebDatasetTar | NemoTar) -> Iterator[TarEvent]:
         """Yields the clips, rows and members of a tar, in its order.
@@ -115,6 +118,11 @@ class TarReader:
         except BadRecordError as error:
             uri, problem = place, problem or error
         fields = {self.filepath_key: uri, **sample.fields}
+        channel = None
+        try:
+            channel = named_channel(fields, self.channel_key)
+        except ManifestError as error:
+            problem = problem or error
         try:
             if self._route(fields) != tar.route:
                 return
@@ -135,7 +143,8 @@ class TarReader:
             yield UnreadRow(row, "manifest", problem)
         else:
             # An offset in the sample's fields is one in the recording it was cut from.
-            yield TarClip(Clip(row, place, 0.0, None, route=tar.route), sample.content)
+            clip = Clip(row, place, 0.0, None, channel, route=tar.route)
+            yield TarClip(clip, sample.content)
 
     def _route(self, fields: Mapping[str, Any]) -> int:
         """Returns the number of a sample's model; raises ManifestError if none matches."""

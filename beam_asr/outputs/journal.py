@@ -270,26 +270,34 @@ def _heartbeat(lock: FolderLock) -> None:
 
 
 def _encode(outcome: Outcome) -> bytes:
-    fields: dict[str, Any] = {"id": outcome.row_id}
+    return json.dumps({"id": outcome.row_id, **_to_fields(outcome)}).encode() + b"\n"
+
+
+def _to_fields(outcome: Outcome) -> dict[str, Any]:
+    if outcome.channels:
+        return {"channels": [_to_fields(channel) for channel in outcome.channels]}
     if outcome.error is None:
-        fields |= {"recognition": outcome.recognition, "seconds": outcome.seconds}
-    else:
-        fields["error"] = outcome.error
-    return json.dumps(fields).encode() + b"\n"
+        return {"recognition": outcome.recognition, "seconds": outcome.seconds}
+    return {"error": outcome.error}
 
 
 def _outcomes(content: bytes, name: str) -> Iterator[Outcome]:
     for line in content.splitlines():
         try:
             fields = json.loads(line)
-            yield Outcome(
-                fields["id"],
-                fields.get("recognition"),
-                fields.get("error"),
-                fields.get("seconds", 0.0),
-            )
-        except (ValueError, KeyError, TypeError):
+            yield _from_fields(fields["id"], fields)
+        except (ValueError, KeyError, TypeError, AttributeError):
             logger.warning("a line of the journal's %s is damaged; its row is done again", name)
+
+
+def _from_fields(row_id: str, fields: Mapping[str, Any]) -> Outcome:
+    return Outcome(
+        row_id,
+        fields.get("recognition"),
+        fields.get("error"),
+        fields.get("seconds", 0.0),
+        tuple(_from_fields("", channel) for channel in fields.get("channels", ())),
+    )
 
 
 def _compare(output: str, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -43,15 +43,23 @@ class Failures:
         ]
 
 
-def check_complete(rows_in: int, transcribed: int, failed: int, filtered: int = 0) -> None:
-    """Raises LostRowsError unless every row has ended as exactly one record."""
-    if rows_in != transcribed + failed + filtered:
+def check_complete(
+    rows_in: int, transcribed: int, failed: int, filtered: int = 0, further_channels: int = 0
+) -> None:
+    """Raises LostRowsError unless every row has ended as exactly one record.
+
+    Args:
+        further_channels: records beyond one for each row, of rows with one for each channel.
+    """
+    expected = rows_in + further_channels
+    if expected != transcribed + failed + filtered:
         filtered_note = f", {filtered} filtered rows" if filtered else ""
+        channels_note = f" with {further_channels} further channels" if further_channels else ""
         raise LostRowsError(
-            f"{rows_in} rows went in, but {transcribed} transcripts{filtered_note} and "
-            f"{failed} failures came out: {abs(rows_in - transcribed - failed - filtered)} rows "
-            "are lost or doubled. This is a defect of the job; the output has no _SUCCESS and must "
-            "not be used"
+            f"{rows_in} rows{channels_note} went in, but {transcribed} transcripts"
+            f"{filtered_note} and {failed} failures came out: "
+            f"{abs(expected - transcribed - failed - filtered)} rows are lost or doubled. This is "
+            "a defect of the job; the output has no _SUCCESS and must not be used"
         )
 
 
@@ -74,6 +82,7 @@ def summarize(
     all_seconds = seconds + statistics.skipped_silence_seconds
     return {
         "rows_in": statistics.rows_in,
+        "further_channels": statistics.further_channels,
         "transcribed": transcribed,
         "resumed": statistics.resumed_rows,
         "failed": failures.by_type.total(),

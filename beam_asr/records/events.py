@@ -48,6 +48,20 @@ class Filtered(NamedTuple):
     resumed: bool = False
 
 
+class RowSplit(NamedTuple):
+    """A row became a record for each of its channels, which end as events of their own.
+
+    Attributes:
+        channels: how many.
+        outcome: of the row, with those of its channels; None where they are planned.
+        resumed: as in ``Done``.
+    """
+
+    channels: int
+    outcome: Outcome | None = None
+    resumed: bool = False
+
+
 class SegmentDone(NamedTuple):
     """A segment of a long row was transcribed; ``resumed`` as in ``Done``."""
 

@@ -86,6 +86,44 @@ def audio_of(cut: Mapping[str, Any]) -> CutAudio:
     )
 
 
+def channel_numbers(cut: Mapping[str, Any]) -> list[int]:
+    """Returns the numbers that a cut's recording gives the channels of its file, in their order.
+
+    Raises:
+        BadFieldError, BadRecordError: as `audio_of`.
+    """
+    required = _channels(cut.get("channel"), "the cut's 'channel'")
+    return _source_with(required, cut["recording"])[1]
+
+
+def with_channel(cut: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Returns a cut of all channels of its file as that of one, like lhotse's ``with_channels``.
+
+    Supervisions of other channels are left out.
+
+    Args:
+        index: of the channel in the file, from 0.
+    """
+    number = channel_numbers(cut)[index]
+    supervisions = [
+        {**supervision, "channel": number}
+        for supervision in cut.get("supervisions") or []
+        if isinstance(supervision, dict) and _has_channel(supervision, number)
+    ]
+    return {
+        **cut,
+        "id": f"{cut.get('id')}-{number}",
+        "type": "MonoCut",
+        "channel": number,
+        "supervisions": supervisions,
+    }
+
+
+def _has_channel(supervision: Mapping[str, Any], number: int) -> bool:
+    channel = supervision.get("channel")
+    return number in channel if isinstance(channel, list) else channel == number
+
+
 def _refuse_transforms(recording: dict[str, Any]) -> None:
     transforms = recording.get("transforms") or []
     if not isinstance(transforms, list):

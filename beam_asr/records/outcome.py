@@ -15,12 +15,20 @@ class Outcome(NamedTuple):
         recognition: the fields of the model's recognition; None if the row failed.
         error: the ``error`` of its failure record; None if it was transcribed.
         seconds: of audio that went to the model.
+        channels: the outcomes, without ids, of a row's channels if each is a record of its own; the
+            row itself then has neither recognition nor error.
     """
 
     row_id: str
     recognition: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     seconds: float = 0.0
+    channels: tuple[Outcome, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Returns whether the row failed, or one of its channels."""
+        return self.error is not None or any(channel.failed for channel in self.channels)
 
 
 @dataclasses.dataclass(frozen=True)

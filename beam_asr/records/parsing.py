@@ -11,17 +11,24 @@ from typing import Any
 from beam_asr import errors
 from beam_asr.errors import BadFieldError, MissingAudioError
 from beam_asr.records import lhotse_cuts
+from beam_asr.records.channels import named_channel
 from beam_asr.records.json_objects import kind
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.storage import uris
 
 
-def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) -> Clip:
+def parse(
+    row: Row,
+    filepath_key: str = "audio_filepath",
+    in_tar: bool = False,
+    channel_key: str = "channel",
+) -> Clip:
     """Checks a row's line and resolves its audio. A row may be a Lhotse cut.
 
     Args:
         in_tar: the audio has its name in a tar, which needs no resolving.
+        channel_key: the field of the channel.
 
     Raises:
         ManifestError: the row is invalid; the message states the problem and what is allowed.
@@ -33,6 +40,7 @@ def parse(row: Row, filepath_key: str = "audio_filepath", in_tar: bool = False) 
         clip, in_tar = Clip(row, *lhotse_cuts.audio_of(fields)), False
     else:
         clip = _clip(row, fields, filepath_key)
+        clip = clip._replace(channel=named_channel(fields, channel_key))
     if "\0" in clip.audio:
         raise BadFieldError(f"the audio's path is {kind(clip.audio)}, and no path holds a NUL")
     return clip if in_tar else clip._replace(audio=resolve(clip.audio, row.manifest))

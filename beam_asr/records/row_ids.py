@@ -30,6 +30,11 @@ def id_of(group: str, number: int) -> str:
     return f"{group}.{number}"
 
 
+def id_of_channel(row_id: str, channel: int) -> str:
+    """Returns the id of one channel of a row, by the channel's number from 0."""
+    return f"{row_id}.c{channel}"
+
+
 def group_of_id(row_id: str) -> str:
     """Returns the group of a row's id."""
     return row_id.partition(".")[0]

@@ -29,6 +29,7 @@ class Setting:
         title: of its group, for people.
         optional: whether None is a value.
         choices: the allowed values; empty for any.
+        words: texts that are values of a number too.
         choices_of: the registry whose names are the choices, if it is above this module.
         minimum: inclusive; None for any.
         above: exclusive minimum, likewise.
@@ -53,6 +54,7 @@ class Setting:
     optional: bool
     help: str
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     choices_of: str = ""
     minimum: float | None = None
     above: float | None = None
@@ -73,7 +75,7 @@ class Setting:
         Raises:
             SetupError: names the setting, the value, and what is allowed.
         """
-        if value is None and self.optional:
+        if (value is None and self.optional) or value in self.words:
             return
         if self.choices:
             for item in value if isinstance(value, tuple) else (value,):
@@ -90,7 +92,8 @@ class Setting:
     def _check_number(self, value: Any) -> None:
         numbers = int if self.value_type is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, numbers):
-            raise SetupError(f"{self.name} is {value!r}, not a number of its kind")
+            words = "".join(f" or {word!r}" for word in self.words)
+            raise SetupError(f"{self.name} is {value!r}, not a number of its kind{words}")
         shown = f"{self.name} is {f'{value:g}' if isinstance(value, float) else value}"
         minimum, maximum = self.minimum, self.maximum
         if minimum is not None and self.default is not None:  # 0 disables, as for n_best

@@ -49,6 +49,7 @@ class Statistics:
     Attributes:
         rows_in: lines and rows that came in.
         rows_digest: the sum of the numbers of their groups (`row_ids`), and of those of tars.
+        further_channels: records of rows beyond one for each, where channels have their own.
         rows_invalid: of them, those that failed before any audio was read.
         example_invalid: the reason of one of them.
         tars: inputs whose rows are counted as they are read.
@@ -86,6 +87,7 @@ class Statistics:
 
     rows_in: int = 0
     rows_digest: int = _field(0, lambda one, other: (one + other) % row_ids.MODULUS)
+    further_channels: int = 0
     rows_invalid: int = 0
     example_invalid: str = _field("", lambda one, other: one or other)
     tars: int = 0
@@ -130,6 +132,11 @@ class Statistics:
                 for field in _FIELDS
             }
         )
+
+    @property
+    def records(self) -> int:
+        """Returns the number of records that the rows must end as."""
+        return self.rows_in + self.further_channels
 
     def add_member_without_row(self, name: str) -> None:
         """Counts a file in a tar that has no row."""

@@ -89,6 +89,32 @@ class SegmentRef(NamedTuple):
     stitched: bool
 
 
+class TakenChannel(NamedTuple):
+    """Describes the one channel that was read of a file of several.
+
+    Attributes:
+        channel: from 0.
+        channels: how many the file has.
+        louder: whether it was chosen because the channels cancel each other in their average.
+    """
+
+    channel: int
+    channels: int
+    louder: bool = False
+
+
+class ChannelRef(NamedTuple):
+    """Names a channel of a row whose channels are recognized together.
+
+    Attributes:
+        key: of the row, among those that a process has in hand.
+        number: of the channel, from 0.
+    """
+
+    key: int
+    number: int
+
+
 class SegmentOutcome(NamedTuple):
     """The outcome of a segment.
 
@@ -191,18 +217,22 @@ class Clip(NamedTuple):
         audio: path or URI of the audio, no longer relative to the manifest.
         offset: seconds from the start of the audio.
         duration: seconds to read; None reads to the end.
-        channel: the channel that the row names, from 0; None if it names no channel.
+        channel: the channel that the row names, from 0, or `AVERAGE`; None if it names no channel.
         segment: its segment of a long row (`SegmentPlan`); None for a whole row.
         route: the number of its model (`models.routing`).
+        taken: the channel that was read of a file of several; None before, and if all were read.
+        part: its channel of a row of which every channel is a record; None for other rows.
     """
 
     row: Row
     audio: str
     offset: float
     duration: float | None
-    channel: int | None = None
+    channel: int | str | None = None
     segment: SegmentRef | None = None
     route: int = 0
+    taken: TakenChannel | None = None
+    part: ChannelRef | None = None
 
 
 class TarredClip(NamedTuple):

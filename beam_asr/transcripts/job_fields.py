@@ -10,7 +10,8 @@ from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT
 from beam_asr.transcripts.quality import SIGNALS
 
 _FIXED = """words segments chars confidence n_best no_speech segments_failed model exports
-    wer cer substitutions deletions insertions""".split()
+    wer cer substitutions deletions insertions
+    channels_cancel file_channels split_channels""".split()
 
 
 @functools.cache

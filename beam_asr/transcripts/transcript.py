@@ -15,6 +15,7 @@ from beam_asr.transcripts.words import words as words_of_tokens
 
 if TYPE_CHECKING:
     from beam_asr.records.outcome import Recognition
+    from beam_asr.records.work import TakenChannel
 
 
 DECIMALS = 3  # of a time in seconds, and of a confidence
@@ -63,6 +64,11 @@ def to_stored(
             for token in tokens
         ]
     return fields
+
+
+def with_channel(stored: dict[str, Any], taken: TakenChannel | None) -> dict[str, Any]:
+    """Returns stored fields with the channel that was read of a file of several."""
+    return stored if taken is None else {**stored, "taken": list(taken)}
 
 
 def stored_tokens(recognition: Mapping[str, Any]) -> list[Token] | None:

@@ -20,6 +20,7 @@ from apache_beam.typehints.schemas import named_fields_from_element_type
 
 from beam_asr.errors import BadFieldError, ManifestError, SetupError
 from beam_asr.records import parsing
+from beam_asr.records.channels import channel_of
 from beam_asr.records.record import Failure, Record, Transcript, failure, to_record
 from beam_asr.records.row import Row
 from beam_asr.records.setting_fields import YAML, Groups, all_settings
@@ -41,8 +42,9 @@ PARAMETERS = parameters()
 READ_TYPES: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 ENCODED_ROW = "__row__"  # a field of the dicts that Transcribe gets: the row itself, encoded
 GOOD = "good"
-# Values of fields that a transcript omits: no segment of its row failed, and there is speech in it.
-DEFAULTS: Record = {"segments_failed": [], "no_speech": False}
+# Values of fields that a transcript omits: no segment of its row failed, there is speech in it, and
+# its channels do not cancel each other.
+DEFAULTS: Record = {"segments_failed": [], "no_speech": False, "channels_cancel": False}
 
 
 class TranscribeNeMo(beam.PTransform):
@@ -51,8 +53,9 @@ class TranscribeNeMo(beam.PTransform):
     Takes rows with a field that names the audio, and optionally ``offset`` and ``duration`` in
     seconds. Returns each with the fields of its transcript: ``pred_text``, and if requested
     ``words``, ``segments``, ``chars``, ``confidence``, ``n_best`` and ``segments_failed``; with
-    ``models``, the ``model`` of the row; with ``segmentation: vad``, ``no_speech``. A
-    field that the row has already is replaced. All other fields keep their types.
+    ``models``, the ``model`` of the row; with ``segmentation: vad``, ``no_speech``; and
+    always the ``channel`` that was taken of several, or null, and ``channels_cancel``. A field that
+    the row has already is replaced. All other fields keep their types.
 
     A row that cannot be transcribed fails the pipeline; with ``error_handling`` it goes to that
     output, with ``element``, ``msg`` and ``stack``, and besides ``stage``, ``type`` and
@@ -82,6 +85,7 @@ class TranscribeNeMo(beam.PTransform):
         self._errors = _error_output(error_handling)
         self._transcribe = Transcribe(model_name, **parameters)
         self._filepath_key = self._transcribe.settings.names.filepath_key
+        self._channel_key = self._transcribe.settings.names.channel_key
         self._output_fields = _output_fields(self._transcribe.settings)
 
     def expand(self, rows: PCollection[Any]) -> PCollection[Any] | dict[str, PCollection[Any]]:
@@ -101,7 +105,11 @@ class TranscribeNeMo(beam.PTransform):
             | "Transcribe" >> self._transcribe
         ).typed
         transcripts = records.transcripts | "ToRows" >> beam.Map(
-            _transcript, coder, [name for name, _ in kept_fields], list(replaced)
+            _transcript,
+            coder,
+            [name for name, _ in kept_fields],
+            list(replaced),
+            self._channel_key,
         ).with_output_types(RowTypeConstraint.from_fields([*kept_fields, *self._output_fields]))
         errors = records.failures | "ToErrors" >> beam.Map(_error_of, coder).with_output_types(
             _error_type(rows.element_type)
@@ -335,6 +343,7 @@ def _output_fields(settings: TranscribeSettings) -> Fields:
         fields.append(("model", str))
     if settings.long_audio.segmentation == "vad":
         fields.append(("no_speech", bool))
+    fields += [(settings.names.channel_key, _nullable(int)), ("channels_cancel", bool)]
     return fields
 
 
@@ -357,9 +366,14 @@ def _decode_row(record: Record, coder: Coder) -> Any:
 
 
 def _transcript(
-    transcript: Transcript | Record, coder: Coder, kept_names: list[str], new_names: list[str]
+    transcript: Transcript | Record,
+    coder: Coder,
+    kept_names: list[str],
+    new_names: list[str],
+    channel_key: str,
 ) -> beam.Row:
     record = to_record(transcript)
+    record = {**record, channel_key: channel_of(record, channel_key)}
     row = _decode_row(record, coder)
     return beam.Row(
         **{name: getattr(row, name) for name in kept_names},

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from beam_asr.audio.clip_reader import ClipReader, Loaded, OverLimit, ReadOutcome, Unreadable
+import numpy as np
+
+from beam_asr.audio.clip_reader import (
+    ClipReader,
+    Loaded,
+    LoadedChannels,
+    OverLimit,
+    ReadOutcome,
+    Unreadable,
+)
 from beam_asr.audio.reading import MAX_SECONDS
 from beam_asr.audio.segment_planner import Planner
 from beam_asr.audio.vad import is_silence
@@ -25,6 +35,7 @@ from beam_asr.records.events import (
     MemberWithoutRow,
     Planned,
     RowEnded,
+    RowSplit,
     SampleFound,
     SegmentDone,
     SegmentEnded,
@@ -36,7 +47,15 @@ from beam_asr.records.events import (
 )
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import error_of
-from beam_asr.records.work import Clip, NemoTar, SegmentGroup, WebDatasetTar, group_segments
+from beam_asr.records.row import Row
+from beam_asr.records.work import (
+    ChannelRef,
+    Clip,
+    NemoTar,
+    SegmentGroup,
+    WebDatasetTar,
+    group_segments,
+)
 from beam_asr.settings import NO_PROMPT, Prompt
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
@@ -49,6 +68,7 @@ Work = Clip | SegmentGroup | WebDatasetTar | NemoTar
 # A `Batch` comes before the results of its clips.
 Event = (
     RowEnded
+    | RowSplit
     | SegmentEnded
     | TooLong
     | Planned
@@ -84,6 +104,20 @@ class RecognizeSettings:
     max_batch_seconds: float | None
 
 
+class _OpenRow:
+    """Holds a row whose channels are being recognized, and the outcomes of those that are done."""
+
+    def __init__(self, row: Row, channels: int) -> None:
+        self.row = row
+        self.outcomes: list[Outcome | None] = [None] * channels
+
+    def add(self, channel: int, outcome: Outcome) -> Outcome | None:
+        """Adds the outcome of a channel; returns that of the row once all are there."""
+        self.outcomes[channel] = outcome._replace(row_id="")  # of the row alone in the journal
+        done = tuple(one for one in self.outcomes if one is not None)
+        return Outcome(self.row.id, channels=done) if len(done) == len(self.outcomes) else None
+
+
 class ChunkRecognizer:
     """Reads the audio of chunks and has a model recognize it.
 
@@ -110,6 +144,8 @@ class ChunkRecognizer:
             )
         host.warm_up(settings.batch_size)
         self._batcher = Batcher(host, settings.batch_size, settings.max_batch_seconds)
+        self._open_rows: dict[int, _OpenRow] = {}
+        self._keys = itertools.count()
 
     def recognize(self, work: Iterable[Work]) -> Iterator[Event]:
         """Yields what happens as a chunk is read, and the results of earlier clips as they come."""
@@ -127,7 +163,7 @@ class ChunkRecognizer:
         done = self._done_earlier(clips)
         for clip in clips:
             if clip.row.id in done:
-                yield self._context.row_resumed(clip.row, done[clip.row.id])
+                yield from self._context.row_resumed(clip.row, done[clip.row.id])
         clips = [clip for clip in clips if clip.row.id not in done]
         yield Started(tuple(clip.row.id for clip in clips))
         yield ChunkClosed()
@@ -163,7 +199,12 @@ class ChunkRecognizer:
     def _tars(self, items: Iterable[WebDatasetTar | NemoTar]) -> Iterator[Event]:
         routing = self._context.routing
         route_of = routing.route_index if routing.is_multi_model else None
-        reader = TarReader(self._settings.tar_storage, self._context.filepath_key, route_of)
+        reader = TarReader(
+            self._settings.tar_storage,
+            self._context.filepath_key,
+            route_of,
+            self._context.channel_key,
+        )
         other_events: deque[TarEvent] = deque()  # that come while clips are read ahead
 
         def contents() -> Iterator[tuple[Clip, bytes]]:
@@ -202,7 +243,7 @@ class ChunkRecognizer:
             attempts = attempts_of(event.error)
             yield self._context.row_failed(event.row, event.error, attempts, event.stage)
         elif isinstance(event, DoneRow):
-            yield self._context.row_resumed(event.row, event.outcome)
+            yield from self._context.row_resumed(event.row, event.outcome)
         elif not isinstance(event, TarClip):
             yield event
 
@@ -210,13 +251,16 @@ class ChunkRecognizer:
         """Plans and recognizes a long row here, where its content is."""
         yield ChunkClosed()
         try:
-            plan = self._settings.planner.plan(read.clip, self._max_segment_seconds, read.content)
+            plans = self._settings.planner.plan(read.clip, self._max_segment_seconds, read.content)
         except Exception as error:
             yield Started((read.clip.row.id,))
-            yield self._failed(read.clip, error, attempts_of(error), "audio")
+            yield from self._failed(read.clip, error, attempts_of(error), "audio")
             return
-        yield Planned(plan)
-        yield from self._groups(group_segments(plan), read.content)
+        if len(plans) > 1:
+            yield RowSplit(len(plans))
+        for plan in self._context.split_plans(read.clip.row, plans):
+            yield Planned(plan)
+            yield from self._groups(group_segments(plan), read.content)
 
     def _done_earlier(self, clips: list[Clip]) -> dict[str, Outcome]:
         """Returns what an earlier attempt at this chunk has written to the journal."""
@@ -224,7 +268,7 @@ class ChunkRecognizer:
         if journal is None or not clips:
             return {}
         outcomes = journal.read(chunk_name([clip.row.id for clip in clips]))
-        return {outcome.row_id: outcome for outcome in outcomes if outcome.error is None}
+        return {outcome.row_id: outcome for outcome in outcomes if not outcome.failed}
 
     @property
     def _max_clip_seconds(self) -> float:
@@ -243,23 +287,38 @@ class ChunkRecognizer:
         if isinstance(read, OverLimit):
             yield TooLong(read.clip, self._max_segment_seconds)
             return
-        yield ClipRead(read.seconds, isinstance(read, Loaded) and read.shorter_than_file)
-        clip = read.clip
+        shorter = not isinstance(read, Unreadable) and read.shorter_than_file
+        yield ClipRead(read.seconds, shorter)
         if isinstance(read, Unreadable):
-            yield self._failed(clip, read.error, attempts_of(read.error), "audio")
-            return
-        seconds = len(read.waveform) / self._host.sample_rate
+            yield from self._failed(read.clip, read.error, attempts_of(read.error), "audio")
+        elif isinstance(read, Loaded):
+            yield from self._queue(read.clip, read.waveform)
+        else:
+            yield from self._queue_channels(read)
+
+    def _queue_channels(self, read: LoadedChannels) -> Iterator[Event]:
+        key, count = next(self._keys), read.waveforms.shape[1]
+        self._open_rows[key] = _OpenRow(read.clip.row, count)
+        for number, waveform in enumerate(read.each()):
+            row = self._context.row_of_channel(read.clip.row, number, count)
+            part = ChannelRef(key, number)
+            yield from self._queue(read.clip._replace(row=row, channel=number, part=part), waveform)
+
+    def _queue(self, clip: Clip, waveform: np.ndarray) -> Iterator[Event]:
+        seconds = len(waveform) / self._host.sample_rate
         vad = self._settings.planner.segmentation == "vad"
-        if vad and is_silence(read.waveform, self._host.sample_rate):
+        unused = clip.part is not None and not waveform.any()  # a channel beside one with sound
+        if unused or (vad and is_silence(waveform, self._host.sample_rate)):
             yield Silent(seconds, whole_row=clip.segment is None)
-            yield _done(clip, Outcome(clip.row.id, transcript.empty_result(seconds)))
+            stored = transcript.with_channel(transcript.empty_result(seconds), clip.taken)
+            yield from self._ended(clip, Outcome(clip.row.id, stored))
             return
         try:
             prompt = self._prompt(clip)
         except PromptError as error:
-            yield self._failed(clip, error)
+            yield from self._failed(clip, error)
             return
-        for batch in self._batcher.add(clip, read.waveform, prompt):
+        for batch in self._batcher.add(clip, waveform, prompt):
             yield from self._results(batch)
 
     def _prompt(self, clip: Clip) -> Prompt:
@@ -276,23 +335,36 @@ class ChunkRecognizer:
         rate = self._host.sample_rate
         for clip, recognition, attempts, waveform in batch.results:
             if isinstance(recognition, Exception):
-                yield self._failed(clip, recognition, attempts, "model")
+                yield from self._failed(clip, recognition, attempts, "model")
                 continue
             stitched = clip.segment is not None and clip.segment.stitched
             with_tokens = self._context.transcript_fields.tokens or stitched
             stored = transcript.to_stored(recognition, waveform, rate, clip.offset, with_tokens)
-            yield _done(clip, Outcome(clip.row.id, stored, seconds=len(waveform) / rate))
+            stored = transcript.with_channel(stored, clip.taken)
+            outcome = Outcome(clip.row.id, stored, seconds=len(waveform) / rate)
+            yield from self._ended(clip, outcome)
 
     def _failed(
         self, clip: Clip, error: Exception, attempts: int = 1, stage: str = ""
-    ) -> RowEnded | SegmentEnded:
-        if clip.segment is None:
-            return self._context.row_failed(clip.row, error, attempts, stage)
+    ) -> Iterator[Event]:
+        if clip.segment is None and clip.part is None:
+            yield self._context.row_failed(clip.row, error, attempts, stage)
+            return
         outcome = Outcome(clip.row.id, error=error_of(clip.row, error, attempts, stage))
-        return SegmentFailed(clip.segment, outcome)
+        yield from self._ended(clip, outcome)
 
-
-def _done(clip: Clip, outcome: Outcome) -> Done | SegmentDone:
-    if clip.segment is None:
-        return Done(clip.row, outcome)
-    return SegmentDone(clip.segment, outcome)
+    def _ended(self, clip: Clip, outcome: Outcome) -> Iterator[Event]:
+        """Yields the event of a clip; of a channel of a row, once all channels have ended."""
+        if clip.part is not None:
+            key, channel = clip.part
+            row = self._open_rows[key].row
+            of_row = self._open_rows[key].add(channel, outcome)
+            if of_row is not None:
+                del self._open_rows[key]
+                yield from self._context.channels_ended(row, of_row)
+        elif clip.segment is None:
+            yield Done(clip.row, outcome)
+        elif outcome.error is None:
+            yield SegmentDone(clip.segment, outcome)
+        else:
+            yield SegmentFailed(clip.segment, outcome)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 from beam_asr.audio.limits import is_refusal, was_refusal
 from beam_asr.models.routing import Routing
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal
-from beam_asr.records.events import Done, Failed, Filtered, RowEnded
+from beam_asr.records import channels
+from beam_asr.records.events import Done, Failed, Filtered, RowEnded, RowSplit
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import error_of
 from beam_asr.records.row import Row
+from beam_asr.records.work import SegmentPlan
 from beam_asr.settings import TranscriptFields
 
 
@@ -23,6 +26,7 @@ class JobContext:
         run: the id of this run of the job, the same in all its workers.
         journal: stores what is done, for a later run; None stores nothing.
         filepath_key: the field that names the audio.
+        channel_key: the field that names the channel.
         transcript_fields: which fields a transcript has.
         routing: which model takes which row.
         keep_partial: whether a long row with some failed segments is a transcript.
@@ -34,6 +38,7 @@ class JobContext:
     run: str
     journal: Journal | None
     filepath_key: str
+    channel_key: str = "channel"
     transcript_fields: TranscriptFields
     routing: Routing
     keep_partial: bool
@@ -58,13 +63,43 @@ class JobContext:
             return Filtered(row, outcome)
         return Failed(row, outcome)
 
-    def row_resumed(self, row: Row, outcome: Outcome) -> RowEnded:
-        """Returns the event of a row whose outcome is in the journal."""
+    def row_resumed(self, row: Row, outcome: Outcome) -> Iterator[RowEnded | RowSplit]:
+        """Yields the events of a row whose outcome is in the journal."""
+        if outcome.channels:
+            yield from self.channels_ended(row, outcome, resumed=True)
+        else:
+            yield self._ended(row, outcome, resumed=True)
+
+    def channels_ended(
+        self, row: Row, outcome: Outcome, resumed: bool = False
+    ) -> Iterator[RowEnded | RowSplit]:
+        """Yields the events of a row each of whose channels is a record of its own."""
+        count = len(outcome.channels)
+        yield RowSplit(count, outcome, resumed)
+        for number, channel in enumerate(outcome.channels):
+            yield self._ended(self.row_of_channel(row, number, count), channel, resumed)
+
+    def _ended(self, row: Row, outcome: Outcome, resumed: bool) -> RowEnded:
         if outcome.error is None:
-            return Done(row, outcome, resumed=True)
+            return Done(row, outcome, resumed)
         if self.filter_refused and was_refusal(outcome.error):
-            return Filtered(row, outcome, resumed=True)
-        return Failed(row, outcome, resumed=True)
+            return Filtered(row, outcome, resumed)
+        return Failed(row, outcome, resumed)
+
+    def row_of_channel(self, row: Row, channel: int, count: int) -> Row:
+        """Returns the row of one of several channels of a row's file."""
+        return channels.split_row(row, channel, count, self.channel_key, self.filepath_key)
+
+    def split_plans(self, row: Row, plans: list[SegmentPlan]) -> list[SegmentPlan]:
+        """Returns the plans of a row; if there is one for each channel, with rows of their own."""
+        if len(plans) == 1:
+            return plans
+        parts = []
+        for number, plan in enumerate(plans):
+            of_channel = self.row_of_channel(row, number, len(plans))
+            clip = plan.clip._replace(row=of_channel)
+            parts.append(plan._replace(key=of_channel.id or plan.key, clip=clip))
+        return parts
 
     def check_failure_limit(self, event: object, rows: int | None = None) -> None:
         """Counts a row that has ended in this run; other events do not count.

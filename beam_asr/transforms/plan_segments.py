@@ -18,18 +18,18 @@ from beam_asr.audio.source import shown
 from beam_asr.errors import AudioTimeoutError
 from beam_asr.outputs.journal import chunk_name
 from beam_asr.records import work
-from beam_asr.records.events import Planned, TooLong
+from beam_asr.records.events import Planned, RowSplit, TooLong
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.work import Clip, Segment, SegmentPlan, plan_id
+from beam_asr.records.work import Clip, Segment, SegmentPlan, TakenChannel, plan_id
 from beam_asr.storage.retry import attempts_of
 from beam_asr.transforms import bundles
 from beam_asr.transforms.job_context import JobContext
-from beam_asr.transforms.results import output_of
+from beam_asr.transforms.results import output_of, row_statistics
 
 
 class _PendingPlan(NamedTuple):
     item: TooLong
-    read: Read[SegmentPlan]
+    read: Read[list[SegmentPlan]]
     window: Any
     timestamp: Any
 
@@ -37,8 +37,9 @@ class _PendingPlan(NamedTuple):
 class PlanSegments(beam.DoFn):
     """Plans rows, as many at a time as there are processors.
 
-    Yields groups of segments; in ``rows`` the plan of each row by its key, and in ``failures`` and
-    ``filtered`` the rows that cannot be read.
+    Yields groups of segments; in ``rows`` the plan of each row by its key, or of each of its
+    channels; in ``failures`` and ``filtered`` the rows that cannot be read; and in ``statistics``
+    sums.
 
     Args:
         planners: the planner of each model, by the models' numbers.
@@ -67,26 +68,32 @@ class PlanSegments(beam.DoFn):
         while self._pending:
             yield from self._finish(self._pending.popleft())
 
-    def _plan(self, item: TooLong) -> SegmentPlan:
+    def _plan(self, item: TooLong) -> list[SegmentPlan]:
         clip, journal = item.clip, self._context.journal
         if journal is None:
             return self._planners[clip.route].plan(clip, item.longest)
         for outcome in journal.read(chunk_name([plan_id(clip.row.id)])):
             if outcome.recognition is not None:  # by an earlier run, or an earlier attempt
                 return _from_fields(clip, outcome.recognition)
-        plan = self._planners[clip.route].plan(clip, item.longest)
-        journal.write([Outcome(plan_id(clip.row.id), _to_fields(plan))])
-        return plan
+        plans = self._planners[clip.route].plan(clip, item.longest)
+        journal.write([Outcome(plan_id(clip.row.id), _to_fields(plans))])
+        return plans
 
     def _finish(self, pending: _PendingPlan) -> Iterator[Any]:
         clip = pending.item.clip
-        plan = pending.read.result(self._planners[clip.route].time_limit(clip))
-        if isinstance(plan, Exception):
-            outputs = [self._failed(clip, plan)]
+        plans = pending.read.result(self._planners[clip.route].time_limit(clip))
+        if isinstance(plans, Exception):
+            outputs = [self._failed(clip, plans)]
         else:
-            planned = output_of(Planned(plan), self._context, clip.route)
-            outputs = [planned, *work.group_segments(plan)]
+            outputs = list(self._planned(clip, plans))
         yield from bundles.at_window(outputs, pending.window, pending.timestamp)
+
+    def _planned(self, clip: Clip, plans: list[SegmentPlan]) -> Iterator[Any]:
+        if len(plans) > 1:
+            yield TaggedOutput("statistics", row_statistics(RowSplit(len(plans))))
+        for plan in self._context.split_plans(clip.row, plans):
+            yield output_of(Planned(plan), self._context, clip.route)
+            yield from work.group_segments(plan)
 
     def _failed(self, clip: Clip, error: Exception) -> TaggedOutput | None:
         if isinstance(error, StalledError):
@@ -98,27 +105,39 @@ class PlanSegments(beam.DoFn):
         return output_of(event, self._context, clip.route)
 
 
-def _to_fields(plan: SegmentPlan) -> dict[str, Any]:
+def _to_fields(plans: list[SegmentPlan]) -> dict[str, Any]:
     return {
-        "segments": [list(segment) for segment in plan.segments],
-        "seconds": plan.seconds,
-        "unreadable_tail": plan.unreadable_tail,
-        "can_seek": plan.can_seek,
-        "shorter_than_file": plan.shorter_than_file,
+        "plans": [
+            {
+                "segments": [list(segment) for segment in plan.segments],
+                "seconds": plan.seconds,
+                "unreadable_tail": plan.unreadable_tail,
+                "can_seek": plan.can_seek,
+                "shorter_than_file": plan.shorter_than_file,
+                "channel": plan.clip.channel,
+                "taken": plan.clip.taken,
+            }
+            for plan in plans
+        ]
     }
 
 
-def _from_fields(clip: Clip, fields: Any) -> SegmentPlan:
+def _from_fields(clip: Clip, fields: Any) -> list[SegmentPlan]:
+    return [_plan_of(clip, plan) for plan in fields["plans"]]
+
+
+def _plan_of(clip: Clip, fields: Any) -> SegmentPlan:
     segments = tuple(Segment(*segment) for segment in fields["segments"])
-    unreadable_tail = (
-        None if fields["unreadable_tail"] is None else tuple(fields["unreadable_tail"])
+    tail, taken = fields["unreadable_tail"], fields["taken"]
+    clip = clip._replace(
+        channel=fields["channel"], taken=None if taken is None else TakenChannel(*taken)
     )
     return SegmentPlan(
         clip.row.id,
         clip,
         segments,
         fields["seconds"],
-        unreadable_tail,
+        None if tail is None else tuple(tail),
         fields["can_seek"],
-        fields.get("shorter_than_file", False),  # older releases do not store it
+        fields["shorter_than_file"],
     )

@@ -21,7 +21,7 @@ from beam_asr.records.statistics import Statistics
 from beam_asr.records.work import Clip, TarredClip, WebDatasetTar
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.job_context import JobContext
-from beam_asr.transforms.results import output_of, resumed_statistics
+from beam_asr.transforms.results import output_of, row_statistics
 
 
 class JobStart(NamedTuple):
@@ -46,11 +46,13 @@ class CheckRows(beam.DoFn):
     def __init__(
         self,
         filepath_key: str,
+        channel_key: str,
         tars: Mapping[int, str] | None,
         grouped: bool,
         routing: Routing,
     ):
         self._filepath_key = filepath_key
+        self._channel_key = channel_key
         self._tars = tars
         self._grouped = grouped
         self._routing = routing
@@ -98,7 +100,9 @@ class CheckRows(beam.DoFn):
 
     def _item(self, row: Row) -> tuple[Clip | TarredClip, str]:
         """Returns a row as a unit of work, and where its audio is."""
-        clip = parsing.parse(row, self._filepath_key, in_tar=self._tars is not None)
+        clip = parsing.parse(
+            row, self._filepath_key, in_tar=self._tars is not None, channel_key=self._channel_key
+        )
         if self._routing.is_multi_model:
             clip = clip._replace(route=self._routing.route_index(row.fields))
         if self._tars is None:
@@ -138,7 +142,7 @@ class AssignRowIds(beam.DoFn):
         for value in values:
             if not isinstance(value, Outcome):
                 work.append(value)
-            elif value.row_id not in done or done[value.row_id].error is not None:
+            elif value.row_id not in done or done[value.row_id].failed:
                 done[value.row_id] = value
         if not work:
             output = "" if self._context.journal is None else self._context.journal.output
@@ -152,9 +156,11 @@ class AssignRowIds(beam.DoFn):
             clip = clip._replace(row=clip.row.with_id(row_id))
             outcome = done.get(row_id)
             if outcome is not None:
-                self._statistics += resumed_statistics(outcome)
-                resumed = self._context.row_resumed(clip.row, outcome)
-                yield output_of(resumed, self._context, clip.route)
+                for event in self._context.row_resumed(clip.row, outcome):
+                    self._statistics += row_statistics(event)
+                    resumed = output_of(event, self._context, clip.route)
+                    if resumed is not None:
+                        yield resumed
             if isinstance(item, TarredClip):
                 yield TarredClip(item.number, clip, done=outcome is not None)
             elif outcome is None:

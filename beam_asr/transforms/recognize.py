@@ -21,6 +21,7 @@ from beam_asr.records.events import (
     Failed,
     Filtered,
     MemberWithoutRow,
+    RowSplit,
     SampleFound,
     SegmentDone,
     SegmentFailed,
@@ -33,7 +34,7 @@ from beam_asr.records.statistics import Statistics
 from beam_asr.transforms import bundles
 from beam_asr.transforms.chunk_recognizer import ChunkRecognizer, Event, RecognizeSettings, Work
 from beam_asr.transforms.prepare_rows import JobStart
-from beam_asr.transforms.results import output_of, resumed_statistics
+from beam_asr.transforms.results import output_of, row_statistics
 
 NAMESPACE = "beam_asr"
 
@@ -130,6 +131,9 @@ class RecognizeChunk(beam.DoFn):
                 self._writer.close_chunk()
             case TooLong(clip):
                 self._writer.forget(clip.row.id)
+            case RowSplit(_, outcome, resumed):
+                if outcome is not None and outcome.row_id and not resumed:
+                    self._writer.add(outcome)
             case Done() | Failed() | Filtered() | SegmentDone() | SegmentFailed():
                 if event.outcome.row_id and not event.resumed:
                     self._writer.add(event.outcome)
@@ -168,8 +172,8 @@ class _EventCounter:
             case Silent(seconds, whole_row):
                 statistics.skipped_silence_seconds += seconds
                 statistics.no_speech += whole_row
-            case Done(_, outcome, True) | Failed(_, outcome, True) | Filtered(_, outcome, True):
-                self._statistics += resumed_statistics(outcome)
+            case Done(resumed=True) | Failed(resumed=True) | Filtered(resumed=True) | RowSplit():
+                self._statistics += row_statistics(event)
             case SegmentDone(_, outcome, True):
                 statistics.resumed_seconds += outcome.seconds
             case SampleFound():

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import PCollection, TaggedOutput
 
+from beam_asr.records import channels
 from beam_asr.records.events import (
     Done,
     Failed,
     Filtered,
     Planned,
+    RowSplit,
     SegmentDone,
     SegmentFailed,
     TooLong,
@@ -20,13 +22,19 @@ from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Failure, FilteredRow, Record, Transcript, to_record
 from beam_asr.records.row import Row
 from beam_asr.records.statistics import Statistics
-from beam_asr.records.work import SegmentOutcome
+from beam_asr.records.work import SegmentOutcome, TakenChannel
 from beam_asr.transcripts.transcript import transcript_fields
 from beam_asr.transforms.job_context import JobContext
 
 
-def resumed_statistics(outcome: Outcome) -> Statistics:
-    return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
+def row_statistics(event: object) -> Statistics:
+    """Returns what an event adds to the sums of rows: resumed ones, and further channels."""
+    match event:
+        case RowSplit(count):
+            return Statistics(further_channels=count - 1)
+        case Done(_, outcome, True) | Failed(_, outcome, True) | Filtered(_, outcome, True):
+            return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
+    return Statistics()
 
 
 def output_of(event: object, context: JobContext, route: int) -> TaggedOutput | None:
@@ -60,6 +68,11 @@ def _transcript(row: Row, outcome: Outcome, context: JobContext, route: int) -> 
     model = context.model_name(route)
     if model is not None:
         result["model"] = model
+    if "taken" in outcome.recognition:
+        taken = TakenChannel(*outcome.recognition["taken"])
+        result |= channels.taken_fields(
+            row.fields, taken, context.channel_key, context.filepath_key
+        )
     return Transcript(row, result, outcome.recognition["seconds"])
 
 

@@ -32,6 +32,7 @@ RATE = 16000  # Hz, assumed of a waveform whose length is estimated before the m
 SETTINGS = (
     "filepath_key",
     "pred_text_key",
+    "channel_key",
     "batch_size",
     "max_batch_seconds",
     "device",
@@ -45,10 +46,11 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
     """Serves a NeMo model to Beam's ``RunInference``.
 
     An example is a row, a dict with ``audio_filepath`` and optionally ``offset`` and ``duration``
-    in seconds, or a waveform, float32 of shape ``(samples,)`` at the model's rate. Each yields a
-    ``PredictionResult`` whose ``inference`` is ``{"pred_text": ...}``, or
+    in seconds and ``channel``, or a waveform, float32 of shape ``(samples,)`` at the model's rate.
+    Each yields a ``PredictionResult`` whose ``inference`` is ``{"pred_text": ...}``, or
     ``{"error": {"stage", "type", "message", "attempts"}}`` if it could not be read or transcribed:
-    a bad clip fails alone, and never the batch.
+    a bad clip fails alone, and never the batch. Where channels cancel each other in their average,
+    it has the ``channel`` that was taken and ``channels_cancel``.
 
     The model comes from the process's pool (`serving.pool`). Handlers with the same arguments share
     it, as does a ``Transcribe`` with them and ``segmentation="none"``. RunInference hands over some
@@ -97,6 +99,7 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
         )
         self._filepath_key = requested.names.filepath_key
         self._pred_text_key = requested.names.pred_text_key
+        self._channel_key = requested.names.channel_key
         self._batch_size = requested.batching.batch_size
         self._max_batch_seconds = requested.batching.max_batch_seconds
 
@@ -118,7 +121,8 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
     ) -> list[PredictionResult]:
         """Returns one result for each example, in their order."""
         del inference_args  # always empty: `validate_inference_args` refuses any
-        chunk = _Chunk(Batcher(model, self._batch_size, self._max_batch_seconds))
+        batcher = Batcher(model, self._batch_size, self._max_batch_seconds)
+        chunk = _Chunk(batcher, self._pred_text_key)
         clips: list[Clip] = []
         for number, example in enumerate(batch):
             row = Row("", id=str(number))
@@ -132,7 +136,9 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
                     )
                 else:
                     row = Row.of(dict(example)).with_id(str(number))
-                    clips.append(parsing.parse(row, self._filepath_key))
+                    clips.append(
+                        parsing.parse(row, self._filepath_key, channel_key=self._channel_key)
+                    )
             except ManifestError as error:
                 chunk.fail(row, error)
             except ZeroLengthAudioError as error:
@@ -147,7 +153,7 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
         return [
             PredictionResult(
                 example,
-                {self._pred_text_key: result} if isinstance(result, str) else {"error": result},
+                result,
                 self._spec.model_name,
             )
             for example, result in zip(batch, results, strict=True)
@@ -185,19 +191,21 @@ class _Chunk:
     """Holds what RunInference hands over in one call, while it is transcribed.
 
     Attributes:
-        results: the text of each example, or its error, by its number.
+        pred_text_key: the field of the text.
+        results: what is inferred of each example, by its number.
     """
 
     batcher: Batcher
-    results: dict[int, str | dict[str, Any]] = dataclasses.field(default_factory=dict)
+    pred_text_key: str
+    results: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def add(self, clip: Clip, waveform: np.ndarray) -> None:
         self._store(self.batcher.add(clip, waveform))
 
     def fail(self, row: Row, error: Exception, attempts: int = 1, stage: str = "") -> None:
-        self.results[int(row.id)] = error_of(row, error, attempts, stage)
+        self.results[int(row.id)] = {"error": error_of(row, error, attempts, stage)}
 
-    def finish(self) -> list[str | dict[str, Any]]:
+    def finish(self) -> list[dict[str, Any]]:
         """Returns the results of the examples, in their order."""
         self._store(self.batcher.drain())
         return [self.results[number] for number in range(len(self.results))]
@@ -207,8 +215,11 @@ class _Chunk:
             for clip, recognition, attempts, _ in batch.results:
                 if isinstance(recognition, Exception):
                     self.fail(clip.row, recognition, attempts, "model")
-                else:
-                    self.results[int(clip.row.id)] = recognition.text
+                    continue
+                inference: dict[str, Any] = {self.pred_text_key: recognition.text}
+                if clip.taken is not None and clip.taken.louder:
+                    inference |= {"channel": clip.taken.channel, "channels_cancel": True}
+                self.results[int(clip.row.id)] = inference
 
 
 def _check_waveform(waveform: np.ndarray, number: int) -> np.ndarray:

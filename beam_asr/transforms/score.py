@@ -11,6 +11,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from beam_asr.errors import SetupError
 from beam_asr.records import conditions, lhotse_cuts
+from beam_asr.records.channels import is_split
 from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.settings import ScoringSettings
@@ -33,7 +34,8 @@ class ScoreTranscripts(beam.PTransform):
 
     Args:
         reference_key: the field of the reference text, in Lhotse cuts of their supervisions; None
-            scores nothing.
+            scores nothing. A row that was split into its channels has none, for its text is that of
+            all channels.
         normalizer: of both texts: ``none``, ``basic`` or ``whisper`` (`normalizers`).
         quality: whether to add the signals of `quality`.
         keep: a condition (`conditions`) on records' fields; None keeps all.
@@ -125,7 +127,7 @@ class _Score(beam.DoFn):
         text = record[self._pred_text_key]
         score = None
         if self._reference_key is not None:
-            reference = record.get(self._reference_key)
+            reference = None if is_split(record) else record.get(self._reference_key)
             if reference is None and lhotse_cuts.is_cut(record):
                 reference = lhotse_cuts.reference_of(record, self._reference_key)
             score = scoring.score(reference, text, self._normalize, seconds or 0.0)

@@ -43,7 +43,7 @@ class StitchRows(beam.DoFn):
         recognized = any(result.outcome.recognition is not None for result in results)
         if failed and not (self._context.keep_partial and recognized):
             return self._context.row_failed(plan.clip.row, *_failure(plan, results, failed))
-        stored = _stitched(plan, results)
+        stored = transcript.with_channel(_stitched(plan, results), plan.clip.taken)
         if failed:
             stored["segments_failed"] = failed
         return Done(plan.clip.row, Outcome(plan.clip.row.id, stored))

@@ -256,6 +256,7 @@ class Transcribe(beam.PTransform):
             run=uuid.uuid4().hex,
             journal=self._journal,
             filepath_key=requested.names.filepath_key,
+            channel_key=requested.names.channel_key,
             transcript_fields=TranscriptFields(
                 pred_text_key=requested.names.pred_text_key,
                 timestamps=transcripts.timestamps or (),
@@ -325,7 +326,11 @@ class Transcribe(beam.PTransform):
         if context.journal is not None:
             context.journal.check(self._identity)
         check = CheckRows(
-            context.filepath_key, self._tars, context.journal is not None, context.routing
+            context.filepath_key,
+            context.channel_key,
+            self._tars,
+            context.journal is not None,
+            context.routing,
         )
         checked = rows | "Validate" >> beam.ParDo(check).with_outputs(
             "failures", "statistics", main="work"
@@ -361,7 +366,7 @@ class Transcribe(beam.PTransform):
             finishing += segments
             failures += [planned.failures, stitched.failures]
             filtered.append(planned.filtered)
-            statistics.append(stitched.statistics)
+            statistics += [planned.statistics, stitched.statistics]
         transcripts = [outputs.transcripts for outputs in finishing]
         if self.settings.long_audio.segmentation != "none":
             transcripts.append(stitched.transcripts)
@@ -418,7 +423,9 @@ class Transcribe(beam.PTransform):
             | "AllLong" >> beam.Flatten()
             | "SpreadLong" >> beam.Reshuffle()
             | "PlanSegments"
-            >> beam.ParDo(plan).with_outputs("rows", "failures", "filtered", main="groups")
+            >> beam.ParDo(plan).with_outputs(
+                "rows", "failures", "filtered", "statistics", main="groups"
+            )
         )
         groups = planned.groups | "SpreadStretches" >> beam.Reshuffle()
         segments = self._recognize("Segments", groups, start)
@@ -507,7 +514,7 @@ def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
     for outcome in journal.read(name):
         if is_part(outcome.row_id):  # looked up when its row is planned again
             continue
-        if outcome.error is None or not journal.retry_failures:
+        if not (outcome.failed and journal.retry_failures):
             yield group_of_id(outcome.row_id), outcome
 
 

@@ -44,6 +44,7 @@ class WriteFormats(beam.DoFn):
         formats: names of formats of a file for each transcript.
         filepath_key: the field of the audio.
         pred_text_key: the field of the text.
+        channel_key: the field of the channel.
         durations: whether records get their measured ``duration``.
     """
 
@@ -54,6 +55,7 @@ class WriteFormats(beam.DoFn):
         formats: tuple[str, ...],
         filepath_key: str,
         pred_text_key: str,
+        channel_key: str = "channel",
         durations: bool = False,
     ):
         self._storage = storage
@@ -61,6 +63,7 @@ class WriteFormats(beam.DoFn):
         self._formats = formats
         self._filepath_key = filepath_key
         self._pred_text_key = pred_text_key
+        self._channel_key = channel_key
         self._durations = durations
 
     def start_bundle(self) -> None:
@@ -109,7 +112,8 @@ class WriteFormats(beam.DoFn):
         yield from at_window([first.transcript], first.window, first.timestamp)
 
     def _write(self, format: str, path: str, record: Record, seconds: float | None) -> None:
-        content = registry.render(format, record, self._filepath_key, self._pred_text_key, seconds)
+        keys = (self._filepath_key, self._pred_text_key, self._channel_key)
+        content = registry.render(format, record, *keys, seconds)
         self._storage.write(path, [content.encode("utf-8", "replace")])
 
 

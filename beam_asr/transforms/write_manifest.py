@@ -80,6 +80,7 @@ class WriteManifest(beam.PTransform):
         filepath_key: the field of the audio, for the formats.
         pred_text_key: the field of the text, for the formats.
         lang_key: the field of the language, for the formats.
+        channel_key: the field of the channel, for the formats.
         tarred: whether the rows are those of a NeMo tarred data set.
         flags: settings that messages in records name as flags: ``--name``, not in backticks.
 
@@ -101,6 +102,7 @@ class WriteManifest(beam.PTransform):
         filepath_key: str = "audio_filepath",
         pred_text_key: str = "pred_text",
         lang_key: str = "lang",
+        channel_key: str = "channel",
         tarred: bool = False,
         flags: Collection[str] = (),
     ):
@@ -120,7 +122,7 @@ class WriteManifest(beam.PTransform):
         self._overwrite = overwrite
         self._max_failure_fraction = max_failure_fraction
         self._details = details or {}
-        self._keys = (filepath_key, pred_text_key)
+        self._keys = (filepath_key, pred_text_key, channel_key)
         self._target = OutputTarget(
             folder,
             Storage(storage_options or {}),
@@ -128,7 +130,7 @@ class WriteManifest(beam.PTransform):
             compression,
             journal,
             tuple(format.name for format in requested if not isinstance(format, TranscriptFormat)),
-            FieldKeys(filepath_key, pred_text_key, lang_key),
+            FieldKeys(filepath_key, pred_text_key, lang_key, channel_key),
             tarred,
         )
 
@@ -480,7 +482,7 @@ def _finish(
     storage, folder = target.storage, target.folder
     wall_seconds = time.time() - started
     summary, failures = _complete(target, wall_seconds, details, statistics, shards)
-    failure_limit.check_failures(statistics.rows_in, failures, max_failure_fraction)
+    failure_limit.check_failures(statistics.records, failures, max_failure_fraction)
     storage.write(join(folder, SUCCESS), [])
     if target.journal is not None:
         target.journal.remove()
@@ -499,7 +501,7 @@ def _finish_window(
     summary, failures = _complete(target, None, details, statistics, shards)
     try:
         failure_limit.check_failures(
-            statistics.rows_in, failures, max_failure_fraction, all_may_fail=True
+            statistics.records, failures, max_failure_fraction, all_may_fail=True
         )
     except TooManyFailuresError as error:
         # The runner would retry an error for ever, and delay the next windows.
@@ -526,7 +528,13 @@ def _complete(
     for shard in shards:
         if shard.kind == FAILURES:
             failures.add(shard.records, shard.examples)
-    check_complete(statistics.rows_in, transcribed, failures.by_type.total(), filtered_by.total())
+    check_complete(
+        statistics.rows_in,
+        transcribed,
+        failures.by_type.total(),
+        filtered_by.total(),
+        statistics.further_channels,
+    )
     names = {shard.name for shard in shards if shard.kind in KINDS}
     # There are as many files as requested, if need be empty ones.
     count = shard_count(TRANSCRIPTS, transcribed, target.num_shards)

@@ -93,7 +93,7 @@ def parameter(setting: Setting) -> dict[str, Any]:
         found["enumOptions"] = [{"value": each, "label": each} for each in known]
     elif pattern := pattern_of(setting):
         found["regexes"] = [f"^{pattern}$"]
-        if setting.value_type in (int, float):
+        if setting.value_type in (int, float) and not setting.words:
             found["paramType"] = "NUMBER"
     if setting.default:
         default = setting.default
@@ -106,7 +106,8 @@ def pattern_of(setting: Setting) -> str | None:
     if setting.format == "accelerator":
         return options.ACCELERATOR.pattern
     if setting.value_type is int:
-        return "[1-9][0-9]*" if setting.minimum else "[0-9]+"
+        number = "[1-9][0-9]*" if setting.minimum else "[0-9]+"
+        return f"({'|'.join([number, *setting.words])})" if setting.words else number
     if setting.value_type is float:
         return NUMBER
     return URI if setting.name in REMOTE else None

@@ -83,6 +83,8 @@ def of_manifests(folder: Path) -> list[Fault]:
             ("offset is true", line(offset=True), "BadFieldError"),
             ("duration is zero", line(duration=0), "BadFieldError"),
             ("duration is infinite", line()[:-1] + b', "duration": 1e999}', "BadFieldError"),
+            ("channel is a word", line(channel="left"), "BadFieldError"),
+            ("several channels", line(channel=[0, 1]), "BadFieldError"),
             ("a NUL in the path", b'{"audio_filepath": "a\\u0000b.wav"}', "BadFieldError"),
             ("half a surrogate in the path", b'{"audio_filepath": "\\ud800"}', "BadFieldError"),
             ("a line of 20 MB", line(x="x" * 20_000_000), "LineTooLongError"),
@@ -160,9 +162,14 @@ def of_audio(folder: Path, server: FaultyHttpServer | None = None) -> list[Fault
         samples[500] = value
         written(samples, f"{name}.wav", subtype="FLOAT")
         add(f"{name} among the samples", "CorruptAudioError", str(folder / f"{name}.wav"))
+    one, none = tone(1.0), 0 * tone(1.0)
+    talkers = [np.stack(pair, 1) for pair in ((one, none), (none, one), (one, -one))]
+    written(np.concatenate(talkers), "cancel.wav")
+    add("channels that cancel", "CancelledChannelsError", str(folder / "cancel.wav"))
     good = str(folder / "good.wav")
     add("offset beyond the end", "OffsetBeyondEndError", good, offset=99)
     add("duration beyond the end", "TruncatedAudioError", good, duration=30.0)
+    add("a channel that is not there", "ChannelError", good, channel=1)
     add("a cut of a channel that is not there", "ChannelError", "", **_cut(good, channel=0, of=5))
     if server is not None:
         for status, error in ((403, "AudioAccessError"), (404, "AudioNotFoundError")):

@@ -73,7 +73,7 @@ def test_the_page_of_flags_is_what_the_settings_make_of_it():
 
 def test_no_setting_is_in_two_groups_nor_has_the_name_of_a_group():
     names = [each.name for each in all_settings(GROUPS)]
-    assert len(names) == len(set(names)) == 56
+    assert len(names) == len(set(names)) == 57
     assert not set(names) & set(GROUPS)
 
 
@@ -108,6 +108,11 @@ def test_core_settings_come_before_advanced_ones_in_their_group():
         (TranscriptSettings, {"confidence": "char"}, "confidence is 'char', but must be one of"),
         (ReadSettings, {"audio_timeout": 0}, "audio_timeout is 0, but must be above 0"),
         (ReadSettings, {"channel": -1}, "channel is -1, but must be at least 0"),
+        (
+            ReadSettings,
+            {"channel": "left"},
+            "channel is 'left', not a number of its kind or 'each'",
+        ),
         (AudioLimits, {"min_duration": 3, "max_duration": 2}, "min_duration=3 is above max_dur"),
         (FieldNames, {"pred_text_key": "audio_filepath"}, "are both 'audio_filepath'"),
         (FieldNames, {"filepath_key": 3}, "filepath_key is 3, not a text"),

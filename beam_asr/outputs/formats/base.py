@@ -15,11 +15,12 @@ from beam_asr.storage.uris import join
 
 
 class FieldKeys(NamedTuple):
-    """Names the fields of a record that hold the audio, the text and the language."""
+    """Names the fields of a record that hold the audio, the text, the language and the channel."""
 
     audio: str = "audio_filepath"
     text: str = "pred_text"
     language: str = "lang"
+    channel: str = "channel"
 
 
 @dataclass(frozen=True, kw_only=True)

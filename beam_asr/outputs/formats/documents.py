@@ -95,7 +95,7 @@ def to_line(
 def encode_shard(lines: Iterable[bytes], keys: FieldKeys) -> Iterator[bytes]:
     """Encodes the transcripts of a shard as lines of documents."""
     for line in lines:
-        yield to_line(json.loads(line), *keys)
+        yield to_line(json.loads(line), keys.audio, keys.text, keys.language)
 
 
 def _encodable(value: str | None, otherwise: Any) -> str:

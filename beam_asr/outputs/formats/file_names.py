@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from beam_asr.records import lhotse_cuts
+from beam_asr.records.channels import channel_of
 from beam_asr.storage import uris
 from beam_asr.transcripts.job_fields import job_fields
 
@@ -39,16 +40,15 @@ class Audio(NamedTuple):
     channel: int | None
 
 
-def audio_of(record: Mapping[str, Any], filepath_key: str) -> Audio:
+def audio_of(record: Mapping[str, Any], filepath_key: str, channel_key: str = "channel") -> Audio:
     """Returns the audio of a record, which may be a Lhotse cut."""
     if record.get(filepath_key) is None and lhotse_cuts.is_cut(dict(record)):
         return Audio(*lhotse_cuts.audio_of(dict(record)))
-    channel = record.get("channel")
     return Audio(
         str(record.get(filepath_key) or ""),
         _seconds(record.get("offset")) or 0.0,
         _seconds(record.get("duration")),
-        channel if type(channel) is int and channel >= 0 else None,
+        channel_of(record, channel_key, filepath_key),
     )
 
 

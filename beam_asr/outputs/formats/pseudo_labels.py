@@ -14,6 +14,7 @@ from typing import Any
 from beam_asr.outputs import shards
 from beam_asr.outputs.formats.base import FormatLine
 from beam_asr.records import parsing
+from beam_asr.records.channels import has_one_of_several
 from beam_asr.records.fields import cut_audio, is_float, is_integer, is_text
 from beam_asr.storage import patterns, uris
 from beam_asr.transcripts.job_fields import input_fields
@@ -25,6 +26,7 @@ NO_FILE = "no_file"
 NO_SHARD = "no_shard"
 PARTIAL = "partial"
 SKIPPED = "skipped"
+ONE_CHANNEL = "one_channel"
 
 SKIP = "_skipme"
 REFERENCE = "reference"
@@ -51,8 +53,9 @@ def label(
     as it is.
 
     Omitted is a row without text (`NO_TEXT`) or duration (`NO_DURATION`), with failed segments
-    (`PARTIAL`), with audio in an archive or in the row itself (`NO_FILE`), or with ``_skipme``
-    (`SKIPPED`).
+    (`PARTIAL`), with audio in an archive or in the row itself (`NO_FILE`), with ``_skipme``
+    (`SKIPPED`), or about one channel of a file of several (`ONE_CHANNEL`), for which a manifest has
+    no field: unless its ``channel_selector`` is set, NeMo trains on the average of the channels.
 
     Args:
         record: a row with its text, as `Transcribe` returns it; its ``duration`` may be measured.
@@ -65,7 +68,7 @@ def label(
     audio = fields["audio_filepath"]
     if not audio or uris.is_chain(audio) or audio.startswith("data:"):
         return FormatLine(None, NO_FILE)
-    if problem := _problem(record, fields):
+    if problem := _problem(record, fields, filepath_key):
         return FormatLine(None, problem)
     fields["audio_filepath"] = _located(audio, manifest_path)
     rate = fields.get("sampling_rate", fields.get("sample_rate"))
@@ -105,7 +108,7 @@ def tarred_label(
         return FormatLine(None, NO_SHARD)
     if not fields["offset"]:
         del fields["offset"]
-    if problem := _problem(record, fields):
+    if problem := _problem(record, fields, filepath_key):
         names = {"audio_filepath", "offset", "duration"}
         fields = {key: value for key, value in fields.items() if key in names and value is not None}
         line = shards.encode({**fields, "text": "", "shard_id": shard, SKIP: True})
@@ -140,10 +143,12 @@ def _fields(record: Mapping[str, Any], filepath_key: str, pred_text_key: str) ->
     return {**line_fields, **other_fields}
 
 
-def _problem(record: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+def _problem(record: Mapping[str, Any], fields: Mapping[str, Any], filepath_key: str) -> str:
     """Returns why a row cannot be trained on; empty if it can."""
     if fields.get(SKIP):
         return SKIPPED
+    if has_one_of_several(record, filepath_key):
+        return ONE_CHANNEL
     if "segments_failed" in record:
         return PARTIAL
     if not fields["text"].strip():

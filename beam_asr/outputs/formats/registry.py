@@ -52,6 +52,7 @@ def render(
     record: Record,
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
+    channel_key: str = "channel",
     seconds: float | None = None,
 ) -> str:
     """Renders the content of a transcript's file.
@@ -67,7 +68,8 @@ def render(
     """
     chosen = FORMATS[format]
     assert isinstance(chosen, TranscriptFormat)
-    return chosen.render(timed_transcript(record, filepath_key, pred_text_key, seconds))
+    keys = (filepath_key, pred_text_key, channel_key)
+    return chosen.render(timed_transcript(record, *keys, seconds))
 
 
 def delete_stale(storage: Storage, folder: str) -> None:

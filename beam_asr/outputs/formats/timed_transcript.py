@@ -65,10 +65,11 @@ def timed_transcript(
     record: Record,
     filepath_key: str = "audio_filepath",
     pred_text_key: str = "pred_text",
+    channel_key: str = "channel",
     seconds: float | None = None,
 ) -> TimedTranscript:
     """Reads a record for a format; ``seconds`` as in `TimedTranscript`."""
-    audio = audio_of(record, filepath_key)
+    audio = audio_of(record, filepath_key, channel_key)
     return TimedTranscript(record, audio, record.get(pred_text_key) or "", seconds)
 
 

@@ -544,7 +544,8 @@ GIVEN = {
     "n_best": ("5", 5),
     "text_steps": ("casing,numbers", ("casing", "numbers")),
     "formats": ("srt,vtt", ("srt", "vtt")),
-    "channel": ("0", 0),
+    "channel": ("each", "each"),
+    "channel_key": ("side", "side"),
     "audio_timeout": ("9.5", 9.5),
     "max_concurrent_reads": ("3", 3),
     "storage_options": ('{"s3": {"anon": true}}', {"s3": {"anon": True}}),
@@ -602,8 +603,8 @@ def test_a_parameter_that_is_left_as_the_form_has_it_changes_nothing(main, param
     ("name", "value"),
     [
         ("output", "/tmp/out"), ("input", "manifest.jsonl"), ("num_shards", "0"),
-        ("channel", "-1"), ("max_failure_fraction", "some"), ("accelerator", "nvidia-l4"),
-        ("device", "tpu"),
+        ("channel", "-1"), ("channel", "left"), ("max_failure_fraction", "some"),
+        ("accelerator", "nvidia-l4"), ("device", "tpu"),
     ],
 )  # fmt: skip
 def test_the_form_refuses_what_cannot_be(parameters, name, value):

@@ -19,6 +19,7 @@ def test_the_defaults_are_those_of_the_interface():
         "max_batch_seconds": None,
         "device": "auto",
         "channel": None,
+        "channel_key": "channel",
         "decoder": None,
         "precision": "auto",
         "engine": "nemo",
@@ -73,6 +74,7 @@ def test_the_defaults_are_those_of_the_interface():
 def test_every_flag_arrives():
     args = """transcribe --input a,b --input c --output o --model_name n --filepath_key path
         --pred_text_key said --batch_size 7 --max_batch_seconds 2.5 --device cpu --channel 1
+        --channel_key side
         --decoder ctc --precision bf16 --engine nemo --tarred_audio t_{0..3}.tar,u.tar
         --storage_options {"s3":{"anon":true}}
         --audio_timeout 1.5 --max_concurrent_reads 4 --allowed_audio_prefixes /data,gs://b
@@ -99,6 +101,7 @@ def test_every_flag_arrives():
         "max_batch_seconds": 2.5,
         "device": "cpu",
         "channel": 1,
+        "channel_key": "side",
         "decoder": "ctc",
         "precision": "bf16",
         "engine": "nemo",

@@ -370,7 +370,7 @@ def test_a_line_that_is_no_row_says_why_and_is_kept(line, kind, message):
         '{"audio_filepath": "/a", "x": [NaN, Infinity, -Infinity, -0.0, 1e-999, 5e-324]}',
         '{"audio_filepath": "/a", "x": "\\ud83d\\ude00 \\uac00 \\u0000 \\u2028 \\u0085"}',
         f'{{"audio_filepath": "/a", "x": {"9" * 4000}}}',
-        '{"audio_filepath": "/a", "": {"": {}}, "channel": "left", "line": [], "manifest": 7}',
+        '{"audio_filepath": "/a", "": {"": {}}, "side": "left", "line": [], "manifest": 7}',
         '{"audio_filepath": "/a", "offset": -0.0, "duration": null}',
         '{"audio_filepath": "../../etc/a", "offset": 5e-324, "duration": 1}',
     ],

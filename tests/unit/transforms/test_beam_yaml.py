@@ -161,7 +161,8 @@ def test_fields_keep_their_types_and_values(texts):
         heard | beam.Map(give)
         kinds = dict(named_fields_from_element_type(heard.element_type))
     words = kinds.pop("words")
-    assert kinds.pop("no_speech") is bool
+    assert kinds.pop("no_speech") is kinds.pop("channels_cancel") is bool
+    assert kinds.pop("channel") is not None
     assert list(kinds.items()) == named_fields_from_element_type(Call)
     assert [name for name, _ in words.__args__[0]._fields] == ["word", "start", "end", "confidence"]
     four, inbox = sorted(given, key=lambda row: row.when)

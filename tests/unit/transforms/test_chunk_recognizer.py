@@ -161,7 +161,7 @@ def test_a_long_row_is_given_back_to_be_planned(sounds):
 def test_segments_end_apart_from_rows(model, sounds, fails_on, kind):
     model.fails_on = frozenset(fails_on)
     row = clip(sounds / "400.wav", "long")
-    plan = Planner(Storage(), None, 30.0, "fixed", False).plan(row, 10.0)
+    (plan,) = Planner(Storage(), None, 30.0, "fixed", False).plan(row, 10.0)
     events = events_of(recognizer(max_segment_seconds=10.0), *group_segments(plan))
     ended = of_type(events, SegmentDone, SegmentFailed)
     assert {(type(event), event.segment.key) for event in ended} == {(kind, plan.key)}
