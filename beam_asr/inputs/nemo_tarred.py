@@ -222,6 +222,7 @@ class _Shard(Generic[T]):
         # Members that may be those of rows with other names: those of each name without a row yet.
         self._candidates: dict[str, list[str]] = {}
         self._candidates_by_id: dict[str, list[str]] = {}
+        self._without_content: set[str] = set()  # links and the like, whose rows are no others'
 
     def first_reading(self, tar: TarStream) -> Iterator[Event[T]]:
         """Yields the members of rows with the same name, and those that can have no row."""
@@ -231,6 +232,8 @@ class _Shard(Generic[T]):
             has_rows = bare in self._by_name and not self._is_segment_or_file(bare)
             if not has_content(member) or is_apple_double(bare):
                 if not member.isdir():
+                    if self._may_have_rows(bare):
+                        self._without_content.add(bare)
                     yield MemberWithoutRow(printable(member.name))
             elif has_rows and bare not in given:
                 given.add(bare)
@@ -291,13 +294,17 @@ class _Shard(Generic[T]):
         """Returns the members of a row; several if they fit equally."""
         without_sub = _without_sub(row_name)
         own_names = list(dict.fromkeys([row_name, without_sub]))
+        if not self._without_content.isdisjoint(own_names):
+            return []
         found = [own for own in own_names if own in self._candidates]
         if not found:
             fitting = [self._fitting(row_name, own) for own in own_names]
             if len(fitting) > 1 and all(fitting) and self._is_segment_or_file(row_name):
                 return [member for members in fitting for member in members]
             return next(filter(None, fitting), [])
-        # A member of the row's name, unless rows of this name may be about the other one.
+        if found[0] != row_name:  # the recording of a segment, unless a folder has the row's file
+            return [*found, *self._fitting(row_name, row_name)]
+        # The member of the row's name, unless rows of this name may be about the other one.
         return found if self._is_segment_or_file(row_name) else found[:1]
 
     def _fitting(self, row_name: str, own: str) -> list[str]:

@@ -140,6 +140,7 @@ def test_a_tar_that_answers_every_row_ends_without_more():
         (["x-sub1.wav"] * 2, ["x-sub1.wav"], {"x-sub1.wav": ["x-sub1.wav"] * 2}),
         (["x-sub1.wav"] * 2, ["x.wav"], {"x.wav": ["x-sub1.wav"] * 2}),
         (["x-sub1-sub1.wav"], ["x.wav"], {}),
+        (["x-sub1.wav"], ["x.wav", "d/x-sub1.wav"], {}),
         # What macOS stores beside files.
         (["x.wav"], ["._x.wav", "d/._x.wav", "__MACOSX/x.wav"], {}),
         (["ü/日本.wav"], ["ü/日本.wav"], {"ü/日本.wav": ["ü/日本.wav"]}),
@@ -222,6 +223,14 @@ def test_links_and_devices_are_never_read():
     *skipped, x, rest = events(tar, evil, "x.wav")
     assert skipped == [MemberWithoutRow(evil)] * len(kinds)
     assert (x.content, rest) == (b"1", RowsWithoutMember([evil], None))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_row_whose_file_is_a_link_gets_no_other_file(kind):
+    tar = tar_of(("x.wav", b"1"), ("y.wav", b"2"), special("x-sub1.wav", kind, "y.wav"))
+    found = events(tar, "x-sub1.wav", "x-sub2.wav")
+    assert Member("x.wav", b"1", ["x-sub2.wav"]) in found
+    assert found[-1] == RowsWithoutMember(["x-sub1.wav"], None)
 
 
 def test_a_sparse_file_is_not_blown_up_to_what_it_claims():
