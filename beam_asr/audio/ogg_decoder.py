@@ -48,10 +48,21 @@ class OggDecoder(SndfileDecoder):
                 yield block
                 reached += len(block)
         except soundfile.LibsndfileError:  # from a seek to where there is nothing
-            if not self._finds_hole():
+            if not self._has_hole():
                 raise
-        if self._finds_hole():
-            yield from self._behind(reached, None if count is None else start + count - reached)
+        end = None if count is None else start + count
+        stated = self.stated_frames
+        if stated is None:
+            is_short = False
+        else:
+            is_short = reached < (stated if end is None else min(stated, end))
+        # In a hole, a seek may end anywhere, and then nothing is read.
+        if self._finds_hole() or (is_short and self._has_hole()):
+            yield from self._behind(reached, None if end is None else end - reached)
+
+    def _has_hole(self) -> bool:
+        """Returns whether there is a hole anywhere, which takes all the file's bytes."""
+        return PageWatch(self._source).finds_hole(self._source.size)
 
     def _go_to(self, start: int) -> bool:
         """Seeks to a frame before the end; returns whether there is one."""
