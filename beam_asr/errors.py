@@ -16,18 +16,14 @@
             AudioNotFoundError AudioAccessError AudioTimeoutError AudioMemoryError EmptyAudioError
             NotAudioError (WrongExtensionError) CorruptAudioError (TruncatedAudioError)
             ZeroLengthAudioError TooLongAudioError OffsetBeyondEndError ChannelError
-            CancelledChannelsError SilentAudioError NotAllowedError
-            BelowMinDurationError AboveMaxDurationError SampleRateError ChannelCountError
-        ModelError
-            NotFiniteError ClipTooLongError
+            CancelledChannelsError SilentAudioError NotAllowedError BelowMinDurationError
+            AboveMaxDurationError SampleRateError ChannelCountError
+        ModelError (NotFiniteError ClipTooLongError)
         SegmentsFailedError
         ModelLoadError
-            AttentionError
-            ModelFileError (DamagedModelError UnsafeModelError ModelTooLargeError)
-        StorageError
-            DeadlineError ShortReadError
-        JobError
-            LostRowsError TooManyFailuresError FolderTakenError TextStepError
+            AttentionError ModelFileError (DamagedModelError UnsafeModelError ModelTooLargeError)
+        StorageError (DeadlineError ShortReadError)
+        JobError (LostRowsError TooManyFailuresError FolderTakenError TextStepError)
 
 Two are elsewhere: ``RequestNotAllowedError`` (`storage.allow_list`), which is also an error of
 aiohttp, and ``StalledError`` (`audio.read_pool`), which its callers always catch.
@@ -492,10 +488,9 @@ class TooManyFailuresError(JobError):
     @classmethod
     def of_all(cls, failed: int, kinds: str) -> TooManyFailuresError:
         """Makes the error of a job in which no row was transcribed, at its end."""
-        what = f"all {failed} rows" if failed > 1 else "the only row"
         return cls(
-            f"{what} failed ({kinds}). Read the failures in the output folder and correct the "
-            "input, or set `max_failure_fraction=1` if that is to be expected"
+            f"{'the only row' if failed == 1 else f'all {failed} rows'} failed ({kinds}). Correct "
+            "the input, or set `max_failure_fraction=1` if that is to be expected"
         )
 
 
@@ -513,8 +508,7 @@ def tree(root: type[BeamAsrError] = BeamAsrError) -> Iterator[type[BeamAsrError]
 
 logger = logging.getLogger(__name__)
 MAX_CHARACTERS = 500  # of a message
-# The characters that are searched; some messages hold a whole tensor, or a whole program.
-_MAX_READ = 10_000
+_MAX_READ = 10_000  # characters are searched: some messages hold a tensor, or a whole program
 _ARRAY = re.compile(r"\b(tensor|array)\((?:[^()]|\([^()]*\))*(?:\)|$)")
 _SETTING = re.compile(r"`([a-z]\w*)(=[^`\s]+)?`")
 
