@@ -49,12 +49,14 @@ def kind_of(storage: Storage, file: str) -> str | None:
 def is_source_code(storage: Storage, file: str) -> bool:
     """Returns whether a file that is named as audio is TypeScript, which may end in .ts too.
 
-    Raises:
-        Exception: of the storage.
+    One that cannot be read is a row, whose failure says why.
     """
     if extension(file) not in file_kinds.SOURCE_CODE_EXTENSIONS:
         return False
-    head = _head(storage, file)
+    try:
+        head = _head(storage, file)
+    except Exception:
+        return False
     return bool(head) and not file_kinds.is_media(head) and file_kinds.is_text(head)
 
 

@@ -124,5 +124,6 @@ def test_typescript_is_no_transport_stream(place, tmp_path):
     assert contents.is_source_code(storage, f"{folder}/code.ts")
     assert not contents.is_source_code(storage, f"{folder}/video.ts")
     assert not contents.is_source_code(storage, f"{folder}/broken.ts")
+    assert not contents.is_source_code(storage, f"{folder}/gone.ts")  # its row says so
     with pytest.raises(NoInputError, match="is source code"):
         discovery.check(storage, f"{folder}/code.ts")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections import Counter
 
 import pytest
@@ -195,3 +197,25 @@ def test_kinds_of_ignored_files_are_bounded(tmp_path):
     shown = discovery.describe_ignored(statistics.ignored_files)
     assert len(shown) < 150
     assert "other" in shown
+
+
+@pytest.mark.parametrize("pattern", ["calls", "./calls", "../in/calls", "calls/*.wav"])
+def test_inputs_may_be_relative_to_the_working_folder(tmp_path, monkeypatch, pattern):
+    for name in ("in/calls/a.wav", "in/calls/.b.wav", "in/calls/none"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "in")
+    found = discovery.find(Storage(), pattern)
+    assert [os.path.realpath(file) for file in found.files] == [str(tmp_path / "in/calls/a.wav")]
+    assert found.ignored["hidden"] == 1
+
+
+def test_recordings_in_an_archive_are_found(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("calls/a.wav", "calls/._a.wav", "calls/a.txt"):
+            archive.writestr(name, wav_bytes())
+    for pattern in (f"zip://calls::{tmp_path}/a.zip", f"zip://calls/*::file://{tmp_path}/a.zip"):
+        found = discovery.find(Storage(), pattern)
+        assert [file.partition("::")[0] for file in found.files] == ["zip://calls/a.wav"]
+        assert found.ignored == {"hidden": 1, ".txt": 1}
+        assert Storage().read(found.files[0]) == wav_bytes()

@@ -56,6 +56,18 @@ def test_a_look_finds_what_is_there_and_its_time_is_that_of_the_look(tmp_path):
     ]
 
 
+def test_what_a_watched_folder_leaves_out_is_logged_when_it_changes(tmp_path, caplog):
+    find = streaming._Find(Storage(), None)
+    for name in ("a.wav", "b.txt"):
+        (tmp_path / name).touch()
+    for _ in range(3):
+        assert found(find, tmp_path) == [f"{tmp_path}/a.wav"]
+    (tmp_path / "c.txt").touch()
+    found(find, tmp_path)
+    said = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert said == [".txt 1", ".txt 2"]
+
+
 @pytest.mark.parametrize("pattern", ["*.jsonl", "m.jsonl", "folder", "m_{0..3}.jsonl"])
 def test_what_is_not_there_yet_is_looked_for_again(pattern, tmp_path):
     find = streaming._Find(Storage(), None)
