@@ -242,7 +242,7 @@ def test_the_stretches_of_a_long_recording_hold_all_of_it(tmp_path, name):
         assert laid.lost(outcome.waveform, round(segment.start * laid.rate)) == []
 
 
-def jumping(seconds: float, first: int = 60):
+def jumping(seconds: float, first: int = 25):
     """Timestamps that are later from a packet on."""
 
     def edit(number, packet):
@@ -263,7 +263,7 @@ def test_a_hole_of_ten_hours_is_silence_block_by_block(tmp_path, name, container
     lengths = [len(block) for block in blocks]
 
     assert sum(lengths) / 16_000 == pytest.approx(36_004, abs=0.1)
-    assert max(lengths) < 2**18
+    assert max(lengths) <= 2**18
     with pytest.raises(errors.TooLongAudioError):
         read(path, 16_000, max_seconds=300)
     part = read(path, 416_000, offset=36_002, duration=1)  # behind it
