@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 
 from tests.support.servers import FaultyHttpServer
+from tests.support.timed_files import Track, write
 
 RATE = 16_000
 
@@ -162,6 +163,16 @@ def of_audio(folder: Path, server: FaultyHttpServer | None = None) -> list[Fault
         samples[500] = value
         written(samples, f"{name}.wav", subtype="FLOAT")
         add(f"{name} among the samples", "CorruptAudioError", str(folder / f"{name}.wav"))
+    write(folder / "once.mkv", Track([(0.0, tone(2.0))], "aac", RATE))
+    once = (folder / "once.mkv").read_bytes()
+    put("a Matroska whose clock begins anew", "CorruptAudioError", "anew.mkv", once + once)
+    for name, codec in (("mp4", "aac"), ("mka", "libopus")):
+        rate = 48_000 if codec == "libopus" else RATE
+        pieces = [(0.0, tone(1.0, rate)), (4.0, tone(1.0, rate))]
+        write(folder / f"hole.{name}", Track(pieces, codec, rate))
+        hole = str(folder / f"hole.{name}")
+        add(f"all of it is in a hole, {name}", "SilentAudioError", hole, offset=2.0, duration=1.0)
+        add(f"behind the end of a hole's file, {name}", "OffsetBeyondEndError", hole, offset=9.0)
     one, none = tone(1.0), 0 * tone(1.0)
     talkers = [np.stack(pair, 1) for pair in ((one, none), (none, one), (one, -one))]
     written(np.concatenate(talkers), "cancel.wav")

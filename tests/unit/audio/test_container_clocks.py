@@ -230,7 +230,7 @@ def test_the_stretches_of_a_long_recording_hold_all_of_it(tmp_path, name):
     laid = ffmpeg_decodes(tmp_path / name)
     clip = Clip(Row("{}", id="row"), str(tmp_path / name), 0.0, None)
 
-    plan = Planner(Storage(), None, 300.0, "fixed", False).plan(clip, 60.0)
+    (plan,) = Planner(Storage(), None, 300.0, "fixed", False).plan(clip, 60.0)
     groups = list(group_segments(plan))
     heard = list(ClipReader(Storage(), None, 300.0, 1).read(groups, laid.rate))
 

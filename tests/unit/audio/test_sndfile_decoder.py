@@ -185,7 +185,7 @@ def test_all_segments_of_a_long_call_are_read(tmp_path, monkeypatch, container, 
         file.write(samples)
     planner = Planner(Storage(), None, 600.0, "fixed", keep_parts=False)
 
-    plan = planner.plan(Clip(Row("{}"), path, 0.0, None), 5.0)
+    (plan,) = planner.plan(Clip(Row("{}"), path, 0.0, None), 5.0)
     groups = list(group_segments(plan))
 
     assert not plan.can_seek  # so each group is read with all that is before it, and they are few
