@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from beam_asr.storage.uris import extension
 
 # The extensions of what libsndfile and FFmpeg read here: those that they list themselves, and the
@@ -97,6 +99,10 @@ _RECURRING = (  # first place, distance, byte, mask
 )
 
 
+# A name as long as that of a field: two bytes may well be within a recording.
+_JSON_LINE = re.compile(rb'[\r\n][ \t]*\{[ \t]*"[^"\x00-\x1f]{1,99}"[ \t]*:')
+
+
 def foreign_kind(head: bytes) -> str | None:
     """Names the content of a file that is certainly not audio, by its first bytes; else None."""
     for offset, signature, kind in _FOREIGN:
@@ -123,10 +129,10 @@ def is_media(head: bytes) -> bool:
 def is_text(head: bytes) -> bool:
     """Returns whether a file is text, of any encoding that keeps ASCII, by its first bytes.
 
-    A line of JSON is text even if something else follows it.
+    A line of JSON is text, whatever else comes before or after it.
     """
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if start in (b"{", b"[", b'"'):
+    if start in (b"{", b"[", b'"') or _JSON_LINE.search(head):
         return True
     return sum(map(head.count, _CONTROL_BYTES)) <= len(head) / 50
 

@@ -44,6 +44,7 @@ from beam_asr.records.events import SampleFound
 from beam_asr.records.record import Transcript, failure
 from beam_asr.records.row import Row
 from beam_asr.records.work import WebDatasetTar
+from beam_asr.storage.file_kinds import HEAD_BYTES, content_kind
 from beam_asr.storage.storage import Storage
 
 HEADER = 4
@@ -108,6 +109,10 @@ def manifest_file(data: bytes) -> Hashable:
     if name.startswith("m.jsonl"):
         text = content if name == "m.jsonl" else _decompressed(ending, content)
         assert text is not None, f"damaged {ending} was read as if it were whole"
+    if text is not None and (kind := content_kind(text[:HEAD_BYTES])) is not None:
+        assert len(rows) == 1, f"{kind} is {len(rows)} rows"
+        assert b'\n{"audio_filepath":' not in text[:HEAD_BYTES], f"a row is in {kind}"
+        return name, kind
     is_document = text is not None and _is_document(text)
     if text is not None and not is_document:
         assert len(rows) == _count_lines(text), "rows are not as many as lines"
