@@ -100,7 +100,7 @@ _RECURRING = (  # first place, distance, byte, mask
 
 
 # A name as long as that of a field: two bytes may well be within a recording.
-_JSON_LINE = re.compile(rb'[\r\n][ \t]*\{[ \t]*"[^"\x00-\x1f]{1,99}"[ \t]*:')
+_JSON_LINE = re.compile(rb'(?:\A|[\r\n])[ \t]*\{[ \t]*"[^"\x00-\x1f]{1,99}"[ \t]*:')
 
 
 def foreign_kind(head: bytes) -> str | None:
@@ -152,7 +152,7 @@ def content_kind(head: bytes) -> str | None:
 def _has_wide_letters(head: bytes) -> bool:
     """Returns whether bytes are the text of rows, with zeros before or behind each letter."""
     letters = head.replace(b"\0", b"")
-    starts = letters.lstrip().startswith((b"{", b"["))
+    starts = letters.lstrip().startswith((b"{", b"[")) and not _JSON_LINE.search(head)
     return starts and 5 * len(letters) <= 3 * len(head)  # some letters fill both bytes
 
 

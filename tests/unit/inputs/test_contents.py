@@ -100,6 +100,7 @@ def test_a_compressed_recording_is_one_clear_failure(tmp_path):
         b"\n\n",
         b'{"audio_filepath": "a.wav"}\n',
         b'\xef\xbb\xbf{"audio_filepath": "a.wav"}\n' + bytes(3000),
+        b'{"audio_filepath": "a.wav"}\n' + bytes(3000),
         bytes(300) + b'\n{"audio_filepath": "a.wav"}\n',  # damage that costs its own line
         b"not json\n",
         "{'audio_filepath': 'é.wav'}\n".encode("latin-1"),
