@@ -435,13 +435,16 @@ def test_a_job_that_is_not_waited_for_is_left_to_itself(launch):
     assert [request.partition(" ")[0] for request in launch.service.requests] == ["POST"]
 
 
-def test_a_job_that_failed_is_told_of(launch):
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_job_that_failed_is_told_of(launch, begun):
     launch.service.state = "JOB_STATE_FAILED"
     launch.service.error = "Workflow failed. Causes: no zone has the GPU."
-    status, _, errors = launch()
+    if begun:
+        launch.files.pipe_file(f"{launch.bucket.uri}/out/_journal/run.json", b"{}")
+    status, _, errors = launch(*(["--resume"] if begun else []))
     assert status == 1
     assert "no zone has the GPU" in errors
-    assert "--resume" in errors
+    assert ("To go on: beam-asr transcribe" in errors) == begun
 
 
 def test_what_cannot_go_together_is_wrong_usage(launch):
