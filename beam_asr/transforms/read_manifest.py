@@ -88,7 +88,8 @@ class ReadManifest(beam.PTransform):
             )
         split = (
             files
-            | "SpreadFiles" >> beam.Reshuffle().with_input_types(str).with_output_types(str)
+            # Flink's shuffle passes elements on as they are, so it must not change their type.
+            | "SpreadFiles" >> beam.Reshuffle()
             | "Split"
             >> beam.FlatMap(_split_file, self._storage, self._watch is not None).with_outputs(
                 STATISTICS, main="ranges"
@@ -96,8 +97,7 @@ class ReadManifest(beam.PTransform):
         )
         rows = (
             split.ranges
-            | "SpreadPieces"
-            >> beam.Reshuffle().with_input_types(FileRange).with_output_types(FileRange)
+            | "SpreadPieces" >> beam.Reshuffle()
             | "ReadRows"
             >> beam.FlatMap(_read_rows, self._storage, self._filepath_key).with_output_types(
                 Row | WebDatasetTar
