@@ -96,7 +96,11 @@ class CancellationDetector:
             return None
         sums, energies = np.concatenate(self._sums), np.concatenate(self._energies)
         loudest = energies.max(axis=1)
-        active = loudest > PAUSE * np.percentile(loudest, LOUD_PERCENTILE)
+        # Of frames with any sound: in a long recording, holes and muted lines may be nearly all.
+        sounding = loudest[loudest > 0]
+        if not len(sounding):
+            return None
+        active = loudest > PAUSE * np.percentile(sounding, LOUD_PERCENTILE)
         enough = min(MIN_FRAMES, max(1, int(active.sum())))
         cancels = active & (sums < MAX_KEPT * energies.sum(axis=1))
         if not _is_dense(cancels, enough):

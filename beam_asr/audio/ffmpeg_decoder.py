@@ -41,7 +41,8 @@ FFMPEG_FORMATS = (
 # stream may hold a time twice, where it was joined; and behind a hole of an Ogg, FFmpeg's
 # timestamps after a seek differ from those without one, by a page.
 _FFMPEG_SEEKABLE = frozenset("mov matroska asf avi caf flac".split())
-# Those that count bytes, which frames of a variable size cannot be found by.
+# Those that count bytes, by which only samples of PCM are found: frames have a variable size, and
+# FFmpeg takes blocks of ADPCM for samples of as many bits as one has on average.
 _FFMPEG_CHUNKED = frozenset("wav w64 aiff".split())
 _FFMPEG_MPEG_AUDIO = frozenset("mp1 mp1float mp2 mp2float mp3 mp3float".split())
 # ADPCM of which each block begins with its state. That of the others is carried from the start on,
@@ -49,7 +50,6 @@ _FFMPEG_MPEG_AUDIO = frozenset("mp1 mp1float mp2 mp2float mp3 mp3float".split())
 _FFMPEG_BLOCK_ADPCM = frozenset(
     "adpcm_ms adpcm_ima_wav adpcm_ima_qt adpcm_ima_dk3 adpcm_ima_dk4 adpcm_swf".split()
 )
-_FFMPEG_FRAMED = _FFMPEG_MPEG_AUDIO | frozenset("ac3 eac3 dca aac".split())
 # Formats that state times. Of others, FFmpeg makes them up from the samples, or the bytes, before.
 _FFMPEG_TIMED = frozenset("mov matroska asf avi flv mpegts mpeg ogg rm dv mxf nut nsv wtv".split())
 _ENDLESS = 2**62  # frames
@@ -231,7 +231,7 @@ class FFmpegDecoder:
         if self._carries_state():
             return False
         if not _FFMPEG_CHUNKED.isdisjoint(kinds):
-            return self._stream.codec_context.name not in _FFMPEG_FRAMED
+            return self._stream.codec_context.name.startswith("pcm_")
         return not _FFMPEG_SEEKABLE.isdisjoint(kinds)
 
     def _carries_state(self) -> bool:

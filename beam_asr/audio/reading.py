@@ -291,6 +291,9 @@ def _stream_range(source: Source, decoder: Decoder, request: AudioRequest) -> It
     except (soundfile.LibsndfileError, av.error.FFmpegError) as error:
         _check_cancellation(source, detector, start / decoder.rate)  # of what could be read
         raise _decoding_failed(source, decoder, start + frames, error) from error
+    except CorruptAudioError:  # found by a decoder itself; the job may use the part before it
+        _check_cancellation(source, detector, start / decoder.rate)
+        raise
     _check_cancellation(source, detector, start / decoder.rate)
     _check_complete(source, decoder, start, count, frames)
 
@@ -497,7 +500,7 @@ def _open_with_sndfile(
         return "several streams at once"  # their clock starts with the first one
     try:
         is_ogg = first.startswith(b"OggS")
-        decoder = OggDecoder(source, start) if is_ogg else SndfileDecoder(source)
+        decoder = OggDecoder(source, start) if is_ogg else SndfileDecoder(source, start)
     except soundfile.LibsndfileError as error:
         return decoding_reason(error)
     if decoder.stated_frames == 0:

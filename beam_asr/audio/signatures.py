@@ -17,6 +17,7 @@ from beam_asr.storage.file_kinds import is_audio
 from beam_asr.storage.uris import extension
 
 _MAX_CHUNKS = 20_000  # of a WAV or AIFF before its samples
+_SMALLEST_BYTES = 44  # of a WAV, and about of an AIFF
 
 
 def zero_length_error(source: Source) -> ZeroLengthAudioError:
@@ -86,9 +87,9 @@ def check_header(source: Source) -> None:
 def check_chunk_sizes(source: Source, head: bytes) -> None:
     """Raises if a WAV, RF64, AIFF or AU header states more bytes of samples than the file has.
 
-    libsndfile reads such a file to its end without an error. Formats: "Multimedia
-    Programming Interface and Data Specifications 1.0" (RIFF), EBU Tech 3306 (RF64), "Audio
-    Interchange File Format 1.3" (AIFF).
+    Also if a second file follows the first. libsndfile reads the one to its end, and of the other
+    the first file, without an error. Formats: "Multimedia Programming Interface and Data
+    Specifications 1.0" (RIFF), EBU Tech 3306 (RF64), "Audio Interchange File Format 1.3" (AIFF).
     """
     chunk = _sample_chunk(source, head)
     if chunk is None:
@@ -104,6 +105,23 @@ def check_chunk_sizes(source: Source, head: bytes) -> None:
         raise TruncatedAudioError(
             f"{source.shown}: the header promises {size} bytes of samples but the file holds "
             f"{available}. Copy the file again from its origin."
+        )
+    if not placeholder and head[:4] != b".snd":
+        _check_joined(source, head, start + size)
+
+
+def _check_joined(source: Source, head: bytes, samples_end: int) -> None:
+    """Raises if a second WAV or AIFF follows the first, of which alone decoders know."""
+    order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
+    end = struct.unpack_from(order + "I", head, 4)[0] + 8
+    if not samples_end <= end <= source.size - _SMALLEST_BYTES:
+        return
+    rest = source.peek(end, 13)  # some pad a chunk to an even number of bytes, and some do not
+    tags = head[:4], head[8:12]
+    if any((rest[at : at + 4], rest[at + 8 : at + 12]) == tags for at in (0, 1)):
+        raise CorruptAudioError(
+            f"{source.shown}: goes on after its first {end} bytes with another header, as where "
+            "files were joined by their bytes. Join recordings with SoX or FFmpeg."
         )
 
 

@@ -36,9 +36,14 @@ class _QuietSoundFile(soundfile.SoundFile):
 
 
 class SndfileDecoder:
-    """Decodes what libsndfile reads, but Ogg: WAV, AIFF, AU, FLAC, MP3, SPHERE, CAF."""
+    """Decodes what libsndfile reads, but Ogg: WAV, AIFF, AU, FLAC, MP3, SPHERE, CAF.
 
-    def __init__(self, source: Source) -> None:
+    Args:
+        source: of the file.
+        start: its first byte, behind tags.
+    """
+
+    def __init__(self, source: Source, start: int = 0) -> None:
         self._source = source
         if source.descriptor is None:
             self._file = _QuietSoundFile(source)
@@ -54,6 +59,8 @@ class SndfileDecoder:
         # before a place are read. Some codecs, as GSM 6.10 and G.721, have no place to start at but
         # the first; nor has DWVW, of which libsndfile says that it has.
         can_seek = self._file.can_seek and not self._subtype.startswith("DWVW")
+        # In a FLAC behind a tag, libsndfile ends the file too early, by the tag's length.
+        can_seek = can_seek and not (start and self._format == "FLAC")
         self.can_seek = can_seek and not self._is_mp3
         self.length_slack_s = OVERRUN_S if self._is_mp3 else 0.0
 

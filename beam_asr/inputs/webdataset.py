@@ -20,7 +20,7 @@ from beam_asr.inputs.readers import FileRange, Reader
 from beam_asr.inputs.tar_stream import TarStream, has_content, is_apple_double, printable
 from beam_asr.records.json_objects import parse_object
 from beam_asr.records.work import WebDatasetTar
-from beam_asr.storage.file_kinds import AUDIO_EXTENSIONS
+from beam_asr.storage.file_kinds import AUDIO_EXTENSIONS, is_audio
 from beam_asr.storage.storage import Storage
 
 MAX_BYTES = 16 << 20  # of a .json or .txt member
@@ -54,7 +54,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class SkippedMember:
-    """A member that macOS stored beside another one (`is_apple_double`)."""
+    """A member that is in no sample though it may seem to be a recording, or a part of one.
+
+    That is a link or another member without content, a recording whose name begins with a dot, and
+    what macOS stored beside a file (`is_apple_double`).
+    """
 
     name: str
 
@@ -76,7 +80,7 @@ def webdataset_samples(file: BinaryIO, name: str) -> Iterator[Sample | SkippedMe
         name: the tar's path or URI, for messages.
 
     Yields:
-        Each sample; one that cannot be used has a problem. What macOS has stored beside the files.
+        Each sample; one that cannot be used has a problem. Members that are in none.
 
     Raises:
         TarError: after the samples before the damage. The sample in which the tar breaks off, which
@@ -121,15 +125,17 @@ def member_uri(tar_uri: str, member: str) -> str:
 def _keyed(tar: TarStream, skipped: list[SkippedMember]) -> Iterator[tuple[str, tarfile.TarInfo]]:
     """Yields the members that belong to samples, with their keys."""
     for member in tar:
-        if is_apple_double(member.name):
-            if has_content(member):
-                skipped.append(SkippedMember(printable(member.name)))
-        elif (
-            has_content(member)
-            and not META.match(member.name)
-            and (parts := KEY_AND_EXTENSION.match(member.name))
-        ):
+        if member.isdir():
+            continue
+        parts = KEY_AND_EXTENSION.match(member.name)
+        if is_apple_double(member.name) or not has_content(member):
+            skipped.append(SkippedMember(printable(member.name)))
+        elif META.match(member.name):
+            continue
+        elif parts:
             yield parts[1], member
+        elif is_audio(member.name):
+            skipped.append(SkippedMember(printable(member.name)))
 
 
 @dataclass

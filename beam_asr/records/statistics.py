@@ -74,8 +74,8 @@ class Statistics:
         examples_ignored: some of them.
         inputs: the files that the rows come from, of an input without an end.
         models: descriptions of the models that were used.
-        members_without_row: files in tars of a tarred data set that no row names, and what macOS
-            has stored in tars.
+        members_without_row: files in tars of a tarred data set that no row names; in WebDatasets
+            links, recordings without a key, and what macOS has stored.
         examples_without_row: some of them.
         tars_without_rows: tars without any row, which are not read.
         model_loads: models that were loaded, over all worker processes.

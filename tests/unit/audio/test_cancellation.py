@@ -208,3 +208,34 @@ def test_segments_are_not_judged_by_themselves(tmp_path):
         str(path),
         AudioRequest(**{**vars(request), "cancellation_allowed": True, "silence_allowed": True}),
     )
+
+
+@pytest.mark.parametrize("keep_parts", [False, True])
+def test_a_recording_that_is_damaged_behind_channels_that_cancel(tmp_path, keep_parts):
+    """What a decoder finds wrong itself leaves no part of the average either."""
+    first = write(tmp_path / "a.mp3", beside(voice(1, 8.0), -voice(1, 8.0))).read_bytes()
+    path = tmp_path / "joined.mp3"
+    path.write_bytes(first + write(tmp_path / "b.mp3", beside(voice(2), voice(2))).read_bytes())
+    clip = Clip(Row("{}"), str(path), 0.0, None)
+    planner = Planner(Storage(), None, 60.0, "fixed", keep_parts)
+    assert cancelled(path).channel == 0
+    if not keep_parts:
+        with pytest.raises(errors.CorruptAudioError):
+            planner.plan(clip, 5.0)
+        return
+    (plan,) = planner.plan(clip, 5.0)
+    assert plan.clip.taken == TakenChannel(0, 2, louder=True)
+    assert plan.unreadable_tail is not None
+
+
+@pytest.mark.parametrize("seconds", [40, 400])
+def test_silence_makes_no_pause_loud(seconds):
+    """The hum of pauses may cancel, also if nearly all of a recording is a hole."""
+    talk = beside(voice(1), voice(1))
+    hum = np.random.default_rng(3).standard_normal(4 * RATE).astype(np.float32) * 1e-4
+    for hole in (0, seconds):
+        detector = CancellationDetector(RATE)
+        for block in (talk, np.zeros((hole * RATE, 2), np.float32), beside(hum, -hum)):
+            if len(block):
+                detector.add(block)
+        assert detector.finish() is None

@@ -181,3 +181,19 @@ def test_an_empty_wav_with_a_comment_is_empty(tmp_path):
     check_error(tmp_path / "clip.wav", errors.ZeroLengthAudioError)
     (tmp_path / "clip.wav").write_bytes(wav_bytes(b"", riff=36))
     check_error(tmp_path / "clip.wav", errors.ZeroLengthAudioError)
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [("WAV", "PCM_16"), ("WAV", "PCM_U8"), ("WAV", "GSM610"), ("AIFF", "PCM_16")],
+)
+def test_files_that_were_joined_by_their_bytes(tmp_path, container, subtype):
+    path = tmp_path / "rec"
+    with soundfile.SoundFile(path, "w", RATE, 1, format=container, subtype=subtype) as file:
+        file.write(chirp(2.0)[:-1])
+    content = path.read_bytes()
+    path.write_bytes(content + content)
+    check_error(path, errors.CorruptAudioError, "files were joined")
+    check_error(path, errors.CorruptAudioError, "files were joined", duration=1.0)
+    path.write_bytes(content + b"LIST" + bytes(100))  # of what is no part of it, all is well
+    assert abs(len(read(path)) - 2 * RATE) < 400

@@ -173,6 +173,49 @@ def test_a_range_of_a_telephony_codec_equals_the_slice(
         np.testing.assert_array_equal(part, whole[start : start + count])
 
 
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "ULAW", "PCM_16"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_range_of_a_wav_without_a_size_equals_the_slice(tmp_path, subtype, channels):
+    if (subtype, channels) == ("GSM610", 2):
+        return  # GSM is mono
+    path = tmp_path / "call.wav"
+    samples = np.stack([chirp(400, 8_000), chirp(400, 8_000)[::-1]], axis=1)[:, :channels]
+    soundfile.write(path, samples, 8_000, subtype=subtype)
+    content = bytearray(path.read_bytes())
+    size = content.find(b"data") + 4
+    content[size : size + 4] = bytes(4)  # as of a recorder that was stopped
+    path.write_bytes(content)
+    at_8_khz = {"sample_rate": 8_000, "channel": channels - 1}
+
+    whole = read(path, **at_8_khz)
+
+    assert lag_and_error(whole, samples[:, channels - 1])[1] < 0.3
+    for offset, duration in ((6.932, 2.0), (267.163, None), (382.81, 0.4)):
+        part = read(path, offset=offset, duration=duration, **at_8_khz)
+        start = round(offset * 8_000)
+        count = len(whole) - start if duration is None else round(duration * 8_000)
+        np.testing.assert_allclose(part, whole[start : start + count], atol=1e-6)
+
+
+@pytest.mark.parametrize("container", ["FLAC", "WAV", "AIFF"])
+@pytest.mark.parametrize("tag_bytes", [1_000, 400_000])
+def test_a_range_behind_a_tag_equals_the_slice(tmp_path, container, tag_bytes):
+    path = tmp_path / "clip"
+    soundfile.write(path, chirp(20), RATE, format=container, subtype="PCM_16")
+    length = bytes(tag_bytes >> shift & 127 for shift in (21, 14, 7, 0))
+    path.write_bytes(b"ID3\4\0\0" + length + bytes(tag_bytes) + path.read_bytes())
+
+    whole = read(path)
+
+    assert len(whole) == len(chirp(20))
+    assert probe_duration(str(path)) == 20.0
+    for offset, duration in ((0.3, 0.5), (12.357, None), (17.707, 0.4), (19.9, 0.1)):
+        part = read(path, offset=offset, duration=duration)
+        start = round(offset * RATE)
+        count = len(whole) - start if duration is None else round(duration * RATE)
+        np.testing.assert_array_equal(part, whole[start : start + count])
+
+
 @pytest.mark.parametrize(
     ("container", "subtype"),
     [("WAV", "GSM610"), ("W64", "GSM610"), ("WAV", "NMS_ADPCM_32")],
