@@ -41,9 +41,10 @@ FFMPEG_FORMATS = (
 # stream may hold a time twice, where it was joined; and behind a hole of an Ogg, FFmpeg's
 # timestamps after a seek differ from those without one, by a page.
 _FFMPEG_SEEKABLE = frozenset("mov matroska asf avi caf flac".split())
-# Those that count bytes, by which only samples of PCM are found: frames have a variable size, and
-# FFmpeg takes blocks of ADPCM for samples of as many bits as one has on average.
+# Those that count bytes, by which only samples of a whole number of bits are found: frames have a
+# variable size, and FFmpeg takes blocks of ADPCM for samples of as many bits as one has on average.
 _FFMPEG_CHUNKED = frozenset("wav w64 aiff".split())
+_FFMPEG_BIT_ADPCM = frozenset("g722 g726 g726le".split())
 _FFMPEG_MPEG_AUDIO = frozenset("mp1 mp1float mp2 mp2float mp3 mp3float".split())
 # ADPCM of which each block begins with its state. That of the others is carried from the start on,
 # and a decoder that begins elsewhere never finds it; G.722 and G.726 do, in half a second.
@@ -231,7 +232,8 @@ class FFmpegDecoder:
         if self._carries_state():
             return False
         if not _FFMPEG_CHUNKED.isdisjoint(kinds):
-            return self._stream.codec_context.name.startswith("pcm_")
+            name = self._stream.codec_context.name
+            return name.startswith("pcm_") or name in _FFMPEG_BIT_ADPCM
         return not _FFMPEG_SEEKABLE.isdisjoint(kinds)
 
     def _carries_state(self) -> bool:
