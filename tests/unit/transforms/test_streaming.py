@@ -57,7 +57,7 @@ def test_a_look_finds_what_is_there_and_its_time_is_that_of_the_look(tmp_path):
 
 
 def test_what_a_watched_folder_leaves_out_is_logged_when_it_changes(tmp_path, caplog):
-    caplog.set_level("WARNING")  # NeMo raises that of all handlers
+    caplog.set_level("WARNING")  # what ran before in this process may have raised it
     find = streaming._Find(Storage(), None)
     for name in ("a.wav", "b.txt"):
         (tmp_path / name).touch()
