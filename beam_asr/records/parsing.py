@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import reprlib
@@ -57,8 +58,8 @@ def resolve(audio: str, manifest: str) -> str:
     in_home = os.path.expanduser(audio)
     if not manifest:
         return in_home
-    if uris.is_local(manifest):
-        folder = os.path.dirname(uris.local_path(manifest))
+    folder = _local_folder(manifest)
+    if folder is not None:
         beside = os.path.normpath(os.path.join(folder, audio))
         if os.path.exists(beside):
             return beside
@@ -66,6 +67,12 @@ def resolve(audio: str, manifest: str) -> str:
             return os.path.abspath(audio)
         return beside if in_home == audio else in_home
     return in_home if audio.startswith("~/") else _beside(manifest, audio)
+
+
+@functools.lru_cache(maxsize=1024)  # most rows are of the manifest of the row before
+def _local_folder(manifest: str) -> str | None:
+    """Returns the folder of a manifest; None if it is not on the local disk."""
+    return os.path.dirname(uris.local_path(manifest)) if uris.is_local(manifest) else None
 
 
 def _beside(manifest: str, audio: str) -> str:

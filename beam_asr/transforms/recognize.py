@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -144,6 +144,8 @@ class _EventCounter:
 
     def __init__(self) -> None:
         self._statistics = Statistics()
+        self._description: Mapping[str, str] | None = None  # of the model of the last event
+        self._models: frozenset[tuple[tuple[str, str], ...]] = frozenset()
         self._model_loads = Metrics.counter(NAMESPACE, "model_loads")
         self._model_evictions = Metrics.counter(NAMESPACE, "model_evictions")
         self._batches = Metrics.counter(NAMESPACE, "batches")
@@ -185,11 +187,16 @@ class _EventCounter:
 
     def _count_models(self, host: ModelHost) -> None:
         loads, evictions = host.take_loads(), pool.pool.take_evictions()
-        self._model_loads.inc(loads)
-        self._model_evictions.inc(evictions)
-        self._statistics.model_loads += loads
-        self._statistics.model_evictions += evictions
-        self._statistics.models |= {tuple(sorted(host.description.items()))}
+        if loads or evictions:
+            self._model_loads.inc(loads)
+            self._model_evictions.inc(evictions)
+            self._statistics.model_loads += loads
+            self._statistics.model_evictions += evictions
+        if self._description is not host.description:
+            self._description = host.description
+            self._models = frozenset([tuple(sorted(host.description.items()))])
+        if not self._models <= self._statistics.models:
+            self._statistics.models |= self._models
 
     def _count_batch(self, batch: Batch) -> None:
         self._statistics.batches += 1
