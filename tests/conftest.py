@@ -58,6 +58,7 @@ MODEL_PLACES = (
     "unit/models/test_hostile_files.py",
     "unit/models/test_prompts.py",
     "unit/models/devices/test_resources.py::test_a_process_computes_in_as_many_threads_as_it_may",
+    "unit/audio/test_container_clocks.py",
     "unit/audio/test_hostile_files.py",
     "unit/cli/test_main.py::test_launching_a_job_imports_neither_nemo_nor_torch",
     "unit/outputs/formats/test_table.py::test_a_file_of_many_groups_takes_the_memory_of_few",
