@@ -289,7 +289,7 @@ class FFmpegDecoder:
         """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on.
 
         Frames are counted on the clock of the container, from its start. Where it has a hole the
-        samples are zero; where frames overlap, the later one is heard.
+        samples are zero; where frames overlap, the later one is used.
         """
         end = _ENDLESS if count is None else start + count
         reached = start  # what comes before is yielded, or not wanted

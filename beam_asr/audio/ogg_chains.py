@@ -17,16 +17,15 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from beam_asr.audio.ogg_pages import HEADER_BYTES, MAX_PAGE_BYTES
 from beam_asr.audio.source import Source
 from beam_asr.errors import CorruptAudioError
 
 _PAGE = b"OggS\0"  # and the version
-_HEADER_BYTES = 27
 _BEGINS = 2  # a flag
 _FIRST_OF_STREAM = (_PAGE + b"\2", _PAGE + b"\6")  # the second also ends with this page
 _MAX_STREAMS = 64  # at one time
 _BLOCK_BYTES = 2**20
-_LARGEST_PAGE = 65_307  # bytes
 _FIRST_PLACE = 2**16  # what is fetched first of a remote file
 _SPACING = 1.5
 # Of a stream that begins between two places, the rate until the second one seems to be that of its
@@ -151,7 +150,7 @@ def _first_pages(source: Source, position: int) -> tuple[int, set[int]]:
     """Returns where the pages end with which streams begin, and the streams' serial numbers."""
     serials = set()
     for _ in range(_MAX_STREAMS):
-        data = source.peek(position, _HEADER_BYTES + 255)
+        data = source.peek(position, HEADER_BYTES + 255)
         page = _page(data, 0, position)
         if page is None or not page.flags & _BEGINS:
             break
@@ -162,19 +161,19 @@ def _first_pages(source: Source, position: int) -> tuple[int, set[int]]:
 
 def _page(data: bytes, place: int, offset: int) -> _Page | None:
     """Parses the header of a page at a place in data that begin at an offset; None if cut off."""
-    header = data[place : place + _HEADER_BYTES]
-    if len(header) < _HEADER_BYTES or not header.startswith(_PAGE):
+    header = data[place : place + HEADER_BYTES]
+    if len(header) < HEADER_BYTES or not header.startswith(_PAGE):
         return None
     flags, granule, serial, number, _, segments = struct.unpack_from("<BqIIIB", header, 5)
-    table = data[place + _HEADER_BYTES : place + _HEADER_BYTES + segments]
+    table = data[place + HEADER_BYTES : place + HEADER_BYTES + segments]
     start = offset + place
-    size = _HEADER_BYTES + segments + sum(table)
+    size = HEADER_BYTES + segments + sum(table)
     return _Page(start, start + size, flags, granule, serial, number)
 
 
 def _compare_pages(source: Source, first: int, serials: set[int]) -> None:
     """Raises if the pages at places that are ever further apart are not of one stream."""
-    last = max(first, source.size - _LARGEST_PAGE)
+    last = max(first, source.size - MAX_PAGE_BYTES)
     for start, end in ((first, min(_FIRST_PLACE, source.size)), (last, source.size)):
         if _begins_between(source, start, end):
             raise chain_error(source)
@@ -212,7 +211,7 @@ class _Progress(NamedTuple):
 
 
 def _places(size: int) -> Iterator[int]:
-    last = size - _LARGEST_PAGE
+    last = size - MAX_PAGE_BYTES
     growing = (int(_FIRST_PLACE * _SPACING**power) for power in itertools.count())
     yield from itertools.takewhile(lambda place: place < last, growing)
     if last > _FIRST_PLACE:
@@ -222,7 +221,7 @@ def _places(size: int) -> Iterator[int]:
 def _page_after(source: Source, place: int, serials: set[int]) -> _Page | None:
     """Returns the first page from a place on, of a known stream if there is one."""
     other = None
-    for size in (_LARGEST_PAGE // 8, _LARGEST_PAGE // 2, _LARGEST_PAGE):  # most are small
+    for size in (MAX_PAGE_BYTES // 8, MAX_PAGE_BYTES // 2, MAX_PAGE_BYTES):  # most are small
         data = source.peek(place, size)
         found = data.find(_PAGE)
         while found >= 0:

@@ -12,7 +12,7 @@ from beam_asr.audio.ogg_codecs import codec_of
 from beam_asr.audio.source import Source
 
 MAX_PAGE_BYTES = 65_307
-_HEADER_BYTES = 27
+HEADER_BYTES = 27  # before the lacing values
 _CHUNK_BYTES = 2**18
 _MAX_HEADERS_BYTES = 2**24  # pictures are among the comments
 _MAX_PACKET_BYTES = 2**20  # kept of one; only the setup of Vorbis needs more than some
@@ -45,7 +45,7 @@ class PageWatch:
         self._packet = b""  # what a page has of a packet that the next one continues
         first = source.read_at(first_page, MAX_PAGE_BYTES)
         self._serial = first[14:18]
-        self._codec = codec_of(first[_HEADER_BYTES + first[26] :] if len(first) > 27 else b"")
+        self._codec = codec_of(first[HEADER_BYTES + first[26] :] if len(first) > 27 else b"")
         while self._codec and self._end is None and self._at - first_page < _MAX_HEADERS_BYTES:
             used = self._read_page(source.read_at(self._at, MAX_PAGE_BYTES), 0)
             if not used:
@@ -80,10 +80,10 @@ class PageWatch:
 
     def _read_page(self, data: bytes, start: int) -> int:
         """Reads the page that starts there, and returns its size; 0 if it is not whole."""
-        if data[start : start + 4] != b"OggS" or len(data) - start < _HEADER_BYTES:
+        if data[start : start + 4] != b"OggS" or len(data) - start < HEADER_BYTES:
             return 0
-        body = start + _HEADER_BYTES + data[start + 26]
-        table = data[start + _HEADER_BYTES : body]
+        body = start + HEADER_BYTES + data[start + 26]
+        table = data[start + HEADER_BYTES : body]
         after = body + sum(table)
         if after > len(data):
             return 0

@@ -431,7 +431,7 @@ def _open_decoder(source: Source, whole: bool = False) -> Iterator[Decoder]:
     start, first = _after_tags(source, head)
     check_last_page(source, first)
     check_chain(source, first, start, whole)
-    decoder = _find_decoder(source, head)
+    decoder = _find_decoder(source, head, start, first)
     try:
         if decoder.rate not in SAMPLE_RATES_HZ or not 1 <= decoder.channels <= MAX_CHANNELS:
             raise CorruptAudioError(
@@ -450,14 +450,15 @@ def _after_tags(source: Source, head: bytes) -> tuple[int, bytes]:
     return start, source.peek(start, 512) if start else head
 
 
-def _find_decoder(source: Source, head: bytes) -> Decoder:
+def _find_decoder(source: Source, head: bytes, start: int, first: bytes) -> Decoder:
+    """Opens a file with the first decoder that reads it; ``start`` as of `_after_tags`."""
     known = any(head.startswith(signature, offset) for offset, signature in AUDIO_SIGNATURES)
     mpeg = mpeg_audio.find_stream(source, head)
     if not (known or mpeg):
         if extension(source.path) == ".g722":
             return FFmpegDecoder(source, "g722")
         check_header(source)
-    opened = _open_with_sndfile(source, head, mpeg)
+    opened = _open_with_sndfile(source, head, start, first, mpeg)
     if isinstance(opened, SndfileDecoder):
         return opened
     known = known or head.startswith(MPEG_AUDIO)
@@ -484,7 +485,7 @@ def _find_decoder(source: Source, head: bytes) -> Decoder:
 
 
 def _open_with_sndfile(
-    source: Source, head: bytes, mpeg: MpegStream | None
+    source: Source, head: bytes, start: int, first: bytes, mpeg: MpegStream | None
 ) -> SndfileDecoder | str:
     """Opens a file with libsndfile; returns the reason if FFmpeg is to open it.
 
@@ -495,7 +496,6 @@ def _open_with_sndfile(
         return "no frames of MPEG audio"
     if mpeg is not None and not mpeg.has_xing:
         return "an MP3 without a Xing header"
-    start, first = _after_tags(source, head)
     if has_several_streams(first):
         return "several streams at once"  # their clock starts with the first one
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from beam_asr.audio.ogg_chains import chain_error
+from beam_asr.audio.ogg_pages import MAX_PAGE_BYTES
 from beam_asr.audio.source import Source
 from beam_asr.errors import (
     CorruptAudioError,
@@ -128,7 +129,7 @@ def _check_joined(source: Source, head: bytes, samples_end: int) -> None:
 def _is_empty(source: Source, head: bytes, start: int) -> bool:
     """Returns whether a file whose samples have no bytes, by their chunk, really has none.
 
-    Recorders that were stopped leave the chunk's size at 0, some with the file's size mended, and
+    Recorders that were stopped leave the chunk's size at 0, some with the file's size right, and
     the samples follow. In a file without samples only chunks do, up to its end.
     """
     order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
@@ -191,7 +192,7 @@ def check_last_page(source: Source, head: bytes) -> None:
     """
     if not head.startswith(b"OggS"):
         return
-    tail = source.peek(max(0, source.size - 65_307), 65_307)  # the largest page
+    tail = source.peek(max(0, source.size - MAX_PAGE_BYTES), MAX_PAGE_BYTES)
     page = tail[tail.rfind(b"OggS") :]
     table = page[27 : 27 + page[26]] if len(page) > 26 else b""
     if len(page) < 27 or len(table) < page[26] or len(page) < 27 + len(table) + sum(table):

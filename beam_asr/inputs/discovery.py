@@ -202,7 +202,7 @@ def _hidden_in(name: str, is_folder: bool) -> Callable[[str], bool]:
     """Returns a function that tells whether a file below a folder, or in a glob, is hidden.
 
     Only what is below the folder counts, or what a wildcard stands for: ``.cache/calls`` and
-    ``calls/.new/*.wav`` are asked for.
+    ``calls/.new/*.wav`` are requested.
     """
     link = split_chain(name)[0]
     if is_local(name):

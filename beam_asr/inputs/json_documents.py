@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from beam_asr.errors import TableError
 
-HEAD_BYTES = 2**16  # by which a file is told from one of lines
+HEAD_BYTES = 2**16  # by which a document is distinguished from lines
 BLOCK_BYTES = 2**16
 SPACE = re.compile(r"[ \t\r\n]*")
 SHORTEST_RESERVE = 12  # characters: an error nearer to the end may be due to what is not read yet

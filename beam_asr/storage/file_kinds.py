@@ -99,7 +99,7 @@ _RECURRING = (  # first place, distance, byte, mask
 )
 
 
-# A name as long as that of a field: two bytes may well be within a recording.
+# It includes the field's name and its colon: a line break and a brace alone may be in a recording.
 _JSON_LINE = re.compile(rb'(?:\A|[\r\n])[ \t]*\{[ \t]*"[^"\x00-\x1f]{1,99}"[ \t]*:')
 
 

@@ -132,7 +132,7 @@ class Storage:
             yield Entry(pattern)
 
     def walk(self, folder: str) -> Iterator[Entry]:
-        """Yields as ``list_entries``, in no order, and lists no more than is asked for."""
+        """Yields as ``list_entries``, in no order, and lists no more than is consumed."""
         fs, path = self._file_system(folder)
         if is_local(folder):
             yield from listing.walk_local(path)

@@ -19,6 +19,15 @@ from tests.support.timed_records import (
 )
 
 
+def assert_tiers_are_gapless(grid):
+    for name in grid.tierNames:
+        entries = grid.getTier(name).entries
+        assert entries[0].start == 0.0
+        assert entries[-1].end == grid.maxTimestamp
+        assert all(one.end == two.start for one, two in itertools.pairwise(entries))
+        assert all(one.start < one.end for one in entries)
+
+
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_textgrid_is_read_by_praatio_and_covers_the_audio(text, tmp_path):
     record = record_of(text, first=10.25, offset=10.0, duration=30.0)
@@ -41,12 +50,7 @@ def test_a_textgrid_of_any_words_has_no_gaps_and_no_overlaps(tmp_path, said, dur
     grid = read_grid(render("textgrid", record), tmp_path)
     ends = [word["end"] for word in record["words"] if one_line(word["word"])]
     assert grid.maxTimestamp >= max([duration or 0.0, *ends]) - 0.0006
-    for name in grid.tierNames:
-        entries = grid.getTier(name).entries
-        assert entries[0].start == 0.0
-        assert entries[-1].end == grid.maxTimestamp
-        assert all(one.end == two.start for one, two in itertools.pairwise(entries))
-        assert all(one.start < one.end for one in entries)
+    assert_tiers_are_gapless(grid)
 
 
 def test_a_textgrid_has_the_sentences_and_doubled_quotes(tmp_path):
@@ -79,9 +83,4 @@ def test_words_that_a_model_ends_after_the_audio_end_with_it(tmp_path):
 @given(words, st.floats(0.001, 20))
 def test_a_textgrid_of_any_words_and_measured_length_is_valid(tmp_path, said, seconds):
     grid = read_grid(render("textgrid", record_with(said), seconds=seconds), tmp_path)
-    for name in grid.tierNames:
-        entries = grid.getTier(name).entries
-        assert entries[0].start == 0.0
-        assert entries[-1].end == grid.maxTimestamp
-        assert all(one.end == two.start for one, two in itertools.pairwise(entries))
-        assert all(one.start < one.end for one in entries)
+    assert_tiers_are_gapless(grid)
