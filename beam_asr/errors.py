@@ -34,9 +34,7 @@ The command line turns them into flags (`with_flags`).
 
 from __future__ import annotations
 
-import logging
 import re
-import traceback
 from collections.abc import Collection, Iterator
 
 
@@ -506,7 +504,6 @@ def tree(root: type[BeamAsrError] = BeamAsrError) -> Iterator[type[BeamAsrError]
             yield from tree(subclass)
 
 
-logger = logging.getLogger(__name__)
 MAX_CHARACTERS = 500  # of a message
 _MAX_READ = 10_000  # characters are searched: some messages hold a tensor, or a whole program
 _ARRAY = re.compile(r"\b(tensor|array)\((?:[^()]|\([^()]*\))*(?:\)|$)")
@@ -548,32 +545,6 @@ def shortened(error: BaseException) -> str:
     return for_message(line, MAX_CHARACTERS)
 
 
-def without_tensors(error: Exception) -> Exception:
-    """Returns the error with a message of one bounded line, and without tensors.
-
-    Its class is the same, or one of the same name where that class makes its message itself.
-    """
-    message = shortened(error)
-    if _has_only(error, message):
-        return error
-    error.args = (message,)
-    if _has_only(error, message):
-        return error
-    copy: Exception = type(type(error).__name__, (ModelError,), {})(message)
-    return copy
-
-
-def release_frames(error: BaseException) -> None:
-    """Frees the tensors that the frames of the failed calls hold, of this batch and maybe others.
-
-    The traceback is lost with them, so it is logged first, at debug level.
-    """
-    logger.debug("A forward pass failed", exc_info=error)
-    for cause in causes(error, contexts=True):
-        traceback.clear_frames(cause.__traceback__)
-        cause.__traceback__ = None
-
-
 def causes(error: BaseException | None, *, contexts: bool = False) -> Iterator[BaseException]:
     """Yields an error and those that caused it.
 
@@ -588,13 +559,3 @@ def causes(error: BaseException | None, *, contexts: bool = False) -> Iterator[B
             seen.add(id(cause))
             yield cause
             pending += [cause.__context__ if contexts else None, cause.__cause__]
-
-
-def _has_only(error: Exception, message: str) -> bool:
-    """Tells whether an error has this message, and no argument that may hold a tensor."""
-    try:
-        return str(error) == message and all(
-            isinstance(value, (str, int, float, type(None))) for value in error.args
-        )
-    except Exception:
-        return False

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from beam_asr.errors import SetupError
+from beam_asr.records.prompt import Prompt
 from beam_asr.records.setting_fields import (
     JOB,
     PYTHON,
@@ -132,25 +133,6 @@ class FieldNames(Group, title="Fields of rows"):
         super().__post_init__()
         if self.filepath_key == self.pred_text_key:
             raise SetupError(f"filepath_key and pred_text_key are both {self.filepath_key!r}")
-
-
-class Prompt(NamedTuple):
-    """Holds the prompt of a clip; None leaves a field to the model.
-
-    Attributes:
-        source_lang: the language that is spoken, as a tag: ``en``, ``en-US``, ``es_419``.
-        target_lang: the language of the text, likewise.
-        task: ``transcribe`` or ``translate``.
-        pnc: ``yes`` for punctuation and capitals, or ``no``.
-    """
-
-    source_lang: str | None = None
-    target_lang: str | None = None
-    task: str | None = None
-    pnc: str | None = None
-
-
-NO_PROMPT = Prompt()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -574,26 +556,3 @@ class Settings:
 
 
 GROUPS: Groups = typing.get_type_hints(Settings)
-
-
-class TranscriptFields(NamedTuple):
-    """Selects the fields that a transcript has.
-
-    Attributes:
-        pred_text_key: the field of the text.
-        timestamps: of `TIMESTAMPS`.
-        confidence: ``word``, ``row`` or None.
-        n_best: number of texts with scores; 0 for the text alone.
-        models: the names of the models in the order of the routes, for ``model``; empty for none.
-    """
-
-    pred_text_key: str = "pred_text"
-    timestamps: tuple[str, ...] = ()
-    confidence: str | None = None
-    n_best: int = 0
-    models: tuple[str, ...] = ()
-
-    @property
-    def tokens(self) -> bool:
-        """Tells whether the tokens of a text are needed."""
-        return bool(self.timestamps) or self.confidence is not None

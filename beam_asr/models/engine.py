@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from beam_asr.errors import ModelError, SetupError
 from beam_asr.records.outcome import Recognition
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 from beam_asr.records.registry import Registry
-from beam_asr.settings import NO_PROMPT, UNLIMITED, Prompt, Resources
+from beam_asr.settings import UNLIMITED, Resources
 from beam_asr.storage.storage import Storage
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from beam_asr.errors import PromptError, for_message
-from beam_asr.settings import NO_PROMPT, Prompt
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 
 TRANSCRIBE, TRANSLATE = "transcribe", "translate"
 # As NeMo's manifests and transcribe() spell them (nemo/collections/common/prompts/canary.py).

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import token_alignment, word_edges
 from beam_asr.transcripts.words import Token, Word, sentences
 from beam_asr.transcripts.words import words as words_of_tokens
@@ -17,8 +16,30 @@ if TYPE_CHECKING:
     from beam_asr.records.outcome import Recognition
     from beam_asr.records.work import TakenChannel
 
-
 DECIMALS = 3  # of a time in seconds, and of a confidence
+
+
+class TranscriptFields(NamedTuple):
+    """Selects the fields that a transcript has.
+
+    Attributes:
+        pred_text_key: the field of the text.
+        timestamps: of `settings.TIMESTAMPS`.
+        confidence: ``word``, ``row`` or None.
+        n_best: number of texts with scores; 0 for the text alone.
+        models: the names of the models in the order of the routes, for ``model``; empty for none.
+    """
+
+    pred_text_key: str = "pred_text"
+    timestamps: tuple[str, ...] = ()
+    confidence: str | None = None
+    n_best: int = 0
+    models: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> bool:
+        """Tells whether the tokens of a text are needed."""
+        return bool(self.timestamps) or self.confidence is not None
 
 
 def to_stored(

@@ -46,6 +46,7 @@ from beam_asr.records.events import (
     TooLong,
 )
 from beam_asr.records.outcome import Outcome
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 from beam_asr.records.record import error_of
 from beam_asr.records.row import Row
 from beam_asr.records.work import (
@@ -56,7 +57,6 @@ from beam_asr.records.work import (
     WebDatasetTar,
     group_segments,
 )
-from beam_asr.settings import NO_PROMPT, Prompt
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 from beam_asr.transcripts import transcript

@@ -15,7 +15,7 @@ from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import error_of
 from beam_asr.records.row import Row
 from beam_asr.records.work import SegmentPlan
-from beam_asr.settings import TranscriptFields
+from beam_asr.transcripts.transcript import TranscriptFields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

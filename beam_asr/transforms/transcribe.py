@@ -50,11 +50,11 @@ from beam_asr.settings import (
     Resources,
     RoutingSettings,
     SegmentationSettings,
-    TranscriptFields,
     TranscriptSettings,
 )
 from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
+from beam_asr.transcripts.transcript import TranscriptFields
 from beam_asr.transforms.bundles import BatchWithinBundle
 from beam_asr.transforms.choices import check_choice
 from beam_asr.transforms.chunk_recognizer import CHUNK_SECONDS, RecognizeSettings

@@ -21,7 +21,7 @@ from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.serving import pool as model_pool
 from beam_asr.models.serving.pool import ModelPool
-from beam_asr.settings import Prompt
+from beam_asr.records.prompt import Prompt
 from tests.support.job_files import read_records, transcripts_of, write_manifest
 from tests.support.several_models import fresh, job
 from tests.support.tiny_models import AED_CANARY, speechlike

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from beam_asr.models import routing
-from beam_asr.settings import TranscriptFields
+from beam_asr.transcripts.transcript import TranscriptFields
 from beam_asr.transforms.job_context import JobContext
 
 

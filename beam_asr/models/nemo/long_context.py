@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_asr.errors import AttentionError, shortened
 from beam_asr.models.nemo.families import registry
-from beam_asr.settings import NO_PROMPT, Prompt
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch

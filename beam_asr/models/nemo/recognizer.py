@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from beam_asr import errors
 from beam_asr.errors import ModelError, NotFiniteError
+from beam_asr.models import error_tensors
 from beam_asr.models.devices import cpu_memory, gpu_memory
 from beam_asr.models.devices.batch_size import BatchTrial, Budget, find_budget
 from beam_asr.models.engine import MIN_SECONDS
@@ -21,7 +21,7 @@ from beam_asr.models.nemo.decoding import CONFIDENCE, TEXT_ONLY, DecodingRequest
 from beam_asr.models.nemo.families import base, registry
 from beam_asr.models.nemo.long_context import Chunked, use_local
 from beam_asr.records.outcome import Recognition
-from beam_asr.settings import NO_PROMPT, Prompt
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -271,7 +271,7 @@ class NemoRecognizer:
             except Exception as error:
                 if not gpu_memory.is_exhausted(error):
                     raise
-                errors.release_frames(error)
+                error_tensors.release_frames(error)
                 gpu_memory.empty_cache()
                 return None
             return BatchTrial(time.monotonic() - started, gpu_memory.peak(self._device) - before)

@@ -14,8 +14,8 @@ from beam_asr.models.engine import padded_clip_seconds
 from beam_asr.models.serving import batch_plan, isolation
 from beam_asr.models.serving.host import ForwardPass, ModelHost
 from beam_asr.records.outcome import Recognition
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 from beam_asr.records.work import Clip
-from beam_asr.settings import NO_PROMPT, Prompt
 
 FIRST_SECONDS = 80  # of queued audio, after which the first batches are dispatched
 MAX_SECONDS = 20 * 60  # of queued audio: 77 MB at 16 kHz

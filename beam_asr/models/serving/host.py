@@ -21,14 +21,14 @@ import numpy as np
 
 from beam_asr import errors, process
 from beam_asr.errors import ClipTooLongError, ModelError
-from beam_asr.models import engine
+from beam_asr.models import engine, error_tensors
 from beam_asr.models.devices import gpu_faults, gpu_memory
 from beam_asr.models.devices.batch_size import BatchLimit
 from beam_asr.models.engine import ModelSpec, Recognizer, padded_clip_seconds
 from beam_asr.models.serving import batch_plan
 from beam_asr.models.serving.watchdog import NOTHING_LOST, Watchdog, Work, listed
 from beam_asr.records.outcome import Recognition
-from beam_asr.settings import NO_PROMPT, Prompt
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 
 Result = TypeVar("Result")
 
@@ -242,7 +242,7 @@ class ModelHost:
         """
         self._last_finished = time.monotonic()
         _end_if_lost(error, f"while it worked on {listed(request.work.names)}")
-        errors.release_frames(error)
+        error_tensors.release_frames(error)
         if gpu_memory.is_exhausted(error):
             gpu_memory.empty_cache()
             self._limit.record_failure(len(request.waveforms), self._padded_seconds(request))
@@ -254,7 +254,7 @@ class ModelHost:
                 error = self._too_long(request.waveforms[0], error)
         # A BaseException such as SystemExit is not a failure of a clip: it ends the caller.
         request.done.set_exception(
-            errors.without_tensors(error) if isinstance(error, Exception) else error
+            error_tensors.without_tensors(error) if isinstance(error, Exception) else error
         )
 
     def _too_long(self, waveform: np.ndarray, cause: BaseException) -> ClipTooLongError:

@@ -15,7 +15,7 @@ from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo.families import multitask
 from beam_asr.models.prompts import language_of, of_row
-from beam_asr.settings import NO_PROMPT, Prompt
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 from tests.support import tiny_models
 from tests.support.tiny_models import (
     AED_CANARY,

@@ -35,9 +35,10 @@ from beam_asr.records.events import (
     TooLong,
 )
 from beam_asr.records.outcome import Outcome, Recognition
+from beam_asr.records.prompt import Prompt
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip, NemoTar, SegmentPlan, WebDatasetTar, group_segments
-from beam_asr.settings import AudioLimits, Prompt
+from beam_asr.settings import AudioLimits
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms.chunk_recognizer import ChunkRecognizer, RecognizeSettings
 from tests.support.audio_files import encode

@@ -9,8 +9,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import to_record
 from beam_asr.records.work import SegmentOutcome, SegmentPlan
-from beam_asr.settings import TranscriptFields
 from beam_asr.transcripts import transcript
+from beam_asr.transcripts.transcript import TranscriptFields
 from beam_asr.transforms.stitch_segments import StitchRows
 from tests.support.job_contexts import job_context
 from tests.support.long_rows import LONG, SEGMENTS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from beam_asr.errors import PromptError
 from beam_asr.models.nemo.decoding import DecodingRequest
 from beam_asr.models.nemo.hypotheses import Tokens
-from beam_asr.settings import NO_PROMPT, Prompt
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from beam_asr.models.nemo.decoding import TEXT_ONLY, DecodingRequest
 from beam_asr.models.nemo.families.base import FamilyDefaults, all_finite_within
 from beam_asr.models.nemo.families.transducer import Transducer
 from beam_asr.models.nemo.hypotheses import Tokens, TokenTexts
-from beam_asr.settings import NO_PROMPT, Prompt
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch

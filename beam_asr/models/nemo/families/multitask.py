@@ -14,7 +14,7 @@ from beam_asr.models.nemo.families import registry
 from beam_asr.models.nemo.families.base import FamilyDefaults, all_finite
 from beam_asr.models.nemo.families.ctc import Ctc
 from beam_asr.models.nemo.hypotheses import Tokens, TokenTexts
-from beam_asr.settings import NO_PROMPT, Prompt
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch

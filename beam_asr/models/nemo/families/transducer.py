@@ -14,7 +14,7 @@ from beam_asr.models.nemo.families.base import (
     column_indices,
 )
 from beam_asr.models.nemo.hypotheses import Tokens, TokenTexts
-from beam_asr.settings import NO_PROMPT, Prompt
+from beam_asr.records.prompt import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import torch

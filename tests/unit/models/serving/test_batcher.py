@@ -19,9 +19,9 @@ from beam_asr.models.serving import batch_plan, batcher
 from beam_asr.models.serving.batcher import Batch, Batcher
 from beam_asr.models.serving.host import ForwardPass
 from beam_asr.records.outcome import Recognition
+from beam_asr.records.prompt import NO_PROMPT
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
-from beam_asr.settings import NO_PROMPT
 
 RATE = 8  # samples a second: sums of lengths are exact
 

@@ -16,7 +16,7 @@ import torch
 
 from beam_asr import errors
 from beam_asr.errors import ClipTooLongError, ModelError, NotFiniteError
-from beam_asr.models import engine
+from beam_asr.models import engine, error_tensors
 from beam_asr.models.devices import gpu_faults, gpu_memory
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo.families import ctc, generic, multitask, transducer
@@ -185,7 +185,7 @@ class Speechless(Exception):
 )
 def test_a_message_becomes_one_short_line(error):
     name = type(error).__name__
-    small = errors.without_tensors(error)
+    small = error_tensors.without_tensors(error)
     assert isinstance(small, Exception)
     assert type(small).__name__ == name
     assert 0 < len(str(small)) <= errors.MAX_CHARACTERS
@@ -196,13 +196,16 @@ def test_a_message_becomes_one_short_line(error):
 
 def test_what_is_said_beside_a_tensor_stays():
     message = f"bad states: {torch.zeros(0, 4)} at layer 3"
-    assert str(errors.without_tensors(ValueError(message))) == "bad states: tensor(...) at layer 3"
+    assert (
+        str(error_tensors.without_tensors(ValueError(message)))
+        == "bad states: tensor(...) at layer 3"
+    )
 
 
 @pytest.mark.parametrize("error", [ValueError("poison"), OSError(5, "no"), KeyError("k")], ids=repr)
 def test_a_short_message_stays_as_it_is(error):
     before = str(error), error.args
-    assert errors.without_tensors(error) is error
+    assert error_tensors.without_tensors(error) is error
     assert (str(error), error.args) == before
 
 
@@ -222,7 +225,7 @@ def test_an_error_that_is_kept_holds_no_tensor_of_its_calls():
     with pytest.raises(ValueError, match="wrapped") as raised:
         wraps()
     assert held[0]() is not None
-    errors.release_frames(raised.value)
+    error_tensors.release_frames(raised.value)
     assert held[0]() is None
 
 
