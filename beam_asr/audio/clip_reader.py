@@ -259,7 +259,7 @@ class ClipReader:
     def _read(self, clip: Clip, content: bytes | None, sample_rate: int, longest: float) -> _Audio:
         whole = clip.segment is None
         if whole and clip.duration is not None:
-            check_duration(self.limits, shown(clip.audio), clip.duration)
+            check_duration(self.limits, clip.audio, clip.duration)
         request = AudioRequest(
             sample_rate=sample_rate,
             offset=clip.offset,
@@ -289,7 +289,7 @@ class ClipReader:
             louder, request = True, dataclasses.replace(request, channel=error.channel)
             waveform = read(request)
         if whole:
-            check_duration(self.limits, shown(clip.audio), len(waveform) / sample_rate)
+            check_duration(self.limits, clip.audio, len(waveform) / sample_rate)
         header = headers[-1]
         shorter = whole and is_shorter_than_file(clip, header.seconds)
         taken = with_taken(clip, request.channel, header.channels, louder)

@@ -7,6 +7,7 @@ from typing import Any
 
 from beam_asr import errors
 from beam_asr.audio.decoder import OVERRUN_S
+from beam_asr.audio.source import shown
 from beam_asr.errors import (
     AboveMaxDurationError,
     BelowMinDurationError,
@@ -60,19 +61,24 @@ def is_shorter_than_file(clip: Clip, file_seconds: float | None) -> bool:
     return fields.get("offset") is None and not lhotse_cuts.is_cut(fields)
 
 
-def check_duration(limits: AudioLimits, name: str, seconds: float) -> None:
+def check_duration(limits: AudioLimits, path: str, seconds: float) -> None:
     """Checks the length of a row's audio, in seconds.
+
+    Args:
+        path: of its file, for the message.
 
     Raises:
         BelowMinDurationError, AboveMaxDurationError: it is too short or too long.
     """
     if limits.min_duration is not None and seconds < limits.min_duration:
         raise BelowMinDurationError(
-            f"{name}: has {seconds:.3f} s, and `min_duration={limits.min_duration:g}` refuses less."
+            f"{shown(path)}: has {seconds:.3f} s, and "
+            f"`min_duration={limits.min_duration:g}` refuses less."
         )
     if limits.max_duration is not None and seconds > limits.max_duration:
         raise AboveMaxDurationError(
-            f"{name}: has {seconds:.3f} s, and `max_duration={limits.max_duration:g}` refuses more."
+            f"{shown(path)}: has {seconds:.3f} s, and "
+            f"`max_duration={limits.max_duration:g}` refuses more."
         )
 
 

@@ -107,14 +107,14 @@ class Planner:
     ) -> list[SegmentPlan]:
         maximum = dataclasses.replace(self.limits, min_duration=None)
         if clip.duration is not None:
-            check_duration(maximum, shown(clip.audio), clip.duration)
+            check_duration(maximum, clip.audio, clip.duration)
         unreadable_tail = None
         samples, channels = 0, [_Channel(self.segmentation)]
         headers = [UNKNOWN_HEADER]
         try:
             for block in self._blocks(clip, content, headers.append):
                 samples += len(block)
-                check_duration(maximum, shown(clip.audio), samples / RATE)
+                check_duration(maximum, clip.audio, samples / RATE)
                 if block.ndim == 1:
                     channels[0].add(block)
                     continue
@@ -131,7 +131,7 @@ class Planner:
             record = error_of(clip.row, error, attempts_of(error))
             unreadable_tail = (seconds, max(seconds, self._stated_seconds(clip)), record)
         seconds = samples / RATE
-        check_duration(self.limits, shown(clip.audio), seconds)
+        check_duration(self.limits, clip.audio, seconds)
         if all(channel.silent for channel in channels):
             raise SilentAudioError.of(shown(clip.audio), f"{seconds:.0f} s", clip.offset)
         can_seek = reading.can_seek(clip.audio, storage=self.storage, content=content)

@@ -37,14 +37,16 @@ def parse(
     if row.problem:
         raise getattr(errors, row.problem_type)(row.problem, row.line)
     fields = row.fields
+    duration: float | None
+    channel: int | str | None
     if fields.get(filepath_key) is None and lhotse_cuts.is_cut(fields):
-        clip, in_tar = Clip(row, *lhotse_cuts.audio_of(fields)), False
+        (audio, offset, duration, channel), in_tar = lhotse_cuts.audio_of(fields), False
     else:
-        clip = _clip(row, fields, filepath_key)
-        clip = clip._replace(channel=named_channel(fields, channel_key))
-    if "\0" in clip.audio:
-        raise BadFieldError(f"the audio's path is {kind(clip.audio)}, and no path holds a NUL")
-    return clip if in_tar else clip._replace(audio=resolve(clip.audio, row.manifest))
+        audio, offset, duration = _range(fields, filepath_key)
+        channel = named_channel(fields, channel_key)
+    if "\0" in audio:
+        raise BadFieldError(f"the audio's path is {kind(audio)}, and no path holds a NUL")
+    return Clip(row, audio if in_tar else resolve(audio, row.manifest), offset, duration, channel)
 
 
 def resolve(audio: str, manifest: str) -> str:
@@ -88,8 +90,8 @@ def _beside(manifest: str, audio: str) -> str:
     return "::".join([*links[:at], f"{scheme}{separator}{beside}", *links[at + 1 :]])
 
 
-def _clip(row: Row, fields: Mapping[str, Any], filepath_key: str) -> Clip:
-    """Returns the clip of a row in NeMo's format, with its audio as written there."""
+def _range(fields: Mapping[str, Any], filepath_key: str) -> tuple[str, float, float | None]:
+    """Returns the audio of a row in NeMo's format, as written there, its offset and duration."""
     audio = fields.get(filepath_key)
     if audio is None:
         raise MissingAudioError(
@@ -101,7 +103,7 @@ def _clip(row: Row, fields: Mapping[str, Any], filepath_key: str) -> Clip:
     duration = _seconds(fields, "duration")
     if duration is not None and duration == 0:
         raise BadFieldError("'duration' is 0; leave it out to read to the end of the file")
-    return Clip(row, audio, offset or 0.0, duration)
+    return audio, offset or 0.0, duration
 
 
 def _without_dots(path: str) -> str:

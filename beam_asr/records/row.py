@@ -6,7 +6,6 @@ and ``offset`` in seconds; every other field is passed through unchanged.
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from beam_asr.records.json_objects import parse_object
 URI_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://")
 OUR_ERROR_KEYS = {"stage", "type", "message", "attempts"}
 REPLACED = "replaced"  # a fifth, for a field that the row itself calls "error"
+_FIELDS = "fields"  # the key of a row's parsed fields among its attributes
 
 
 class _RowValues(NamedTuple):
@@ -42,7 +42,7 @@ class Row(_RowValues):
         problem_type: the name of the problem's class.
     """
 
-    @functools.cached_property
+    @property
     def fields(self) -> Mapping[str, Any]:
         """Returns the fields of the line, in order; parsed once for each object, and shared.
 
@@ -52,7 +52,11 @@ class Row(_RowValues):
         Raises:
             ManifestError: the line holds no object; as ``parse_object``.
         """
-        fields = parse_object(self.line, "the line")
+        # functools.cached_property would take a lock for each row, up to Python 3.11.
+        fields: dict[str, Any] | None = self.__dict__.get(_FIELDS)
+        if fields is not None:
+            return fields
+        fields = self.__dict__[_FIELDS] = parse_object(self.line, "the line")
         error = fields.get("error")
         if isinstance(error, dict) and error.keys() - {REPLACED} == OUR_ERROR_KEYS:
             if REPLACED in error:

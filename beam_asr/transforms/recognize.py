@@ -104,8 +104,9 @@ class RecognizeChunk(beam.DoFn):
         if self._window is None or not self._leased:
             return
         last = self._outputs(self._recognizer.drain())
-        # The sums are complete when the last result has been statistics.
+        # The sums are complete when the last result has been counted.
         yield from bundles.at_window(last, self._window, self._timestamp)
+        self._counter.count_models(self._host)
         statistics = TaggedOutput("statistics", self._counter.take_statistics())
         yield from bundles.at_window([statistics], self._window, self._timestamp)
 
@@ -166,10 +167,10 @@ class _EventCounter:
             case ClipRead(seconds, shorter_than_file):
                 statistics.rows_shorter_than_file += shorter_than_file
                 self._read_milliseconds.update(round(1000 * seconds))
-                self._count_models(host)
             case TooLong():
-                self._count_models(host)
+                self.count_models(host)
             case Batch():
+                self.count_models(host)
                 self._count_batch(event)
             case Silent(seconds, whole_row):
                 statistics.skipped_silence_seconds += seconds
@@ -185,7 +186,7 @@ class _EventCounter:
             case TarWithoutRows():
                 statistics.tars_without_rows += 1
 
-    def _count_models(self, host: ModelHost) -> None:
+    def count_models(self, host: ModelHost) -> None:
         loads, evictions = host.take_loads(), pool.pool.take_evictions()
         if loads or evictions:
             self._model_loads.inc(loads)
