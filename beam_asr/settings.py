@@ -68,6 +68,12 @@ class OutputSettings(Group, title="Output", scope=JOB):
 
     output: str = setting(REQUIRED, "output folder", metavar="FOLDER", core=True)
     resume: bool = setting(False, "continue an unfinished run in the output folder", core=True)
+    append: bool = setting(
+        False,
+        "transcribe what the output folder lacks, and keep the rest: rows that are new, that "
+        "failed, or that an unfinished run has left",
+        core=True,
+    )
     overwrite: bool = setting(False, "replace the results in the output folder", core=True)
     max_failure_fraction: float = setting(
         0.1,
@@ -88,7 +94,7 @@ class OutputSettings(Group, title="Output", scope=JOB):
         core=True,
     )
     retry_failures: bool = setting(
-        True, "with `resume`, keep the failures of the unfinished run as they are"
+        True, "with `resume` or `append`, keep the failures that are there as they are"
     )
     num_shards: int | None = setting(
         None,

@@ -15,7 +15,7 @@ from beam_asr.cli.options import TranscribeOptions
 from beam_asr.models.routing import Routing, load
 from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.outputs.formats.registry import formats_of
-from beam_asr.outputs.journal import Journal
+from beam_asr.outputs.journal import Journal, part_of_run
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
 from beam_asr.transforms.read_manifest import ReadManifest
@@ -75,13 +75,16 @@ def _journal(
     """Returns the journal of a bounded input; an unbounded one has its finished windows instead."""
     if is_unbounded(options):
         return None
+    outputs, storage = options.outputs, Storage(options.reading.storage_options)
+    goes_on = outputs.resume or outputs.append
     return Journal(
-        options.outputs.output,
-        Storage(options.reading.storage_options),
-        options.outputs.resume,
-        options.outputs.retry_failures,
+        outputs.output,
+        storage,
+        goes_on,
+        outputs.retry_failures,
         lock,
         workers_renew,
+        part=part_of_run(storage, outputs.output, outputs.append) if goes_on else 0,
     )
 
 

@@ -62,7 +62,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         # Existing windows stay, each in its own folder.
         outputs = options.outputs
         may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
-        folder.check_may_write(storage, outputs.output, may_replace, outputs.resume)
+        folder.check_may_write(storage, outputs.output, may_replace, outputs.resume, outputs.append)
         for pattern in options.inputs.input:
             if streaming.is_pubsub(pattern):
                 streaming.ReadPubSub(pattern)
@@ -96,6 +96,7 @@ def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
     outputs, tarred = options.outputs, options.inputs.tarred_audio
     for flag, is_given, why in (
         ("--tarred_audio", tarred, "the tars of a data set are known at its start"),
+        ("--append", outputs.append, "each window is written into a folder of its own"),
         ("--overwrite", outputs.overwrite, "each window is written into a folder of its own"),
         ("--no_retry_failures", not outputs.retry_failures, "no row is done again"),
     ):
@@ -160,7 +161,8 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
             # This checks the folder again: a job may have ended before the lock was taken.
             pipeline = _pipeline(beam_options)
             build(pipeline, options, lock, not runner.ends_with_launcher(beam_options))
-        with lock.heartbeat_thread(lambda error: process.exit_now(str(error))):
+        journal = Journal(options.outputs.output, storage, lock=lock)
+        with lock.heartbeat_thread(lambda error: process.exit_now(str(error)), journal.check_owner):
             result = pipeline.run()
             if address := runner.address(result, beam_options):
                 print(f"beam-asr: the job is at {address}", file=sys.stderr)

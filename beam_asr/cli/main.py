@@ -102,7 +102,8 @@ def how_to_resume(args: Sequence[str]) -> str:
     """Returns the command that resumes a run that was started with these arguments."""
     arguments = [arg for arg in args if arg not in ("--overwrite", "--resume")]
     arguments = [INLINE_OPTIONS.sub("OPTIONS", arg) for arg in arguments]
-    command = shlex.join(["beam-asr", *arguments, "--resume"])
+    resume = [] if "--append" in arguments else ["--resume"]
+    command = shlex.join(["beam-asr", *arguments, *resume])
     return f"What was done is kept. To go on: {command}"
 
 

@@ -97,8 +97,12 @@ def _conflict(flags: argparse.Namespace) -> str | None:
         return f"--filepath_key and --pred_text_key are both {flags.filepath_key!r}"
     if flags.resume and flags.overwrite:
         return "--resume keeps what is there and --overwrite replaces it: choose one"
-    if not flags.retry_failures and not flags.resume:
-        return "--no_retry_failures says what --resume does, which is not given"
+    if flags.append and flags.overwrite:
+        return "--append keeps what is there and --overwrite replaces it: choose one"
+    if flags.append and flags.resume:
+        return "--append also goes on with an unfinished run: leave --resume out"
+    if not flags.retry_failures and not (flags.resume or flags.append):
+        return "--no_retry_failures says what --resume or --append does, and neither is given"
     if flags.max_segment_seconds is not None and flags.segmentation == "none":
         return "--max_segment_seconds is given, but --segmentation=none cuts no row"
     if flags.model_name is None and flags.models is None:

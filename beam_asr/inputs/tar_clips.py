@@ -34,10 +34,14 @@ class UnreadRow(NamedTuple):
 
 
 class DoneRow(NamedTuple):
-    """A row of a tar that an earlier run has processed."""
+    """A row of a tar that an earlier run has processed.
+
+    Attributes:
+        outcome: of the row; None if the output folder has its record already.
+    """
 
     row: Row
-    outcome: Outcome
+    outcome: Outcome | None
 
 
 TarEvent = TarClip | UnreadRow | DoneRow | SampleFound | MemberWithoutRow | TarWithoutRows

@@ -16,18 +16,24 @@ from beam_asr.storage.uris import join
 SUCCESS = "_SUCCESS"
 SUMMARY = "summary.json"
 JOURNAL = "_journal"
+INDEX = "_index"
 LOCK = "lock.json"  # in the journal's folder
 RUN = "run.json"  # in the journal's folder
 
 
 def check_may_write(
-    storage: Storage, folder: str, overwrite: bool = False, resume: bool = False
+    storage: Storage,
+    folder: str,
+    overwrite: bool = False,
+    resume: bool = False,
+    append: bool = False,
 ) -> None:
-    """Refuses an output folder that holds anything, unless it may be replaced or resumed.
+    """Refuses an output folder that holds anything, unless it may be replaced, resumed or extended.
 
     Args:
         overwrite: whether its results may be replaced.
         resume: whether an unfinished run there is resumed.
+        append: whether results are added to those that are there.
 
     Raises:
         OutputExistsError: names the content and what to do.
@@ -37,17 +43,19 @@ def check_may_write(
     names = [name for name in storage.list_names(folder) if not PARTIAL_FILE.fullmatch(name)]
     if JOURNAL in names and set(storage.list_names(join(folder, JOURNAL))) <= {LOCK}:
         names.remove(JOURNAL)  # of a job that is about to start, or never did
-    if not names or overwrite:
+    if not names or overwrite or (append and {SUCCESS, INDEX} <= set(names)):
         return
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    if not resume:
+    if not resume and not append:
         raise OutputExistsError(
             f"the output folder {folder!r} is not empty ({shown}): choose another one, or "
-            "`overwrite` to replace its results, or `resume` to go on with an unfinished run"
+            "`overwrite` to replace its results, `resume` to go on with an unfinished run, or "
+            "`append` to add the rows that it lacks"
         )
     if JOURNAL not in names:
         raise OutputExistsError(
-            f"the output folder {folder!r} holds no unfinished run to go on with, but is not empty "
+            f"the output folder {folder!r} holds no unfinished run to go on with"
+            f"{', and no results of this job to append to' if append else ''}, but is not empty "
             f"({shown}): choose another one, or `overwrite` to replace its results"
         )
 

@@ -40,7 +40,8 @@ class FolderLock:
 
     It prevents two runs from starting at once. It does not prevent a run from writing that has lost
     the folder (it was suspended for longer than ``STALE_SECONDS``, or its file was deleted): such a
-    run finds out by ``check`` or its next ``heartbeat``, while the other run has the folder.
+    run finds out by ``check`` or its next ``heartbeat``; once the other run has ended, by what is
+    in the folder (`journal.Journal.check_owner`).
 
     On storages where ``Storage.create_exclusive`` is not atomic, two runs that start at the same
     moment may both get it; then too, the run whose file was overwritten finds out.
@@ -70,14 +71,16 @@ class FolderLock:
         _acquire(storage, uri, _Holder.this_process(run))
         return cls(storage, uri, run)
 
-    def heartbeat(self, seconds: float = 0.0) -> None:
+    def heartbeat(self, seconds: float = 0.0) -> bool:
         """Writes a heartbeat, unless another worker has written one within ``seconds``.
 
         A heartbeat by another process than the launcher shows that the run is more than that
         process; from then on the time of the last heartbeat decides whether it lives. A damaged
-        file is rewritten. A missing file stays missing and the run continues: the last step of the
-        run may have deleted it, after which nothing would release it. If somebody else deleted it,
-        this run holds the folder until another run takes it, and then finds out.
+        file is rewritten. A missing file stays missing: the last step of the run may have deleted
+        it, after which nothing would release it.
+
+        Returns:
+            Whether the file exists.
 
         Raises:
             FolderTakenError: another run holds the lock.
@@ -85,16 +88,17 @@ class FolderLock:
         try:
             holder = self._holder()
         except FileNotFoundError:
-            return
+            return False
         now = datetime.now(timezone.utc)
         if holder is not None and holder.process is None and 0 <= _age(holder.beat) < seconds:
-            return
+            return True
         if holder is None:
             holder = dataclasses.replace(_Holder.this_process(self.run), process=None)
         elif not holder.is_of_this_process:
             holder = dataclasses.replace(holder, process=None)
         holder = dataclasses.replace(holder, beat=now, timeout=STALE_SECONDS)
         self.storage.write(self.uri, [holder.encode()])
+        return True
 
     def hand_over(self, seconds: float) -> None:
         """Hands the lock over to the workers, whose first heartbeat may take ``seconds``.
@@ -108,14 +112,17 @@ class FolderLock:
             handed_over = dataclasses.replace(holder, process=None, beat=now, timeout=seconds)
             self.storage.write(self.uri, [handed_over.encode()])
 
-    def check(self) -> None:
-        """Checks that no other run holds the lock; it may be free.
+    def check(self) -> bool:
+        """Checks that no other run holds the lock; returns whether this run does, or it is free.
 
         Raises:
-            FolderTakenError: names the run that holds it.
+            FolderTakenError: names the other run that holds it.
         """
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self._holder()
+        except FileNotFoundError:
+            return False
+        return True
 
     def release(self) -> None:
         """Deletes the file, if it exists and is this run's."""
@@ -125,7 +132,10 @@ class FolderLock:
 
     @contextlib.contextmanager
     def heartbeat_thread(
-        self, on_taken: Callable[[FolderTakenError], object], seconds: float = HEARTBEAT_SECONDS
+        self,
+        on_taken: Callable[[FolderTakenError], object],
+        check_owner: Callable[[], object] | None = None,
+        seconds: float = HEARTBEAT_SECONDS,
     ) -> Iterator[None]:
         """Writes heartbeats from another thread for as long as the block runs.
 
@@ -134,6 +144,8 @@ class FolderLock:
         Args:
             on_taken: called by that thread, once, if another run has taken the lock; must stop the
                 job.
+            check_owner: called where the file is missing; raises FolderTakenError if the folder is
+                another run's by now.
             seconds: from one heartbeat to the next.
         """
         ended = threading.Event()
@@ -141,7 +153,8 @@ class FolderLock:
         def beat_until_ended() -> None:
             while not ended.wait(seconds):
                 try:
-                    self.heartbeat()
+                    if not self.heartbeat() and check_owner is not None:
+                        check_owner()
                 except FolderTakenError as error:
                     on_taken(error)
                     return

@@ -1,11 +1,13 @@
 """Stores the outcomes of rows while a job runs, so that another run can resume it.
 
-    OUTPUT/_journal/run.json              the identity of the run: model, options, rows
-    OUTPUT/_journal/lock.json             the run that writes into the folder (`folder_lock`)
-    OUTPUT/_journal/windows/NAME.jsonl    the outcomes of the rows of a chunk
+    OUTPUT/_journal/run.json                the identity of the run: model, options, rows
+    OUTPUT/_journal/lock.json               the run that writes into the folder (`folder_lock`)
+    OUTPUT/_journal/windows/NAME-RUN.jsonl  the outcomes of the rows of a chunk
 
 A chunk's file is written atomically as soon as its last row is done. Its name depends on the rows
-alone, so a bundle that is retried writes the same file.
+and the run, so a bundle that is retried writes the same file, and no run replaces another's. Its
+first line has the identity of the run, and a run reads only files of its own identity: whatever
+writes late, or was left behind, is never taken for the work of this run.
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 import json
 import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from beam_asr import process
 from beam_asr.errors import FolderTakenError, ResumeError
-from beam_asr.outputs.folder import JOURNAL, LOCK, RUN
+from beam_asr.outputs.folder import JOURNAL, LOCK, RUN, SUMMARY
 from beam_asr.outputs.folder_lock import FolderLock
+from beam_asr.outputs.row_index import RowIndex
 from beam_asr.records import row_ids
 from beam_asr.records.outcome import Outcome
 from beam_asr.storage.storage import Storage
@@ -34,7 +38,28 @@ logger = logging.getLogger(__name__)
 CHUNKS = "windows"
 WRITING_THREADS = 8
 HEARTBEAT_SECONDS = 30.0
-UNKNOWN = frozenset(["model_content"])  # None where it could not be determined
+RUN_DIGITS = 16  # of a run's id, in the names of its files
+MODEL_CONTENT = "model_content"  # of an identity; None where it could not be determined
+ERROR_KEYS = ("stage", "type", "message", "attempts")
+
+
+class _Seal(NamedTuple):
+    """Says which run has written a chunk's file; its first line.
+
+    Attributes:
+        run: the id of the run.
+        identity: a digest of the run's identity, without the content of its models.
+        model_content: of its identity.
+    """
+
+    run: str
+    identity: str
+    model_content: Any
+
+    def fits(self, other: _Seal) -> bool:
+        """Tells whether both are of runs with the same identity, as far as it is known."""
+        contents = (self.model_content, other.model_content)
+        return self.identity == other.identity and (None in contents or contents[0] == contents[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +73,10 @@ class Journal:
         retry_failures: whether rows that failed are done again.
         lock: the lock of the output folder, if this run holds it.
         workers_renew: whether workers renew the lock, since the launcher may have ended.
+        run: the id of the run; empty until `for_run`.
+        identity: what runs that resume each other must have in common.
+        earlier_runs: the ids of the runs that this one resumes, last first.
+        part: the number of the run, of those that append to a finished folder (`row_index`).
     """
 
     output: str
@@ -56,6 +85,26 @@ class Journal:
     retry_failures: bool = True
     lock: FolderLock | None = None
     workers_renew: bool = False
+    run: str = ""
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    earlier_runs: tuple[str, ...] = ()
+    part: int = 0
+
+    def for_run(self, run: str, identity: Mapping[str, Any]) -> Journal:
+        """Returns the journal of a run, which may resume the one in the folder.
+
+        Args:
+            run: the id of the run.
+            identity: what two runs must have in common.
+
+        Raises:
+            ResumeError: names what differs in the run in the folder.
+        """
+        self.check(identity)
+        stored = (self._run() or {}) if self.resume else {}
+        earlier = [*stored.get("earlier_runs", ()), stored.get("run")]
+        names = tuple(str(name) for name in reversed(earlier) if name and name != run)
+        return dataclasses.replace(self, run=run, identity=identity, earlier_runs=names)
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Checks that the run there, if any, can be resumed.
@@ -67,39 +116,79 @@ class Journal:
             ResumeError: names what differs.
         """
         stored = self._run()
+        if stored is None and self.part:
+            finished = self.row_index.run(self.part - 1)
+            stored = None if finished is None else dict(finished.identity)
         if self.resume and stored is not None:
             _compare(self.output, stored, identity)
 
-    def begin(self, identity: Mapping[str, Any], run: str) -> None:
-        """Starts the journal of a run, before its first chunk is written.
+    @property
+    def row_index(self) -> RowIndex:
+        """Returns the index of the rows that the folder holds."""
+        return RowIndex(self.output, self.storage, self.part)
+
+    def begin(self, rows: Mapping[str, Any]) -> None:
+        """Starts the journal of the run, before its first chunk is written.
 
         Deletes the journal of an earlier run, unless it is resumed. A second call by the same run,
         whose first steps were retried, changes nothing.
 
         Args:
-            run: the id of the run.
+            rows: what is known of the run's rows. They may be others than those of the run that it
+                resumes.
 
         Raises:
             ResumeError: names what differs.
+            FolderTakenError: another run has taken the folder from this one.
         """
         stored = self._run()
-        if stored is not None and stored.get("run") == run:
+        if stored is not None and stored.get("run") == self.run:
             return
+        self.check_owner()
         if self.resume and stored is not None:
-            _compare(self.output, stored, identity)
-        else:
+            _compare(self.output, stored, self.identity)
+        elif not self.resume:
             self.storage.delete_folder(join(self.folder, CHUNKS))
         for folder in (self.output, join(self.folder, CHUNKS)):
             self.storage.delete_leftovers(folder)
-        content = json.dumps({"run": run, **identity}, indent=2).encode() + b"\n"
-        self.storage.write(join(self.folder, RUN), [content])
+        own = {"run": self.run, "earlier_runs": self.earlier_runs[::-1], "part": self.part}
+        run = {**own, **rows, **self.identity}
+        self.storage.write(join(self.folder, RUN), [json.dumps(run, indent=2).encode() + b"\n"])
+
+    def check_owner(self) -> None:
+        """Checks that the folder is this run's, as far as a run with a lock can tell.
+
+        Without its lock's file the folder is this run's if the journal is, or, once that is gone,
+        the summary: somebody may have deleted the file, or this run's last step. Otherwise another
+        run has taken the folder while this one was suspended, and has ended since.
+
+        Raises:
+            FolderTakenError: another run has taken the folder.
+        """
+        if self.lock is None or self.lock.check():
+            return
+        owner = self._owner()
+        if owner not in (None, self.lock.run):
+            raise FolderTakenError(
+                f"another run has taken the folder {self.output!r} from this one, which stops, and "
+                "has ended since: what the folder holds is that run's. Choose another folder for "
+                "this one"
+            )
 
     def names(self) -> list[str]:
-        """Returns the names of the stored chunks."""
+        """Returns the names of the stored chunks, of any run."""
         return self.storage.list_names(join(self.folder, CHUNKS))
 
+    def read_chunk(self, ids: list[str]) -> list[Outcome]:
+        """Returns the outcomes of a chunk with these rows, by this run or an earlier one."""
+        for run in (self.run, *self.earlier_runs):
+            outcomes = self.read(chunk_name(ids, run))
+            if outcomes:
+                return outcomes
+        return []
+
     def read(self, name: str) -> list[Outcome]:
-        """Returns the outcomes of a chunk; none if it is not stored.
+        """Returns the outcomes of a file; none if it is not stored, or of another identity.
 
         A damaged line is omitted, and its row is done again.
         """
@@ -107,13 +196,26 @@ class Journal:
             content = self.storage.read(join(self.folder, CHUNKS, name))
         except FileNotFoundError:
             return []
-        return list(_outcomes(content, name))
+        first, *lines = content.splitlines() or [b""]
+        seal = _seal_of(first)
+        if seal is None or not seal.fits(self._seal):
+            logger.warning(
+                "the journal's %s is not of this model and these settings, and is not used", name
+            )
+            return []
+        return list(_outcomes(lines, name))
 
     def write(self, outcomes: Iterable[Outcome]) -> None:
-        """Makes the outcomes of a chunk durable."""
+        """Makes the outcomes of a chunk durable.
+
+        Raises:
+            FolderTakenError: another run has taken the folder from this one.
+        """
+        self.check_owner()
         lines = {outcome.row_id: _encode(outcome) for outcome in outcomes}
-        name = chunk_name(list(lines))
-        self.storage.write(join(self.folder, CHUNKS, name), lines.values())
+        name = chunk_name(list(lines), self.run)
+        seal = json.dumps(self._seal._asdict()).encode() + b"\n"
+        self.storage.write(join(self.folder, CHUNKS, name), [seal, *lines.values()])
 
     def remove(self) -> None:
         """Removes the journal: first the identity of the run, last the lock."""
@@ -124,6 +226,27 @@ class Journal:
     @property
     def folder(self) -> str:
         return folder_in(self.output)
+
+    @property
+    def _seal(self) -> _Seal:
+        identity = {name: self.identity[name] for name in self.identity if name != MODEL_CONTENT}
+        text = json.dumps(identity, sort_keys=True)
+        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return _Seal(self.run, digest, self.identity.get(MODEL_CONTENT))
+
+    def _owner(self) -> str | None:
+        """Returns the id of the run whose journal, or else whose summary, the folder has."""
+        for name in (join(self.folder, RUN), join(self.output, SUMMARY)):
+            try:
+                run = json.loads(self.storage.read(name)).get("run")
+            except (FileNotFoundError, ValueError, AttributeError):
+                continue
+            return None if run is None else str(run)
+        return None
+
+    def stored(self) -> dict[str, Any]:
+        """Returns the identity of the run in the folder, with what it knows of its rows."""
+        return self._run() or {}
 
     def _run(self) -> dict[str, Any] | None:
         try:
@@ -137,6 +260,20 @@ class Journal:
             ) from None
 
 
+def part_of_run(storage: Storage, output: str, append: bool) -> int:
+    """Returns the number of a run among those that append to a folder; 0 for the first.
+
+    It is that of the unfinished run in the folder, which is resumed, or else the next.
+
+    Args:
+        append: whether the run appends.
+    """
+    unfinished = Journal(output, storage).stored()
+    if unfinished or not append:
+        return int(unfinished.get("part", 0))
+    return RowIndex(output, storage).next_part()
+
+
 def folder_in(output: str) -> str:
     return join(output, JOURNAL)
 
@@ -145,9 +282,9 @@ def lock_in(output: str) -> str:
     return join(folder_in(output), LOCK)
 
 
-def chunk_name(ids: list[str]) -> str:
-    """Returns the name of the file of a chunk with these rows."""
-    return f"{row_ids.name_of(ids)}.jsonl"
+def chunk_name(ids: list[str], run: str = "") -> str:
+    """Returns the name of the file of a chunk with these rows, by a run with this id."""
+    return f"{row_ids.name_of(ids)}-{run[:RUN_DIGITS]}.jsonl"
 
 
 class _Chunk:
@@ -281,8 +418,16 @@ def _to_fields(outcome: Outcome) -> dict[str, Any]:
     return {"error": outcome.error}
 
 
-def _outcomes(content: bytes, name: str) -> Iterator[Outcome]:
-    for line in content.splitlines():
+def _seal_of(line: bytes) -> _Seal | None:
+    """Returns the first line of a chunk's file; None if it is none of ``write``."""
+    try:
+        return _Seal(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+
+
+def _outcomes(lines: Iterable[bytes], name: str) -> Iterator[Outcome]:
+    for line in lines:
         try:
             fields = json.loads(line)
             yield _from_fields(fields["id"], fields)
@@ -291,13 +436,32 @@ def _outcomes(content: bytes, name: str) -> Iterator[Outcome]:
 
 
 def _from_fields(row_id: str, fields: Mapping[str, Any]) -> Outcome:
-    return Outcome(
-        row_id,
-        fields.get("recognition"),
-        fields.get("error"),
-        fields.get("seconds", 0.0),
-        tuple(_from_fields("", channel) for channel in fields.get("channels", ())),
-    )
+    """Converts a line of ``_encode`` to an outcome.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: the line is none of ``_encode``.
+    """
+    if not isinstance(row_id, str):
+        raise TypeError("the id is no text")
+    if "channels" in fields:
+        channels = tuple(_from_fields("", channel) for channel in fields["channels"])
+        if not channels:
+            raise ValueError("no channels")
+        return Outcome(row_id, channels=channels)
+    if "error" in fields:
+        error = fields["error"]
+        if not all(isinstance(error[key], (str, int)) for key in ERROR_KEYS):
+            raise TypeError("the error's fields are of other types")
+        return Outcome(row_id, error=error)
+    recognition, seconds = fields["recognition"], fields["seconds"]
+    if not isinstance(seconds, (int, float)):
+        raise TypeError("the seconds are no number")
+    # Of a row it has a text with its seconds; what plans a long row has plans.
+    if "plans" not in recognition and not (
+        isinstance(recognition["text"], str) and isinstance(recognition["seconds"], (int, float))
+    ):
+        raise TypeError("the recognition's fields are of other types")
+    return Outcome(row_id, recognition, seconds=seconds)
 
 
 def _compare(output: str, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -306,7 +470,7 @@ def _compare(output: str, stored: Mapping[str, Any], identity: Mapping[str, Any]
         for name, value in identity.items()
         if name in stored
         and stored[name] != value
-        and not (name in UNKNOWN and None in (stored[name], value))
+        and not (name == MODEL_CONTENT and None in (stored[name], value))
     ]
     if differing:
         raise ResumeError(

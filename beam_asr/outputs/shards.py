@@ -15,14 +15,37 @@ from beam_asr.storage.uris import join
 TRANSCRIPTS = "transcripts"
 FAILURES = "failures"
 FILTERED = "filtered"
-SHARD = re.compile(rf"({TRANSCRIPTS}|{FAILURES}|{FILTERED})-\d{{5}}-of-\d{{5}}\.jsonl(\.gz|\.zst)?")
+# The name of a shard; of a run that appends (`row_index`), with its number.
+SHARD = re.compile(
+    rf"({TRANSCRIPTS}|{FAILURES}|{FILTERED})(?:-append(?P<part>\d{{5}}))?-\d{{5}}-of-\d{{5}}\.jsonl"
+    r"(?P<compression>\.gz|\.zst)?"
+)
 EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)  # which json.dumps would make for each record
 
 
-def shard_name(kind: str, shard: int, shards: int, compression: str | None = None) -> str:
-    return f"{kind}-{shard:05d}-of-{shards:05d}{EXTENSIONS[compression]}"
+def shard_name(
+    kind: str, shard: int, shards: int, compression: str | None = None, part: int = 0
+) -> str:
+    return f"{numbered(kind, shard, shards, part)}{EXTENSIONS[compression]}"
+
+
+def numbered(stem: str, shard: int, shards: int, part: int = 0) -> str:
+    """Returns the name of a shard without its extension.
+
+    Args:
+        part: the number of the run, of those that append; 0 for the first.
+    """
+    appended = f"-append{part:05d}" if part else ""
+    return f"{stem}{appended}-{shard:05d}-of-{shards:05d}"
+
+
+def compression_of(name: str) -> str | None:
+    """Returns the compression of the shard with this name."""
+    return next(
+        kind for kind, extension in EXTENSIONS.items() if name.endswith(f".jsonl{extension[6:]}")
+    )
 
 
 def shard_count(kind: str, records: int, num_shards: int | None = None) -> int:
@@ -65,8 +88,13 @@ def compressed(lines: Iterable[bytes], compression: str | None) -> Iterator[byte
     yield compressor.flush()
 
 
-def delete_stale(storage: Storage, folder: str, written: Iterable[str]) -> None:
-    """Deletes shards of an earlier run that this run has not written again."""
+def delete_stale(storage: Storage, folder: str, written: Iterable[str], part: int = 0) -> None:
+    """Deletes shards of an earlier run, or attempt, that this run has not written again.
+
+    Args:
+        part: the number of the run. One that appends deletes only its own.
+    """
     for name in set(storage.list_names(folder)) - set(written):
-        if SHARD.fullmatch(name):
+        shard = SHARD.fullmatch(name)
+        if shard is not None and (not part or int(shard["part"] or 0) == part):
             storage.delete(join(folder, name))

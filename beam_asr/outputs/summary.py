@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -43,31 +44,61 @@ class Failures:
         ]
 
 
-def check_complete(
-    rows_in: int, transcribed: int, failed: int, filtered: int = 0, further_channels: int = 0
-) -> None:
-    """Raises LostRowsError unless every row has ended as exactly one record.
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """Counts the records of a run, or of several.
 
-    Args:
-        further_channels: records beyond one for each row, of rows with one for each channel.
+    Attributes:
+        transcribed: the transcripts.
+        failures: with the types of their errors.
+        filtered_by: the filtered rows, by what filtered them.
     """
-    expected = rows_in + further_channels
-    if expected != transcribed + failed + filtered:
-        filtered_note = f", {filtered} filtered rows" if filtered else ""
-        channels_note = f" with {further_channels} further channels" if further_channels else ""
-        raise LostRowsError(
-            f"{rows_in} rows{channels_note} went in, but {transcribed} transcripts"
-            f"{filtered_note} and {failed} failures came out: "
-            f"{abs(expected - transcribed - failed - filtered)} rows are lost or doubled. This is "
-            "a defect of the job; the output has no _SUCCESS and must not be used"
+
+    transcribed: int
+    failures: Failures
+    filtered_by: Counter[str]
+
+    @property
+    def records(self) -> int:
+        """Returns the number of all records."""
+        return self.transcribed + self.failures.by_type.total() + self.filtered_by.total()
+
+    def with_failures(self, by_type: Mapping[str, int]) -> Outcomes:
+        """Returns the outcomes with other numbers of failures, and the same examples."""
+        failures = Failures()
+        examples = self.failures.examples
+        failures.add(by_type, {kind: examples[kind] for kind in by_type if kind in examples})
+        return dataclasses.replace(self, failures=failures)
+
+    def __add__(self, other: Outcomes) -> Outcomes:
+        failures = Failures()
+        for each in (self.failures, other.failures):
+            failures.add(each.by_type, each.examples)
+        return Outcomes(
+            self.transcribed + other.transcribed, failures, self.filtered_by + other.filtered_by
         )
+
+
+def check_complete(statistics: Statistics, outcomes: Outcomes) -> None:
+    """Raises LostRowsError unless every row has ended as one record, or as one for each channel."""
+    if statistics.records == outcomes.records:
+        return
+    filtered, channels = outcomes.filtered_by.total(), statistics.further_channels
+    filtered_note = f", {filtered} filtered rows" if filtered else ""
+    channels_note = f" with {channels} further channels" if channels else ""
+    there = statistics.rows_in_folder
+    there_note = f", {there} of them in the folder already" if there else ""
+    raise LostRowsError(
+        f"{statistics.rows_in} rows{channels_note} went in{there_note}, but {outcomes.transcribed} "
+        f"transcripts{filtered_note} and {outcomes.failures.by_type.total()} failures came out: "
+        f"{abs(statistics.records - outcomes.records)} rows are lost or doubled. This is a defect "
+        "of the job; the output has no _SUCCESS and must not be used"
+    )
 
 
 def summarize(
     statistics: Statistics,
-    transcribed: int,
-    failures: Failures,
-    filtered_by: Counter[str],
+    outcomes: Outcomes,
     wall_seconds: float | None,
     details: dict[str, Any],
 ) -> dict[str, Any]:
@@ -78,13 +109,16 @@ def summarize(
     of an earlier run counts in the hours and the rows only. Silence that the model skipped counts
     in the hours and in ``rtfx_end_to_end``.
     """
+    failures, filtered_by = outcomes.failures, outcomes.filtered_by
     seconds = statistics.audio_seconds
     all_seconds = seconds + statistics.skipped_silence_seconds
     return {
         "rows_in": statistics.rows_in,
         "further_channels": statistics.further_channels,
-        "transcribed": transcribed,
+        "transcribed": outcomes.transcribed,
         "resumed": statistics.resumed_rows,
+        "rows_in_folder": statistics.rows_in_folder,
+        "resumed_not_in_input": statistics.resumed_not_in_input,
         "failed": failures.by_type.total(),
         "failed_by_type": dict(sorted(failures.by_type.items())),
         "failure_examples": dict(sorted(failures.examples.items())),

@@ -20,6 +20,11 @@ class Started(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class FoundInFolder:
+    """A row of a tar has its record in the output folder already, to which the run appends."""
+
+
+@dataclasses.dataclass(frozen=True)
 class ChunkClosed:
     """A chunk is complete: the journal stores what started since the last such event together."""
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 HASH_BYTES = 12
+_CHANNEL = re.compile(r"\.c\d+$")  # as `id_of_channel` has it
 MODULUS = 2 ** (8 * HASH_BYTES)
 
 
@@ -33,6 +35,11 @@ def id_of(group: str, number: int) -> str:
 def id_of_channel(row_id: str, channel: int) -> str:
     """Returns the id of one channel of a row, by the channel's number from 0."""
     return f"{row_id}.c{channel}"
+
+
+def without_channel(row_id: str) -> str:
+    """Returns the id of a row, by its own or by that of one of its channels."""
+    return _CHANNEL.sub("", row_id)
 
 
 def group_of_id(row_id: str) -> str:

@@ -55,6 +55,10 @@ class Statistics:
         tars: inputs whose rows are counted as they are read.
         resumed_rows: rows that an earlier run had done.
         resumed_seconds: of their audio.
+        rows_in_folder: of ``rows_in``, those that the output folder has already, of a run that
+            appends.
+        resumed_not_in_input: rows that an earlier run had done, and that are no longer among the
+            input; they have no record.
         audio_seconds: of the clips that went to the model.
         padded_seconds: clips x longest clip, over all batches.
         model_seconds: wall time of the forward passes and their decoding.
@@ -93,6 +97,8 @@ class Statistics:
     tars: int = 0
     resumed_rows: int = 0
     resumed_seconds: float = 0.0
+    rows_in_folder: int = 0
+    resumed_not_in_input: int = 0
     audio_seconds: float = 0.0
     padded_seconds: float = 0.0
     model_seconds: float = 0.0
@@ -136,7 +142,7 @@ class Statistics:
     @property
     def records(self) -> int:
         """Returns the number of records that the rows must end as."""
-        return self.rows_in + self.further_channels
+        return self.rows_in - self.rows_in_folder + self.further_channels
 
     def add_member_without_row(self, name: str) -> None:
         """Counts a file in a tar that has no row."""
@@ -146,6 +152,44 @@ class Statistics:
 
 
 _FIELDS = dataclasses.fields(Statistics)
+
+
+def to_json(statistics: Statistics) -> dict[str, Any]:
+    """Converts statistics to values that JSON can hold."""
+    return {field.name: _to_json(getattr(statistics, field.name)) for field in _FIELDS}
+
+
+def from_json(values: Mapping[str, Any]) -> Statistics:
+    """Converts the values of ``to_json`` to statistics; those of fields that are gone are left."""
+    names = {field.name for field in _FIELDS}
+    return Statistics(**{name: _from_json(values[name]) for name in names & values.keys()})
+
+
+def _to_json(value: Any) -> Any:
+    """Converts a value; what JSON has no type for becomes an object with the type's name."""
+    match value:
+        case Score():
+            return {"score": list(astuple(value))}
+        case frozenset():
+            return {"set": sorted(map(_to_json, value), key=repr)}
+        case tuple():
+            return {"tuple": list(map(_to_json, value))}
+        case dict():
+            return {"dict": [[_to_json(key), _to_json(each)] for key, each in value.items()]}
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    match value:
+        case {"score": numbers}:
+            return Score(*numbers)
+        case {"set": values}:
+            return frozenset(map(_from_json, values))
+        case {"tuple": values}:
+            return tuple(map(_from_json, values))
+        case {"dict": items}:
+            return {_from_json(key): _from_json(each) for key, each in items}
+    return value
 
 
 def total(parts: Iterable[Statistics]) -> Statistics:

@@ -183,13 +183,14 @@ class WebDatasetTar(NamedTuple):
     Attributes:
         file: path or URI.
         id: the tar's, the prefix of its samples' ids; empty where none is needed.
-        done: outcomes of samples in an earlier run, by their ids.
+        done: outcomes of samples in an earlier run, by their ids; None for those that the output
+            folder has already.
         route: the number of the model whose samples are read (`models.routing`).
     """
 
     file: str
     id: str = ""
-    done: Mapping[str, Outcome] = {}
+    done: Mapping[str, Outcome | None] = {}
     route: int = 0
 
 

@@ -27,11 +27,11 @@ from beam_asr.models.nemo.decoding import ModelLoadError
 from beam_asr.models.prompts import PromptError
 from beam_asr.models.serving.batcher import Batch, Batcher
 from beam_asr.models.serving.host import ModelHost
-from beam_asr.outputs.journal import chunk_name
 from beam_asr.records.events import (
     ChunkClosed,
     ClipRead,
     Done,
+    FoundInFolder,
     MemberWithoutRow,
     Planned,
     RowEnded,
@@ -78,6 +78,7 @@ Event = (
     | Silent
     | Batch
     | SampleFound
+    | FoundInFolder
     | MemberWithoutRow
     | TarWithoutRows
 )
@@ -243,7 +244,10 @@ class ChunkRecognizer:
             attempts = attempts_of(event.error)
             yield self._context.row_failed(event.row, event.error, attempts, event.stage)
         elif isinstance(event, DoneRow):
-            yield from self._context.row_resumed(event.row, event.outcome)
+            if event.outcome is None:
+                yield FoundInFolder()
+            else:
+                yield from self._context.row_resumed(event.row, event.outcome)
         elif not isinstance(event, TarClip):
             yield event
 
@@ -267,7 +271,7 @@ class ChunkRecognizer:
         journal = self._context.journal
         if journal is None or not clips:
             return {}
-        outcomes = journal.read(chunk_name([clip.row.id for clip in clips]))
+        outcomes = journal.read_chunk([clip.row.id for clip in clips])
         return {outcome.row_id: outcome for outcome in outcomes if not outcome.failed}
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from beam_asr.audio.read_pool import Read, StalledError
 from beam_asr.audio.segment_planner import Planner
 from beam_asr.audio.source import shown
 from beam_asr.errors import AudioTimeoutError
-from beam_asr.outputs.journal import chunk_name
 from beam_asr.records import work
 from beam_asr.records.events import Planned, RowSplit, TooLong
 from beam_asr.records.outcome import Outcome
@@ -72,9 +72,10 @@ class PlanSegments(beam.DoFn):
         clip, journal = item.clip, self._context.journal
         if journal is None:
             return self._planners[clip.route].plan(clip, item.longest)
-        for outcome in journal.read(chunk_name([plan_id(clip.row.id)])):
+        for outcome in journal.read_chunk([plan_id(clip.row.id)]):
             if outcome.recognition is not None:  # by an earlier run, or an earlier attempt
-                return _from_fields(clip, outcome.recognition)
+                with contextlib.suppress(KeyError, TypeError, ValueError):  # a damaged one
+                    return _from_fields(clip, outcome.recognition)
         plans = self._planners[clip.route].plan(clip, item.longest)
         journal.write([Outcome(plan_id(clip.row.id), _to_fields(plans))])
         return plans

@@ -7,18 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-from apache_beam.pvalue import TaggedOutput
+from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.transforms.window import BoundedWindow, GlobalWindow
 
-from beam_asr.errors import ManifestError, ResumeError
+from beam_asr.errors import ManifestError
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models.routing import Routing
+from beam_asr.outputs.journal import Journal
+from beam_asr.outputs.shards import FAILURES
 from beam_asr.records import parsing, row_ids
-from beam_asr.records.outcome import Outcome
+from beam_asr.records.outcome import Outcome, RowInFolder
 from beam_asr.records.record import Failure, Record, error_of
 from beam_asr.records.row import Row
 from beam_asr.records.statistics import Statistics
-from beam_asr.records.work import Clip, TarredClip, WebDatasetTar
+from beam_asr.records.work import Clip, TarredClip, WebDatasetTar, is_part
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.job_context import JobContext
 from beam_asr.transforms.results import output_of, row_statistics
@@ -86,8 +88,9 @@ class CheckRows(beam.DoFn):
             yield self._work(item, group, statistics)
         except ManifestError as error:
             statistics.rows_invalid += 1
-            _add_to_digest(row_ids.group_of_text(row.line, row.problem), statistics)
-            failure = Failure(row, error_of(row, error))
+            group = row_ids.group_of_text(row.line, row.problem)
+            _add_to_digest(group, statistics)
+            failure = Failure(row.with_id(group), error_of(row, error))
             statistics.example_invalid = failure.error["message"]
             yield TaggedOutput("failures", failure)
 
@@ -119,10 +122,57 @@ class CheckRows(beam.DoFn):
         return group, item
 
 
+def group_equal_rows(work: PCollection[Any], journal: Journal) -> PCollection[Any]:
+    """Groups equal rows, with their outcomes in an earlier run, and with what the folder has."""
+    if journal.resume:
+        done = (
+            work.pipeline
+            | "Journal" >> beam.Create([journal])
+            | "FindWindows" >> beam.FlatMap(Journal.names)
+            | "SpreadWindows" >> beam.Reshuffle()
+            | "ReadWindows" >> beam.FlatMap(_outcomes, journal)
+        )
+        work = (work, done) | "WorkAndDone" >> beam.Flatten()
+    if journal.part:
+        in_folder = (
+            work.pipeline
+            | "Index" >> beam.Create([journal])
+            | "FindIndexed" >> beam.FlatMap(_indexed_shards)
+            | "SpreadIndexed" >> beam.Reshuffle()
+            | "ReadIndexed" >> beam.FlatMap(_rows_in_folder, journal)
+        )
+        work = (work, in_folder) | "WorkAndIndexed" >> beam.Flatten()
+    return work | "Group" >> beam.GroupByKey()
+
+
+def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
+    for outcome in journal.read(name):
+        if is_part(outcome.row_id):  # looked up when its row is planned again
+            continue
+        if not (outcome.failed and journal.retry_failures):
+            yield row_ids.group_of_id(outcome.row_id), outcome
+
+
+def _indexed_shards(journal: Journal) -> list[tuple[int, str]]:
+    return journal.row_index.row_files()
+
+
+def _rows_in_folder(shard: tuple[int, str], journal: Journal) -> Iterator[tuple[str, RowInFolder]]:
+    """Yields the rows of a shard that need not be done again, by their groups."""
+    part, name = shard
+    if name.startswith(FAILURES) and journal.retry_failures:
+        return
+    for row in journal.row_index.rows(part, name):
+        if row.row_id:
+            row_id = row_ids.without_channel(row.row_id)
+            yield row_ids.group_of_id(row_id), RowInFolder(row_id)
+
+
 class AssignRowIds(beam.DoFn):
     """Yields the work of each group, with ids, and the results of what an earlier run has done.
 
-    Takes a group and, in any order, its work and the outcomes of some of it.
+    Takes a group and, in any order, its work, the outcomes of some of it, and which of it the
+    output folder has already; that has no record again.
     """
 
     def __init__(self, context: JobContext):
@@ -133,37 +183,45 @@ class AssignRowIds(beam.DoFn):
 
     def process(
         self,
-        grouped: tuple[str, Iterable[Clip | TarredClip | WebDatasetTar | Outcome]],
+        grouped: tuple[str, Iterable[Clip | TarredClip | WebDatasetTar | Outcome | RowInFolder]],
         start: JobStart,  # noqa: ARG002  (the journal is this run's before work starts)
     ) -> Iterator[Any]:
         group, values = grouped
         work: list[Clip | TarredClip | WebDatasetTar] = []
         done: dict[str, Outcome] = {}
+        in_folder: set[str] = set()
         for value in values:
-            if not isinstance(value, Outcome):
+            if isinstance(value, RowInFolder):
+                in_folder.add(value.row_id)
+            elif not isinstance(value, Outcome):
                 work.append(value)
             elif value.row_id not in done or done[value.row_id].failed:
                 done[value.row_id] = value
-        if not work:
-            output = "" if self._context.journal is None else self._context.journal.output
-            raise ResumeError(f"the journal in {output!r} holds rows that are not among the input")
+        # The input may have changed since the earlier run, whose outcomes are then not used.
+        ids = {row_ids.id_of(group, number) for number in range(len(work))}
+        is_tar = any(isinstance(item, WebDatasetTar) for item in work)
+        if not is_tar:  # whose rows are known only as it is read
+            self._statistics.resumed_not_in_input += len(done.keys() - ids)
         for number, item in enumerate(work):
             row_id = row_ids.id_of(group, number)
             if isinstance(item, WebDatasetTar):
-                yield item._replace(id=row_id, done=done)
+                there = dict.fromkeys(in_folder)
+                yield item._replace(id=row_id, done={**done, **there})
                 continue
             clip = item.clip if isinstance(item, TarredClip) else item
             clip = clip._replace(row=clip.row.with_id(row_id))
             outcome = done.get(row_id)
-            if outcome is not None:
+            if row_id in in_folder:
+                self._statistics.rows_in_folder += 1
+            elif outcome is not None:
                 for event in self._context.row_resumed(clip.row, outcome):
                     self._statistics += row_statistics(event)
                     resumed = output_of(event, self._context, clip.route)
                     if resumed is not None:
                         yield resumed
             if isinstance(item, TarredClip):
-                yield TarredClip(item.number, clip, done=outcome is not None)
-            elif outcome is None:
+                yield TarredClip(item.number, clip, row_id in done or row_id in in_folder)
+            elif outcome is None and row_id not in in_folder:
                 yield clip
 
     def finish_bundle(self) -> Iterator[Any]:

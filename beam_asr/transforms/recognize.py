@@ -20,6 +20,7 @@ from beam_asr.records.events import (
     Done,
     Failed,
     Filtered,
+    FoundInFolder,
     MemberWithoutRow,
     RowSplit,
     SampleFound,
@@ -181,6 +182,8 @@ class _EventCounter:
                 statistics.resumed_seconds += outcome.seconds
             case SampleFound():
                 statistics.rows_in += 1
+            case FoundInFolder():
+                statistics.rows_in_folder += 1
             case MemberWithoutRow(name):
                 statistics.add_member_without_row(name)
             case TarWithoutRows():

@@ -23,10 +23,8 @@ from beam_asr.models.engine import ENGINES, ModelSpec
 from beam_asr.models.routing import ROUTE_GROUPS, ModelRoute, Routing, load, single
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal
-from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Record
 from beam_asr.records.row import Row
-from beam_asr.records.row_ids import group_of_id
 from beam_asr.records.setting_fields import (
     PYTHON,
     YAML,
@@ -39,7 +37,7 @@ from beam_asr.records.setting_fields import (
     unknown_setting,
 )
 from beam_asr.records.statistics import Statistics, total
-from beam_asr.records.work import Clip, NemoTar, SegmentGroup, TarredClip, WebDatasetTar, is_part
+from beam_asr.records.work import Clip, NemoTar, SegmentGroup, TarredClip, WebDatasetTar
 from beam_asr.settings import (
     GROUPS,
     AudioLimits,
@@ -61,7 +59,12 @@ from beam_asr.transforms.chunk_recognizer import CHUNK_SECONDS, RecognizeSetting
 from beam_asr.transforms.job_context import JobContext
 from beam_asr.transforms.packing import PackedReshuffle
 from beam_asr.transforms.plan_segments import PlanSegments
-from beam_asr.transforms.prepare_rows import AssignRowIds, CheckRows, JobStart
+from beam_asr.transforms.prepare_rows import (
+    AssignRowIds,
+    CheckRows,
+    JobStart,
+    group_equal_rows,
+)
 from beam_asr.transforms.read_manifest import input_statistics
 from beam_asr.transforms.recognize import RecognizeChunk
 from beam_asr.transforms.results import Transcribed
@@ -250,11 +253,13 @@ class Transcribe(beam.PTransform):
     @functools.cached_property
     def _context(self) -> JobContext:
         """Returns what all steps have in common."""
-        requested, routing = self.settings, self._routing
+        requested, routing, journal = self.settings, self._routing, self._journal
         transcripts = requested.transcripts
+        lock = None if journal is None else journal.lock
+        run = uuid.uuid4().hex if lock is None else lock.run
         return JobContext(
-            run=uuid.uuid4().hex,
-            journal=self._journal,
+            run=run,
+            journal=None if journal is None else journal.for_run(run, self._identity),
             filepath_key=requested.names.filepath_key,
             channel_key=requested.names.channel_key,
             transcript_fields=TranscriptFields(
@@ -323,8 +328,6 @@ class Transcribe(beam.PTransform):
 
     def expand(self, rows: PCollection[Row | Record | WebDatasetTar]) -> Transcribed:
         context = self._context
-        if context.journal is not None:
-            context.journal.check(self._identity)
         check = CheckRows(
             context.filepath_key,
             context.channel_key,
@@ -339,7 +342,7 @@ class Transcribe(beam.PTransform):
         work, start = checked.work, None
         if context.journal is not None:
             start = self._start(checked.statistics)
-            identified = self._grouped(work, context.journal) | "Identify" >> wait_for(
+            identified = group_equal_rows(work, context.journal) | "Identify" >> wait_for(
                 start, AssignRowIds(context)
             ).with_outputs(*OUTPUTS, main="work")
             work = identified.work
@@ -453,21 +456,8 @@ class Transcribe(beam.PTransform):
         return (
             statistics
             | "SumRows" >> beam.CombineGlobally(total)
-            | "Begin" >> beam.Map(_start_job, self._context, self._identity)
+            | "Begin" >> beam.Map(_start_job, self._context)
         )
-
-    def _grouped(self, work: PCollection[Any], journal: Journal) -> PCollection[Any]:
-        """Groups equal rows, together with their outcomes in an earlier run."""
-        if journal.resume:
-            done = (
-                work.pipeline
-                | "Journal" >> beam.Create([journal])
-                | "FindWindows" >> beam.FlatMap(Journal.names)
-                | "SpreadWindows" >> beam.Reshuffle()
-                | "ReadWindows" >> beam.FlatMap(_outcomes, journal)
-            )
-            work = (work, done) | "WorkAndDone" >> beam.Flatten()
-        return work | "Group" >> beam.GroupByKey()
 
     def _by_shard(self, work: PCollection[Any], tars: Mapping[int, str]) -> PCollection[Any]:
         """Groups the clips in tars of a data set by their tars; other work stays as it is."""
@@ -490,12 +480,10 @@ def _content(storage: Storage, model_name: str, engine: str) -> str | None:
         return None
 
 
-def _start_job(
-    statistics: Statistics, context: JobContext, identity: Mapping[str, Any]
-) -> JobStart:
-    rows = {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
+def _start_job(statistics: Statistics, context: JobContext) -> JobStart:
     if context.journal is not None:
-        context.journal.begin({**identity, **rows}, context.run)
+        rows = {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
+        context.journal.begin(rows)
     if context.max_failure_fraction is not None and not statistics.tars:
         failure_limit.check_invalid(statistics, context.max_failure_fraction)
     return JobStart(None if statistics.tars else statistics.rows_in)
@@ -508,14 +496,6 @@ def wait_for(start: PCollection[JobStart] | None, step: beam.DoFn) -> beam.ParDo
         step: its ``process`` takes what is known of the start as ``start``.
     """
     return beam.ParDo(step) if start is None else beam.ParDo(step, start=AsSingleton(start))
-
-
-def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
-    for outcome in journal.read(name):
-        if is_part(outcome.row_id):  # looked up when its row is planned again
-            continue
-        if not (outcome.failed and journal.retry_failures):
-            yield group_of_id(outcome.row_id), outcome
 
 
 def _split(item: Clip | TarredClip | WebDatasetTar) -> Iterator[Any]:

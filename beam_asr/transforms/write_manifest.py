@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import logging
 import time
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection, TaggedOutput
-from apache_beam.transforms.window import GlobalWindow
+from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
-from beam_asr.errors import SetupError, TooManyFailuresError, with_flags
+from beam_asr.errors import SetupError, TooManyFailuresError
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.folder import (
     SUCCESS,
@@ -27,6 +24,7 @@ from beam_asr.outputs.folder import (
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.base import FieldKeys, LineFormat, ShardFormat, TranscriptFormat
 from beam_asr.outputs.journal import Journal
+from beam_asr.outputs.row_index import FinishedRun, IndexedRow, RowIndex
 from beam_asr.outputs.shards import (
     EXTENSIONS,
     FAILURES,
@@ -34,25 +32,36 @@ from beam_asr.outputs.shards import (
     TRANSCRIPTS,
     compressed,
     delete_stale,
-    encode,
     shard_count,
     shard_name,
-    shard_of,
 )
-from beam_asr.outputs.summary import Failures, check_complete, encode_readable, summarize
-from beam_asr.records.record import Envelope, Record, to_record, with_duration
+from beam_asr.outputs.summary import (
+    Failures,
+    Outcomes,
+    check_complete,
+    encode_readable,
+    summarize,
+)
+from beam_asr.records.record import Record
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
-from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.results import Collections, Transcribed
+from beam_asr.transforms.shard_lines import (
+    Line,
+    Lines,
+    PackLines,
+    ShardKey,
+    by_shard,
+    failure_examples,
+    format_line,
+    record_line,
+)
 from beam_asr.transforms.write_formats import WriteFormats
 
 logger = logging.getLogger(__name__)
 
 KINDS = (TRANSCRIPTS, FAILURES, FILTERED)  # and each `LineFormat`
-PACK_BYTES = 2**20  # of lines that a worker gathers before it emits them
-LINE_BYTES = 100  # approximate memory of a line beside its text
 
 
 class WriteManifest(beam.PTransform):
@@ -140,13 +149,15 @@ class WriteManifest(beam.PTransform):
             return self._by_window(parts)
         target = self._target
         resume = target.journal is not None and target.journal.resume
-        check_may_write(target.storage, target.folder, self._overwrite, resume)
+        check_may_write(
+            target.storage, target.folder, self._overwrite, resume, append=target.part > 0
+        )
         started = time.time()
         start = parts.transcripts.pipeline | "Start" >> beam.Create([target])
         ready = start | "Withdraw" >> beam.Map(_mark_unfinished)
         exported = self._write_exports(parts, target, ready=AsIter(ready))
         packed = [
-            lines | f"Pack{number}" >> beam.ParDo(_PackLines()).with_outputs("counts", main="packs")
+            lines | f"Pack{number}" >> beam.ParDo(PackLines()).with_outputs("counts", main="packs")
             for number, lines in enumerate(self._lines(exported))
         ]
         counts = [outputs.counts for outputs in packed] | "Counts" >> beam.Flatten()
@@ -154,7 +165,7 @@ class WriteManifest(beam.PTransform):
         written = (
             [outputs.packs for outputs in packed]
             | "Lines" >> beam.Flatten()
-            | "Shard" >> beam.FlatMap(_by_shard, target.num_shards, AsDict(counts))
+            | "Shard" >> beam.FlatMap(by_shard, target.num_shards, AsDict(counts))
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard, target, ready=AsIter(ready))
         )
@@ -185,16 +196,16 @@ class WriteManifest(beam.PTransform):
         """Returns the lines with their kinds, for each kind of record."""
         lines = [
             records.transcripts
-            | "Transcripts" >> beam.Map(_record_line, TRANSCRIPTS, self._flags, self._durations),
-            records.failures | "Failures" >> beam.Map(_record_line, FAILURES, self._flags),
-            records.filtered | "Filtered" >> beam.Map(_record_line, FILTERED, self._flags),
+            | "Transcripts" >> beam.Map(record_line, TRANSCRIPTS, self._flags, self._durations),
+            records.failures | "Failures" >> beam.Map(record_line, FAILURES, self._flags),
+            records.filtered | "Filtered" >> beam.Map(record_line, FILTERED, self._flags),
         ]
         target = self._target
         for format in target.line_formats:
             arguments = (format.name, target.keys, target.tarred)
             lines.append(
                 records.transcripts
-                | f"Lines_{format.name}" >> beam.Map(_format_line, *arguments, True)
+                | f"Lines_{format.name}" >> beam.Map(format_line, *arguments, True)
             )
             if target.tarred:  # NeMo needs an entry for each file in a tar
                 others = (
@@ -202,7 +213,7 @@ class WriteManifest(beam.PTransform):
                     records.filtered,
                 ) | f"Others_{format.name}" >> beam.Flatten()
                 lines.append(
-                    others | f"NoLines_{format.name}" >> beam.Map(_format_line, *arguments, False)
+                    others | f"NoLines_{format.name}" >> beam.Map(format_line, *arguments, False)
                 )
         return lines
 
@@ -217,7 +228,7 @@ class WriteManifest(beam.PTransform):
             | "Packs" >> beam.MapTuple(lambda kind, line: (kind, [line]))
             | "Shard"
             >> beam.FlatMap(
-                _by_shard, shards, {(kind, None): 1 for kind in (*KINDS, *target.formats)}
+                by_shard, shards, {(kind, None): 1 for kind in (*KINDS, *target.formats)}
             )
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard_of_window, target)
@@ -277,45 +288,42 @@ class OutputTarget(NamedTuple):
         formats = registry.formats_of(self.formats)
         return [format for format in formats if isinstance(format, LineFormat)]
 
+    @property
+    def part(self) -> int:
+        """Returns the number of the run, of those that append; 0 for the first."""
+        return 0 if self.journal is None else self.journal.part
+
+    @property
+    def row_index(self) -> RowIndex:
+        """Returns the index of the rows, of which only a run with a journal has the ids."""
+        return RowIndex(self.folder, self.storage, self.part)
+
     def check(self) -> None:
         """Raises FolderTakenError if another job has taken the folder over."""
-        if self.journal is not None and self.journal.lock is not None:
-            self.journal.lock.check()
+        if self.journal is not None:
+            self.journal.check_owner()
 
     def write_shard(self, shard: ShardKey, lines: Iterable[bytes]) -> str:
         """Writes a shard, from lines that can be iterated more than once; returns its name."""
         kind, number, shards = shard
         for format in self.line_formats:
             if kind == format.name:
-                name = format.path_of_tar(number) if shards is None else format.path(number, shards)
+                if shards is None:
+                    name = format.path_of_tar(number)
+                else:
+                    name = format.path(number, shards, self.part)
                 # In a tarred data set, a record without a tar has no line.
                 if shards is None or not self.tarred:
                     self.storage.write(join(self.folder, name), lines)
                 return name
         assert shards is not None  # only lines of formats go by tars
-        name = shard_name(kind, number, shards, self.compression)
+        name = shard_name(kind, number, shards, self.compression, self.part)
         self.storage.write(join(self.folder, name), compressed(lines, self.compression))
         for shard_format in registry.formats_of(self.formats):
             if kind == TRANSCRIPTS and isinstance(shard_format, ShardFormat):
-                path = join(self.folder, shard_format.path(number, shards))
+                path = join(self.folder, shard_format.path(number, shards, self.part))
                 self.storage.write(path, shard_format.encode_shard(lines, self.keys))
         return name
-
-
-class ShardKey(NamedTuple):
-    """Identifies the shard of the output that a line goes to.
-
-    It crosses shuffles as a plain tuple, which Beam encodes without pickling it.
-
-    Attributes:
-        kind: one of ``KINDS``.
-        number: the number of the shard, from 0, or of its tar.
-        shards: the number of shards of the kind; None if there is one for each tar.
-    """
-
-    kind: str
-    number: int
-    shards: int | None
 
 
 class _Shard(NamedTuple):
@@ -335,95 +343,6 @@ class _Shard(NamedTuple):
     examples: dict[str, str]
 
 
-# A kind, and the number of a tar or None.
-Kind = tuple[str, int | None]
-# The reason of a record, as in `_Shard.records`, and its line.
-Line = tuple[str, bytes]
-
-
-def _record_line(
-    element: Envelope | Record, kind: str, flags: frozenset[str], durations: bool = False
-) -> tuple[Kind, Line]:
-    """Returns a record as a line, with its kind and the reason for that kind."""
-    if durations:
-        element = with_duration(element)
-    record, why = to_record(element), ""
-    if kind == FAILURES:
-        why = record["error"]["type"]
-        record = {**record, "error": _with_flags(record["error"], flags)}
-    elif kind == FILTERED:
-        why = record["filtered"]["by"]
-        record = {**record, "filtered": _with_flags(record["filtered"], flags)}
-    elif "segments_failed" in record:
-        record = {**record, "segments_failed": _with_flags(record["segments_failed"], flags)}
-    return (kind, None), (why, encode(record))
-
-
-def _with_flags(why: Any, flags: frozenset[str]) -> Any:
-    """Returns the failures in a record with flags in their messages."""
-    if isinstance(why, list):
-        return [_with_flags(failure, flags) for failure in why]
-    if not isinstance(why, dict):
-        return why
-    message = why.get("message")
-    if isinstance(message, str):
-        return {**why, "message": with_flags(message, flags)}
-    return {**why, "error": _with_flags(why["error"], flags)} if "error" in why else why
-
-
-def _format_line(
-    element: Envelope | Record, format: str, keys: FieldKeys, tarred: bool, transcribed: bool
-) -> tuple[Kind, Line]:
-    """Returns a record as a line of a `LineFormat`, with the reason if it is omitted.
-
-    The line is empty if the record has none. In a tarred data set the kind has the tar's number.
-    """
-    chosen = registry.FORMATS[format]
-    assert isinstance(chosen, LineFormat)
-    origin = "" if isinstance(element, dict) else element.origin
-    record = to_record(with_duration(element))
-    line = chosen.to_line(record, keys, origin, tarred, transcribed)
-    return (format, line.shard), (line.left_out, line.line or b"")
-
-
-class _PackLines(beam.DoFn):
-    """Gathers the lines of a bundle by their kinds, and counts them, with output to ``counts``."""
-
-    def start_bundle(self) -> None:
-        self._packs: dict[Kind, list[Line]] = defaultdict(list)
-        self._counts: Counter[Kind] = Counter()
-        self._bytes = 0
-
-    def process(self, keyed: tuple[Kind, Line]) -> Iterable[tuple[Kind, list[Line]]]:
-        kind, line = keyed
-        self._packs[kind].append(line)
-        self._counts[kind] += 1
-        self._bytes += len(line[1]) + LINE_BYTES
-        if self._bytes < PACK_BYTES:
-            return ()
-        packs, self._packs, self._bytes = self._packs, defaultdict(list), 0
-        return packs.items()
-
-    def finish_bundle(self) -> Iterator[Any]:
-        yield from at_window(self._packs.items(), GlobalWindow())
-        counts = (TaggedOutput("counts", count) for count in self._counts.items())
-        yield from at_window(counts, GlobalWindow())
-
-
-def _by_shard(
-    pack: tuple[Kind, list[Line]], num_shards: int | None, counts: dict[Kind, int]
-) -> list[tuple[Any, list[Line]]]:
-    """Returns the lines of a pack, by the shards that they go to."""
-    (kind, tar), lines = pack
-    if tar is not None:
-        return [(tuple(ShardKey(kind, tar, shards=None)), lines)]
-    shards = shard_count(kind, counts[kind, None], num_shards)
-    parts: dict[int, list[Line]] = defaultdict(list)
-    for line in lines:
-        parts[shard_of(line[1], shards)].append(line)
-    return [(tuple(ShardKey(kind, shard, shards)), part) for shard, part in parts.items()]
-
-
 def _write_shard(
     keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
     target: OutputTarget,
@@ -432,27 +351,13 @@ def _write_shard(
     key, packs = ShardKey(*keyed[0]), keyed[1]
     list(ready)  # waits until the folder is marked as unfinished, before a file is replaced
     target.check()
-    written = Counter(why for pack in packs for why, _ in pack)
-    examples = _failure_examples(packs) if key.kind == FAILURES else {}
-    return _Shard(key.kind, target.write_shard(key, _Lines(packs)), written, examples)
-
-
-def _failure_examples(packs: Iterable[list[Line]]) -> dict[str, str]:
-    """Returns a failure's message by the type of its error, whatever the order of the lines."""
-    least: dict[str, bytes] = {}
-    for why, line in itertools.chain.from_iterable(packs):
-        least[why] = min(line, least.get(why, line))
-    return {why: str(json.loads(line)["error"].get("message", "")) for why, line in least.items()}
-
-
-class _Lines:
-    """Iterates over the lines of a shard's records, as often as needed."""
-
-    def __init__(self, packs: Iterable[list[Line]]):
-        self._packs = packs
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (line for pack in self._packs for _, line in pack if line)
+    written = Counter(why for pack in packs for why, _, _ in pack)
+    examples = failure_examples(packs) if key.kind == FAILURES else {}
+    name = target.write_shard(key, Lines(packs))
+    if target.journal is not None and key.kind in KINDS:
+        rows = (IndexedRow.of(row_id, line, why) for pack in packs for why, line, row_id in pack)
+        target.row_index.write_rows(name, rows)
+    return _Shard(key.kind, name, written, examples)
 
 
 def _write_shard_of_window(
@@ -466,7 +371,8 @@ def _write_shard_of_window(
 def _mark_unfinished(target: OutputTarget) -> OutputTarget:
     target.check()
     mark_unfinished(target.storage, target.folder)
-    registry.delete_stale(target.storage, target.folder)
+    target.row_index.clear()
+    registry.delete_stale(target.storage, target.folder, target.part)
     return target
 
 
@@ -481,8 +387,8 @@ def _finish(
     target.check()
     storage, folder = target.storage, target.folder
     wall_seconds = time.time() - started
-    summary, failures = _complete(target, wall_seconds, details, statistics, shards)
-    failure_limit.check_failures(statistics.records, failures, max_failure_fraction)
+    summary, outcomes = _complete(target, wall_seconds, details, statistics, shards)
+    failure_limit.check_failures(outcomes.records, outcomes.failures, max_failure_fraction)
     storage.write(join(folder, SUCCESS), [])
     if target.journal is not None:
         target.journal.remove()
@@ -498,10 +404,10 @@ def _finish_window(
 ) -> Record:
     target = target.for_window(window)
     (statistics,), shards = keyed[1]["statistics"], list(keyed[1]["shards"])
-    summary, failures = _complete(target, None, details, statistics, shards)
+    summary, outcomes = _complete(target, None, details, statistics, shards)
     try:
         failure_limit.check_failures(
-            statistics.records, failures, max_failure_fraction, all_may_fail=True
+            outcomes.records, outcomes.failures, max_failure_fraction, all_may_fail=True
         )
     except TooManyFailuresError as error:
         # The runner would retry an error for ever, and delay the next windows.
@@ -517,39 +423,50 @@ def _complete(
     details: Record,
     statistics: Statistics,
     shards: list[_Shard],
-) -> tuple[Record, Failures]:
-    """Completes the folder except for its marker; returns the summary, and the failures."""
+) -> tuple[Record, Outcomes]:
+    """Completes the folder except for its marker; returns the summary, and all its outcomes."""
     storage, folder = target.storage, target.folder
-    transcribed = sum(sum(shard.records.values()) for shard in shards if shard.kind == TRANSCRIPTS)
-    filtered_by: Counter[str] = sum(
-        (shard.records for shard in shards if shard.kind == FILTERED), Counter()
-    )
-    failures = Failures()
-    for shard in shards:
-        if shard.kind == FAILURES:
-            failures.add(shard.records, shard.examples)
-    check_complete(
-        statistics.rows_in,
-        transcribed,
-        failures.by_type.total(),
-        filtered_by.total(),
-        statistics.further_channels,
-    )
+    outcomes = _outcomes(shards)
+    check_complete(statistics, outcomes)
     names = {shard.name for shard in shards if shard.kind in KINDS}
-    # There are as many files as requested, if need be empty ones.
-    count = shard_count(TRANSCRIPTS, transcribed, target.num_shards)
+    # There are as many files as requested, if need be empty ones. A run that appends needs none.
+    count = shard_count(TRANSCRIPTS, outcomes.transcribed, target.num_shards)
+    if target.part and not outcomes.transcribed:
+        count = 0
     for number in range(count):
-        if shard_name(TRANSCRIPTS, number, count, target.compression) not in names:
+        if shard_name(TRANSCRIPTS, number, count, target.compression, target.part) not in names:
             names.add(target.write_shard(ShardKey(TRANSCRIPTS, number, count), []))
-    delete_stale(storage, folder, names)
+    delete_stale(storage, folder, names, target.part)
     for format in target.line_formats:
         format_shards = [shard for shard in shards if shard.kind == format.name]
         written = {shard.name for shard in format_shards}
-        format.finish(storage, folder, written, target.tarred, statistics.tars_without_rows)
+        if written or not target.part:
+            format.finish(storage, folder, written, target.tarred, statistics.tars_without_rows)
         left_out: Counter[str] = sum((shard.records for shard in format_shards), Counter())
         rows = left_out.pop("", 0)
         counts = {"rows": rows, "left_out": dict(sorted(left_out.items()))}
         details = {**details, format.name: counts}
-    summary = summarize(statistics, transcribed, failures, filtered_by, wall_seconds, details)
+    if target.journal is not None:
+        run = FinishedRun(
+            target.journal.stored(), details, statistics, outcomes, wall_seconds or 0.0
+        )
+        run = target.row_index.add(run)
+        statistics, outcomes, wall_seconds = run.statistics, run.outcomes, run.wall_seconds
+        if target.journal.lock is not None:
+            details = {"run": target.journal.lock.run, "appended": target.part, **details}
+    summary = summarize(statistics, outcomes, wall_seconds, details)
     storage.write(join(folder, SUMMARY), [encode_readable(summary)])
-    return summary, failures
+    return summary, outcomes
+
+
+def _outcomes(shards: list[_Shard]) -> Outcomes:
+    """Returns the sums over the shards of the job's own kinds."""
+    failures = Failures()
+    for shard in shards:
+        if shard.kind == FAILURES:
+            failures.add(shard.records, shard.examples)
+    return Outcomes(
+        sum(shard.records.total() for shard in shards if shard.kind == TRANSCRIPTS),
+        failures,
+        sum((shard.records for shard in shards if shard.kind == FILTERED), Counter()),
+    )

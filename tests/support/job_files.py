@@ -9,6 +9,7 @@ from beam_asr.cli import main
 from beam_asr.inputs import json_lines
 from beam_asr.outputs.journal import Journal
 from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import join
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLES = REPOSITORY / "samples"
@@ -27,8 +28,13 @@ def read_records(folder: Path, kind: str) -> list[dict]:
 def journaled(out: Path) -> set[str]:
     """The ids of the rows whose outcome is in the journal, in files that are whole."""
     kept = Journal(str(out), Storage())
-    names = [name for name in kept.names() if name.endswith(".jsonl")]
-    return {each.row_id for name in names for each in kept.read(name) if each.recognition}
+    lines = [
+        json.loads(line)
+        for name in kept.names()
+        if name.endswith(".jsonl")
+        for line in kept.storage.read(join(kept.folder, "windows", name)).splitlines()
+    ]
+    return {each["id"] for each in lines if each.get("recognition")}
 
 
 def transcripts_of(manifest: Path, model: Path, out: Path) -> list[dict]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from beam_asr.outputs.formats.file_names import HASH_DIGITS
 from beam_asr.outputs.formats.timed_transcript import TimedTranscript
+from beam_asr.outputs.shards import numbered
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
 
@@ -63,23 +64,35 @@ class TranscriptFormat(Format):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _NumberedFormat(Format):
+class NumberedFormat(Format):
     """Describes a format with numbered files, as shards: ``STEM-00000-of-00001.EXTENSION``."""
 
     needs_duration: bool = True
     stem: str
 
-    def path(self, shard: int, shards: int) -> str:
-        """Returns the path of a shard's file, relative to the output folder."""
-        return join(self.name, f"{self.stem}-{shard:05d}-of-{shards:05d}.{self.extension}")
+    def path(self, shard: int, shards: int, part: int = 0) -> str:
+        """Returns the path of a shard's file, relative to the output folder.
+
+        Args:
+            part: the number of the run, of those that append; 0 for the first.
+        """
+        return join(self.name, f"{numbered(self.stem, shard, shards, part)}.{self.extension}")
 
     def is_own(self, file_name: str) -> bool:
-        pattern = rf"{re.escape(self.stem)}-\d{{5}}-of-\d{{5}}\.{re.escape(self.extension)}"
-        return re.fullmatch(pattern, file_name) is not None
+        return self.part_of(file_name) is not None
+
+    def part_of(self, file_name: str) -> int | None:
+        """Returns the number of the run that has written a file; None if its name is another."""
+        pattern = (
+            rf"{re.escape(self.stem)}(?:-append(\d{{5}}))?-\d{{5}}-of-\d{{5}}"
+            rf"\.{re.escape(self.extension)}"
+        )
+        match = re.fullmatch(pattern, file_name)
+        return None if match is None else int(match[1] or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardFormat(_NumberedFormat):
+class ShardFormat(NumberedFormat):
     """Describes a format with a file for each shard of transcripts.
 
     Attributes:
@@ -106,7 +119,7 @@ class FormatLine(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LineFormat(_NumberedFormat):
+class LineFormat(NumberedFormat):
     """Describes a format whose files hold its own lines, in its own shards.
 
     ``summary.json`` counts the lines under the format's name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from beam_asr.errors import SetupError
-from beam_asr.outputs.formats.base import Format, TranscriptFormat
+from beam_asr.outputs.formats.base import Format, NumberedFormat, TranscriptFormat
 from beam_asr.outputs.formats.timed_transcript import Record, timed_transcript
 from beam_asr.records.registry import Registry
 from beam_asr.storage.storage import Storage
@@ -72,11 +72,16 @@ def render(
     return chosen.render(timed_transcript(record, *keys, seconds))
 
 
-def delete_stale(storage: Storage, folder: str) -> None:
+def delete_stale(storage: Storage, folder: str, part: int = 0) -> None:
     """Deletes the files of an earlier run, before the first one of this run is written.
+
+    A run that appends deletes only the numbered files of an earlier attempt at it.
 
     A folder that holds anything else belongs to somebody else: only files with this package's names
     are deleted in it.
+
+    Args:
+        part: the number of the run, of those that append; 0 for the first.
 
     Raises:
         SetupError: the format of another package cannot be used.
@@ -84,6 +89,11 @@ def delete_stale(storage: Storage, folder: str) -> None:
     for format in formats_of(FORMATS):
         path = join(folder, format.name)
         names = storage.list_names(path)
+        if part:
+            for name in names:
+                if isinstance(format, NumberedFormat) and format.part_of(name) == part:
+                    storage.delete(join(path, name))
+            continue
         ours = [name for name in names if format.is_own(name)]
         if ours and len(ours) == len(names):
             storage.delete_folder(path)

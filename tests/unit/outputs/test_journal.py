@@ -12,12 +12,13 @@ from beam_asr import process
 from beam_asr.errors import FolderTakenError, ResumeError
 from beam_asr.outputs import journal
 from beam_asr.outputs.folder_lock import FolderLock
-from beam_asr.outputs.journal import Journal, JournalWriter, chunk_name
+from beam_asr.outputs.journal import Journal, JournalWriter, chunk_name, lock_in
 from beam_asr.records import row_ids
 from beam_asr.records.outcome import Outcome
 from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import join
 
-IDENTITY = {"model_name": "m.nemo", "model_content": "aa", "decoder": None, "rows": 3}
+IDENTITY = {"model_name": "m.nemo", "model_content": "aa", "decoder": None}
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def kept(tmp_path) -> Journal:
 
 
 def text(row_id: str) -> Outcome:
-    return Outcome(row_id, {"text": f"said in {row_id} \ud800"}, seconds=1.5)
+    return Outcome(row_id, {"text": f"said in {row_id} \ud800", "seconds": 1.5}, seconds=1.5)
 
 
 def failure(row_id: str) -> Outcome:
@@ -155,43 +156,47 @@ def test_damaged_lines_are_left_out(kept, tmp_path):
     assert kept.read("not there") == []
 
 
+def begin(kept: Journal, run: str, identity: dict = IDENTITY, rows: int = 3) -> Journal:
+    """The journal of a run that has begun."""
+    own = kept.for_run(run, identity)
+    own.begin({"rows": rows})
+    return own
+
+
 def test_a_run_goes_on_with_its_like_alone(kept):
-    kept.begin(IDENTITY, "first")
-    kept.write([text("a.0")])
+    begin(kept, "first").write([text("a.0")])
     again = Journal(kept.output, kept.storage, resume=True)
     again.check({key: IDENTITY[key] for key in ("model_name", "decoder")})
-    again.begin(IDENTITY, "second")
-    assert len(again.names()) == 1
-    for changed in ({"model_name": "n.nemo"}, {"decoder": "ctc"}, {"rows": 4}):
+    own = begin(again, "second")
+    assert own.read_chunk(["a.0"]) == [text("a.0")]
+    for changed in ({"model_name": "n.nemo"}, {"decoder": "ctc"}):
         ((key, value),) = changed.items()
         with pytest.raises(ResumeError) as told:
-            again.begin({**IDENTITY, **changed}, "third")
+            begin(again, "third", {**IDENTITY, **changed})
         assert f"{key.replace('_', ' ')} was {IDENTITY[key]!r} and is {value!r}" in str(told.value)
         assert "`overwrite`" in str(told.value)
     # What could not be found out does not differ.
-    again.check({**IDENTITY, "model_content": None})
-    assert len(again.names()) == 1
+    unknown = begin(again, "fourth", {**IDENTITY, "model_content": None})
+    assert unknown.read_chunk(["a.0"]) == [text("a.0")]
+    # Other rows are no other run: what is done of them is known by their content.
+    assert begin(again, "fifth", rows=4).read_chunk(["a.0"]) == [text("a.0")]
 
 
 def test_a_new_run_leaves_nothing_of_an_earlier_one_but_its_own_when_tried_again(kept):
-    kept.begin(IDENTITY, "first")
-    kept.write([text("a.0")])
-    kept.begin(IDENTITY, "first")
-    assert len(kept.names()) == 1
-    kept.begin(IDENTITY, "second")
-    assert kept.names() == []
+    begin(kept, "first").write([text("a.0")])
+    assert len(begin(kept, "first").names()) == 1
+    assert begin(kept, "second").names() == []
 
 
 def test_a_journal_whose_run_cannot_be_told_is_refused(kept, tmp_path):
-    kept.begin(IDENTITY, "first")
+    begin(kept, "first")
     (tmp_path / "out" / "_journal" / "run.json").write_text("{")
     with pytest.raises(ResumeError, match=r"run\.json"):
         Journal(kept.output, kept.storage, resume=True).check(IDENTITY)
 
 
 def test_the_journal_goes_with_the_end_of_the_job(kept, tmp_path):
-    kept.begin(IDENTITY, "first")
-    kept.write([text("a.0")])
+    begin(kept, "first").write([text("a.0")])
     kept.remove()
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -205,3 +210,87 @@ def test_rows_are_the_same_in_any_notation_and_order_and_equal_ones_are_in_one_g
     assert row_ids.group_of({**row, "offset": 1}, "/m/a.wav") != group
     assert row_ids.group_of({"t": "\ud800"}, "\udcff") != row_ids.group_of({"t": "?"}, "\udcff")
     assert row_ids.group_of_id(row_ids.id_of(group, 12)) == group
+
+
+def test_what_another_identity_has_left_behind_is_not_used(kept, caplog):
+    other = kept.for_run("other", {**IDENTITY, "model_name": "n.nemo"})
+    other.write([text("a.0")])  # without a run.json, as of a run that was ended there
+    own = begin(Journal(kept.output, kept.storage, resume=True), "own")
+    with caplog.at_level(logging.WARNING, logger="beam_asr.outputs.journal"):
+        assert [each for name in own.names() for each in own.read(name)] == []
+    assert "not of this model" in caplog.text
+
+
+def test_a_run_reads_the_files_of_those_that_it_resumes(kept):
+    again = Journal(kept.output, kept.storage, resume=True)
+    begin(kept, "first").write([text("a.0")])
+    begin(again, "second").write([text("b.0")])
+    third = begin(again, "third")
+    assert third.earlier_runs == ("second", "first")
+    assert third.read_chunk(["a.0"]) == [text("a.0")]
+    assert third.read_chunk(["b.0"]) == [text("b.0")]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "E"},
+        {"error": {}},
+        {"error": "text"},
+        {"recognition": "text", "seconds": 1.0},
+        {"recognition": {"text": None, "seconds": 1.0}, "seconds": 1.0},
+        {"recognition": {"text": "a", "seconds": "1"}, "seconds": 1.0},
+        {"recognition": {"text": "a", "seconds": 1.0}, "seconds": None},
+        {"recognition": {"plans": []}},
+        {"channels": []},
+        {"channels": 3},
+        {"channels": [{}]},
+        {"id": 3, "recognition": {"text": "a", "seconds": 1.0}, "seconds": 1.0},
+    ],
+)
+def test_a_line_of_another_shape_is_damaged(kept, tmp_path, fields):
+    kept.write([text("a.0"), text("b.0")])
+    (name,) = kept.names()
+    path = tmp_path / "out" / "_journal" / "windows" / name
+    seal, first, _ = path.read_text().splitlines()
+    path.write_text("\n".join([seal, first, json.dumps({"id": "b.0", **fields}), ""]))
+    assert kept.read(name) == [text("a.0")]
+
+
+def taken(kept: Journal) -> tuple[Journal, Journal]:
+    """The journals of a run that was suspended, and of one that took the folder with the rest."""
+    first = dataclasses.replace(kept, lock=FolderLock.take(kept.storage, lock_in(kept.output)))
+    first = begin(first, first.lock.run)
+    first.lock.release()  # as a run on another machine does that finds it without a heartbeat
+    lock = FolderLock.take(kept.storage, lock_in(kept.output))
+    return first, begin(dataclasses.replace(kept, lock=lock), lock.run, {"model_name": "n.nemo"})
+
+
+def test_a_run_that_lost_the_folder_writes_nothing_into_it(kept):
+    first, second = taken(kept)
+    with pytest.raises(FolderTakenError, match="another run has taken the folder"):
+        first.write([text("a.0")])
+    second.write([text("b.0")])
+    assert second.names() == [chunk_name(["b.0"], second.run)]
+
+
+def test_a_run_that_wakes_when_its_successor_has_ended_is_told(kept):
+    first, second = taken(kept)
+    summary = {"run": second.run}
+    second.lock.release()
+    with pytest.raises(FolderTakenError, match="has ended since"):
+        first.check_owner()  # by the journal, which the other run has left unfinished
+    second.remove()
+    kept.storage.write(join(kept.output, "summary.json"), [json.dumps(summary).encode()])
+    with pytest.raises(FolderTakenError, match="has ended since"):
+        first.write([text("a.0")])
+    assert kept.names() == []
+    second.check_owner()  # a last step that is tried again is no other run
+
+
+def test_a_run_whose_lock_somebody_deletes_goes_on(kept):
+    lock = FolderLock.take(kept.storage, lock_in(kept.output))
+    own = begin(dataclasses.replace(kept, lock=lock), lock.run)
+    lock.release()
+    own.write([text("a.0")])
+    assert own.read_chunk(["a.0"]) == [text("a.0")]
