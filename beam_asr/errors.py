@@ -5,8 +5,8 @@
     BeamAsrError
         UsageError                      the command line; exit status 2
         SetupError                      the settings of a job
-            NoInputError OutputExistsError FolderBusyError ResumeError ResourceError
-            PatternError ShardError ExpressionError StorageOptionsError
+            NoInputError WrongInputError OutputExistsError FolderBusyError ResumeError
+            ResourceError PatternError ShardError ExpressionError StorageOptionsError
         InputError
             DamagedInputError TableError TarError PromptError
             ManifestError
@@ -64,6 +64,12 @@ class SetupError(BeamAsrError, ValueError):
 
 class NoInputError(SetupError, FileNotFoundError):
     """An input matches no file."""
+
+    explained = True
+
+
+class WrongInputError(SetupError):
+    """None of the first rows of an input can be right, or the job would replace the input."""
 
     explained = True
 

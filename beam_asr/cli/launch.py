@@ -19,7 +19,7 @@ from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.cli.runners import RunnerProfile
 from beam_asr.errors import FolderBusyError, SetupError, StorageError, UsageError
-from beam_asr.inputs import discovery, nemo_tarred
+from beam_asr.inputs import discovery, first_rows, nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources
 from beam_asr.outputs import folder
@@ -63,13 +63,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         outputs = options.outputs
         may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
         folder.check_may_write(storage, outputs.output, may_replace, outputs.resume)
-        for pattern in options.inputs.input:
-            if streaming.is_pubsub(pattern):
-                streaming.ReadPubSub(pattern)
-            elif options.inputs.watch is None:
-                discovery.check(storage, pattern)
-            else:  # the files may come later
-                storage.check(pattern)
+        _check_inputs(storage, options)
         if options.inputs.tarred_audio is not None:
             nemo_tarred.find_tars(storage, options.inputs.tarred_audio)
         if options.reading.allowed_audio_prefixes is not None:
@@ -101,6 +95,20 @@ def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
     ):
         if is_given:
             raise SetupError(f"{flag} is not for an input without an end: {why}")
+
+
+def _check_inputs(storage: Storage, options: TranscribeOptions) -> None:
+    """Checks that the inputs are there, and that their first rows can be right."""
+    filepath_key = options.names.filepath_key
+    for pattern in options.inputs.input:
+        if streaming.is_pubsub(pattern):
+            streaming.ReadPubSub(pattern)
+        elif options.inputs.watch is not None:  # the files may come later
+            storage.check(pattern)
+        else:
+            files = discovery.check(storage, pattern)
+            if options.outputs.max_failure_fraction < 1:  # else all rows may fail
+                first_rows.check(first_rows.look(storage, files, filepath_key), filepath_key)
 
 
 def _check_in_reach(options: TranscribeOptions, runner: str) -> None:

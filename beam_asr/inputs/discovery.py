@@ -91,10 +91,13 @@ def find(storage: Storage, pattern: str) -> FoundFiles:
     )
 
 
-def check(storage: Storage, pattern: str) -> None:
+def check(storage: Storage, pattern: str) -> list[str]:
     """Checks that an input has files that can be read; raises as ``find_files``.
 
     Looks only for the first file of a folder, which may hold millions, and at no glob of audio.
+
+    Returns:
+        The files; none of a folder or of a glob of audio.
 
     Raises:
         NoInputError: also if a file that is named by itself is neither rows nor audio.
@@ -112,7 +115,8 @@ def check(storage: Storage, pattern: str) -> None:
             files = find_files(storage, pattern)
             if files == [name]:
                 _check_content(storage, name)
-            return
+            return files
+    return []
 
 
 def _check_content(storage: Storage, file: str) -> None:

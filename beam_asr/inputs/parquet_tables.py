@@ -52,6 +52,26 @@ def read_rows(
         yield from to_rows(parquet_records(content, groups, file_range.file), file_range.file)
 
 
+def first_rows(storage: Storage, file: str, filepath_key: str) -> Iterator[Row]:
+    """Yields the first rows of a table that may hold bytes, or cuts, and none of any other.
+
+    Of a table without a column of the audio it yields rows without values, from its schema alone.
+
+    Raises:
+        TableError: the file is not Parquet, or damaged.
+    """
+    with storage.open(file) as content:
+        with _reading_parquet(file):
+            table = _parquet_file(content)
+            schema, count = table.schema_arrow, table.metadata.num_rows
+        check_columns(schema.names, file)
+        has_audio = filepath_key in schema.names
+        if count and not has_audio and "type" not in schema.names:  # nor can it be one of cuts
+            yield from [Row.of(dict.fromkeys(schema.names), file)] * min(count, 2)
+        elif count and (not has_audio or "binary" in str(schema.types)):
+            yield from to_rows(parquet_records(content, [0], file), file)
+
+
 def parquet_row_groups(file: BinaryIO, name: str) -> int:
     """Returns the number of row groups of a Parquet file.
 
@@ -199,4 +219,5 @@ READER = Reader(
     split=split_file,
     may_be_compressed=True,  # such a file is refused as not Parquet, rather than read as lines
     is_in_folders=False,
+    first_rows=first_rows,
 )

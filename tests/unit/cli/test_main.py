@@ -173,3 +173,21 @@ def test_resume_of_a_finished_run_does_nothing(transcribe, manifest, tmp_path):
     status, printed, _ = transcribe(*args, "--resume")
     assert (status, "finished" in printed) == (0, True)
     assert "2 transcribed, 1 failed" in printed
+
+
+def test_a_manifest_without_any_right_row_is_refused_before_anything_starts(transcribe, tmp_path):
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"path": "a.wav"}\n' * 30)
+    args = ["--output", tmp_path / "out", "--model_name", "org/m"]
+    status, _, errors = transcribe("--input", manifest, *args)
+    assert status == 2
+    assert "Name the one of the audio with --filepath_key=path" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("allowed", [["--max_failure_fraction=1"], ["--filepath_key=path"]])
+def test_a_manifest_of_which_all_rows_may_fail_is_not_refused(tmp_path, allowed):
+    (tmp_path / "m.jsonl").write_text('{"path": "a.wav"}\n' * 30)
+    places = [f"--input={tmp_path / 'm.jsonl'}", f"--output={tmp_path / 'out'}"]
+    launch.check(parse_args(["transcribe", *places, "--model_name=org/m", *allowed]))
