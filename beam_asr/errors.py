@@ -23,7 +23,8 @@
         ModelLoadError
             AttentionError ModelFileError (DamagedModelError UnsafeModelError ModelTooLargeError)
         StorageError (DeadlineError ShortReadError)
-        JobError (LostRowsError TooManyFailuresError FolderTakenError TextStepError)
+        JobError
+            LostRowsError TooManyFailuresError NothingKeptError FolderTakenError TextStepError
 
 Two are elsewhere: ``RequestNotAllowedError`` (`storage.allow_list`), which is also an error of
 aiohttp, and ``StalledError`` (`audio.read_pool`), which its callers always catch.
@@ -448,6 +449,10 @@ class TextStepError(JobError):
 
 class LostRowsError(JobError):
     """The number of output records differs from the number of input rows."""
+
+
+class NothingKeptError(JobError):
+    """The condition keeps no row, and reads a field that no row has."""
 
 
 class FolderTakenError(JobError):

@@ -13,13 +13,13 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from beam_asr import process
-from beam_asr.cli import beam_flags, runners
+from beam_asr.cli import beam_flags, input_checks, runners
 from beam_asr.cli.job import build, is_unbounded, routing
 from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.cli.runners import RunnerProfile
 from beam_asr.errors import FolderBusyError, SetupError, StorageError, UsageError
-from beam_asr.inputs import discovery, first_rows, nemo_tarred
+from beam_asr.inputs import nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources
 from beam_asr.outputs import folder
@@ -63,7 +63,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         outputs = options.outputs
         may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
         folder.check_may_write(storage, outputs.output, may_replace, outputs.resume)
-        _check_inputs(storage, options)
+        input_checks.check_inputs(storage, options)
         if options.inputs.tarred_audio is not None:
             nemo_tarred.find_tars(storage, options.inputs.tarred_audio)
         if options.reading.allowed_audio_prefixes is not None:
@@ -95,20 +95,6 @@ def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
     ):
         if is_given:
             raise SetupError(f"{flag} is not for an input without an end: {why}")
-
-
-def _check_inputs(storage: Storage, options: TranscribeOptions) -> None:
-    """Checks that the inputs are there, and that their first rows can be right."""
-    filepath_key = options.names.filepath_key
-    for pattern in options.inputs.input:
-        if streaming.is_pubsub(pattern):
-            streaming.ReadPubSub(pattern)
-        elif options.inputs.watch is not None:  # the files may come later
-            storage.check(pattern)
-        else:
-            files = discovery.check(storage, pattern)
-            if options.outputs.max_failure_fraction < 1:  # else all rows may fail
-                first_rows.check(first_rows.look(storage, files, filepath_key), filepath_key)
 
 
 def _check_in_reach(options: TranscribeOptions, runner: str) -> None:

@@ -125,7 +125,7 @@ def end_of_run(storage: Storage, folder: str) -> str:
     """Returns how a finished run ended.
 
     The last line has the rows, failures and where they are. Before it come the most frequent
-    reasons of failures, and, if folders or globs left files out, how many.
+    reasons of failures, the warnings, and, if folders or globs left files out, how many.
     """
     from beam_asr.outputs import shards
     from beam_asr.outputs.folder import SUMMARY
@@ -142,11 +142,13 @@ def end_of_run(storage: Storage, folder: str) -> str:
     failures = Failures()
     failures.add(summary.get("failed_by_type", {}), summary.get("failure_examples", {}))
     reasons = "".join(f"{reason}\n" for reason in failures.reasons())
+    warnings = "".join(f"warning: {warning}\n" for warning in summary.get("warnings", []))
     unscored = summary.get("scores", {}).get("without_reference", 0)
     unscored_note = f", {unscored} without a reference" if unscored else ""
     return (
         _files_line(summary)
         + reasons
+        + warnings
         + (
             f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed"
             f"{failed_note}{filtered_note}{unscored_note}; "

@@ -53,9 +53,9 @@ def read_rows(
 
 
 def first_rows(storage: Storage, file: str, filepath_key: str) -> Iterator[Row]:
-    """Yields the first rows of a table that may hold bytes, or cuts, and none of any other.
+    """Yields the first rows of a table that may hold bytes or cuts; of others, rows without values.
 
-    Of a table without a column of the audio it yields rows without values, from its schema alone.
+    The latter need the schema alone.
 
     Raises:
         TableError: the file is not Parquet, or damaged.
@@ -64,12 +64,13 @@ def first_rows(storage: Storage, file: str, filepath_key: str) -> Iterator[Row]:
         with _reading_parquet(file):
             table = _parquet_file(content)
             schema, count = table.schema_arrow, table.metadata.num_rows
-        check_columns(schema.names, file)
-        has_audio = filepath_key in schema.names
-        if count and not has_audio and "type" not in schema.names:  # nor can it be one of cuts
-            yield from [Row.of(dict.fromkeys(schema.names), file)] * min(count, 2)
-        elif count and (not has_audio or "binary" in str(schema.types)):
+        names = schema.names
+        check_columns(names, file)
+        may_be_cuts = filepath_key not in names and "type" in names
+        if count and (may_be_cuts or "binary" in str(schema.types)):
             yield from to_rows(parquet_records(content, [0], file), file)
+        else:
+            yield from [Row.of(dict.fromkeys(names), file)] * min(count, 2)
 
 
 def parquet_row_groups(file: BinaryIO, name: str) -> int:

@@ -37,6 +37,10 @@ def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, in
     return dict(by_count[:MAX_KINDS]) | ({OTHER_KINDS: rest} if rest else {})
 
 
+def _sum_counts(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return dict(Counter(one) + Counter(other))
+
+
 def _sum_by_key(one: dict[Any, Score], other: dict[Any, Score]) -> dict[Any, Score]:
     keys = one.keys() | other.keys()
     return {key: one.get(key, Score()) + other.get(key, Score()) for key in keys}
@@ -80,9 +84,13 @@ class Statistics:
         tars_without_rows: tars without any row, which are not read.
         model_loads: models that were loaded, over all worker processes.
         model_evictions: models that had to make room for others.
-        scores: sums over rows that pass the filter, by the field of the breakdown and its value.
+        scores: sums over rows that pass the filter, by the field of the breakdown and its value,
+            and over all rows that it judges, as ``before_keep``.
         scored_by: the field of the reference, and the normalizer.
         without_reference: rows that pass the filter, and have no reference.
+        without_reference_before_keep: rows that the filter judges, and that have none.
+        judged_rows: rows that the filter judges.
+        rows_without: of them, those that lack a field which its condition reads, by the field.
     """
 
     rows_in: int = 0
@@ -122,6 +130,11 @@ class Statistics:
     )
     scored_by: frozenset[tuple[str, str]] = _field(frozenset(), operator.or_)
     without_reference: int = 0
+    without_reference_before_keep: int = 0
+    judged_rows: int = 0
+    rows_without: dict[str, int] = dataclasses.field(
+        default_factory=dict, metadata={MERGE: _sum_counts}
+    )
 
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(

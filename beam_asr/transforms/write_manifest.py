@@ -39,7 +39,13 @@ from beam_asr.outputs.shards import (
     shard_name,
     shard_of,
 )
-from beam_asr.outputs.summary import Failures, check_complete, encode_readable, summarize
+from beam_asr.outputs.summary import (
+    Failures,
+    check_complete,
+    check_kept,
+    encode_readable,
+    summarize,
+)
 from beam_asr.records.record import Envelope, Record, to_record, with_duration
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
@@ -132,6 +138,7 @@ class WriteManifest(beam.PTransform):
             tuple(format.name for format in requested if not isinstance(format, TranscriptFormat)),
             FieldKeys(filepath_key, pred_text_key, lang_key, channel_key),
             tarred,
+            flags=self._flags,
         )
 
     def expand(self, records: Transcribed | PCollection[Record]) -> PCollection[Record]:
@@ -251,6 +258,7 @@ class OutputTarget(NamedTuple):
         keys: the fields of the audio, the text and the language.
         tarred: whether the rows are those of a NeMo tarred data set.
         run: the id of the run if the input is unbounded, with a folder for each window; else empty.
+        flags: settings that messages name as flags.
     """
 
     folder: str
@@ -262,6 +270,7 @@ class OutputTarget(NamedTuple):
     keys: FieldKeys
     tarred: bool
     run: str = ""
+    flags: frozenset[str] = frozenset()
 
     def folder_of(self, window: Any) -> str:
         if not self.run:
@@ -483,6 +492,7 @@ def _finish(
     wall_seconds = time.time() - started
     summary, failures = _complete(target, wall_seconds, details, statistics, shards)
     failure_limit.check_failures(statistics.records, failures, max_failure_fraction)
+    check_kept(statistics, summary["transcribed"])
     storage.write(join(folder, SUCCESS), [])
     if target.journal is not None:
         target.journal.remove()
@@ -499,6 +509,8 @@ def _finish_window(
     target = target.for_window(window)
     (statistics,), shards = keyed[1]["statistics"], list(keyed[1]["shards"])
     summary, failures = _complete(target, None, details, statistics, shards)
+    for warning in summary["warnings"]:
+        logger.warning("%s: %s", target.folder, warning)
     try:
         failure_limit.check_failures(
             statistics.records, failures, max_failure_fraction, all_may_fail=True
@@ -551,5 +563,6 @@ def _complete(
         counts = {"rows": rows, "left_out": dict(sorted(left_out.items()))}
         details = {**details, format.name: counts}
     summary = summarize(statistics, transcribed, failures, filtered_by, wall_seconds, details)
+    summary["warnings"] = [with_flags(text, target.flags) for text in summary["warnings"]]
     storage.write(join(folder, SUMMARY), [encode_readable(summary)])
     return summary, failures

@@ -191,3 +191,26 @@ def test_a_manifest_of_which_all_rows_may_fail_is_not_refused(tmp_path, allowed)
     (tmp_path / "m.jsonl").write_text('{"path": "a.wav"}\n' * 30)
     places = [f"--input={tmp_path / 'm.jsonl'}", f"--output={tmp_path / 'out'}"]
     launch.check(parse_args(["transcribe", *places, "--model_name=org/m", *allowed]))
+
+
+@pytest.mark.parametrize(
+    ("args", "needed"),
+    [
+        (["--keep=wer <= 0.3"], "'wer', which no row would have: it needs --reference_key"),
+        (["--keep=most_repeats < 5"], "it needs --quality"),
+        (["--keep=len(words) > 3"], "it needs --timestamps=word"),
+        (["--keep=confidence > 0.5", "--confidence=word"], "it needs --confidence=row"),
+        (["--keep=wer <= 0.3", "--reference_key=text"], ""),
+        (["--keep=len(words) > 3", "--formats=srt"], ""),
+        (["--keep=cer <= 0.3 and n > 3"], ""),  # the row's own
+        (["--keep=wre <= 0.3"], ""),  # only the data can tell
+    ],
+)
+def test_a_condition_on_what_no_setting_asks_for_is_refused(transcribe, tmp_path, args, needed):
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "a.wav", "cer": 0.1}\n')
+    places = [f"--input={tmp_path / 'm.jsonl'}", f"--output={tmp_path / 'out'}"]
+    if not needed:
+        launch.check(parse_args(["transcribe", *places, "--model_name=org/m", *args]))
+        return
+    status, _, errors = transcribe(*places, "--model_name=org/m", *args)
+    assert (status, needed in errors) == (2, True), errors

@@ -65,7 +65,7 @@ def test_a_file_without_any_right_row_is_refused_with_what_it_is(tmp_path, name,
     ("columns", "said"),
     [
         ({"file": ["a.wav"] * 3}, "The fields are: 'file'"),
-        ({"audio": [{"bytes": b"x", "path": "a.wav"}]}, "The fields are: 'audio'"),
+        ({"audio": [{"bytes": b"x", "path": "a.wav"}]}, "'audio' holds bytes"),
         ({KEY: ["a.wav"], "thumbnail": [b"x"]}, "'thumbnail' holds bytes"),
         ({KEY: ["a.wav"]}, ""),
         ({KEY: ["a.wav", "b.wav"], "thumbnail": [b"x", None]}, ""),
