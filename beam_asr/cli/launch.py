@@ -19,7 +19,6 @@ from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.cli.runners import RunnerProfile
 from beam_asr.errors import FolderBusyError, SetupError, StorageError, UsageError
-from beam_asr.inputs import nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources
 from beam_asr.outputs import folder
@@ -64,8 +63,6 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
         folder.check_may_write(storage, outputs.output, may_replace, outputs.resume)
         input_checks.check_inputs(storage, options)
-        if options.inputs.tarred_audio is not None:
-            nemo_tarred.find_tars(storage, options.inputs.tarred_audio)
         if options.reading.allowed_audio_prefixes is not None:
             AllowList.of(options.reading.allowed_audio_prefixes)
         routes = routing(storage, options)

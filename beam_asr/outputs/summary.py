@@ -153,15 +153,24 @@ def summarize(
         "members_without_row": statistics.members_without_row,
         "examples_without_row": list(statistics.examples_without_row),
         "tars_without_rows": statistics.tars_without_rows,
+        **_files(statistics),
+        "warnings": warnings(statistics),
+        **({"scores": _scores(statistics)} if statistics.scored_by else {}),
+        **({"inputs": sorted(statistics.inputs)} if statistics.inputs else {}),
+        **details,
+    }
+
+
+def _files(statistics: Statistics) -> dict[str, Any]:
+    """Returns how many files were read, ignored and named more than once."""
+    return {
         "input_files": statistics.input_files,
         "audio_files": statistics.audio_files,
         "ignored_files": sum(statistics.ignored_files.values()),
         "ignored_by_kind": dict(sorted(statistics.ignored_files.items())),
         "examples_ignored": list(statistics.examples_ignored),
-        "warnings": warnings(statistics),
-        **({"scores": _scores(statistics)} if statistics.scored_by else {}),
-        **({"inputs": sorted(statistics.inputs)} if statistics.inputs else {}),
-        **details,
+        "repeated_files": statistics.repeated_files,
+        "examples_repeated": list(statistics.examples_repeated),
     }
 
 

@@ -76,6 +76,8 @@ class Statistics:
         audio_files: of them, those that are a row each.
         ignored_files: the files that folders and globs leave out, by extension or by the reason.
         examples_ignored: some of them.
+        repeated_files: names of files that are read by another name already.
+        examples_repeated: some of them.
         inputs: the files that the rows come from, of an input without an end.
         models: descriptions of the models that were used.
         members_without_row: files in tars of a tarred data set that no row names; in WebDatasets
@@ -118,6 +120,8 @@ class Statistics:
         default_factory=dict, metadata={MERGE: add_counts}
     )
     examples_ignored: tuple[str, ...] = _field((), _first_examples)
+    repeated_files: int = 0
+    examples_repeated: tuple[str, ...] = _field((), _first_examples)
     inputs: frozenset[str] = _field(frozenset(), operator.or_)
     models: frozenset[tuple[tuple[str, str], ...]] = _field(frozenset(), operator.or_)
     members_without_row: int = 0

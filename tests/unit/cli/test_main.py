@@ -214,3 +214,27 @@ def test_a_condition_on_what_no_setting_asks_for_is_refused(transcribe, tmp_path
         return
     status, _, errors = transcribe(*places, "--model_name=org/m", *args)
     assert (status, needed in errors) == (2, True), errors
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["out/failures-*.jsonl", "out/failures-0.jsonl", "alias/failures-0.jsonl", "link.jsonl", "out"],
+)
+def test_an_input_that_overwriting_would_replace_is_refused(transcribe, tmp_path, pattern):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "alias").symlink_to("out")
+    (tmp_path / "link.jsonl").symlink_to("out/failures-0.jsonl")
+    (tmp_path / "out/failures-0.jsonl").write_text('{"audio_filepath": "a.wav"}\n')
+    (tmp_path / "out/a.wav").write_bytes(b"x")
+    (tmp_path / "out/transcripts-00000-of-00001.jsonl").write_text("mine\n")
+    args = [f"--output={tmp_path / 'out'}", "--model_name=org/m", "--overwrite"]
+    status, _, errors = transcribe(f"--input={tmp_path / pattern}", *args)
+    assert (status, "is in the output folder" in errors) == (2, True), errors
+    assert (tmp_path / "out/transcripts-00000-of-00001.jsonl").read_text() == "mine\n"
+
+
+def test_an_input_beside_the_output_folder_may_be_transcribed_again(manifest, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/transcripts-00000-of-00001.jsonl").write_text("{}\n")
+    places = [f"--input={manifest}", f"--output={tmp_path / 'out'}"]
+    launch.check(parse_args(["transcribe", *places, "--model_name=org/m", "--overwrite"]))
