@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from beam_asr.records.row import REPLACED
 from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT
 from beam_asr.transcripts.quality import SIGNALS
 
@@ -32,7 +33,7 @@ def job_fields() -> frozenset[str]:
 
     They include signals of other packages, which are not imported for it.
     """
-    return frozenset([*_REQUESTED, *OCCASIONAL, *SIGNALS])
+    return frozenset([*_REQUESTED, *OCCASIONAL, *SIGNALS, REPLACED])
 
 
 def setting_of(field: str) -> str | None:

@@ -46,7 +46,7 @@ from beam_asr.outputs.summary import (
     encode_readable,
     summarize,
 )
-from beam_asr.records.record import Envelope, Record, to_record, with_duration
+from beam_asr.records.record import Envelope, Record, Transcript, to_record, with_duration
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
@@ -357,13 +357,14 @@ def _record_line(
     if durations:
         element = with_duration(element)
     record, why = to_record(element), ""
+    added = element.result if isinstance(element, Transcript) else record
     if kind == FAILURES:
         why = record["error"]["type"]
         record = {**record, "error": _with_flags(record["error"], flags)}
     elif kind == FILTERED:
         why = record["filtered"]["by"]
         record = {**record, "filtered": _with_flags(record["filtered"], flags)}
-    elif "segments_failed" in record:
+    elif "segments_failed" in added:
         record = {**record, "segments_failed": _with_flags(record["segments_failed"], flags)}
     return (kind, None), (why, encode(record))
 
