@@ -5,8 +5,8 @@
     BeamAsrError
         UsageError                      the command line; exit status 2
         SetupError                      the settings of a job
-            NoInputError OutputExistsError FolderBusyError ResumeError ResourceError
-            PatternError ShardError ExpressionError StorageOptionsError
+            NoInputError WrongInputError OutputExistsError FolderBusyError ResumeError
+            ResourceError PatternError ShardError ExpressionError StorageOptionsError
         InputError
             DamagedInputError TableError TarError PromptError
             ManifestError
@@ -23,7 +23,8 @@
         ModelLoadError
             AttentionError ModelFileError (DamagedModelError UnsafeModelError ModelTooLargeError)
         StorageError (DeadlineError ShortReadError)
-        JobError (LostRowsError TooManyFailuresError FolderTakenError TextStepError)
+        JobError
+            LostRowsError TooManyFailuresError NothingKeptError FolderTakenError TextStepError
 
 Two are elsewhere: ``RequestNotAllowedError`` (`storage.allow_list`), which is also an error of
 aiohttp, and ``StalledError`` (`audio.read_pool`), which its callers always catch.
@@ -64,6 +65,12 @@ class SetupError(BeamAsrError, ValueError):
 
 class NoInputError(SetupError, FileNotFoundError):
     """An input matches no file."""
+
+    explained = True
+
+
+class WrongInputError(SetupError):
+    """None of the first rows of an input can be right, or the job would replace the input."""
 
     explained = True
 
@@ -442,6 +449,10 @@ class TextStepError(JobError):
 
 class LostRowsError(JobError):
     """The number of output records differs from the number of input rows."""
+
+
+class NothingKeptError(JobError):
+    """The condition keeps no row, and reads a field that no row has."""
 
 
 class FolderTakenError(JobError):

@@ -58,7 +58,7 @@ def build(
         reading=options.reading,
         limits=options.limits,
         long_audio=options.long_audio,
-        transcripts=dataclasses.replace(options.transcripts, timestamps=_timestamps(options)),
+        transcripts=dataclasses.replace(options.transcripts, timestamps=timestamps(options)),
         tarred_audio=options.inputs.tarred_audio,
         max_failure_fraction=None if journal is None else options.outputs.max_failure_fraction,
         journal=journal,
@@ -149,7 +149,7 @@ def routing(storage: Storage, options: TranscribeOptions) -> Routing | None:
     )
 
 
-def _timestamps(options: TranscribeOptions) -> tuple[str, ...]:
+def timestamps(options: TranscribeOptions) -> tuple[str, ...]:
     """Returns the requested times, and those that a format needs."""
     requested = tuple(dict.fromkeys(options.transcripts.timestamps or ()))
     timed = any(format.needs_words for format in formats_of(options.outputs.formats))

@@ -13,13 +13,12 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from beam_asr import process
-from beam_asr.cli import beam_flags, runners
+from beam_asr.cli import beam_flags, input_checks, runners
 from beam_asr.cli.job import build, is_unbounded, routing
 from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.cli.runners import RunnerProfile
 from beam_asr.errors import FolderBusyError, SetupError, StorageError, UsageError
-from beam_asr.inputs import discovery, nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources
 from beam_asr.outputs import folder
@@ -63,15 +62,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         outputs = options.outputs
         may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
         folder.check_may_write(storage, outputs.output, may_replace, outputs.resume, outputs.append)
-        for pattern in options.inputs.input:
-            if streaming.is_pubsub(pattern):
-                streaming.ReadPubSub(pattern)
-            elif options.inputs.watch is None:
-                discovery.check(storage, pattern)
-            else:  # the files may come later
-                storage.check(pattern)
-        if options.inputs.tarred_audio is not None:
-            nemo_tarred.find_tars(storage, options.inputs.tarred_audio)
+        input_checks.check_inputs(storage, options)
         if options.reading.allowed_audio_prefixes is not None:
             AllowList.of(options.reading.allowed_audio_prefixes)
         routes = routing(storage, options)

@@ -25,7 +25,9 @@ DONE, FAILED, WRONG_USAGE = 0, 1, 2
 EXPLAINED = re.compile(
     rf"\b({'|'.join(error.__name__ for error in errors.tree() if error.explained)}): "
 )
-RESUME_ERROR = re.compile(rf"\b{errors.ResumeError.__name__}: ")
+RESUME_ERROR = re.compile(
+    rf"\b({errors.ResumeError.__name__}|{errors.NothingKeptError.__name__}): "
+)
 # Storage options that are not in a file: they may hold secrets.
 INLINE_OPTIONS = re.compile(r"(?<=^--storage_options=)\{.*|^\{.*", re.DOTALL)
 
@@ -126,7 +128,7 @@ def end_of_run(storage: Storage, folder: str) -> str:
     """Returns how a finished run ended.
 
     The last line has the rows, failures and where they are. Before it come the most frequent
-    reasons of failures, and, if folders or globs left files out, how many.
+    reasons of failures, the warnings, and, if folders or globs left files out, how many.
     """
     from beam_asr.outputs import shards
     from beam_asr.outputs.folder import SUMMARY
@@ -143,11 +145,13 @@ def end_of_run(storage: Storage, folder: str) -> str:
     failures = Failures()
     failures.add(summary.get("failed_by_type", {}), summary.get("failure_examples", {}))
     reasons = "".join(f"{reason}\n" for reason in failures.reasons())
+    warnings = "".join(f"warning: {warning}\n" for warning in summary.get("warnings", []))
     unscored = summary.get("scores", {}).get("without_reference", 0)
     unscored_note = f", {unscored} without a reference" if unscored else ""
     return (
         _files_line(summary)
         + reasons
+        + warnings
         + (
             f"{summary['rows_in']} rows: {summary['transcribed']} transcribed, {failed} failed"
             f"{failed_note}{filtered_note}{unscored_note}; "
@@ -157,13 +161,19 @@ def end_of_run(storage: Storage, folder: str) -> str:
 
 
 def _files_line(summary: dict[str, Any]) -> str:
-    """Returns how many files were left out, as a line with its end; empty if none were."""
+    """Returns how many files were left out or named twice, as lines with their ends."""
     from beam_asr.inputs.discovery import describe_ignored
 
+    lines = ""
     ignored = summary.get("ignored_files", 0)  # older releases have no such field
-    if not ignored:
-        return ""
-    files = summary["input_files"]
-    noun = "audio files" if files == summary["audio_files"] else "input files"
-    kinds = describe_ignored(summary["ignored_by_kind"])
-    return f"{files:,} {noun}, {ignored:,} others ignored: {kinds}\n"
+    if ignored:
+        files = summary["input_files"]
+        noun = "audio files" if files == summary["audio_files"] else "input files"
+        kinds = describe_ignored(summary["ignored_by_kind"])
+        lines += f"{files:,} {noun}, {ignored:,} others ignored: {kinds}\n"
+    repeated = summary.get("repeated_files", 0)
+    if repeated:
+        example = summary["examples_repeated"][0]
+        names = "1 file was" if repeated == 1 else f"{repeated:,} files were"
+        lines += f"{names} named more than once and read once, as {example}\n"
+    return lines

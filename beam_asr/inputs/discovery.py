@@ -13,7 +13,7 @@ from beam_asr.errors import NoInputError
 from beam_asr.inputs import contents
 from beam_asr.inputs.readers import DEFAULT_READER, READERS, find_reader, has_reader
 from beam_asr.records.statistics import EXAMPLES, Statistics, add_counts
-from beam_asr.storage import patterns
+from beam_asr.storage import patterns, same_files
 from beam_asr.storage.listing import Entry, fixed_folder
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import (
@@ -91,10 +91,48 @@ def find(storage: Storage, pattern: str) -> FoundFiles:
     )
 
 
-def check(storage: Storage, pattern: str) -> None:
+def distinct(named: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Separates the names of one file (`same_files.target_of`) to read from those to leave out.
+
+    A manifest that is named by itself and by links is read once, under its own name. Of a recording
+    a link beside it is a row of its own, unless another pattern matches it. Links to a file that is
+    no input itself may be views of a store whose equal files are one, so each is read.
+
+    Args:
+        named: the patterns, each with a name that it matches.
+
+    Returns:
+        The names to read, and the others.
+    """
+    patterns_of: dict[str, set[str]] = {}
+    names: dict[str, str] = {}
+    all_names = []
+    for pattern, name in sorted(named):
+        place = same_files.place_of(name)
+        patterns_of.setdefault(place, set()).add(pattern)
+        names.setdefault(place, name)
+        all_names.append(name)
+    target = same_files.target_of(all_names[0])
+    if target in names:
+        own = patterns_of[target]
+        is_row = find_reader(names[target]).is_row
+        names = {
+            place: name
+            for place, name in names.items()
+            if place == target or (is_row and not own.isdisjoint(patterns_of[place]))
+        }
+    kept = sorted(names.values())
+    others = Counter(all_names) - Counter(kept)
+    return kept, sorted(others.elements())
+
+
+def check(storage: Storage, pattern: str) -> list[str]:
     """Checks that an input has files that can be read; raises as ``find_files``.
 
     Looks only for the first file of a folder, which may hold millions, and at no glob of audio.
+
+    Returns:
+        The files; none of a folder or of a glob of audio.
 
     Raises:
         NoInputError: also if a file that is named by itself is neither rows nor audio.
@@ -112,7 +150,8 @@ def check(storage: Storage, pattern: str) -> None:
             files = find_files(storage, pattern)
             if files == [name]:
                 _check_content(storage, name)
-            return
+            return files
+    return []
 
 
 def _check_content(storage: Storage, file: str) -> None:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from beam_asr.errors import LineTooLongError, ManifestError, NotJsonError
 from beam_asr.inputs import json_documents
 from beam_asr.inputs.compression import SKIPPED_BYTES, SUFFIXES, open_decompressed
-from beam_asr.inputs.readers import FileRange, Reader, whole_file
+from beam_asr.inputs.readers import FileRange, Reader, from_start, whole_file
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
@@ -160,4 +160,5 @@ READER = Reader(
     split=split_file,
     may_be_compressed=True,
     is_in_folders=False,
+    first_rows=from_start(read_rows),
 )

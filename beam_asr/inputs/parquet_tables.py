@@ -52,6 +52,27 @@ def read_rows(
         yield from to_rows(parquet_records(content, groups, file_range.file), file_range.file)
 
 
+def first_rows(storage: Storage, file: str, filepath_key: str) -> Iterator[Row]:
+    """Yields the first rows of a table that may hold bytes or cuts; of others, rows without values.
+
+    The latter need the schema alone.
+
+    Raises:
+        TableError: the file is not Parquet, or damaged.
+    """
+    with storage.open(file) as content:
+        with _reading_parquet(file):
+            table = _parquet_file(content)
+            schema, count = table.schema_arrow, table.metadata.num_rows
+        names = schema.names
+        check_columns(names, file)
+        may_be_cuts = filepath_key not in names and "type" in names
+        if count and (may_be_cuts or "binary" in str(schema.types)):
+            yield from to_rows(parquet_records(content, [0], file), file)
+        else:
+            yield from [Row.of(dict.fromkeys(names), file)] * min(count, 2)
+
+
 def parquet_row_groups(file: BinaryIO, name: str) -> int:
     """Returns the number of row groups of a Parquet file.
 
@@ -199,4 +220,5 @@ READER = Reader(
     split=split_file,
     may_be_compressed=True,  # such a file is refused as not Parquet, rather than read as lines
     is_in_folders=False,
+    first_rows=first_rows,
 )

@@ -41,6 +41,13 @@ def whole_file(storage: Storage, file: str) -> list[FileRange]:  # noqa: ARG001
     return [FileRange(file)]
 
 
+def from_start(
+    read: Callable[[Storage, FileRange, str], Iterator[Row]],
+) -> Callable[[Storage, str, str], Iterator[Row]]:
+    """Returns a `Reader.first_rows` for a ``read`` that reads a file from its start to its end."""
+    return lambda storage, file, filepath_key: read(storage, FileRange(file), filepath_key)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reader:
     """Reads one format of inputs.
@@ -55,6 +62,8 @@ class Reader:
         is_in_folders: whether a folder that is an input includes its files. Those of formats that
             hold audio are included; a manifest in a folder may list the audio beside it.
         is_row: whether each file is one row, so that there may be millions of them.
+        first_rows: as ``read``, of a file's start, at little cost, for a look before the job
+            starts; the rows may lack values. None if there is no look.
 
     Raises:
         ValueError: a suffix cannot be that of a file.
@@ -66,6 +75,7 @@ class Reader:
     may_be_compressed: bool = False
     is_in_folders: bool = True
     is_row: bool = False
+    first_rows: Callable[[Storage, str, str], Iterator[Row]] | None = None
 
     def __post_init__(self) -> None:
         for suffix in self.suffixes:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from beam_asr.errors import BadRecordError, LineTooLongError, TableError
 from beam_asr.inputs import compression, json_lines, tables
 from beam_asr.inputs.json_lines import BYTE_ORDER_MARK
-from beam_asr.inputs.readers import FileRange, Reader
+from beam_asr.inputs.readers import FileRange, Reader, from_start
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
 
@@ -127,4 +127,10 @@ def _warn_of_quotes(line: str, number: int, name: str) -> bool:
     return True
 
 
-READER = Reader(suffixes=(".tsv",), read=read_rows, may_be_compressed=True, is_in_folders=False)
+READER = Reader(
+    suffixes=(".tsv",),
+    read=read_rows,
+    may_be_compressed=True,
+    is_in_folders=False,
+    first_rows=from_start(read_rows),
+)

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from beam_asr.errors import LostRowsError
+from beam_asr.errors import LostRowsError, NothingKeptError
 from beam_asr.records.statistics import Score, Statistics
-from beam_asr.transcripts import scoring
+from beam_asr.transcripts import job_fields, scoring
 
 
 def encode_readable(record: dict[str, Any]) -> bytes:
@@ -96,6 +96,46 @@ def check_complete(statistics: Statistics, outcomes: Outcomes) -> None:
     )
 
 
+def warnings(statistics: Statistics) -> list[str]:
+    """Returns what a finished run says of fields that it was told to read, and that no row has."""
+    said = []
+    unscored = 0
+    for key, _ in statistics.scored_by:
+        unscored = statistics.without_reference_before_keep or statistics.without_reference
+        if unscored and not statistics.scores:
+            said.append(
+                f"none of the {unscored} transcribed rows has a reference in the field {key!r}, so "
+                "there are no scores; correct `reference_key`"
+            )
+    rows = statistics.judged_rows
+    for name in _unknown_fields(statistics):
+        if not (said and unscored and name in job_fields.SCORES):  # which says why
+            said.append(
+                f"none of the {rows} transcribed rows has the field {name!r} that `keep` reads; "
+                "correct its name"
+            )
+    return said
+
+
+def _unknown_fields(statistics: Statistics) -> list[str]:
+    """Returns the fields that the condition reads, and that no row has but may have."""
+    return [
+        name
+        for name, missing in sorted(statistics.rows_without.items())
+        if missing == statistics.judged_rows and name not in job_fields.OCCASIONAL
+    ]
+
+
+def check_kept(statistics: Statistics, transcribed: int) -> None:
+    """Raises NothingKeptError if the condition keeps no row, and reads a field that no row has."""
+    if statistics.judged_rows and not transcribed and _unknown_fields(statistics):
+        reasons = "; ".join(warnings(statistics))
+        raise NothingKeptError(
+            f"`keep` keeps none of {statistics.judged_rows} rows: {reasons}. "
+            "Then go on with `resume`, which transcribes nothing again"
+        )
+
+
 def summarize(
     statistics: Statistics,
     outcomes: Outcomes,
@@ -147,14 +187,24 @@ def summarize(
         "members_without_row": statistics.members_without_row,
         "examples_without_row": list(statistics.examples_without_row),
         "tars_without_rows": statistics.tars_without_rows,
+        **_files(statistics),
+        "warnings": warnings(statistics),
+        **({"scores": _scores(statistics)} if statistics.scored_by else {}),
+        **({"inputs": sorted(statistics.inputs)} if statistics.inputs else {}),
+        **details,
+    }
+
+
+def _files(statistics: Statistics) -> dict[str, Any]:
+    """Returns how many files were read, ignored and named more than once."""
+    return {
         "input_files": statistics.input_files,
         "audio_files": statistics.audio_files,
         "ignored_files": sum(statistics.ignored_files.values()),
         "ignored_by_kind": dict(sorted(statistics.ignored_files.items())),
         "examples_ignored": list(statistics.examples_ignored),
-        **({"scores": _scores(statistics)} if statistics.scored_by else {}),
-        **({"inputs": sorted(statistics.inputs)} if statistics.inputs else {}),
-        **details,
+        "repeated_files": statistics.repeated_files,
+        "examples_repeated": list(statistics.examples_repeated),
     }
 
 
@@ -172,6 +222,9 @@ def _scores(statistics: Statistics) -> dict[str, Any]:
             sums.setdefault(grouping, {})[value] = scoring.summary(score)
         else:
             sums[grouping] = scoring.summary(score)
+    if statistics.judged_rows:
+        before = sums.setdefault("before_keep", scoring.summary(Score()))
+        before["without_reference"] = statistics.without_reference_before_keep
     return sums
 
 

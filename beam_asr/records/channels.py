@@ -10,6 +10,7 @@ from typing import Any
 from beam_asr.errors import BadFieldError, ManifestError
 from beam_asr.records import lhotse_cuts, row_ids
 from beam_asr.records.json_objects import kind
+from beam_asr.records.record import with_added
 from beam_asr.records.row import Row
 from beam_asr.records.work import TakenChannel
 
@@ -117,7 +118,7 @@ def split_row(row: Row, channel: int, count: int, channel_key: str, filepath_key
     if _is_cut(fields, filepath_key):
         fields = lhotse_cuts.with_channel(fields, channel)
     else:
-        fields = {**fields, channel_key: channel, SPLIT: count}
+        fields = with_added(fields, {channel_key: channel, SPLIT: count})
     row_id = row.id and row_ids.id_of_channel(row.id, channel)
     return Row.of(fields, row.manifest, row.line_number).with_id(row_id)
 

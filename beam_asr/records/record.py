@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeVar, cast
 
 from beam_asr.errors import BeamAsrError, ManifestError, for_message
@@ -33,8 +33,8 @@ class Transcript(NamedTuple):
         return self.row.manifest
 
     def record(self) -> Record:
-        """Returns the fields of the row, unchanged, and those of the result."""
-        return {**self.row.fields, **self.result}
+        """Returns the fields of the row, unchanged, and those of the result (`with_added`)."""
+        return with_added(self.row.fields, self.result)
 
     def adding(self, fields: Mapping[str, Any]) -> Transcript:
         """Returns the transcript with further fields in its result."""
@@ -66,11 +66,11 @@ class Failure(NamedTuple):
 
     def record(self) -> Record:
         """Returns the fields of the row, or for a line without fields the raw line and its place,
-        and ``error``."""
-        record = {**_carried(self.row), "error": dict(self.error)}
+        and ``error``, which has the row's own as ``replaced``."""
+        added: Record = {"error": dict(self.error)}
         if self.model is not None:
-            record["model"] = self.model
-        return record
+            added["model"] = self.model
+        return with_added(_carried(self.row), added, kept=("error",))
 
 
 class FilteredRow(NamedTuple):
@@ -98,10 +98,7 @@ class FilteredRow(NamedTuple):
 
     def record(self) -> Record:
         """Returns the fields of the row and of the result, and ``filtered``."""
-        fields = dict(self.row.fields)
-        if self.why["by"] == "audio":
-            fields.pop("error", None)  # as of a failure, whose error takes its place
-        return {**fields, **self.result, "filtered": dict(self.why)}
+        return with_added(self.row.fields, {**self.result, "filtered": dict(self.why)})
 
 
 Envelope = Transcript | Failure | FilteredRow
@@ -111,6 +108,34 @@ Element = TypeVar("Element", bound=Envelope | Record)
 def to_record(element: Envelope | Record) -> Record:
     """Returns the JSON object of an element; a user's step may have created it already."""
     return element if isinstance(element, dict) else element.record()
+
+
+def with_added(
+    fields: Mapping[str, Any], added: Mapping[str, Any], kept: Collection[str] = ()
+) -> Record:
+    """Returns the fields of a row with those of the job.
+
+    What the row itself has under the name of one of the job's is in the field ``replaced``, by that
+    name; a field ``replaced`` of the row's own as well, then. A null, and a text that the job
+    writes again, are not kept.
+
+    Args:
+        kept: names that ``added`` keeps by itself.
+    """
+    replaced = {
+        name: fields[name]
+        for name, value in added.items()
+        if name in fields and name not in kept and not _says_no_more(fields[name], value)
+    }
+    if not replaced:
+        return {**fields, **added}
+    if REPLACED in fields:
+        replaced[REPLACED] = fields[REPLACED]
+    return {**fields, **added, REPLACED: replaced}
+
+
+def _says_no_more(own: Any, new: Any) -> bool:
+    return own is None or (isinstance(own, str) and own == new)
 
 
 def with_duration(element: Element) -> Element:

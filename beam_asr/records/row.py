@@ -17,8 +17,10 @@ from beam_asr.records.json_objects import parse_object
 
 URI_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://")
 OUR_ERROR_KEYS = {"stage", "type", "message", "attempts"}
-REPLACED = "replaced"  # a fifth, for a field that the row itself calls "error"
 _FIELDS = "fields"  # the key of a row's parsed fields among its attributes
+# A fifth, for what the row itself calls "error"; in any record, a field for the row's own fields
+# whose names are those of fields of the job.
+REPLACED = "replaced"
 
 
 class _RowValues(NamedTuple):

@@ -37,6 +37,10 @@ def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, in
     return dict(by_count[:MAX_KINDS]) | ({OTHER_KINDS: rest} if rest else {})
 
 
+def _sum_counts(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return dict(Counter(one) + Counter(other))
+
+
 def _sum_by_key(one: dict[Any, Score], other: dict[Any, Score]) -> dict[Any, Score]:
     keys = one.keys() | other.keys()
     return {key: one.get(key, Score()) + other.get(key, Score()) for key in keys}
@@ -76,6 +80,8 @@ class Statistics:
         audio_files: of them, those that are a row each.
         ignored_files: the files that folders and globs leave out, by extension or by the reason.
         examples_ignored: some of them.
+        repeated_files: names of files that are read by another name already.
+        examples_repeated: some of them.
         inputs: the files that the rows come from, of an input without an end.
         models: descriptions of the models that were used.
         members_without_row: files in tars of a tarred data set that no row names; in WebDatasets
@@ -84,9 +90,13 @@ class Statistics:
         tars_without_rows: tars without any row, which are not read.
         model_loads: models that were loaded, over all worker processes.
         model_evictions: models that had to make room for others.
-        scores: sums over rows that pass the filter, by the field of the breakdown and its value.
+        scores: sums over rows that pass the filter, by the field of the breakdown and its value,
+            and over all rows that it judges, as ``before_keep``.
         scored_by: the field of the reference, and the normalizer.
         without_reference: rows that pass the filter, and have no reference.
+        without_reference_before_keep: rows that the filter judges, and that have none.
+        judged_rows: rows that the filter judges.
+        rows_without: of them, those that lack a field which its condition reads, by the field.
     """
 
     rows_in: int = 0
@@ -116,6 +126,8 @@ class Statistics:
         default_factory=dict, metadata={MERGE: add_counts}
     )
     examples_ignored: tuple[str, ...] = _field((), _first_examples)
+    repeated_files: int = 0
+    examples_repeated: tuple[str, ...] = _field((), _first_examples)
     inputs: frozenset[str] = _field(frozenset(), operator.or_)
     models: frozenset[tuple[tuple[str, str], ...]] = _field(frozenset(), operator.or_)
     members_without_row: int = 0
@@ -128,6 +140,11 @@ class Statistics:
     )
     scored_by: frozenset[tuple[str, str]] = _field(frozenset(), operator.or_)
     without_reference: int = 0
+    without_reference_before_keep: int = 0
+    judged_rows: int = 0
+    rows_without: dict[str, int] = dataclasses.field(
+        default_factory=dict, metadata={MERGE: _sum_counts}
+    )
 
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(

@@ -6,12 +6,25 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from beam_asr.records.row import REPLACED
 from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT
 from beam_asr.transcripts.quality import SIGNALS
 
-_FIXED = """words segments chars confidence n_best no_speech segments_failed model exports
-    wer cer substitutions deletions insertions
-    channels_cancel file_channels split_channels""".split()
+SCORES = ("wer", "cer", "substitutions", "deletions", "insertions")
+# Of some rows only, whatever is requested.
+OCCASIONAL = """no_speech segments_failed exports channels_cancel file_channels
+    split_channels""".split()
+# The settings without which no row has a field.
+_REQUESTED = {
+    "words": "timestamps=word",
+    "segments": "timestamps=segment",
+    "chars": "timestamps=char",
+    "confidence": "confidence=row",
+    "n_best": "n_best",
+    "model": "models",
+    RECOGNIZED_TEXT: "text_steps",
+    **dict.fromkeys(SCORES, "reference_key"),
+}
 
 
 @functools.cache
@@ -20,7 +33,15 @@ def job_fields() -> frozenset[str]:
 
     They include signals of other packages, which are not imported for it.
     """
-    return frozenset([*_FIXED, RECOGNIZED_TEXT, *SIGNALS])
+    return frozenset([*_REQUESTED, *OCCASIONAL, *SIGNALS, REPLACED])
+
+
+def setting_of(field: str) -> str | None:
+    """Returns the setting that a field of the job needs, as ``quality`` or ``timestamps=word``.
+
+    None for a field that is not the job's, or that no setting requests.
+    """
+    return "quality" if field in SIGNALS else _REQUESTED.get(field)
 
 
 def input_fields(record: Mapping[str, Any], pred_text_key: str = "pred_text") -> dict[str, Any]:

@@ -13,9 +13,9 @@ from beam_asr.errors import SetupError
 from beam_asr.inputs import contents, discovery, readers
 from beam_asr.inputs.readers import FileRange
 from beam_asr.records.row import Row
-from beam_asr.records.statistics import Statistics
+from beam_asr.records.statistics import EXAMPLES, Statistics
 from beam_asr.records.work import WebDatasetTar
-from beam_asr.storage import patterns
+from beam_asr.storage import patterns, same_files
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import without_query
 from beam_asr.transforms import streaming
@@ -28,7 +28,8 @@ STATISTICS = "statistics"  # the tag of an output
 class ReadManifest(beam.PTransform):
     """Reads the rows of manifests and tables; finds audio files, and tars of them.
 
-    Rows are not checked here: an invalid line is a row too, which ``Transcribe`` fails.
+    A file that several patterns or names stand for is read once, unless with ``watch``. Rows are
+    not checked here: an invalid line is a row too, which ``Transcribe`` fails.
 
     Args:
         pattern: path, URI, glob, folder or brace expansion (``manifest__OP_0..127_CL_.json``,
@@ -79,22 +80,21 @@ class ReadManifest(beam.PTransform):
             found = inputs | "FindFiles" >> beam.FlatMap(_find_files, self._storage).with_outputs(
                 STATISTICS, main="files"
             )
-            files, statistics = found.files, [found[STATISTICS]]
+            once = (
+                found.files
+                | "ByFile" >> beam.GroupByKey()  # which spreads the files, too
+                | "Distinct" >> beam.FlatMap(_distinct).with_outputs(STATISTICS, main="files")
+            )
+            files, statistics = once.files, [found[STATISTICS], once[STATISTICS]]
         else:
-            files, statistics = (
-                inputs
-                | "WatchFiles" >> streaming.WatchFiles(self._storage, self._watch, self._resumed),
-                [],
+            watched = inputs | "WatchFiles" >> streaming.WatchFiles(
+                self._storage, self._watch, self._resumed
             )
-        split = (
-            files
             # Flink's shuffle passes elements on as they are, so it must not change their type.
-            | "SpreadFiles" >> beam.Reshuffle()
-            | "Split"
-            >> beam.FlatMap(_split_file, self._storage, self._watch is not None).with_outputs(
-                STATISTICS, main="ranges"
-            )
-        )
+            files, statistics = watched | "SpreadFiles" >> beam.Reshuffle(), []
+        split = files | "Split" >> beam.FlatMap(
+            _split_file, self._storage, self._watch is not None
+        ).with_outputs(STATISTICS, main="ranges")
         rows = (
             split.ranges
             | "SpreadPieces" >> beam.Reshuffle()
@@ -121,7 +121,19 @@ def input_statistics(rows: PCollection[Any]) -> PCollection[Statistics] | None:
 def _find_files(pattern: str, storage: Storage) -> Iterator[Any]:
     found = discovery.find(storage, pattern)
     yield TaggedOutput(STATISTICS, found.statistics)
-    yield from found.files
+    for file in found.files:
+        yield same_files.target_of(file), (pattern, file)
+
+
+def _distinct(named: tuple[str, Iterable[tuple[str, str]]]) -> Iterator[Any]:
+    """Yields a file once, whatever the number of patterns and names that stand for it."""
+    files, repeated = discovery.distinct(named[1])
+    if repeated:
+        counts = Statistics(input_files=-len(repeated), repeated_files=len(repeated))
+        counts.audio_files = -sum(readers.find_reader(file).is_row for file in repeated)
+        counts.examples_repeated = tuple(map(without_query, repeated[:EXAMPLES]))
+        yield TaggedOutput(STATISTICS, counts)
+    yield from files
 
 
 def _split_file(file: str, storage: Storage, is_watched: bool) -> Iterator[Any]:

@@ -12,6 +12,7 @@ from apache_beam.pvalue import TaggedOutput
 from beam_asr.errors import SetupError
 from beam_asr.records import conditions, lhotse_cuts
 from beam_asr.records.channels import is_split
+from beam_asr.records.conditions import Expression
 from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.settings import ScoringSettings
@@ -22,6 +23,7 @@ from beam_asr.transforms.packing import PackedReshuffle
 from beam_asr.transforms.results import Transcribed
 
 CORPUS = ("corpus", "")
+BEFORE_KEEP = ("before_keep", "")
 NONE = "none"  # stands in a summary for the language of a row without one
 
 
@@ -135,14 +137,19 @@ class _Score(beam.DoFn):
         if self._settings.quality:
             signals |= quality.signals(text, seconds)
         record = {**record, **signals}
+        statistics = self._statistics[window]
+        self._timestamps.setdefault(window, timestamp)
+        if self._reference_key is not None:
+            statistics.scored_by = frozenset([(self._reference_key, self._settings.normalizer)])
+        if self._condition is not None:
+            self._count_judged(statistics, record, score, self._condition)
         if self._condition is not None and not self._condition.matches(record):
             values = self._condition.values(record)
             why = {"by": "keep", "expression": self._settings.keep, "values": values}
             yield TaggedOutput("filtered", _filtered(element, signals, why))
             return
         if self._reference_key is not None:
-            self._timestamps.setdefault(window, timestamp)
-            self._count(self._statistics[window], record, score, seconds)
+            self._count(statistics, record, score, seconds)
         yield element.adding(signals) if isinstance(element, Transcript) else record
 
     def finish_bundle(self) -> Iterator[Any]:
@@ -150,10 +157,21 @@ class _Score(beam.DoFn):
             output = TaggedOutput("statistics", statistics)
             yield from at_window([output], window, self._timestamps[window])
 
+    def _count_judged(
+        self, statistics: Statistics, record: Record, score: Score | None, condition: Expression
+    ) -> None:
+        """Counts a row before the condition judges it, and the fields that it lacks."""
+        statistics.judged_rows += 1
+        for name in condition.missing(record):
+            statistics.rows_without[name] = statistics.rows_without.get(name, 0) + 1
+        if score is not None:
+            _add(statistics, BEFORE_KEEP, score)
+        elif self._reference_key is not None:
+            statistics.without_reference_before_keep += 1
+
     def _count(
         self, statistics: Statistics, record: Record, score: Score | None, seconds: float | None
     ) -> None:
-        statistics.scored_by = frozenset([(str(self._reference_key), self._settings.normalizer)])
         if score is None:
             statistics.without_reference += 1
             return
@@ -165,7 +183,11 @@ class _Score(beam.DoFn):
         if self._by_model:
             keys.append(("by_model", record["model"]))
         for key in keys:
-            statistics.scores[key] = statistics.scores.get(key, Score()) + score
+            _add(statistics, key, score)
+
+
+def _add(statistics: Statistics, key: tuple[str, str], score: Score) -> None:
+    statistics.scores[key] = statistics.scores.get(key, Score()) + score
 
 
 def _filtered(element: Transcript | Record, signals: Record, why: Record) -> FilteredRow | Record:

@@ -16,7 +16,7 @@ from beam_asr.errors import with_flags
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.base import FieldKeys, LineFormat
 from beam_asr.outputs.shards import FAILURES, FILTERED, encode, shard_count, shard_of
-from beam_asr.records.record import Envelope, Record, to_record, with_duration
+from beam_asr.records.record import Envelope, Record, Transcript, to_record, with_duration
 from beam_asr.transforms.bundles import at_window
 
 PACK_BYTES = 2**20  # of lines that a worker gathers before it emits them
@@ -52,6 +52,7 @@ def record_line(
     if durations:
         element = with_duration(element)
     record, why = to_record(element), ""
+    added = element.result if isinstance(element, Transcript) else record
     row_id = "" if isinstance(element, dict) else element.row.id
     if kind == FAILURES:
         why = record["error"]["type"]
@@ -59,7 +60,7 @@ def record_line(
     elif kind == FILTERED:
         why = record["filtered"]["by"]
         record = {**record, "filtered": _with_flags(record["filtered"], flags)}
-    elif "segments_failed" in record:
+    elif "segments_failed" in added:
         record = {**record, "segments_failed": _with_flags(record["segments_failed"], flags)}
     return (kind, None), (why, encode(record), row_id)
 

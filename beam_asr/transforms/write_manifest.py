@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
-from beam_asr.errors import SetupError, TooManyFailuresError
+from beam_asr.errors import SetupError, TooManyFailuresError, with_flags
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.folder import (
     SUCCESS,
@@ -39,6 +39,7 @@ from beam_asr.outputs.summary import (
     Failures,
     Outcomes,
     check_complete,
+    check_kept,
     encode_readable,
     summarize,
 )
@@ -141,6 +142,7 @@ class WriteManifest(beam.PTransform):
             tuple(format.name for format in requested if not isinstance(format, TranscriptFormat)),
             FieldKeys(filepath_key, pred_text_key, lang_key, channel_key),
             tarred,
+            flags=self._flags,
         )
 
     def expand(self, records: Transcribed | PCollection[Record]) -> PCollection[Record]:
@@ -262,6 +264,7 @@ class OutputTarget(NamedTuple):
         keys: the fields of the audio, the text and the language.
         tarred: whether the rows are those of a NeMo tarred data set.
         run: the id of the run if the input is unbounded, with a folder for each window; else empty.
+        flags: settings that messages name as flags.
     """
 
     folder: str
@@ -273,6 +276,7 @@ class OutputTarget(NamedTuple):
     keys: FieldKeys
     tarred: bool
     run: str = ""
+    flags: frozenset[str] = frozenset()
 
     def folder_of(self, window: Any) -> str:
         if not self.run:
@@ -389,6 +393,7 @@ def _finish(
     wall_seconds = time.time() - started
     summary, outcomes = _complete(target, wall_seconds, details, statistics, shards)
     failure_limit.check_failures(outcomes.records, outcomes.failures, max_failure_fraction)
+    check_kept(statistics, outcomes.transcribed)
     storage.write(join(folder, SUCCESS), [])
     if target.journal is not None:
         target.journal.remove()
@@ -405,6 +410,8 @@ def _finish_window(
     target = target.for_window(window)
     (statistics,), shards = keyed[1]["statistics"], list(keyed[1]["shards"])
     summary, outcomes = _complete(target, None, details, statistics, shards)
+    for warning in summary["warnings"]:
+        logger.warning("%s: %s", target.folder, warning)
     try:
         failure_limit.check_failures(
             outcomes.records, outcomes.failures, max_failure_fraction, all_may_fail=True
@@ -455,6 +462,7 @@ def _complete(
         if target.journal.lock is not None:
             details = {"run": target.journal.lock.run, "appended": target.part, **details}
     summary = summarize(statistics, outcomes, wall_seconds, details)
+    summary["warnings"] = [with_flags(text, target.flags) for text in summary["warnings"]]
     storage.write(join(folder, SUMMARY), [encode_readable(summary)])
     return summary, outcomes
 

@@ -173,3 +173,68 @@ def test_resume_of_a_finished_run_does_nothing(transcribe, manifest, tmp_path):
     status, printed, _ = transcribe(*args, "--resume")
     assert (status, "finished" in printed) == (0, True)
     assert "2 transcribed, 1 failed" in printed
+
+
+def test_a_manifest_without_any_right_row_is_refused_before_anything_starts(transcribe, tmp_path):
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"path": "a.wav"}\n' * 30)
+    args = ["--output", tmp_path / "out", "--model_name", "org/m"]
+    status, _, errors = transcribe("--input", manifest, *args)
+    assert status == 2
+    assert "Name the one of the audio with --filepath_key=path" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("allowed", [["--max_failure_fraction=1"], ["--filepath_key=path"]])
+def test_a_manifest_of_which_all_rows_may_fail_is_not_refused(tmp_path, allowed):
+    (tmp_path / "m.jsonl").write_text('{"path": "a.wav"}\n' * 30)
+    places = [f"--input={tmp_path / 'm.jsonl'}", f"--output={tmp_path / 'out'}"]
+    launch.check(parse_args(["transcribe", *places, "--model_name=org/m", *allowed]))
+
+
+@pytest.mark.parametrize(
+    ("args", "needed"),
+    [
+        (["--keep=wer <= 0.3"], "'wer', which no row would have: it needs --reference_key"),
+        (["--keep=most_repeats < 5"], "it needs --quality"),
+        (["--keep=len(words) > 3"], "it needs --timestamps=word"),
+        (["--keep=confidence > 0.5", "--confidence=word"], "it needs --confidence=row"),
+        (["--keep=wer <= 0.3", "--reference_key=text"], ""),
+        (["--keep=len(words) > 3", "--formats=srt"], ""),
+        (["--keep=cer <= 0.3 and n > 3"], ""),  # the row's own
+        (["--keep=wre <= 0.3"], ""),  # only the data can tell
+    ],
+)
+def test_a_condition_on_what_no_setting_asks_for_is_refused(transcribe, tmp_path, args, needed):
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "a.wav", "cer": 0.1}\n')
+    places = [f"--input={tmp_path / 'm.jsonl'}", f"--output={tmp_path / 'out'}"]
+    if not needed:
+        launch.check(parse_args(["transcribe", *places, "--model_name=org/m", *args]))
+        return
+    status, _, errors = transcribe(*places, "--model_name=org/m", *args)
+    assert (status, needed in errors) == (2, True), errors
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["out/failures-*.jsonl", "out/failures-0.jsonl", "alias/failures-0.jsonl", "link.jsonl", "out"],
+)
+def test_an_input_that_overwriting_would_replace_is_refused(transcribe, tmp_path, pattern):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "alias").symlink_to("out")
+    (tmp_path / "link.jsonl").symlink_to("out/failures-0.jsonl")
+    (tmp_path / "out/failures-0.jsonl").write_text('{"audio_filepath": "a.wav"}\n')
+    (tmp_path / "out/a.wav").write_bytes(b"x")
+    (tmp_path / "out/transcripts-00000-of-00001.jsonl").write_text("mine\n")
+    args = [f"--output={tmp_path / 'out'}", "--model_name=org/m", "--overwrite"]
+    status, _, errors = transcribe(f"--input={tmp_path / pattern}", *args)
+    assert (status, "is in the output folder" in errors) == (2, True), errors
+    assert (tmp_path / "out/transcripts-00000-of-00001.jsonl").read_text() == "mine\n"
+
+
+def test_an_input_beside_the_output_folder_may_be_transcribed_again(manifest, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/transcripts-00000-of-00001.jsonl").write_text("{}\n")
+    places = [f"--input={manifest}", f"--output={tmp_path / 'out'}"]
+    launch.check(parse_args(["transcribe", *places, "--model_name=org/m", "--overwrite"]))

@@ -219,3 +219,28 @@ def test_recordings_in_an_archive_are_found(tmp_path):
         assert [file.partition("::")[0] for file in found.files] == ["zip://calls/a.wav"]
         assert found.ignored == {"hidden": 1, ".txt": 1}
         assert Storage().read(found.files[0]) == wav_bytes()
+
+
+def test_a_file_that_has_several_names_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.jsonl", "call.wav"):
+        (tmp_path / name).touch()
+        (tmp_path / f"link_{name}").symlink_to(name)
+    (tmp_path / "alias").symlink_to(".")
+    manifest, call = str(tmp_path / "m.jsonl"), str(tmp_path / "call.wav")
+    spelled = [("a", manifest), ("b", manifest), ("c", "./m.jsonl"), ("d", "alias/m.jsonl")]
+    assert discovery.distinct(spelled) == ([manifest], ["./m.jsonl", manifest, "alias/m.jsonl"])
+    linked = [("*", "link_m.jsonl"), ("*", "m.jsonl")]
+    assert discovery.distinct(linked) == (["m.jsonl"], ["link_m.jsonl"])
+    beside = [("*", "link_call.wav"), ("*", "call.wav")]
+    assert discovery.distinct(beside) == (["call.wav", "link_call.wav"], [])
+    again = [("a", call), ("b", "link_call.wav")]
+    assert discovery.distinct(again) == ([call], ["link_call.wav"])
+
+
+def test_links_to_a_file_that_is_no_input_are_views_of_it(tmp_path):
+    (tmp_path / "content").touch()  # as git-annex and DVC keep two equal files
+    links = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    for link in links:
+        os.symlink(tmp_path / "content", link)
+    assert discovery.distinct([("*", link) for link in links]) == (links, [])

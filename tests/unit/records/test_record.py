@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from beam_asr.records import parsing
-from beam_asr.records.record import Transcript, failure
+from beam_asr.records.record import Failure, FilteredRow, Transcript, error_of, failure
 from beam_asr.records.row import Row
 
 
@@ -69,3 +71,46 @@ def test_a_long_message_keeps_its_beginning_and_its_end():
     assert message.startswith("/m.jsonl:3: /aaa")
     assert message.endswith("no such file. Correct the path.")
     assert len(message) <= 500
+
+
+def test_a_rows_own_fields_are_kept_where_the_job_writes_its_own():
+    own = {"audio_filepath": "/a", "words": "by hand", "n": 0, "pred_text": "old", "model": None}
+    record = Transcript(Row.of(own), {"pred_text": "new", "words": [], "model": "m"}, 1.0).record()
+    assert record == {
+        **own,
+        "pred_text": "new",
+        "words": [],
+        "model": "m",
+        "replaced": {"pred_text": "old", "words": "by hand"},  # a null is no value
+    }
+    again = Transcript(Row.of(record), {"pred_text": "new", "words": [1]}, 1.0).record()
+    assert again["replaced"] == {"words": [], "replaced": record["replaced"]}
+
+
+def test_a_row_without_such_fields_keeps_a_field_replaced_of_its_own():
+    row = Row.of({"audio_filepath": "/a", "replaced": 1})
+    assert Transcript(row, {"pred_text": "x"}, 1.0).record() == {
+        "audio_filepath": "/a",
+        "replaced": 1,
+        "pred_text": "x",
+    }
+
+
+def test_a_failure_keeps_a_model_of_the_rows_own():
+    row = Row.of({"audio_filepath": "/a", "model": "T-1000", "error": "mine"})
+    record = Failure(row, error_of(row, ValueError("no")), "m").record()
+    assert (record["model"], record["replaced"]) == ("m", {"model": "T-1000"})
+    assert record["error"]["replaced"] == "mine"
+
+
+@pytest.mark.parametrize("by", ["audio", "keep"])
+def test_a_filtered_row_keeps_its_own_error_and_filtered(by):
+    row = Row.of({"audio_filepath": "/a", "error": {"code": 7}, "filtered": True, "words": 2})
+    filtered = FilteredRow(row, {"words": []}, {"by": by})
+    if by == "audio":
+        filtered = FilteredRow.refused(row, error_of(row, ValueError("no")), "m")
+    record = filtered.record()
+    assert record["error"] == {"code": 7}
+    assert record["filtered"]["by"] == by
+    assert record["replaced"]["filtered"] is True
+    assert record["replaced"].get("words", record["words"]) == 2

@@ -31,6 +31,7 @@ MADE = {
     "wer": 0.5,
     "most_repeats": 1,
     "exports": {"srt": "a.srt"},
+    "replaced": {"words": "by hand"},
 }
 
 

@@ -1,0 +1,99 @@
+"""Checks the inputs of a job before it starts, and that its condition can be true of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from beam_asr.cli.job import is_unbounded, timestamps
+from beam_asr.cli.options import TranscribeOptions
+from beam_asr.errors import SetupError, WrongInputError
+from beam_asr.inputs import discovery, first_rows, nemo_tarred, readers
+from beam_asr.inputs.first_rows import FirstRows
+from beam_asr.records import conditions
+from beam_asr.storage import same_files
+from beam_asr.storage.listing import fixed_folder
+from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import is_glob, without_query
+from beam_asr.transcripts import job_fields
+from beam_asr.transforms import streaming
+
+
+def check_inputs(storage: Storage, options: TranscribeOptions) -> None:
+    """Checks that the inputs are there, that their rows can be right, and the condition true.
+
+    Raises:
+        SetupError: an input, or the condition, is refused.
+        StorageError, FileNotFoundError: an input cannot be read.
+    """
+    filepath_key = options.names.filepath_key
+    looks: list[FirstRows] = []
+    may_have_any_field = is_unbounded(options)  # some rows cannot be looked at
+    for pattern in options.inputs.input:
+        if streaming.is_pubsub(pattern):
+            streaming.ReadPubSub(pattern)
+        elif options.inputs.watch is not None:  # the files may come later
+            storage.check(pattern)
+            _check_not_in_output([pattern], options)
+        else:
+            files = discovery.check(storage, pattern)
+            _check_not_in_output(files or [pattern], options)
+            of_input = first_rows.look(storage, files, filepath_key)
+            if options.outputs.max_failure_fraction < 1:  # else all rows may fail
+                first_rows.check(of_input, filepath_key)
+            looks += of_input
+            may_have_any_field |= any(map(_holds_unknown_rows, files))
+    if options.inputs.tarred_audio is not None:
+        tars = nemo_tarred.find_tars(storage, options.inputs.tarred_audio)
+        _check_not_in_output(tars.values(), options)
+    if not may_have_any_field:
+        _check_condition(options, looks)
+
+
+def _check_not_in_output(files: Iterable[str], options: TranscribeOptions) -> None:
+    """Refuses inputs that the job would replace, or read as its own output appears."""
+    output = options.outputs.output
+    if not options.outputs.overwrite and options.inputs.watch is None:
+        return  # then the folder is empty, or is not replaced
+    for file in files:
+        if same_files.is_within(fixed_folder(file) if is_glob(file) else file, output):
+            raise WrongInputError(
+                f"the input {without_query(file)!r} is in the output folder {output!r}, where this "
+                "job would replace it or read its own results: choose another output folder"
+            )
+
+
+def _holds_unknown_rows(file: str) -> bool:
+    reader = readers.find_reader(file)
+    return reader.first_rows is None and not reader.is_row
+
+
+def _check_condition(options: TranscribeOptions, looks: Sequence[FirstRows]) -> None:
+    """Refuses a condition on a field of the job that no setting requests, and no row has."""
+    if options.scoring.keep is None:
+        return
+    names = {name for looked in looks for name in looked.field_names()}
+    names.add(options.names.pred_text_key)
+    for name in conditions.parse(options.scoring.keep).names:
+        field = name.partition(".")[0]
+        setting = job_fields.setting_of(field)
+        if setting is not None and field not in names and not _is_requested(setting, options):
+            raise SetupError(
+                f"`keep` reads the field {field!r}, which no row would have: it needs `{setting}`"
+            )
+
+
+def _is_requested(setting: str, options: TranscribeOptions) -> bool:
+    name, _, value = setting.partition("=")
+    requested: dict[str, Any] = {
+        "reference_key": options.names.reference_key,
+        "quality": options.scoring.quality,
+        "text_steps": options.scoring.text_steps,
+        "models": options.routing.models,
+        "n_best": options.transcripts.n_best,
+        "confidence": options.transcripts.confidence,
+        "timestamps": timestamps(options),
+    }
+    if name == "timestamps" and value == "word" and options.transcripts.confidence == "word":
+        return True
+    return value in (requested[name] or ()) if value else bool(requested[name])
