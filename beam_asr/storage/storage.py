@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from beam_asr.errors import StorageError, StorageOptionsError
-from beam_asr.storage import listing, uris
+from beam_asr.storage import listing, uris, versions
 from beam_asr.storage.listing import Entry
 from beam_asr.storage.local_files import (
     PARTIAL_FILE,
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 LISTING_THREADS = 32
 ALREADY_EXISTS = frozenset([409, 412])
-FINGERPRINT_KEYS = (
-    "ETag etag md5Hash LastModified Last-Modified last_modified updated mtime created size".split()
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +225,7 @@ class Storage:
         fs, path = self._file_system(uri)
         ranges: remote_file.Ranges
         if is_chain(uri) or not fs.async_impl:
-            ranges = remote_file.FileRanges(lambda: fs.open(path, "rb"))
+            ranges = remote_file.FileRanges(lambda: fs.open(path, "rb"), uri)
         elif protocol_of(uri) == "http":
             ranges = remote_file.HttpRanges(fs, path)
         else:
@@ -361,8 +358,7 @@ class Storage:
 
     def fingerprint(self, uri: str) -> str:
         """Returns a text that changes with the file: its tag, time and size, if known."""
-        info = self._info(uri)
-        return repr([info.get(key) for key in FINGERPRINT_KEYS])
+        return versions.fingerprint(self._info(uri))
 
     def _info(self, uri: str) -> dict[str, Any]:
         fs, path = self._file_system(uri)
