@@ -59,7 +59,9 @@ class Storage:
         allowed: the locations that may be read; None allows all.
     """
 
-    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
+    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict, hash=False, repr=False
+    )
     allowed: AllowList | None = None
 
     def __post_init__(self) -> None:
@@ -71,8 +73,10 @@ class Storage:
         for protocol, options in self.options.items():
             _implementation(protocol, f"the storage options' {protocol!r}")
             if not isinstance(options, Mapping):
-                raise StorageOptionsError(
-                    f"the storage options of {protocol!r} are not an object: {options!r}"
+                raise StorageOptionsError(  # without their value: it may be a secret
+                    f"the storage options of {protocol!r} are not an object but a "
+                    f"{type(options).__name__}: give them as in "
+                    '{"s3": {"endpoint_url": "..."}}'
                 )
 
     def check(self, uri: str) -> None:
