@@ -22,7 +22,7 @@
         SegmentsFailedError
         ModelLoadError
             AttentionError ModelFileError (DamagedModelError UnsafeModelError ModelTooLargeError)
-        StorageError (DeadlineError ShortReadError)
+        StorageError (DeadlineError ReplacedError ShortReadError)
         JobError
             LostRowsError TooManyFailuresError NothingKeptError FolderTakenError TextStepError
 
@@ -429,6 +429,18 @@ class DeadlineError(StorageError, TimeoutError):
     """The time that a file may take is over."""
 
     explained = False
+
+
+class ReplacedError(StorageError):
+    """A file was replaced or changed while it was read, or between two of its ranges."""
+
+    @classmethod
+    def of(cls, name: str) -> ReplacedError:
+        """Makes the error of a file by its name, which must hold no query."""
+        return cls(
+            f"{name}: was replaced or changed while it was read, so that what was read is of two "
+            "versions. Let whoever writes it finish, and run the job again."
+        )
 
 
 class ShortReadError(StorageError, ConnectionError):

@@ -270,6 +270,7 @@ class ClipReader:
             max_seconds=longest if clip.duration is None else MAX_SECONDS,
             silence_allowed=not whole,
             limits=self.limits,
+            version=clip.version,
         )
         headers = [UNKNOWN_HEADER]
         read = partial(

@@ -19,7 +19,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import av
 import av.codec.codec
@@ -60,6 +61,7 @@ from beam_asr.errors import (
     CorruptAudioError,
     NotAudioError,
     OffsetBeyondEndError,
+    ReplacedError,
     SilentAudioError,
     TooLongAudioError,
     TruncatedAudioError,
@@ -71,6 +73,7 @@ from beam_asr.storage.file_kinds import AUDIO_SIGNATURES, MPEG_AUDIO, foreign_ki
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
 
+Result = TypeVar("Result")
 MAX_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
 _HEADER_BYTES = 2**16  # fetched first if a range of a file is read
 _NO_SAMPLES = "no samples"
@@ -92,6 +95,7 @@ class AudioRequest:
             is known, from its header or while it is decoded.
         silence_allowed: whether all samples may be exactly zero.
         limits: requirements on the file's sample rate and channels.
+        version: that the file must have (`FileHeader`); empty is any.
 
     Raises:
         ValueError: sample_rate, offset or duration is out of its range.
@@ -105,6 +109,7 @@ class AudioRequest:
     max_seconds: float = MAX_SECONDS
     silence_allowed: bool = False
     limits: AudioLimits | None = None
+    version: str = ""
 
     def __post_init__(self) -> None:
         if self.sample_rate <= 0:
@@ -123,10 +128,12 @@ class FileHeader(NamedTuple):
     Attributes:
         seconds: of the whole file; None if it states none.
         channels: their number.
+        version: of the file, which another file in its place does not have; empty if unknown.
     """
 
     seconds: float | None
     channels: int
+    version: str = ""
 
 
 UNKNOWN_HEADER = FileHeader(None, 1)
@@ -149,6 +156,7 @@ def read_audio(
     slice of the whole; a range of Matroska, WebM or WMA, which count time in milliseconds, may
     start up to 1 ms off. Time is the container's: where it has a hole, samples are zero (`clock`).
     A `duration` that runs at most 0.5 s past the end is cut to the end, as manifests round.
+    A file that is replaced while it is read is read again from its start, once.
 
     Args:
       path: local path or any URI that fsspec opens: gs://, s3://, http://, memory://, ...
@@ -164,12 +172,39 @@ def read_audio(
     Raises:
       CancelledChannelsError: channels cancel each other in their average.
       AudioError: the clip cannot be read; see `beam_asr.errors` for the subclasses.
+      ReplacedError: the file was replaced twice, or is not of the requested version.
       Exception: whatever the storage system raises when it is not the clip's fault.
     """
-    samples, has_sound = _Samples(), False
-    blocks = stream_audio(
-        path, request, storage=storage, deadline=deadline, content=content, on_header=on_header
+    stream = partial(
+        stream_audio,
+        path,
+        request,
+        storage=storage,
+        deadline=deadline,
+        content=content,
+        on_header=on_header,
     )
+    return read_one_version(lambda: _read(path, request, stream()))
+
+
+def read_one_version(read: Callable[[], Result]) -> Result:
+    """Reads a file by a function, and once more from its start if it is replaced meanwhile.
+
+    Raises:
+        ReplacedError: it was replaced again.
+    """
+    try:
+        return read()
+    except ReplacedError:
+        try:
+            return read()
+        except ReplacedError as error:
+            error.attempts = 2  # type: ignore[attr-defined]  # as `retry` counts them
+            raise
+
+
+def _read(path: str, request: AudioRequest, blocks: Iterator[np.ndarray]) -> np.ndarray:
+    samples, has_sound = _Samples(), False
     for block in blocks:
         has_sound = has_sound or bool(block.any())
         samples.add(block)
@@ -205,7 +240,8 @@ def stream_audio(
     if content is not None:
         opened = open_content(path, content, deadline)
     else:
-        opened = open_bytes(path, storage, deadline, _HEADER_BYTES if request.offset else None)
+        first_block = _HEADER_BYTES if request.offset else None
+        opened = open_bytes(path, storage, deadline, first_block, request.version)
     whole = not request.offset and request.duration is None
     with opened as source, _open_decoder(source, whole) as decoder:
         if request.limits is not None:
@@ -217,7 +253,7 @@ def stream_audio(
                 "from 0. Correct the row's channel or the setting `channel`."
             )
         if on_header is not None:
-            on_header(FileHeader(_stated_seconds(decoder), decoder.channels))
+            on_header(FileHeader(_stated_seconds(decoder), decoder.channels, source.version))
         yield from _stream_range(source, decoder, request)
         if whole and isinstance(source.watch, ChainWatch):
             source.watch.read_rest()
@@ -246,6 +282,17 @@ def can_seek(path: str, *, storage: Storage | None = None, content: bytes | None
         opened = open_bytes(path, storage, first_block=_HEADER_BYTES)
     with opened as source, _open_decoder(source) as decoder:
         return decoder.can_seek
+
+
+def is_replaced(path: str, version: str, *, storage: Storage | None = None) -> bool:
+    """Returns whether a file is known to be no longer of a version; empty is any."""
+    if not version:
+        return False
+    try:
+        with open_bytes(path, storage, first_block=_HEADER_BYTES) as source:
+            return source.version not in ("", version)
+    except Exception:  # whoever reads the file meets it too
+        return False
 
 
 def _stated_seconds(decoder: Decoder) -> float | None:

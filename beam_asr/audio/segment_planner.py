@@ -84,7 +84,8 @@ class Planner:
         """Plans a row: once, or with `EACH` for every channel of its file, in their order.
 
         Where channels cancel each other in their average, the loudest channel that has all of the
-        sound is planned. ``clip.taken`` says which channel was read.
+        sound is planned. ``clip.taken`` says which channel was read. A file that is replaced while
+        it is read is planned again from its start, once; the plan is of one version of it.
 
         Args:
             longest: maximum seconds of a segment.
@@ -92,8 +93,12 @@ class Planner:
 
         Raises:
             AudioError: it cannot be read.
+            ReplacedError: the file was replaced twice.
             Exception: whatever its storage raises when that is not the file's fault.
         """
+        return reading.read_one_version(lambda: self._plan_loudest(clip, longest, content))
+
+    def _plan_loudest(self, clip: Clip, longest: float, content: bytes | None) -> list[SegmentPlan]:
         try:
             return self._plan(clip, longest, content)
         except CancelledChannelsError as error:
@@ -136,6 +141,7 @@ class Planner:
             raise SilentAudioError.of(shown(clip.audio), f"{seconds:.0f} s", clip.offset)
         can_seek = reading.can_seek(clip.audio, storage=self.storage, content=content)
         channel_read, header = chosen_channel(clip.channel, self.channel), headers[-1]
+        clip = clip._replace(version=header.version)
         clips = [with_taken(clip, channel_read, header.channels, louder)]
         if len(channels) > 1:
             clips = [clip._replace(channel=number) for number in range(len(channels))]

@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO
+from typing import IO, BinaryIO
 
 from beam_asr import errors
 from beam_asr.errors import (
@@ -23,6 +23,7 @@ from beam_asr.storage import protocols
 from beam_asr.storage.retry import refused_query, status_of
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local, local_path, split_chain
+from beam_asr.storage.versions import one_version
 
 WHOLE_BYTES = 2**20  # a remote file no larger is fetched whole
 SHOWN_CHARACTERS = 200  # of a path in a message
@@ -47,6 +48,7 @@ class Source:
         descriptor: of the same bytes and at the same position, if there is one. Reading by it
             needs no call of Python for each block, for which many threads would have to queue.
         watch: is called with the place and the bytes of each read, and may raise.
+        version: as `versions.version_of`; empty for bytes that were in memory already.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Source:
         self.descriptor = descriptor
         self.failure: Exception | None = None
         self.watch: Callable[[int, bytes], None] | None = None
+        self.version = ""
         self._file = file
         self._deadline = deadline
         self._reached = 0
@@ -150,17 +153,23 @@ def open_bytes(
     storage: Storage | None,
     deadline: float | None = None,
     first_block: int | None = None,
+    version: str = "",
 ) -> Iterator[Source]:
     """Opens a path for random access; raises the first storage failure on leaving.
 
     Args:
         deadline: time of ``time.monotonic()`` after which reading fails.
         first_block: bytes to fetch first if only a part of the file is needed; None if all is.
+        version: that the file must have; empty is any.
+
+    Raises:
+        ReplacedError: the file has another version, or changed until the end of the context.
     """
     with ExitStack() as stack:
         try:
-            file = _open(path, storage or Storage(), deadline, first_block)
-            stack.callback(file.close)
+            opened = _open(path, storage or Storage(), deadline, first_block)
+            stack.callback(opened.close)
+            file: IO[bytes] = opened
             raw, descriptor = getattr(file, "raw", None), None
             if isinstance(raw, io.FileIO) and raw.seekable():
                 file, descriptor = raw, raw.fileno()  # unbuffered: both are at one position
@@ -171,7 +180,11 @@ def open_bytes(
         except Exception as error:
             _raise_as_audio_error(path, error)
             raise
-        with _watched(Source(path, file, size, deadline, descriptor)) as source:
+        with (
+            one_version(opened, shown(path), version) as found,
+            _watched(Source(path, file, size, deadline, descriptor)) as source,
+        ):
+            source.version = found
             yield source
 
 
@@ -212,9 +225,7 @@ def _empty(path: str) -> EmptyAudioError:
     return EmptyAudioError(f"{shown(path)}: has zero bytes. Upload it again or drop the row.")
 
 
-def _open(
-    path: str, storage: Storage, deadline: float | None, first_block: int | None
-) -> IO[bytes]:
+def _open(path: str, storage: Storage, deadline: float | None, first_block: int | None) -> BinaryIO:
     """Opens a file, unless it is a local one that might block or never end."""
     *_, link = split_chain(path)
     if is_local(link):

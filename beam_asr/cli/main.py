@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from beam_asr import errors
-from beam_asr.cli.messages import as_flags
+from beam_asr.cli.messages import TerminalFormatter, for_terminal, worded
 from beam_asr.cli.options import TranscribeOptions, parse_args
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import join
+from beam_asr.storage.uris import join, without_secrets
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -39,7 +39,9 @@ def main(args: Sequence[str] | None = None) -> int:
         options = parse_args(args)
     except SystemExit as exit_request:
         return int(exit_request.code or 0)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    console = logging.StreamHandler()
+    console.setFormatter(TerminalFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[console])
     # Beam logs the traceback of a failed step several times over, and raises it as well.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     return transcribe(options, args)
@@ -56,11 +58,11 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     from beam_asr.cli import launch, runners
 
     threading.excepthook = _without_lost_connections
-    process.set_wording(as_flags)
+    process.set_wording(worded)
     try:
         if launch.is_finished(options):
             print(f"{options.outputs.output} is finished: nothing to resume")
-            print(end_of_run(Storage(options.reading.storage_options), options.outputs.output))
+            _print_end(options)
             return DONE
         beam_options = launch.check(options)
         runner = runners.profile_of(beam_options)
@@ -80,18 +82,23 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         process.save_all()
         trace = "".join(traceback.format_exception(error))
         if not EXPLAINED.search(trace):
-            traceback.print_exception(error)
-        print(f"beam-asr: the job failed: {as_flags(cause(error))}", file=sys.stderr)
+            print(for_terminal(trace), file=sys.stderr)
+        print(f"beam-asr: the job failed: {worded(cause(error))}", file=sys.stderr)
         if RESUME_ERROR.search(trace):
             return FAILED  # the same command would be refused again
         if launch.can_resume(options):
             print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
         return FAILED
     if runner.waits(beam_options):
-        print(end_of_run(Storage(options.reading.storage_options), options.outputs.output))
+        _print_end(options)
     else:
         print(f"begun; {options.outputs.output} has a file _SUCCESS when it is done")
     return DONE
+
+
+def _print_end(options: TranscribeOptions) -> None:
+    storage = Storage(options.reading.storage_options)
+    print(for_terminal(end_of_run(storage, options.outputs.output)))
 
 
 def _without_lost_connections(raised: threading.ExceptHookArgs) -> None:
@@ -101,16 +108,19 @@ def _without_lost_connections(raised: threading.ExceptHookArgs) -> None:
 
 
 def how_to_resume(args: Sequence[str]) -> str:
-    """Returns the command that resumes a run that was started with these arguments."""
+    """Returns the command that resumes a run that was started with these arguments.
+
+    What may be secret is not shown in it: storage options, and the queries of URLs.
+    """
     arguments = [arg for arg in args if arg not in ("--overwrite", "--resume")]
-    arguments = [INLINE_OPTIONS.sub("OPTIONS", arg) for arg in arguments]
+    arguments = [without_secrets(INLINE_OPTIONS.sub("OPTIONS", arg)) for arg in arguments]
     resume = [] if "--append" in arguments else ["--resume"]
     command = shlex.join(["beam-asr", *arguments, *resume])
     return f"What was done is kept. To go on: {command}"
 
 
 def _wrong_usage(error: Exception) -> int:
-    print(f"beam-asr: error: {error}", file=sys.stderr)
+    print(f"beam-asr: error: {worded(str(error))}", file=sys.stderr)
     return WRONG_USAGE
 
 

@@ -1,10 +1,20 @@
-"""Words messages for the command line, with settings as flags."""
+"""Words messages for the command line, with settings as flags, and fit for a terminal."""
 
 from __future__ import annotations
+
+import logging
+import re
 
 from beam_asr import errors
 from beam_asr.records.setting_fields import Setting, all_settings
 from beam_asr.settings import GROUPS
+from beam_asr.storage.uris import without_secrets
+
+# Control characters but tabs and ends of lines; marks that turn the direction of what follows;
+# further ends of lines; and halves of characters, which cannot be written. A manifest may hold any.
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def flag_of(setting: Setting) -> str:
@@ -21,3 +31,23 @@ FLAGS = frozenset(
 def as_flags(message: str) -> str:
     """Returns a message of the library with its settings as flags."""
     return errors.with_flags(message, FLAGS)
+
+
+def for_terminal(text: str) -> str:
+    """Returns a text without what may be secret of a URL, and with escapes for what is no text.
+
+    Control characters of a manifest could move the cursor, or change what is shown.
+    """
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(without_secrets(text)))
+
+
+def worded(message: str) -> str:
+    """Returns a message as the command line shows it: as ``as_flags`` and ``for_terminal``."""
+    return for_terminal(as_flags(message))
+
+
+class TerminalFormatter(logging.Formatter):
+    """Formats what is logged as ``for_terminal``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return for_terminal(super().format(record))

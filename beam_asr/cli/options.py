@@ -28,6 +28,7 @@ from beam_asr.storage.patterns import split_commas
 from beam_asr.transforms.choices import choices
 
 FLAG_NAMES = frozenset(flag_of(setting) for setting in all_settings(GROUPS))
+FILE_NAME = re.compile(r"[\w./~-]+\.[A-Za-z]{1,5}")
 ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[a-z0-9_:.-]+)*")
 
 
@@ -223,10 +224,12 @@ def _storage_options(text: str, _: Setting) -> dict[str, dict[str, Any]]:
             text = Path(text).expanduser().read_text(encoding="utf-8")
         return json.loads(text)
     except OSError as error:
+        # What is no name of a file may be a secret.
+        reason = f"{error.strerror}: {text!r}" if FILE_NAME.fullmatch(text) else error.strerror
         raise argparse.ArgumentTypeError(
-            f"is neither a JSON object nor the path of a file of one ({error.strerror}: {text!r})"
+            f"is neither a JSON object nor the path of a file of one ({reason})"
         ) from None
-    except ValueError as error:  # without the text: it may hold secrets
+    except ValueError as error:  # of JSON, whose messages do not show the text; or a NUL in a path
         raise argparse.ArgumentTypeError(f"is not JSON ({error})") from None
 
 

@@ -14,19 +14,24 @@ from typing import Any, BinaryIO
 from beam_asr.errors import DamagedInputError
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
+from beam_asr.storage.versions import one_version
 
 SKIPPED_BYTES = 2**16  # at a time
 XZ_MEMORY_BYTES = 2**28  # xz -9 needs a quarter; a file may require 4 GiB
 
 
 @contextmanager
-def open_decompressed(storage: Storage, file: str) -> Iterator[BinaryIO]:
+def open_decompressed(storage: Storage, file: str, version: str = "") -> Iterator[BinaryIO]:
     """Opens a file's content, decompressed (gzip, bzip2, xz, Zstandard) by its extension.
+
+    Args:
+        version: that the file must have; empty is any.
 
     Raises:
         DamagedInputError: on reading; the compressed data are incomplete or damaged.
+        ReplacedError: the file has another version, or changed until the end of the context.
     """
-    with storage.open(file) as raw:
+    with storage.open(file) as raw, one_version(raw, file, version):
         opener = _OPENERS.get(extension(file))
         try:
             yield raw if opener is None else opener(raw)

@@ -14,6 +14,7 @@ from beam_asr.inputs.readers import FileRange, Reader, from_start, whole_file
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension
+from beam_asr.storage.versions import one_version
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COUNTED_BYTES = 2**20
@@ -30,14 +31,15 @@ def split_file(storage: Storage, file: str) -> list[FileRange]:
     size = None if extension(file) in SUFFIXES else storage.size(file)
     if size is None or size <= RANGE_BYTES:
         return whole_file(storage, file)
-    with storage.open(file) as content:
+    with storage.open(file) as content, one_version(content, file) as version:
         head = content.read(json_documents.HEAD_BYTES)
+        size = content.seek(0, io.SEEK_END)
     if json_documents.is_document(head, is_whole=False):
         return whole_file(storage, file)
     ranges, lines_before = [], 0
     for start, end in itertools.pairwise([*range(0, size, RANGE_BYTES), size]):
-        ranges.append(FileRange(file, start, end, lines_before))
-        lines_before += count_lines(storage, file, start, end)
+        ranges.append(FileRange(file, start, end, lines_before, version=version))
+        lines_before += count_lines(storage, file, start, end, version)
     return ranges
 
 
@@ -55,7 +57,7 @@ def read_rows(
         TableError: a file that is a JSON document is damaged.
     """
     file = file_range.file
-    with open_decompressed(storage, file) as content:
+    with open_decompressed(storage, file, file_range.version) as content:
         if file_range.end is None:
             size = json_documents.HEAD_BYTES
             content = io.BufferedReader(content, size)  # type: ignore[type-var]
@@ -125,10 +127,14 @@ def skip_line(content: BinaryIO, max_bytes: int | None = None) -> int:
     return skipped
 
 
-def count_lines(storage: Storage, file: str, start: int, end: int) -> int:
-    """Counts the lines of an uncompressed file that start in a range of bytes."""
+def count_lines(storage: Storage, file: str, start: int, end: int, version: str = "") -> int:
+    """Counts the lines of an uncompressed file that start in a range of bytes.
+
+    Raises:
+        ReplacedError: the file has another version, or changes meanwhile.
+    """
     count, remaining = (1, end - 1) if start == 0 else (0, end - start)
-    with storage.open(file) as content:
+    with storage.open(file) as content, one_version(content, file, version):
         content.seek(max(0, start - 1))
         while remaining > 0 and (block := content.read(min(remaining, COUNTED_BYTES))):
             count += block.count(b"\n")

@@ -17,6 +17,7 @@ from beam_asr.inputs.tables import check_columns, to_rows
 from beam_asr.records.json_values import to_json_value
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
+from beam_asr.storage.versions import one_version
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 2**24
@@ -31,10 +32,12 @@ def split_file(storage: Storage, file: str) -> list[FileRange]:
     Raises:
         TableError: it is not Parquet, or damaged.
     """
-    with storage.open(file) as content:
+    with storage.open(file) as content, one_version(content, file) as version:
         groups = parquet_row_groups(content, file)
     bounds = [*range(0, groups, RANGE_ROW_GROUPS), groups]
-    return [FileRange(file, start, end) for start, end in itertools.pairwise(bounds)]
+    return [
+        FileRange(file, start, end, version=version) for start, end in itertools.pairwise(bounds)
+    ]
 
 
 def read_rows(
@@ -47,9 +50,10 @@ def read_rows(
     Raises:
         TableError: the file is not Parquet, or damaged.
     """
-    with storage.open(file_range.file) as content:
+    file = file_range.file
+    with storage.open(file) as content, one_version(content, file, file_range.version):
         groups = range(file_range.start, file_range.end or 0)
-        yield from to_rows(parquet_records(content, groups, file_range.file), file_range.file)
+        yield from to_rows(parquet_records(content, groups, file), file)
 
 
 def first_rows(storage: Storage, file: str, filepath_key: str) -> Iterator[Row]:

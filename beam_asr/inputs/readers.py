@@ -26,6 +26,7 @@ class FileRange(NamedTuple):
         lines_before: number of lines of the file before the range.
         reader: the name of its reader, if its content and not its name shows that; else empty.
         problem: why the file holds no rows; empty if it does.
+        version: of the file, of which all its ranges are; empty if there is only one.
     """
 
     file: str
@@ -34,6 +35,7 @@ class FileRange(NamedTuple):
     lines_before: int = 0
     reader: str = ""
     problem: str = ""
+    version: str = ""
 
 
 def whole_file(storage: Storage, file: str) -> list[FileRange]:  # noqa: ARG001
@@ -149,6 +151,7 @@ def read_rows(
 
     Raises:
         DamagedInputError, TableError: the rows of the file cannot be read.
+        ReplacedError: the file has changed since it was split, or while it was read.
     """
     if file_range.problem:
         return iter([Row.broken(NotJsonError(file_range.problem), file_range.file)])

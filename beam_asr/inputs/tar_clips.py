@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
 
-from beam_asr.errors import BadRecordError, ManifestError, MissingMemberError
+from beam_asr.errors import BadRecordError, ManifestError, MissingMemberError, ReplacedError
 from beam_asr.inputs import nemo_tarred, webdataset
 from beam_asr.records import row_ids
 from beam_asr.records.channels import named_channel
@@ -16,6 +17,7 @@ from beam_asr.records.outcome import Outcome
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip, NemoTar, WebDatasetTar
 from beam_asr.storage.storage import Storage
+from beam_asr.storage.versions import one_version
 
 
 class TarClip(NamedTuple):
@@ -69,6 +71,10 @@ class TarReader:
 
         Each row comes once: with its content, as done, or as unread. A ``SampleFound`` comes before
         each row of a WebDataset, whose rows are not known in advance.
+
+        Raises:
+            ReplacedError: the tar was replaced or changed; which of its rows were of which tar is
+                not known.
         """
         return self._of_shard(tar) if isinstance(tar, NemoTar) else self._of_samples(tar)
 
@@ -79,10 +85,19 @@ class TarReader:
             return
         remaining = dict(enumerate(shard.clips))
         named = [(clip.audio, index) for index, clip in remaining.items()]
+        version = ""
+
+        @contextmanager
+        def open_tar() -> Iterator[BinaryIO]:
+            nonlocal version
+            with (
+                self.storage.open(shard.tar) as file,
+                one_version(file, shard.tar, version) as version,
+            ):
+                yield file
+
         try:
-            members = nemo_tarred.nemo_members(
-                lambda: self.storage.open(shard.tar), shard.tar, named, shard.done
-            )
+            members = nemo_tarred.nemo_members(open_tar, shard.tar, named, shard.done)
             for event in members:
                 if isinstance(event, nemo_tarred.MemberWithoutRow):
                     yield MemberWithoutRow(f"{shard.tar}: {event.name}")
@@ -94,6 +109,8 @@ class TarReader:
                         yield TarClip(clip, event.content)
                     else:
                         yield UnreadRow(clip.row, "audio", _error_of(event, clip, shard.tar))
+        except ReplacedError:
+            raise
         except Exception as error:  # of the storage: the rest of the tar is unread
             for clip in remaining.values():
                 yield UnreadRow(clip.row, "audio", error)
@@ -101,12 +118,14 @@ class TarReader:
     def _of_samples(self, tar: WebDatasetTar) -> Iterator[TarEvent]:
         seen: Counter[str] = Counter()
         try:
-            with self.storage.open(tar.file) as file:
+            with self.storage.open(tar.file) as file, one_version(file, tar.file):
                 for sample in webdataset.webdataset_samples(file, tar.file):
                     if isinstance(sample, webdataset.Sample):
                         yield from self._of_sample(tar, sample, seen)
                     elif tar.route == 0:  # which counts for all
                         yield MemberWithoutRow(f"{tar.file}: {sample.name}")
+        except ReplacedError:
+            raise
         except Exception as error:  # the number of samples lost with it is unknown
             yield SampleFound()
             yield UnreadRow(Row.of({self.filepath_key: tar.file}), "audio", error)

@@ -88,7 +88,7 @@ def folder_name(start: float, run: str) -> str:
 
 
 def inputs_done(storage: Storage, folder: str) -> frozenset[str]:
-    """Returns the files whose rows are all in finished windows of the output folder."""
+    """Returns the files, by ``query_hidden``, whose rows are all in finished windows."""
     windows = [join(folder, name) for name in storage.list_names(folder)]
     with ThreadPoolExecutor(READING_THREADS) as pool:
         inputs = pool.map(lambda window: _inputs_of(storage, window), windows)

@@ -25,7 +25,7 @@ from beam_asr.outputs.summary import Failures, Outcomes
 from beam_asr.records import row_ids
 from beam_asr.records.statistics import Statistics, from_json, to_json, total
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import join
+from beam_asr.storage.uris import join, without_secrets
 
 HASH_BYTES = 8
 
@@ -188,7 +188,7 @@ class RowIndex:
     def _write_run(self, part: int, run: FinishedRun) -> None:
         fields = {
             "identity": run.identity,
-            "details": run.details,
+            "details": without_secrets(run.details),
             "transcribed": run.outcomes.transcribed,
             "failures": run.outcomes.failures.by_type,
             "failure_examples": run.outcomes.failures.examples,

@@ -10,6 +10,7 @@ from typing import Any
 
 from beam_asr.errors import LostRowsError, NothingKeptError
 from beam_asr.records.statistics import Score, Statistics
+from beam_asr.storage.uris import query_hidden, without_secrets
 from beam_asr.transcripts import job_fields, scoring
 
 
@@ -142,13 +143,22 @@ def summarize(
     wall_seconds: float | None,
     details: dict[str, Any],
 ) -> dict[str, Any]:
-    """Returns the content of ``summary.json`` for a run.
+    """Returns the content of ``summary.json`` for a run, without what may be secret of a URL.
 
     RTFx is seconds of audio a second of wall time: ``rtfx_end_to_end`` over the whole job,
     ``rtfx_model`` over the forward passes and their decoding alone, summed over workers. The work
     of an earlier run counts in the hours and the rows only. Silence that the model skipped counts
     in the hours and in ``rtfx_end_to_end``.
     """
+    numbers = _numbers(statistics, outcomes, wall_seconds)
+    # What the next run compares its inputs with (`folder.inputs_done`).
+    inputs = {"inputs": sorted(map(query_hidden, statistics.inputs))} if statistics.inputs else {}
+    return {**without_secrets({**numbers, **details}), **inputs}
+
+
+def _numbers(
+    statistics: Statistics, outcomes: Outcomes, wall_seconds: float | None
+) -> dict[str, Any]:
     failures, filtered_by = outcomes.failures, outcomes.filtered_by
     seconds = statistics.audio_seconds
     all_seconds = seconds + statistics.skipped_silence_seconds
@@ -190,8 +200,6 @@ def summarize(
         **_files(statistics),
         "warnings": warnings(statistics),
         **({"scores": _scores(statistics)} if statistics.scored_by else {}),
-        **({"inputs": sorted(statistics.inputs)} if statistics.inputs else {}),
-        **details,
     }
 
 

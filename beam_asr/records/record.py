@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from beam_asr.errors import BeamAsrError, ManifestError, for_message
 from beam_asr.records.row import REPLACED, Row
+from beam_asr.storage.uris import without_secrets
 
 MAX_MESSAGE_CHARACTERS = 500
 
@@ -153,7 +154,8 @@ def failure(row: Row, error: BaseException, attempts: int = 1, stage: str = "") 
 def error_of(row: Row, error: BaseException, attempts: int = 1, stage: str = "") -> dict[str, Any]:
     """Returns the ``error`` of a failure record.
 
-    It has the stage, the error's class, its message and the number of attempts; if the row has a
+    It has the stage, the error's class, its message, without what may be secret of a URL, and the
+    number of attempts; if the row has a
     field ``error`` itself, that is stored in it, as ``replaced``. The message of an error in the
     manifest starts with the place.
 
@@ -167,7 +169,7 @@ def error_of(row: Row, error: BaseException, attempts: int = 1, stage: str = "")
     return {
         "stage": stage,
         "type": type(error).__name__,
-        "message": _message(place + str(error)),
+        "message": _message(without_secrets(place + str(error))),
         "attempts": attempts,
         **replaced,
     }
@@ -178,7 +180,8 @@ def _carried(row: Row) -> Mapping[str, Any]:
     if not row.problem:
         with contextlib.suppress(ManifestError):
             return row.fields
-    return {"line": row.line, "manifest": row.manifest, "line_number": row.line_number}
+    manifest = without_secrets(row.manifest)
+    return {"line": row.line, "manifest": manifest, "line_number": row.line_number}
 
 
 def _message(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ class SegmentGroup(NamedTuple):
         return [
             self._replace(first=number, segments=(segment,))
             for number, segment in enumerate(self.segments, self.first)
-            if segment_id(self.clip.row.id, segment) not in done
+            if segment_id(self.clip, segment) not in done
         ]
 
     def clips(self) -> list[Clip]:
@@ -76,7 +77,7 @@ class SegmentGroup(NamedTuple):
         return [
             _part(
                 self.clip, segment.start, segment.end, SegmentRef(self.key, number, self.stitched)
-            )._replace(row=self.clip.row.with_id(segment_id(self.clip.row.id, segment)))
+            )._replace(row=self.clip.row.with_id(segment_id(self.clip, segment)))
             for number, segment in enumerate(self.segments, self.first)
         ]
 
@@ -128,9 +129,15 @@ class SegmentOutcome(NamedTuple):
     resumed: bool = False
 
 
-def segment_id(row_id: str, segment: Segment) -> str:
-    """Returns the id of a segment, for the journal; empty for a row without one."""
-    return row_id and f"{row_id}/{segment.start:.3f}-{segment.end:.3f}"
+def segment_id(clip: Clip, segment: Segment) -> str:
+    """Returns the id of a segment of a row, for the journal; empty for a row without one.
+
+    It is another one for each version of the file, so that none resumes what another one said.
+    """
+    if not clip.row.id:
+        return ""
+    version = hashlib.blake2b(clip.version.encode(), digest_size=6).hexdigest()
+    return f"{clip.row.id}/{segment.start:.3f}-{segment.end:.3f}/{version}"
 
 
 def plan_id(row_id: str) -> str:
@@ -223,6 +230,8 @@ class Clip(NamedTuple):
         route: the number of its model (`models.routing`).
         taken: the channel that was read of a file of several; None before, and if all were read.
         part: its channel of a row of which every channel is a record; None for other rows.
+        version: that its file must have (`storage.versions`), of a row that was planned; empty is
+            any.
     """
 
     row: Row
@@ -234,6 +243,7 @@ class Clip(NamedTuple):
     route: int = 0
     taken: TakenChannel | None = None
     part: ChannelRef | None = None
+    version: str = ""
 
 
 class TarredClip(NamedTuple):

@@ -3,21 +3,25 @@
 fsspec's file objects first request the size, fetch blocks of 5 MiB, wait without limit for a
 stalled server, and fail at the first reset. Here the first request fetches the beginning and the
 size, blocks are small after a seek and double during sequential reads, a stalled request is
-cancelled, and a failed one is retried.
+cancelled, and a failed one is retried. A server may send less of a range than was requested
+(RFC 9110, section 15.3.7), so what came is never taken for all there is; and each answer is
+compared with the first one, so that two versions of a file are not mixed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
-import re
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from beam_asr.errors import DeadlineError, ShortReadError
+from beam_asr.errors import DeadlineError, ReplacedError, ShortReadError
+from beam_asr.storage.object_requests import request_of, total_of
 from beam_asr.storage.retry import retry, status_of
+from beam_asr.storage.uris import without_query
+from beam_asr.storage.versions import fingerprint
 
 Result = TypeVar("Result")
 
@@ -29,17 +33,19 @@ MAX_BLOCKS = 2  # in memory
 IN_MEMORY_BYTES = 2**26  # of a file whose server cannot serve ranges; the rest is on disk
 
 OUT_OF_RANGE = 416
-CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
 class Ranges(Protocol):
     """Fetches ranges of bytes of one file."""
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:
-        """Fetches the bytes from ``start`` to ``end``, or to the end of the file.
+        """Fetches the bytes from ``start`` to ``end``, or fewer, at least one if there is one.
 
         Args:
             seconds: time limit of a request.
+
+        Raises:
+            ReplacedError: they are of another version of the file than those before.
         """
 
     def size(self, seconds: float) -> int:
@@ -71,10 +77,7 @@ class RemoteFile(io.RawIOBase):
         self._deadline = deadline
         self._position = 0
         self._head = self._request(lambda seconds: ranges.fetch(0, first_block, seconds))
-        if len(self._head) < first_block:
-            self._size = len(self._head)
-        else:
-            self._size = self._request(ranges.size)
+        self._size = self._request(ranges.size)
         self._blocks: list[tuple[int, bytes]] = []
         self._block_bytes = SMALL_BLOCK_BYTES
         self._read_on_from = len(self._head)  # the end of the last block
@@ -106,6 +109,11 @@ class RemoteFile(io.RawIOBase):
         self._position += count
         return count
 
+    @property
+    def version(self) -> str:
+        """Returns a text that another version of the file does not have; empty if none is known."""
+        return getattr(self._ranges, "version", "")
+
     def close(self) -> None:
         """Closes the ranges too."""
         if not self.closed:
@@ -127,16 +135,16 @@ class RemoteFile(io.RawIOBase):
         else:
             self._block_bytes = SMALL_BLOCK_BYTES
         length = min(max(self._block_bytes, min(count, MAX_BLOCK_BYTES)), self._size - position)
-        block = self._request(lambda seconds: self._whole(position, length, seconds))
+        block = self._request(lambda seconds: self._some(position, length, seconds))
         self._blocks = [*self._blocks[1 - MAX_BLOCKS :], (position, block)]
         self._read_on_from = position + len(block)
         return memoryview(block)
 
-    def _whole(self, position: int, length: int, seconds: float) -> bytes:
+    def _some(self, position: int, length: int, seconds: float) -> bytes:
         block = self._ranges.fetch(position, position + length, seconds)
-        if len(block) != length:
-            raise ShortReadError(f"{len(block)} of {length} bytes came from byte {position} on")
-        return block
+        if not block:
+            raise ShortReadError(f"none of {length} bytes came from byte {position} on")
+        return block[:length]
 
     def _request(self, request: Callable[[float], Result]) -> Result:
         def within_time() -> Result:
@@ -155,25 +163,75 @@ class RemoteFile(io.RawIOBase):
         return retry(within_time, self._deadline)
 
 
+class Stated:
+    """Holds the size and the version of a file as the first answers stated them.
+
+    Attributes:
+        size: bytes of the file; None if no answer stated it.
+        version: of the file; empty if no answer stated one.
+    """
+
+    def __init__(self, name: str):
+        self._name = without_query(name)
+        self.size: int | None = None
+        self.version = ""
+
+    def check(self, size: int | None, version: str = "") -> None:
+        """Stores what an answer states, if it is the first to state it.
+
+        Raises:
+            ReplacedError: it states something else than an earlier one.
+        """
+        for stored, stated in ((self.size, size), (self.version or None, version or None)):
+            if stated is not None and stored is not None and stated != stored:
+                raise ReplacedError.of(self._name)
+        self.size = size if self.size is None else self.size
+        self.version = self.version or version
+
+    def check_out_of_range(self, start: int) -> None:
+        """Stores that there is no byte at ``start``, as there is no byte 0 of an empty file.
+
+        Raises:
+            ReplacedError: an earlier answer stated that there is.
+        """
+        if self.size is None:
+            self.size = start
+        elif start < self.size:
+            raise ReplacedError.of(self._name)
+
+
 class ObjectRanges:
     """Fetches an object of a store whose fsspec file system is asynchronous: gs, s3, az, ..."""
 
     def __init__(self, fs: Any, path: str):
         self._fs = fs
         self._path = path
+        self._request = request_of(fs)
+        self._stated = Stated(path)
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:
         """Fetches as ``Ranges.fetch``."""
         try:
-            return run(self._fs, self._fs._cat_file(self._path, start=start, end=end), seconds)
+            part = run(self._fs, self._request(self._fs, self._path, start, end), seconds)
         except Exception as error:
-            if start == 0 and status_of(error) == OUT_OF_RANGE:
-                return b""  # an empty object has no first byte
-            raise
+            if status_of(error) != OUT_OF_RANGE:
+                raise
+            self._stated.check_out_of_range(start)
+            return b""
+        self._stated.check(part.total, part.version)
+        return part.data
 
     def size(self, seconds: float) -> int:
         """Returns the size of the file, in bytes."""
-        return int(run(self._fs, self._fs._info(self._path), seconds)["size"])
+        if self._stated.size is None:
+            info = run(self._fs, self._fs._info(self._path), seconds)
+            self._stated.check(int(info["size"]))
+        return self._stated.size or 0
+
+    @property
+    def version(self) -> str:
+        """Returns the version that the store states, as GCS's generation or S3's ETag."""
+        return self._stated.version
 
     def close(self) -> None:
         """Does nothing: nothing is open."""
@@ -188,7 +246,7 @@ class HttpRanges:
     def __init__(self, fs: Any, url: str):
         self._fs = fs
         self._url = url
-        self._total: int | None = None
+        self._stated = Stated(url)
         self._whole: Any = None
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:
@@ -197,8 +255,7 @@ class HttpRanges:
         while self._whole is None and (data := run(self._fs, self._get(start, end), seconds)):
             parts.append(data)
             start += len(data)
-            # A server may send less of a range than was requested (RFC 9110, section 15.3.7).
-            if self._total is None or start >= min(end, self._total):
+            if start >= end or start == self._stated.size:
                 break
         else:
             parts.append(self._from_whole(start, end))
@@ -208,9 +265,15 @@ class HttpRanges:
         """Returns the size of the file, in bytes."""
         if self._whole is not None:
             return self._whole.seek(0, io.SEEK_END)
-        if self._total is None:  # "bytes 0-99/*"
-            self._total = int(run(self._fs, self._fs._info(self._url), seconds)["size"])
-        return self._total
+        if self._stated.size is None:  # "bytes 0-99/*"
+            info = run(self._fs, self._fs._info(self._url), seconds)
+            self._stated.check(int(info["size"]))
+        return self._stated.size or 0
+
+    @property
+    def version(self) -> str:
+        """Returns the server's ETag, or the time of the last change."""
+        return self._stated.version
 
     def close(self) -> None:
         """Deletes a file that was fetched whole."""
@@ -236,13 +299,17 @@ class HttpRanges:
         url = self._fs.encode_url(self._url)
         async with session.get(url, headers=headers, **options) as response:
             if response.status == OUT_OF_RANGE:
+                self._stated.check_out_of_range(start)
                 return b""
             if response.status == 404:
                 raise FileNotFoundError(self._url)
             response.raise_for_status()
+            version = _version_of(response.headers)
             if response.status == 206:
-                self._note_range(response.headers, start, end)
+                total = total_of(response.headers.get("Content-Range", ""), start)
+                self._stated.check(total, version)
                 return await response.read()
+            self._stated.check(None, version)
             whole = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
             try:
                 async for chunk in response.content.iter_chunked(2**20):
@@ -253,22 +320,23 @@ class HttpRanges:
             self._whole = whole
             return None
 
-    def _note_range(self, headers: Any, start: int, end: int) -> None:
-        """Checks that the range is the requested one, and stores the stated total."""
-        stated = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-        if not stated or stated[1] != str(start):
-            raise OSError(f"{self._url}: the server sent another range than bytes {start}-{end}")
-        if stated[2] != "*":
-            self._total = int(stated[2])
+
+def _version_of(headers: Any) -> str:
+    """Returns what an answer states of the version of a file (RFC 9110, section 8.8).
+
+    A cache may turn a strong tag into a weak one.
+    """
+    return headers.get("ETag", "").removeprefix("W/") or headers.get("Last-Modified", "")
 
 
 class FileRanges:
     """Reads a file as fsspec opens it, for file systems that are not asynchronous; reopens it after
     a failure."""
 
-    def __init__(self, open_file: Callable[[], Any]):
+    def __init__(self, open_file: Callable[[], Any], name: str = ""):
         self._open = open_file
         self._file: Any = None
+        self._stated = Stated(name)
 
     def fetch(self, start: int, end: int, seconds: float) -> bytes:  # noqa: ARG002
         """Fetches as ``Ranges.fetch``."""
@@ -279,6 +347,8 @@ class FileRanges:
             while start < end and (part := file.read(end - start)):
                 parts.append(part)
                 start += len(part)
+            if start < end:
+                self._stated.check(start)
             return parts[0] if len(parts) == 1 else b"".join(parts)
         except Exception:
             self.close()
@@ -286,7 +356,14 @@ class FileRanges:
 
     def size(self, seconds: float) -> int:  # noqa: ARG002
         """Returns the size of the file, in bytes."""
-        return self._opened().seek(0, io.SEEK_END)
+        if self._stated.size is None:
+            self._stated.check(self._opened().seek(0, io.SEEK_END))
+        return self._stated.size or 0
+
+    @property
+    def version(self) -> str:
+        """Returns what the file system says of the file, if it says anything."""
+        return self._stated.version
 
     def close(self) -> None:
         """Closes the file; the next request opens it again."""
@@ -299,6 +376,8 @@ class FileRanges:
             file = self._open()
             # memory:// returns one object, with one position, to all callers.
             self._file = io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file
+            if details := getattr(file, "details", None):
+                self._stated.check(None, fingerprint(details))
         return self._file
 
 

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from beam_asr.errors import StorageError, StorageOptionsError
-from beam_asr.storage import listing, uris
+from beam_asr.storage import listing, uris, versions
 from beam_asr.storage.listing import Entry
 from beam_asr.storage.local_files import (
     PARTIAL_FILE,
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 LISTING_THREADS = 32
 ALREADY_EXISTS = frozenset([409, 412])
-FINGERPRINT_KEYS = (
-    "ETag etag md5Hash LastModified Last-Modified last_modified updated mtime created size".split()
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +59,9 @@ class Storage:
         allowed: the locations that may be read; None allows all.
     """
 
-    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
+    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict, hash=False, repr=False
+    )
     allowed: AllowList | None = None
 
     def __post_init__(self) -> None:
@@ -74,8 +73,10 @@ class Storage:
         for protocol, options in self.options.items():
             _implementation(protocol, f"the storage options' {protocol!r}")
             if not isinstance(options, Mapping):
-                raise StorageOptionsError(
-                    f"the storage options of {protocol!r} are not an object: {options!r}"
+                raise StorageOptionsError(  # without their value: it may be a secret
+                    f"the storage options of {protocol!r} are not an object but a "
+                    f"{type(options).__name__}: give them as in "
+                    '{"s3": {"endpoint_url": "..."}}'
                 )
 
     def check(self, uri: str) -> None:
@@ -228,7 +229,7 @@ class Storage:
         fs, path = self._file_system(uri)
         ranges: remote_file.Ranges
         if is_chain(uri) or not fs.async_impl:
-            ranges = remote_file.FileRanges(lambda: fs.open(path, "rb"))
+            ranges = remote_file.FileRanges(lambda: fs.open(path, "rb"), uri)
         elif protocol_of(uri) == "http":
             ranges = remote_file.HttpRanges(fs, path)
         else:
@@ -361,8 +362,7 @@ class Storage:
 
     def fingerprint(self, uri: str) -> str:
         """Returns a text that changes with the file: its tag, time and size, if known."""
-        info = self._info(uri)
-        return repr([info.get(key) for key in FINGERPRINT_KEYS])
+        return versions.fingerprint(self._info(uri))
 
     def _info(self, uri: str) -> dict[str, Any]:
         fs, path = self._file_system(uri)

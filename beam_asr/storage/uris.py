@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 import re
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from beam_asr.storage import protocols
@@ -12,6 +15,13 @@ from beam_asr.storage import protocols
 GLOB_CHARACTERS = frozenset("*?[")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _FILE_URI = re.compile("file:/", re.IGNORECASE)
+# A query ends where the text around it goes on, maybe with a mark of its own. A comma may be in it.
+_QUERY = re.compile(
+    r"""(https?://[^\s?"<>]*\?)(?!\.\.\.)[^\s"<>]*?"""
+    r"""(?=['`)\]},:;.]*(?:[\s"<>]|$))""",
+    re.IGNORECASE,
+)
+_PASSWORD = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^\s/?#@:\"<>]*:[^\s/?#@\"<>]*@")
 _LOCAL_HOST = re.compile("//localhost/", re.IGNORECASE)
 
 
@@ -120,6 +130,28 @@ def without_query(uri: str) -> str:
     if protocol_of(url) != "http":
         return uri
     return "::".join([*layers, url.partition("?")[0]])
+
+
+def query_hidden(uri: str) -> str:
+    """Returns a URI with a digest in place of its query, which tells it from other ones."""
+    bare = without_query(uri)
+    if bare == uri:
+        return uri
+    return f"{bare}?{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
+
+
+def without_secrets(value: Any) -> Any:
+    """Returns a text whose URLs have ``...`` as their query, which may be a signature.
+
+    They have no password either. Of an object or a list, all texts in it are treated so.
+    """
+    if isinstance(value, str):
+        return _PASSWORD.sub(r"\1", _QUERY.sub(r"\1...", value)) if "://" in value else value
+    if isinstance(value, Mapping):
+        return {without_secrets(key): without_secrets(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(item) for item in value]
+    return value
 
 
 def join(folder: str, *names: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from beam_asr.audio import read_pool
 from beam_asr.audio.read_pool import Read, StalledError
+from beam_asr.audio.reading import is_replaced
 from beam_asr.audio.segment_planner import Planner
 from beam_asr.audio.source import shown
 from beam_asr.errors import AudioTimeoutError
@@ -74,8 +74,13 @@ class PlanSegments(beam.DoFn):
             return self._planners[clip.route].plan(clip, item.longest)
         for outcome in journal.read_chunk([plan_id(clip.row.id)]):
             if outcome.recognition is not None:  # by an earlier run, or an earlier attempt
-                with contextlib.suppress(KeyError, TypeError, ValueError):  # a damaged one
-                    return _from_fields(clip, outcome.recognition)
+                try:
+                    plans = _from_fields(clip, outcome.recognition)
+                except (KeyError, TypeError, ValueError):  # it is damaged
+                    continue
+                version, storage = plans[0].clip.version, self._planners[clip.route].storage
+                if not is_replaced(clip.audio, version, storage=storage):
+                    return plans
         plans = self._planners[clip.route].plan(clip, item.longest)
         journal.write([Outcome(plan_id(clip.row.id), _to_fields(plans))])
         return plans
@@ -117,6 +122,7 @@ def _to_fields(plans: list[SegmentPlan]) -> dict[str, Any]:
                 "shorter_than_file": plan.shorter_than_file,
                 "channel": plan.clip.channel,
                 "taken": plan.clip.taken,
+                "version": plan.clip.version,
             }
             for plan in plans
         ]
@@ -131,7 +137,9 @@ def _plan_of(clip: Clip, fields: Any) -> SegmentPlan:
     segments = tuple(Segment(*segment) for segment in fields["segments"])
     tail, taken = fields["unreadable_tail"], fields["taken"]
     clip = clip._replace(
-        channel=fields["channel"], taken=None if taken is None else TakenChannel(*taken)
+        channel=fields["channel"],
+        taken=None if taken is None else TakenChannel(*taken),
+        version=fields.get("version", ""),  # an older release has none
     )
     return SegmentPlan(
         clip.row.id,

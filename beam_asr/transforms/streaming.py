@@ -21,7 +21,7 @@ from beam_asr.inputs import discovery, json_lines
 from beam_asr.outputs import folder
 from beam_asr.records.row import Row
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import without_query
+from beam_asr.storage.uris import query_hidden, without_query
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class _Find(PollFn):
             files = found.files
             self._report(pattern, found.ignored)
         done = self._done
-        new_files = [file for file in files if file not in done]
+        new_files = [file for file in files if query_hidden(file) not in done]
         return PollResult.incomplete(new_files, now).with_watermark(now)
 
     def _report(self, pattern: str, ignored: Counter[str]) -> None:

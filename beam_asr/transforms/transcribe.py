@@ -52,6 +52,7 @@ from beam_asr.settings import (
 )
 from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
+from beam_asr.storage.uris import without_secrets
 from beam_asr.transcripts.transcript import TranscriptFields
 from beam_asr.transforms.bundles import BatchWithinBundle
 from beam_asr.transforms.choices import check_choice
@@ -232,7 +233,10 @@ class Transcribe(beam.PTransform):
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        """Returns what two runs must have in common for one to resume the other."""
+        """Returns what two runs must have in common for one to resume the other.
+
+        A URL that was signed again is that of the same model, if its content is the same.
+        """
         routing = self._routing
         identity = _identity(routing)
         values = flatten(getattr(self.settings, name) for name in TRANSCRIBE_GROUPS)
@@ -248,7 +252,7 @@ class Transcribe(beam.PTransform):
                 for route in routing.routes
             ]
             identity["model_content"] = contents if routing.is_multi_model else contents[0]
-        return identity
+        return dict(without_secrets(identity))
 
     @functools.cached_property
     def _context(self) -> JobContext:
@@ -267,7 +271,7 @@ class Transcribe(beam.PTransform):
                 timestamps=transcripts.timestamps or (),
                 confidence=transcripts.confidence,
                 n_best=transcripts.n_best,
-                models=routing.names if routing.is_multi_model else (),
+                models=tuple(map(without_secrets, routing.names)) if routing.is_multi_model else (),
             ),
             routing=routing,
             keep_partial=requested.long_audio.partial == "keep",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import math
 import re
 import socket
 import socketserver
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -30,6 +32,7 @@ class Behaviour:
     length: Literal["known", "chunked", "close"] = "known"
     gzip: bool = False
     head: int = 200  # HEAD's status; pre-signed URLs refuse it with 403 or 405
+    etag: bool = False  # of the content
     latency: float = 0.0  # seconds before each answer; math.inf never answers
     # The faults; `times` says how many requests meet them before the file is served.
     status: int = 200
@@ -196,6 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         if how.gzip:
             body = gzip.compress(body)
             headers["Content-Encoding"] = "gzip"
+        if how.etag:
+            headers["ETag"] = f'"{zlib.crc32(body):08x}"'
         if how.ranges:
             headers["Accept-Ranges"] = "bytes"
             span = _span(self.request_.range or "", len(body))
@@ -266,6 +271,60 @@ def forbidden_server(
     with FaultyHttpServer(files, host) as server:
         yield server
         assert server.connections == 0, f"the forbidden address was asked: {server.requests}"
+
+
+class _ShorteningHandler(BaseHTTPRequestHandler):
+    """Passes requests on, and cuts the ranges that are answered."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    target: str
+    most: int
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        connection = http.client.HTTPConnection(self.target, timeout=30)
+        connection.request(self.command, self.path, body or None, dict(self.headers))
+        answer = connection.getresponse()
+        content, headers = answer.read(), dict(answer.getheaders())
+        connection.close()
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
+        if span and len(content) > self.most:
+            content = content[: self.most]
+            headers["Content-Range"] = f"bytes {span[1]}-{int(span[1]) + self.most - 1}/{span[2]}"
+        self.send_response_only(answer.status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        length = headers.get("Content-Length", "0") if self.command == "HEAD" else len(content)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: pytest would show it."""
+
+
+@contextmanager
+def shortening_proxy(target: str, most: int) -> Iterator[str]:
+    """Passes requests to ``host:port``, with at most so many bytes in the answer to a range.
+
+    A server may send less of a range than was requested (RFC 9110, section 15.3.7).
+
+    Yields:
+        The proxy's own ``host:port``.
+    """
+    handler = type("Handler", (_ShorteningHandler,), {"target": target, "most": most})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield "{}:{}".format(*server.server_address)
+        finally:
+            server.shutdown()
 
 
 @pytest.fixture

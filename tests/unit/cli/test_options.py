@@ -236,6 +236,18 @@ def test_a_wrong_value_is_refused_with_status_2_and_named(flags, named, capsys):
     assert named in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "value",
+    ['{"s3": "a-secret"}', '[{"s3": "a-secret"}]', '"s3": {"key": "a-secret"}', "a-secret",
+     '{"s3": {"key": a-secret}}', "{'s3': 'a-secret'}", "AccountKey=a-secret;", "a-secret\0"],
+)  # fmt: skip
+def test_storage_options_of_a_wrong_shape_are_refused_and_not_shown(value, capsys):
+    assert main.main([*LEAST, f"--storage_options={value}"]) == 2
+    error = capsys.readouterr().err
+    assert "storage_options" in error or "storage options" in error
+    assert "a-secret" not in error
+
+
 @pytest.mark.parametrize("missing", ["--input", "--output", "--model_name"])
 def test_a_missing_flag_is_named(missing, capsys):
     assert main.main([arg for arg in LEAST if not arg.startswith(missing)]) == 2

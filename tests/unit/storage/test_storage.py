@@ -121,13 +121,20 @@ def test_a_question_mark_in_a_url_is_its_query_and_no_pattern(http_server):
     ("options", "named"),
     [
         ({"nosuch": {}}, "nosuch"),
-        ({"s3": "key"}, "'s3'"),
+        ({"s3": "a-secret"}, "'s3'"),
+        ({"s3": ["a-secret"]}, "'s3'"),
         ([], "object"),
+        (["a-secret"], "object"),
     ],
 )
 def test_wrong_storage_options_are_refused_and_named(options, named):
-    with pytest.raises((StorageError, StorageOptionsError), match=named):
+    with pytest.raises((StorageError, StorageOptionsError), match=named) as raised:
         Storage(options)
+    assert "a-secret" not in str(raised.value)
+
+
+def test_storage_options_are_not_in_what_is_logged_of_a_storage():
+    assert "a-secret" not in repr(Storage({"s3": {"secret": "a-secret"}}))
 
 
 def test_an_unknown_storage_is_refused_and_named():

@@ -110,3 +110,33 @@ def test_no_query_of_a_url_is_shown():
     assert uris.without_query("https://h/a?X-Signature=s") == "https://h/a"
     assert uris.without_query("zip://a?::https://h/a.zip?s") == "zip://a?::https://h/a.zip"
     assert uris.without_query("s3://b/is it?.wav") == "s3://b/is it?.wav"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://h/a?X-Signature=s%2B/+=&b='(1),'", "https://h/a?...),'"),
+        ("'https://h/a?sig=s' matches no file", "'https://h/a?...' matches no file"),
+        ("https://h/a.wav?sig=s: no such file", "https://h/a.wav?...: no such file"),
+        ("(HTTPS://h/a?s). Then", "(HTTPS://h/a?...). Then"),
+        ("--input=http://h/a?s,http://h/b?t", "--input=http://h/a?..."),
+        ("zip://a?::https://h/a.zip?s", "zip://a?::https://h/a.zip?..."),
+        ('{"url": "https://h/a?s", "b": 1}', '{"url": "https://h/a?...", "b": 1}'),
+        ("https://h/a?... is it? yes", "https://h/a?... is it? yes"),
+        ("sftp://me:secret@h/a ftp://me@h/b", "sftp://h/a ftp://me@h/b"),
+        ("https://me:secret@h/a?s", "https://h/a?..."),
+        ("s3://b/is it?.wav az://c@account/a?b /a?b", "s3://b/is it?.wav az://c@account/a?b /a?b"),
+    ],
+)  # fmt: skip
+def test_what_may_be_secret_of_a_url_is_not_shown(text, shown):
+    assert uris.without_secrets(text) == shown
+    assert uris.without_secrets(shown) == shown
+    assert uris.without_secrets({"a": [text, 1, None]}) == {"a": [shown, 1, None]}
+
+
+def test_inputs_that_differ_in_their_query_alone_stay_apart_without_it():
+    first, second, plain = map(uris.query_hidden, ("https://h/a?s=1", "https://h/a?s=2", "/a?b"))
+    assert first != second
+    assert first.startswith("https://h/a?")
+    assert "s=1" not in first
+    assert plain == "/a?b"
