@@ -40,16 +40,30 @@ def build(
         SetupError: the options conflict, or do not fit what is in the output folder.
     """
     journal = _journal(options, lock, workers_renew)
-    rows = pipeline | "ReadManifest" >> ReadManifest(
+    rows = pipeline | "ReadManifest" >> row_source(options)
+    if is_unbounded(options):  # whose ignored files are logged, and in no window's summary
+        rows |= "ByTime" >> beam.WindowInto(FixedWindows(options.outputs.output_window))
+    transcribe = recognition(options, journal)
+    records = rows | "Transcribe" >> transcribe
+    if needs_scoring(options):
+        records |= "ScoreTranscripts" >> _score(options, transcribe.lang_key)
+    _ = records | "WriteManifest" >> _write(options, journal, transcribe.lang_key)
+
+
+def row_source(options: TranscribeOptions) -> ReadManifest:
+    """Returns the step that reads the rows."""
+    return ReadManifest(
         options.inputs.input,
         options.names.filepath_key,
         options.reading.storage_options,
         watch=options.inputs.watch,
         resumed=options.outputs.output if options.outputs.resume else None,
     )
-    if is_unbounded(options):  # whose ignored files are logged, and in no window's summary
-        rows |= "ByTime" >> beam.WindowInto(FixedWindows(options.outputs.output_window))
-    transcribe = Transcribe(
+
+
+def recognition(options: TranscribeOptions, journal: Journal | None) -> Transcribe:
+    """Returns the step that transcribes the rows."""
+    return Transcribe(
         options.model,
         names=options.names,
         routing=options.routing,
@@ -63,10 +77,6 @@ def build(
         max_failure_fraction=None if journal is None else options.outputs.max_failure_fraction,
         journal=journal,
     )
-    records = rows | "Transcribe" >> transcribe
-    if needs_scoring(options):
-        records |= "ScoreTranscripts" >> _score(options, transcribe.lang_key)
-    _ = records | "WriteManifest" >> _write(options, journal, transcribe.lang_key)
 
 
 def _journal(

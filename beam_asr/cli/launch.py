@@ -13,7 +13,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from beam_asr import process
-from beam_asr.cli import beam_flags, input_checks, runners
+from beam_asr.cli import beam_flags, finished, input_checks, runners
 from beam_asr.cli.job import build, is_unbounded, routing
 from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
@@ -62,6 +62,8 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         outputs = options.outputs
         may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
         folder.check_may_write(storage, outputs.output, may_replace, outputs.resume, outputs.append)
+        if outputs.append and folder.is_finished(storage, outputs.output):
+            finished.check_may_append(options)
         input_checks.check_inputs(storage, options)
         if options.reading.allowed_audio_prefixes is not None:
             AllowList.of(options.reading.allowed_audio_prefixes)
@@ -112,7 +114,7 @@ def is_finished(options: TranscribeOptions) -> bool:
     """Returns whether there is nothing to do for ``--resume``.
 
     Raises:
-        UsageError: the output folder cannot be read.
+        UsageError: the output folder cannot be read, or the finished run there is another.
     """
     with _as_usage_errors():
         storage = Storage(options.reading.storage_options)
@@ -120,17 +122,8 @@ def is_finished(options: TranscribeOptions) -> bool:
             return False
         if not (options.outputs.resume and folder.is_finished(storage, options.outputs.output)):
             return False
-        _clear(storage, options.outputs.output)
+        finished.check_same_run(options)
         return True
-
-
-def _clear(storage: Storage, folder: str) -> None:
-    """Removes the journal of a run that was killed at its very end."""
-    journal = Journal(folder, storage)
-    if storage.list_names(journal.folder):
-        with contextlib.suppress(FolderBusyError):  # a run is about to replace the results
-            FolderLock.take(storage, lock_in(folder))
-            journal.remove()
 
 
 def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:

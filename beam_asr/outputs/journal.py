@@ -464,14 +464,22 @@ def _from_fields(row_id: str, fields: Mapping[str, Any]) -> Outcome:
     return Outcome(row_id, recognition, seconds=seconds)
 
 
-def _compare(output: str, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    differing = [
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns, for a message, which values of a run differ from those of a stored one.
+
+    What is not stored, or not known, does not differ.
+    """
+    return [
         f"the {name.replace('_', ' ')} was {stored[name]!r} and is {value!r}"
-        for name, value in identity.items()
+        for name, value in now.items()
         if name in stored
         and stored[name] != value
         and not (name == MODEL_CONTENT and None in (stored[name], value))
     ]
+
+
+def _compare(output: str, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    differing = differences(stored, identity)
     if differing:
         raise ResumeError(
             f"the run in {output!r} cannot be gone on with, since this one is not the same: "

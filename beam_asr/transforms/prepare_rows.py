@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.transforms.window import BoundedWindow, GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_asr.errors import ManifestError
 from beam_asr.inputs import nemo_tarred
@@ -19,7 +21,7 @@ from beam_asr.records import parsing, row_ids
 from beam_asr.records.outcome import Outcome, RowInFolder
 from beam_asr.records.record import Failure, Record, error_of
 from beam_asr.records.row import Row
-from beam_asr.records.statistics import Statistics
+from beam_asr.records.statistics import Statistics, total
 from beam_asr.records.work import Clip, TarredClip, WebDatasetTar, is_part
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.job_context import JobContext
@@ -120,6 +122,19 @@ class CheckRows(beam.DoFn):
             return item
         _add_to_digest(group, statistics)
         return group, item
+
+
+def sum_rows(check: CheckRows, rows: Iterable[Row | WebDatasetTar]) -> Statistics:
+    """Returns the sums over rows that are checked in this process, outside of a pipeline."""
+    check.start_bundle()
+    for row in rows:
+        collections.deque(check.process(row, GlobalWindow(), MIN_TIMESTAMP), maxlen=0)
+    return total(placed.value.value for placed in check.finish_bundle())
+
+
+def rows_identity(statistics: Statistics) -> dict[str, Any]:
+    """Returns what a journal says of the rows of its run, by the sums over them."""
+    return {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
 
 
 def group_equal_rows(work: PCollection[Any], journal: Journal) -> PCollection[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -108,6 +109,19 @@ class ReadManifest(beam.PTransform):
             Statistics
         )
         return rows
+
+    def read_here(self) -> Iterator[Row | WebDatasetTar]:
+        """Yields the rows of files in this process, as the steps of ``expand`` do in workers."""
+        named = [pair for part in self._patterns for pair in _find_files(part, self._storage)]
+        files = defaultdict(list)
+        for pair in named:
+            if not isinstance(pair, TaggedOutput):
+                files[pair[0]].append(pair[1])
+        for same in files.values():
+            for file in discovery.distinct(same)[0]:
+                for piece in _split_file(file, self._storage, is_watched=False):
+                    if not isinstance(piece, TaggedOutput):
+                        yield from _read_rows(piece, self._storage, self._filepath_key)
 
 
 def input_statistics(rows: PCollection[Any]) -> PCollection[Statistics] | None:

@@ -65,6 +65,8 @@ from beam_asr.transforms.prepare_rows import (
     CheckRows,
     JobStart,
     group_equal_rows,
+    rows_identity,
+    sum_rows,
 )
 from beam_asr.transforms.read_manifest import input_statistics
 from beam_asr.transforms.recognize import RecognizeChunk
@@ -232,7 +234,7 @@ class Transcribe(beam.PTransform):
         return nemo_tarred.find_tars(self._storage, self._tarred_audio)
 
     @functools.cached_property
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Returns what two runs must have in common for one to resume the other.
 
         A URL that was signed again is that of the same model, if its content is the same.
@@ -263,7 +265,7 @@ class Transcribe(beam.PTransform):
         run = uuid.uuid4().hex if lock is None else lock.run
         return JobContext(
             run=run,
-            journal=None if journal is None else journal.for_run(run, self._identity),
+            journal=None if journal is None else journal.for_run(run, self.identity),
             filepath_key=requested.names.filepath_key,
             channel_key=requested.names.channel_key,
             transcript_fields=TranscriptFields(
@@ -330,16 +332,18 @@ class Transcribe(beam.PTransform):
             max_batch_seconds=route.batching.max_batch_seconds,
         )
 
+    def rows_identity(self, rows: Iterable[Row | WebDatasetTar]) -> dict[str, Any]:
+        """Returns what the journal of a run with these rows says of them."""
+        return rows_identity(sum_rows(self._check_rows, rows))
+
+    @property
+    def _check_rows(self) -> CheckRows:
+        names, grouped = self.settings.names, self._journal is not None
+        return CheckRows(names.filepath_key, names.channel_key, self._tars, grouped, self._routing)
+
     def expand(self, rows: PCollection[Row | Record | WebDatasetTar]) -> Transcribed:
         context = self._context
-        check = CheckRows(
-            context.filepath_key,
-            context.channel_key,
-            self._tars,
-            context.journal is not None,
-            context.routing,
-        )
-        checked = rows | "Validate" >> beam.ParDo(check).with_outputs(
+        checked = rows | "Validate" >> beam.ParDo(self._check_rows).with_outputs(
             "failures", "statistics", main="work"
         )
         finishing: list[Any] = []
@@ -486,8 +490,7 @@ def _content(storage: Storage, model_name: str, engine: str) -> str | None:
 
 def _start_job(statistics: Statistics, context: JobContext) -> JobStart:
     if context.journal is not None:
-        rows = {"rows": statistics.rows_in, "rows_digest": f"{statistics.rows_digest:x}"}
-        context.journal.begin(rows)
+        context.journal.begin(rows_identity(statistics))
     if context.max_failure_fraction is not None and not statistics.tars:
         failure_limit.check_invalid(statistics, context.max_failure_fraction)
     return JobStart(None if statistics.tars else statistics.rows_in)

@@ -183,3 +183,34 @@ def test_new_samples_of_tars_are_added(clips, tiny_model, tmp_path):
     uris = {record["audio_filepath"] for record in read_records(out, "transcripts")}
     assert len(uris) == sum(names_of(out).values()) == 5
     assert summary_of(out)["rows_in_folder"] == 2
+
+
+def test_a_finished_folder_is_resumed_by_its_own_run_alone(
+    rows, append, tiny_model, tmp_path, capsys
+):
+    keep = "--keep=duration > 0.1"
+    assert append(rows[:3], keep, add=False) == 0
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "out").rglob("*"))
+
+    def resume(rows: list[dict], *flags: str) -> tuple[int, str]:
+        capsys.readouterr()
+        status = append(rows, "--resume", *flags, add=False)
+        return status, "".join(capsys.readouterr())
+
+    status, said = resume(rows[2::-1], keep)  # in another order
+    assert status == 0
+    assert "is finished: nothing to resume" in said
+    other = shutil.copy(tiny_model("ctc_char"), tmp_path / "other.nemo")
+    for requested, flags, why in (
+        (rows, [keep], "there were 3, and now there are 6"),
+        ([*rows[:2], rows[3]], [keep], "not all the same. --append transcribes those"),
+        (rows[:3], ["--keep=duration > 0.2"], "the keep was 'duration > 0.1'"),
+        (rows[:3], [keep, f"--model_name={other}"], "the model name was"),
+        (rows[:3], [keep, "--channel=0"], "the channel was None and is 0"),
+    ):
+        status, said = resume(requested, *flags)
+        assert (status, why in said) == (2, True), said
+    status = append(rows, "--keep=duration > 0.2")
+    assert (status, "the keep was" in capsys.readouterr().err) == (2, True)
+    after = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "out").rglob("*"))
+    assert after == before
