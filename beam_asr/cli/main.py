@@ -138,7 +138,7 @@ def end_of_run(storage: Storage, folder: str) -> str:
     """Returns how a finished run ended.
 
     The last line has the rows, failures and where they are. Before it come the most frequent
-    reasons of failures, the warnings, and, if folders or globs left files out, how many.
+    reasons of failures, the warnings, and how many files, or rows, were left out.
     """
     from beam_asr.outputs import shards
     from beam_asr.outputs.folder import SUMMARY
@@ -160,6 +160,7 @@ def end_of_run(storage: Storage, folder: str) -> str:
     unscored_note = f", {unscored} without a reference" if unscored else ""
     return (
         _files_line(summary)
+        + _rows_lines(summary)
         + reasons
         + warnings
         + (
@@ -168,6 +169,19 @@ def end_of_run(storage: Storage, folder: str) -> str:
             f"{summary['audio_hours']:.3f} h of audio; transcripts in {folder}"
         )
     )
+
+
+def _rows_lines(summary: dict[str, Any]) -> str:
+    """Returns which rows another run has done, or left behind, as lines with their ends."""
+    lines = ""
+    if there := summary.get("rows_in_folder", 0):
+        lines += f"{there:,} rows of the input were in the folder already\n"
+    if gone := summary.get("resumed_not_in_input", 0):
+        lines += (
+            f"{gone:,} rows that the unfinished run had done are no longer in the input, and have "
+            "no record\n"
+        )
+    return lines
 
 
 def _files_line(summary: dict[str, Any]) -> str:

@@ -102,6 +102,8 @@ def _conflict(flags: argparse.Namespace) -> str | None:
         return "--append keeps what is there and --overwrite replaces it: choose one"
     if flags.append and flags.resume:
         return "--append also goes on with an unfinished run: leave --resume out"
+    if flags.append and flags.tarred_audio and "nemo" in (flags.formats or ()):
+        return "--append cannot add to the manifests of --formats=nemo, one for each tar"
     if not flags.retry_failures and not (flags.resume or flags.append):
         return "--no_retry_failures says what --resume or --append does, and neither is given"
     if flags.max_segment_seconds is not None and flags.segmentation == "none":
