@@ -216,7 +216,7 @@ class FFmpegDecoder:
                 "Convert it, for example to FLAC."
             )
         self._stream = stream
-        first = next(self._decoded(), None)
+        first = self._first_frame()
         if first is None:
             raise zero_length_error(source)
         # A header states half the rate of HE-AAC; its frames have the right one.
@@ -227,6 +227,19 @@ class FFmpegDecoder:
         self._is_timed = not _FFMPEG_TIMED.isdisjoint(kinds)
         self._zero = self._start()
         self.stated_frames = self._stated_frames()
+
+    def _first_frame(self) -> av.AudioFrame | None:
+        try:
+            return next(self._decoded(), None)
+        except av.error.InvalidDataError as error:
+            codec = self._stream.codec_context
+            is_wav = not _FFMPEG_CHUNKED.isdisjoint(self._container.format.name.split(","))
+            if not (is_wav and codec.name == "aac" and codec.extradata):
+                raise
+            raise CorruptAudioError(
+                f"{self._shown}: holds frames of AAC one behind the other in a WAV, where nothing "
+                "states how long each is. Encode it again from its origin, for example as M4A."
+            ) from error
 
     def _has_index(self, kinds: list[str]) -> bool:
         if self._carries_state():

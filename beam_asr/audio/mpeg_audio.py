@@ -12,7 +12,7 @@ import struct
 from typing import NamedTuple
 
 from beam_asr.audio.source import Source
-from beam_asr.storage.file_kinds import AUDIO_SIGNATURES
+from beam_asr.storage.file_kinds import HEAD_BYTES, is_media
 
 _MAX_TAGS = 16
 _SEARCHED_BYTES = 2**16  # for the first frame; more than padding, and most of it is fetched anyway
@@ -72,8 +72,8 @@ def find_stream(source: Source, head: bytes) -> MpegStream | None:
         return None
     start = after_tags(source, head)
     data = source.peek(start, _SEARCHED_BYTES)
-    if any(data.startswith(tag, place) for place, tag in AUDIO_SIGNATURES):
-        return None  # another format behind a tag, whose bytes may look like a last frame
+    if _frame(data, 0) is None and is_media(data[:HEAD_BYTES]):
+        return None  # another format, perhaps behind a tag, whose bytes may look like a last frame
     at_end = start + len(data) >= source.size
     place = data.find(b"\xff")
     while place >= 0:

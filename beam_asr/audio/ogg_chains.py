@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from beam_asr.audio.header_watch import HeaderWatch
 from beam_asr.audio.ogg_pages import HEADER_BYTES, MAX_PAGE_BYTES
 from beam_asr.audio.source import Source
 from beam_asr.errors import CorruptAudioError
@@ -55,45 +56,16 @@ def chain_error(source: Source) -> CorruptAudioError:
     )
 
 
-class ChainWatch:
-    """Searches the bytes of an Ogg file for a further beginning of a stream, as they are read."""
-
-    def __init__(self, source: Source, first: int) -> None:
-        """Watches all but the first bytes, in which the file's streams begin."""
-        self._source = source
-        self._first = first
-        self._end = 0  # of the last read
-        self._tail = b""
-        self._searched = 0  # from the start on
-
-    def __call__(self, start: int, data: bytes) -> None:
-        """Searches bytes that were read at a place.
-
-        Raises:
-            CorruptAudioError: a further stream begins in them.
-        """
-        tail = self._tail if start == self._end else b""
-        seen = tail + data
-        if _begins_in(seen, self._first - (start - len(tail))):
-            raise chain_error(self._source)
-        self._end = start + len(data)
-        self._tail = seen[1 - len(_FIRST_OF_STREAM[0]) :]
-        if start <= self._searched:
-            self._searched = max(self._searched, self._end)
-
-    def read_rest(self) -> None:
-        """Reads, and so searches, what has not been read, after a file was decoded to its end."""
-        self._source.seek(max(0, self._searched - len(_FIRST_OF_STREAM[0])))
-        while self._source.read(_BLOCK_BYTES):
-            pass
-        _note_checked(self._source)
+def chain_watch(source: Source, first: int) -> HeaderWatch:
+    """Returns a watch of all but the first bytes, in which the file's streams begin."""
+    return HeaderWatch(source, first, _FIRST_OF_STREAM, chain_error(source), _note_checked)
 
 
-def check_chain(source: Source, head: bytes, start: int, whole: bool) -> None:
+def check_chain(source: Source, head: bytes, whole: bool) -> None:
     """Checks that an Ogg file is no chain, now and as it is read; other files pass.
 
     Args:
-        head: the first bytes from ``start`` on, where the file's tags end.
+        head: the first bytes.
         whole: whether all of it will be read.
 
     Raises:
@@ -104,14 +76,14 @@ def check_chain(source: Source, head: bytes, start: int, whole: bool) -> None:
     large = source.size > _BLOCK_BYTES
     if large and _key(source) in _checked:
         return
-    first, serials = _first_pages(source, start)
+    first, serials = _first_pages(source)
     if source.descriptor is not None:
         if _begins_between(source, first, source.size):
             raise chain_error(source)
         if large:
             _note_checked(source)
         return
-    watch = ChainWatch(source, first)
+    watch = chain_watch(source, first)
     if not whole:
         _compare_pages(source, first, serials)
         _note_checked(source)
@@ -129,8 +101,8 @@ def _note_checked(source: Source) -> None:
         _checked[_key(source)] = None
 
 
-def _begins_in(data: bytes, first: int = 0) -> bool:
-    return any(data.find(page, max(0, first)) >= 0 for page in _FIRST_OF_STREAM)
+def _begins_in(data: bytes) -> bool:
+    return any(page in data for page in _FIRST_OF_STREAM)
 
 
 def _begins_between(source: Source, start: int, end: int) -> bool:
@@ -146,9 +118,9 @@ def _begins_between(source: Source, start: int, end: int) -> bool:
     return False
 
 
-def _first_pages(source: Source, position: int) -> tuple[int, set[int]]:
+def _first_pages(source: Source) -> tuple[int, set[int]]:
     """Returns where the pages end with which streams begin, and the streams' serial numbers."""
-    serials = set()
+    position, serials = 0, set()
     for _ in range(_MAX_STREAMS):
         data = source.peek(position, HEADER_BYTES + 255)
         page = _page(data, 0, position)

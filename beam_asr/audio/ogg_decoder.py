@@ -28,13 +28,12 @@ class OggDecoder(SndfileDecoder):
 
     Args:
         source: of the file.
-        first_page: its byte, behind tags that are not Ogg's.
     """
 
-    def __init__(self, source: Source, first_page: int = 0) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__(source)
         self._rest: FFmpegDecoder | None = None
-        self._watch = PageWatch(source, first_page)
+        self._watch = PageWatch(source)
 
     def blocks(self, start: int, count: int | None) -> Iterator[np.ndarray]:
         """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on."""

@@ -31,22 +31,21 @@ class PageWatch:
 
     Args:
         source: of an Ogg file. Its position stays.
-        first_page: its byte.
     """
 
-    def __init__(self, source: Source, first_page: int = 0) -> None:
+    def __init__(self, source: Source) -> None:
         self.starts_late = False
         self._source = source
         self._found = False
         self._in_headers = True
-        self._at = first_page  # the next one
+        self._at = 0  # the next one
         self._end: int | None = None  # of the last page, on the clock
         self._samples: int | None = 0  # since then
         self._packet = b""  # what a page has of a packet that the next one continues
-        first = source.read_at(first_page, MAX_PAGE_BYTES)
+        first = source.read_at(0, MAX_PAGE_BYTES)
         self._serial = first[14:18]
         self._codec = codec_of(first[HEADER_BYTES + first[26] :] if len(first) > 27 else b"")
-        while self._codec and self._end is None and self._at - first_page < _MAX_HEADERS_BYTES:
+        while self._codec and self._end is None and self._at < _MAX_HEADERS_BYTES:
             used = self._read_page(source.read_at(self._at, MAX_PAGE_BYTES), 0)
             if not used:
                 break

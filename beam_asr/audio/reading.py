@@ -40,9 +40,11 @@ from beam_asr.audio.decoder import (
     decoding_reason,
 )
 from beam_asr.audio.ffmpeg_decoder import FFmpegDecoder
+from beam_asr.audio.header_watch import HeaderWatch
+from beam_asr.audio.joined_files import check_joined
 from beam_asr.audio.limits import check_file
 from beam_asr.audio.mpeg_audio import MpegStream
-from beam_asr.audio.ogg_chains import ChainWatch, check_chain
+from beam_asr.audio.ogg_chains import check_chain
 from beam_asr.audio.ogg_decoder import OggDecoder
 from beam_asr.audio.signatures import (
     check_chunk_sizes,
@@ -50,10 +52,12 @@ from beam_asr.audio.signatures import (
     check_last_page,
     foreign_error,
     has_several_streams,
+    mend_size,
     zero_length_error,
 )
 from beam_asr.audio.sndfile_decoder import SndfileDecoder
 from beam_asr.audio.source import Source, open_bytes, open_content, shown
+from beam_asr.audio.tags import leave_out_tags
 from beam_asr.errors import (
     AudioError,
     CancelledChannelsError,
@@ -255,7 +259,7 @@ def stream_audio(
         if on_header is not None:
             on_header(FileHeader(_stated_seconds(decoder), decoder.channels, source.version))
         yield from _stream_range(source, decoder, request)
-        if whole and isinstance(source.watch, ChainWatch):
+        if whole and isinstance(source.watch, HeaderWatch):
             source.watch.read_rest()
 
 
@@ -474,11 +478,16 @@ def _open_decoder(source: Source, whole: bool = False) -> Iterator[Decoder]:
     kind = foreign_kind(head)
     if kind is not None:
         raise foreign_error(source, kind)
-    check_chunk_sizes(source, head)
-    start, first = _after_tags(source, head)
-    check_last_page(source, first)
-    check_chain(source, first, start, whole)
-    decoder = _find_decoder(source, head, start, first)
+    mpeg = mpeg_audio.find_stream(source, head)
+    head = leave_out_tags(source, head, mpeg)
+    chunk = check_chunk_sizes(source, head)
+    if mpeg is None:
+        check_joined(source, head, chunk)
+    if chunk is not None:
+        mend_size(source, chunk)
+    check_last_page(source, head)
+    check_chain(source, head, whole)
+    decoder = _find_decoder(source, head, mpeg)
     try:
         if decoder.rate not in SAMPLE_RATES_HZ or not 1 <= decoder.channels <= MAX_CHANNELS:
             raise CorruptAudioError(
@@ -491,21 +500,19 @@ def _open_decoder(source: Source, whole: bool = False) -> Iterator[Decoder]:
         decoder.close()
 
 
-def _after_tags(source: Source, head: bytes) -> tuple[int, bytes]:
-    """Returns where a file starts, and its first bytes; some taggers put ID3 before anything."""
-    start = mpeg_audio.after_tags(source, head)
-    return start, source.peek(start, 512) if start else head
+def _find_decoder(source: Source, head: bytes, mpeg: MpegStream | None) -> Decoder:
+    """Opens a file with the first decoder that reads it.
 
-
-def _find_decoder(source: Source, head: bytes, start: int, first: bytes) -> Decoder:
-    """Opens a file with the first decoder that reads it; ``start`` as of `_after_tags`."""
+    Args:
+        head: the first bytes.
+        mpeg: its first frame if it is MPEG audio.
+    """
     known = any(head.startswith(signature, offset) for offset, signature in AUDIO_SIGNATURES)
-    mpeg = mpeg_audio.find_stream(source, head)
     if not (known or mpeg):
         if extension(source.path) == ".g722":
             return FFmpegDecoder(source, "g722")
         check_header(source)
-    opened = _open_with_sndfile(source, head, start, first, mpeg)
+    opened = _open_with_sndfile(source, head, mpeg)
     if isinstance(opened, SndfileDecoder):
         return opened
     known = known or head.startswith(MPEG_AUDIO)
@@ -532,7 +539,7 @@ def _find_decoder(source: Source, head: bytes, start: int, first: bytes) -> Deco
 
 
 def _open_with_sndfile(
-    source: Source, head: bytes, start: int, first: bytes, mpeg: MpegStream | None
+    source: Source, head: bytes, mpeg: MpegStream | None
 ) -> SndfileDecoder | str:
     """Opens a file with libsndfile; returns the reason if FFmpeg is to open it.
 
@@ -543,11 +550,10 @@ def _open_with_sndfile(
         return "no frames of MPEG audio"
     if mpeg is not None and not mpeg.has_xing:
         return "an MP3 without a Xing header"
-    if has_several_streams(first):
+    if has_several_streams(head):
         return "several streams at once"  # their clock starts with the first one
     try:
-        is_ogg = first.startswith(b"OggS")
-        decoder = OggDecoder(source, start) if is_ogg else SndfileDecoder(source, start)
+        decoder = (OggDecoder if head.startswith(b"OggS") else SndfileDecoder)(source)
     except soundfile.LibsndfileError as error:
         return decoding_reason(error)
     if decoder.stated_frames == 0:

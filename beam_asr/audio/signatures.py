@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from beam_asr.audio.ogg_chains import chain_error
 from beam_asr.audio.ogg_pages import MAX_PAGE_BYTES
@@ -18,7 +19,6 @@ from beam_asr.storage.file_kinds import is_audio
 from beam_asr.storage.uris import extension
 
 _MAX_CHUNKS = 20_000  # of a WAV or AIFF before its samples
-_SMALLEST_BYTES = 44  # of a WAV, and about of an AIFF
 
 
 def zero_length_error(source: Source) -> ZeroLengthAudioError:
@@ -85,57 +85,90 @@ def check_header(source: Source) -> None:
         )
 
 
-def check_chunk_sizes(source: Source, head: bytes) -> None:
-    """Raises if a WAV, RF64, AIFF or AU header states more bytes of samples than the file has.
+class SampleChunk(NamedTuple):
+    """What the header of a WAV, RF64, AIFF or AU states of its samples.
 
-    Also if a second file follows the first. libsndfile reads the one to its end, and of the other
-    the first file, without an error. Formats: "Multimedia Programming Interface and Data
-    Specifications 1.0" (RIFF), EBU Tech 3306 (RF64), "Audio Interchange File Format 1.3" (AIFF).
+    Attributes:
+        start: their first byte.
+        size: in bytes.
+        file_size: of the whole file, in bytes; that of an AU is ``start + size``.
+        sizes_64: the place of the sizes in 64 bits of an RF64; None if there are none.
+    """
+
+    start: int
+    size: int
+    file_size: int
+    sizes_64: int | None = None
+
+    @property
+    def has_size(self) -> bool:
+        """Returns whether the size is one, and not what a recorder has not filled in.
+
+        Pipes cannot go back to do so, and leave 0 or a number near 2**31, 2**32 or 2**64.
+        """
+        size = self.size
+        unfilled = 0x7F000000 <= size < 2**31 or 0xFFFFF000 <= size < 2**32 or size >= 2**63
+        return size > 0 and not unfilled
+
+    def file_end(self, source: Source) -> int | None:
+        """Returns the place behind the file, in bytes; None if the header states none."""
+        if not self.has_size:
+            return None
+        end = self.start + self.size
+        return max(end, self.file_size) if self.file_size <= source.size else end
+
+
+def check_chunk_sizes(source: Source, head: bytes) -> SampleChunk | None:
+    """Checks the size of the samples in the header of a WAV, RF64, AIFF or AU; None for others.
+
+    libsndfile reads a file that has fewer to its end without an error. Formats: "Multimedia
+    Programming Interface and Data Specifications 1.0" (RIFF), EBU Tech 3306 (RF64), "Audio
+    Interchange File Format 1.3" (AIFF).
+
+    Raises:
+        TruncatedAudioError: the header states more bytes than the file has.
+        ZeroLengthAudioError: there are no samples.
     """
     chunk = _sample_chunk(source, head)
     if chunk is None:
-        return
-    start, size = chunk
-    if size == 0 and head[:4] != b".snd" and _is_empty(source, head, start):
+        return None
+    if chunk.size == 0 and _is_empty(source, head, chunk):
         raise zero_length_error(source)
-    # Pipes cannot go back to fill in the size, and leave 0 or a number near 2**31 or 2**32; some
-    # writers count the header (44 bytes or a little more) among the samples.
-    placeholder = size == 0 or 0x7F000000 <= size < 2**31 or 0xFFFFF000 <= size < 2**32
-    available = max(0, source.size - start)
-    if not placeholder and size > available + 64:
+    available = max(0, source.size - chunk.start)
+    # Some writers count the header (44 bytes or a little more) among the samples.
+    if chunk.has_size and chunk.size > available + 64:
         raise TruncatedAudioError(
-            f"{source.shown}: the header promises {size} bytes of samples but the file holds "
+            f"{source.shown}: the header promises {chunk.size} bytes of samples but the file holds "
             f"{available}. Copy the file again from its origin."
         )
-    if not placeholder and head[:4] != b".snd":
-        _check_joined(source, head, start + size)
+    return chunk
 
 
-def _check_joined(source: Source, head: bytes, samples_end: int) -> None:
-    """Raises if a second WAV or AIFF follows the first, of which alone decoders know."""
-    order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
-    end = struct.unpack_from(order + "I", head, 4)[0] + 8
-    if not samples_end <= end <= source.size - _SMALLEST_BYTES:
+def mend_size(source: Source, chunk: SampleChunk) -> None:
+    """Presents an RF64 or AU without a size of its samples with the one that they have.
+
+    Decoders would read none, though they read on to the end of a WAV.
+    """
+    if chunk.has_size:
         return
-    rest = source.peek(end, 13)  # some pad a chunk to an even number of bytes, and some do not
-    tags = head[:4], head[8:12]
-    if any((rest[at : at + 4], rest[at + 8 : at + 12]) == tags for at in (0, 1)):
-        raise CorruptAudioError(
-            f"{source.shown}: goes on after its first {end} bytes with another header, as where "
-            "files were joined by their bytes. Join recordings with SoX or FFmpeg."
-        )
+    unknown = b"\xff" * 4
+    if chunk.sizes_64 is not None:
+        sizes = struct.pack("<QQQ", source.size - 8, source.size - chunk.start, 0)
+        source.present(0, source.size, {chunk.sizes_64: sizes, chunk.start - 4: unknown})
+    elif source.peek(0, 4) == b".snd":
+        source.present(0, source.size, {8: unknown})
 
 
-def _is_empty(source: Source, head: bytes, start: int) -> bool:
+def _is_empty(source: Source, head: bytes, chunk: SampleChunk) -> bool:
     """Returns whether a file whose samples have no bytes, by their chunk, really has none.
 
     Recorders that were stopped leave the chunk's size at 0, some with the file's size right, and
     the samples follow. In a file without samples only chunks do, up to its end.
     """
-    order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
-    if struct.unpack_from(order + "I", head, 4)[0] + 8 != source.size:
+    if chunk.file_size != source.size:
         return False
-    position = start
+    order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
+    position = chunk.start
     for _ in range(_MAX_CHUNKS):
         if position >= source.size:
             break
@@ -147,24 +180,28 @@ def _is_empty(source: Source, head: bytes, start: int) -> bool:
     return position == source.size
 
 
-def _sample_chunk(source: Source, head: bytes) -> tuple[int, int] | None:
-    """Returns (offset, stated size) in bytes of the samples; None if there is no such chunk."""
+def _sample_chunk(source: Source, head: bytes) -> SampleChunk | None:
+    """Returns what a header states of the samples; None if there is no such chunk."""
     if head[:4] == b".snd" and len(head) >= 12:
-        return struct.unpack_from(">II", head, 4)
+        start, size = struct.unpack_from(">II", head, 4)
+        return SampleChunk(start, size, start + size)
     if head[8:12] not in (b"WAVE", b"AIFF", b"AIFC"):
         return None
     order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
-    position, size_64 = 12, None
+    file_size = struct.unpack_from(order + "I", head, 4)[0] + 8
+    position, sizes_64, size_64 = 12, None, 0
     for _ in range(_MAX_CHUNKS):
         header = source.peek(position, 8)
         if len(header) < 8:
             return None
         tag, size = struct.unpack(order + "4sI", header)
         if tag in (b"data", b"SSND"):
-            in_ds64 = size == 0xFFFFFFFF and size_64 is not None
-            return position + 8, size_64 if in_ds64 and size_64 is not None else size
+            size = size_64 if size == 0xFFFFFFFF and sizes_64 is not None else size
+            return SampleChunk(position + 8, size, file_size, sizes_64)
         if tag == b"ds64" and len(sizes := source.peek(position + 8, 16)) == 16:
-            size_64 = struct.unpack("<QQ", sizes)[1]
+            sizes_64 = position + 8
+            file_size, size_64 = struct.unpack("<QQ", sizes)
+            file_size += 8
         position += 8 + size + size % 2
     raise CorruptAudioError(
         f"{source.shown}: the header has more than {_MAX_CHUNKS} chunks before its samples. "

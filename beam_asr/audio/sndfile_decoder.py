@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 
 from beam_asr.audio.decoder import BLOCK_SAMPLES, OVERRUN_S, PREROLL_S
+from beam_asr.audio.joined_files import check_behind_flac
 from beam_asr.audio.mpeg_audio import MpegStream
 from beam_asr.audio.source import Source
 from beam_asr.errors import CorruptAudioError
@@ -40,10 +41,9 @@ class SndfileDecoder:
 
     Args:
         source: of the file.
-        start: its first byte, behind tags.
     """
 
-    def __init__(self, source: Source, start: int = 0) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
         if source.descriptor is None:
             self._file = _QuietSoundFile(source)
@@ -59,8 +59,6 @@ class SndfileDecoder:
         # before a place are read. Some codecs, as GSM 6.10 and G.721, have no place to start at but
         # the first; nor has DWVW, of which libsndfile says that it has.
         can_seek = self._file.can_seek and not self._subtype.startswith("DWVW")
-        # In a FLAC behind a tag, libsndfile ends the file too early, by the tag's length.
-        can_seek = can_seek and not (start and self._format == "FLAC")
         self.can_seek = can_seek and not self._is_mp3
         self.length_slack_s = OVERRUN_S if self._is_mp3 else 0.0
 
@@ -92,6 +90,8 @@ class SndfileDecoder:
             yield block
         if self._is_mp3 and (remaining > 0 or start >= end):
             self._check_rest(start, end)
+        elif self._format == "FLAC" and start >= end:
+            check_behind_flac(self._source, self._source.position)
 
     def _go_to(self, start: int) -> bool:
         """Seeks to a frame before the end; returns whether there is one."""

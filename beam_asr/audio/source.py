@@ -1,11 +1,13 @@
 """Opens the bytes of one audio file, on any storage, for C libraries to read."""
 
+from __future__ import annotations
+
 import errno
 import io
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import IO, BinaryIO
 
@@ -66,7 +68,7 @@ class Source:
         self.failure: Exception | None = None
         self.watch: Callable[[int, bytes], None] | None = None
         self.version = ""
-        self._file = file
+        self._file: IO[bytes] | _Part = file
         self._deadline = deadline
         self._reached = 0
 
@@ -90,8 +92,7 @@ class Source:
         if self.descriptor is not None:
             return os.pread(self.descriptor, size, offset)
         position = self.tell()
-        self.seek(offset)
-        data = self.read(size)
+        data = self._read_from(offset, size)
         self.seek(position)
         return data
 
@@ -138,13 +139,66 @@ class Source:
 
     def peek(self, offset: int, size: int) -> bytes:
         """Returns `size` bytes at `offset`, fewer at the end; leaves the position at the start."""
+        data = self._read_from(offset, size)
+        self.seek(0)
+        self._reached = 0
+        return data
+
+    def present(self, start: int, end: int, mended: Mapping[int, bytes] | None = None) -> None:
+        """Presents a part of the bytes as the whole file from now on; the position is its start.
+
+        Args:
+            start: the first byte, behind tags.
+            end: the byte after the last one.
+            mended: what to read in place of some bytes of the part, by their places.
+        """
+        self._file = _Part(self._file, start, end, mended or {})
+        self.size = end - start
+        self.descriptor = None  # those who read by it would read what is left out
+        self._reached = 0
+
+    def _read_from(self, offset: int, size: int) -> bytes:
         self.seek(offset)
         data = self.read(size)
         while len(data) < size and (more := self.read(size - len(data))):  # of a remote file
             data += more
-        self.seek(0)
-        self._reached = 0
         return data
+
+
+class _Part(io.RawIOBase):
+    """Reads a part of a file as if it were the whole, with some of its bytes replaced."""
+
+    def __init__(
+        self, file: IO[bytes] | _Part, start: int, end: int, mended: Mapping[int, bytes]
+    ) -> None:
+        self._file = file
+        self._start = start
+        self._end = end
+        self._mended = mended
+        file.seek(start)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Reads up to ``size`` bytes."""
+        position = self.tell()
+        remaining = max(0, self._end - self._start - position)
+        size = remaining if size is None or size < 0 else min(size, remaining)
+        data = self._file.read(size)
+        for place, content in self._mended.items():
+            before = max(0, place - position)
+            behind = place + len(content) - position
+            if before < len(data) and behind > 0:
+                inside = content[max(0, position - place) :][: len(data) - before]
+                data = data[:before] + inside + data[before + len(inside) :]
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Seeks to a place from the start."""
+        assert whence == io.SEEK_SET
+        return self._file.seek(self._start + offset) - self._start
+
+    def tell(self) -> int:
+        """Returns the position from the start."""
+        return self._file.tell() - self._start
 
 
 @contextmanager

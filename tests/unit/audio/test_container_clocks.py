@@ -296,7 +296,10 @@ def test_joined_transport_streams_are_read_one_after_the_other(files, tmp_path):
 
 
 def test_joined_matroska_whose_clock_begins_anew_is_an_error(files, tmp_path):
-    (tmp_path / "joined.mkv").write_bytes(2 * files("aac.mkv").read_bytes())
+    content = bytearray(files("aac.mkv").read_bytes())
+    size = content.find(b"\x18\x53\x80\x67") + 4  # of the segment, which a live one does not state
+    content[size : size + 8] = b"\x01" + b"\xff" * 7
+    (tmp_path / "joined.mkv").write_bytes(2 * bytes(content))
 
     with pytest.raises(errors.CorruptAudioError, match=r"timestamps go back from 13\.0"):
         read(tmp_path / "joined.mkv", 44_100)

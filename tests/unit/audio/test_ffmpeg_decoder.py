@@ -19,6 +19,7 @@ from tests.support.audio_files import (
     encode,
     lag_and_error,
     read,
+    wav_bytes,
 )
 
 FFMPEG_FORMATS = [
@@ -168,3 +169,20 @@ def test_a_range_of_adpcm_equals_the_slice(tmp_path, name, codec, rate, seekable
         count = len(whole) - start if duration is None else round(duration * rate)
         np.testing.assert_allclose(part, whole[start : start + count], atol=1e-3)
     assert can_seek(str(path)) is seekable
+
+
+@pytest.mark.parametrize("code", [0x00FF, 0x1600, 0x1610, 0x706D, 0xA106])
+def test_aac_in_a_wav_is_read_by_its_adts_headers(tmp_path, code):
+    encode(tmp_path / "clip.aac", chirp(), codec="aac", container="adts")
+    content = (tmp_path / "clip.aac").read_bytes()
+    (tmp_path / "clip.wav").write_bytes(wav_bytes(content, code=code))
+
+    lag, error = lag_and_error(read(tmp_path / "clip.wav"), chirp())
+
+    assert lag <= 1024
+    assert error < 0.1
+
+
+def test_aac_in_a_wav_without_headers_is_named(tmp_path):
+    encode(tmp_path / "clip.wav", chirp(), codec="aac", container="wav")
+    check_error(tmp_path / "clip.wav", errors.CorruptAudioError, "AAC", "as M4A")

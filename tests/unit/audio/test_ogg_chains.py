@@ -239,12 +239,12 @@ def test_pages_out_of_order_without_a_beginning_are_no_chain(counting):
 def test_a_beginning_is_found_across_two_reads(cut):
     page = bytes(500) + b"OggS\0\2" + bytes(500)
     source = Source("a.ogg", io.BytesIO(page), len(page))
-    source.watch = ogg_chains.ChainWatch(source, 100)
+    source.watch = ogg_chains.chain_watch(source, 100)
     source.read(cut)
     source.read()
     assert isinstance(source.failure, errors.CorruptAudioError)
 
     source = Source("a.ogg", io.BytesIO(page), len(page))
-    source.watch = ogg_chains.ChainWatch(source, 501)  # within the first pages
+    source.watch = ogg_chains.chain_watch(source, 501)  # within the first pages
     source.read()
     assert source.failure is None

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from beam_asr import errors
+from beam_asr.audio import source
 from tests.support.audio_files import (
     RATE,
     check_error,
@@ -50,6 +51,51 @@ def test_a_recorder_that_mended_only_the_size_of_the_file(tmp_path, container, s
     assert abs(len(samples) - len(whole)) < 1024  # of a codec's last block
     np.testing.assert_allclose(samples[: len(whole)], whole[: len(samples)], atol=1e-4)
     np.testing.assert_array_equal(read(path, offset=2.5, duration=1.0), samples[40_000:56_000])
+
+
+def rf64_sizes(content: bytearray, size: int) -> None:
+    content[20:44] = struct.pack("<QQQ", size, size, 0)  # of the file, the samples, their number
+
+
+def au_size(content: bytearray, size: int) -> None:
+    content[8:12] = struct.pack(">I", size & 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 1])
+@pytest.mark.parametrize(
+    ("container", "subtype", "put"),
+    [("RF64", "PCM_16", rf64_sizes), ("RF64", "FLOAT", rf64_sizes), ("AU", "PCM_16", au_size),
+     ("AU", "ULAW", au_size), ("AU", "G721_32", au_size)],
+)  # fmt: skip
+@pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
+def test_an_rf64_or_au_of_a_recorder_that_was_stopped(
+    tmp_path, counting, monkeypatch, container, subtype, put, size, remote
+):
+    path = tmp_path / "clip"
+    with soundfile.SoundFile(path, "w", RATE, 1, format=container, subtype=subtype) as file:
+        file.write(chirp(6.4))
+    whole = read(path)
+    content = bytearray(path.read_bytes())
+    put(content, size)
+    path.write_bytes(content)
+    if remote:
+        monkeypatch.setattr(source, "WHOLE_BYTES", 0)
+        counting.content, path = bytes(content), "counting://clip"
+
+    np.testing.assert_array_equal(read(path), whole)
+    np.testing.assert_array_equal(read(path, offset=2.5, duration=1.0), whole[40_000:56_000])
+
+
+@pytest.mark.parametrize("put", [rf64_sizes, au_size])
+@pytest.mark.parametrize("size", [0, 2**64 - 1])
+def test_an_rf64_or_au_that_was_stopped_before_its_samples(tmp_path, put, size):
+    path = tmp_path / "clip"
+    soundfile.write(path, chirp(1)[:1], RATE, format="RF64" if put is rf64_sizes else "AU")
+    content = bytearray(path.read_bytes()[:-2])
+    put(content, size)
+    path.write_bytes(content)
+
+    check_error(path, errors.ZeroLengthAudioError)
 
 
 @pytest.mark.parametrize(
