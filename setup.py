@@ -36,5 +36,5 @@ setup(
         **storage_extras(),
         "test": requirements("requirements-test.in"),
     },
-    entry_points={"console_scripts": ["beam-asr=beam_asr.cli.main:main"]},
+    entry_points={"console_scripts": ["beam-asr=beam_asr.__main__:main"]},
 )

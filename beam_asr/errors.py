@@ -22,7 +22,7 @@
         SegmentsFailedError
         ModelLoadError
             AttentionError ModelFileError (DamagedModelError UnsafeModelError ModelTooLargeError)
-        StorageError (DeadlineError ReplacedError ShortReadError)
+        StorageError (DeadlineError ReplacedError ShortReadError UnreachableError WriteError)
         JobError
             LostRowsError TooManyFailuresError NothingKeptError FolderTakenError TextStepError
 
@@ -447,6 +447,22 @@ class ShortReadError(StorageError, ConnectionError):
     """A store sent fewer bytes of a range than it holds."""
 
     explained = False
+
+
+class UnreachableError(StorageError):
+    """The server of a file took no connection, at every attempt."""
+
+    @classmethod
+    def of(cls, name: str, attempts: int, reason: str) -> UnreachableError:
+        """Makes the error of a file, after a number of attempts to read it."""
+        return cls(
+            f"{name}: its storage cannot be reached, in {attempts} attempts ({reason}). Correct "
+            "the host in the path, start its server, or let the worker connect to it"
+        )
+
+
+class WriteError(StorageError, OSError):
+    """A file could not be written or deleted; the message names it, the reason and the remedy."""
 
 
 class JobError(BeamAsrError, RuntimeError):

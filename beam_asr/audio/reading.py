@@ -74,8 +74,9 @@ from beam_asr.errors import (
 from beam_asr.records.channels import EACH
 from beam_asr.settings import AudioLimits
 from beam_asr.storage.file_kinds import AUDIO_SIGNATURES, MPEG_AUDIO, foreign_kind
+from beam_asr.storage.retry import is_transient_locally, retry
 from beam_asr.storage.storage import Storage
-from beam_asr.storage.uris import extension
+from beam_asr.storage.uris import extension, is_local
 
 Result = TypeVar("Result")
 MAX_SECONDS = 12 * 3600  # of one clip: 2.8 GB at 16 kHz
@@ -188,15 +189,25 @@ def read_audio(
         content=content,
         on_header=on_header,
     )
-    return read_one_version(lambda: _read(path, request, stream()))
+    return read_from_start(path, lambda: _read(path, request, stream()))
 
 
-def read_one_version(read: Callable[[], Result]) -> Result:
-    """Reads a file by a function, and once more from its start if it is replaced meanwhile.
+def read_from_start(path: str, read: Callable[[], Result]) -> Result:
+    """Reads a file by a function, and again from its start if that may help.
+
+    A file that was replaced meanwhile is read once more; a local one whose file system asks for it,
+    as NFS does by ESTALE, after a wait and a few times.
 
     Raises:
         ReplacedError: it was replaced again.
+        Exception: of the last read.
     """
+    if is_local(path):
+        return retry(lambda: _read_one_version(read), may_retry=is_transient_locally)
+    return _read_one_version(read)
+
+
+def _read_one_version(read: Callable[[], Result]) -> Result:
     try:
         return read()
     except ReplacedError:

@@ -96,7 +96,9 @@ class Planner:
             ReplacedError: the file was replaced twice.
             Exception: whatever its storage raises when that is not the file's fault.
         """
-        return reading.read_one_version(lambda: self._plan_loudest(clip, longest, content))
+        return reading.read_from_start(
+            clip.audio, lambda: self._plan_loudest(clip, longest, content)
+        )
 
     def _plan_loudest(self, clip: Clip, longest: float, content: bytes | None) -> list[SegmentPlan]:
         try:

@@ -20,9 +20,10 @@ from beam_asr.errors import (
     DeadlineError,
     EmptyAudioError,
     NotAudioError,
+    UnreachableError,
 )
 from beam_asr.storage import protocols
-from beam_asr.storage.retry import refused_query, status_of
+from beam_asr.storage.retry import attempts_of, is_unreachable, refused_query, status_of
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local, local_path, split_chain
 from beam_asr.storage.versions import one_version
@@ -343,7 +344,10 @@ def _raise_as_audio_error(path: str, error: Exception) -> None:
             f"{name}: access is refused ({shown(str(error))}). Grant the worker's account "
             "read access."
         ) from error
+    if is_unreachable(error):
+        raise UnreachableError.of(name, attempts_of(error), reason) from error
     if isinstance(cause, OSError) and not isinstance(cause, (FileNotFoundError, IsADirectoryError)):
+        cause.attempts = attempts_of(error)  # type: ignore[attr-defined]
         raise cause
     if isinstance(error, FileNotFoundError) or status == 404:
         raise AudioNotFoundError(

@@ -18,13 +18,21 @@ from beam_asr.cli.job import build, is_unbounded, routing
 from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.cli.runners import RunnerProfile
-from beam_asr.errors import FolderBusyError, SetupError, StorageError, UsageError
+from beam_asr.errors import (
+    FolderBusyError,
+    SetupError,
+    StorageError,
+    UnreachableError,
+    UsageError,
+    WriteError,
+)
 from beam_asr.models import files
 from beam_asr.models.devices import resources
 from beam_asr.outputs import folder
 from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.outputs.journal import Journal, folder_in, lock_in
 from beam_asr.storage.allow_list import AllowList
+from beam_asr.storage.retry import problem_of
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local
 from beam_asr.transforms import streaming
@@ -61,20 +69,30 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         # Existing windows stay, each in its own folder.
         outputs = options.outputs
         may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
-        folder.check_may_write(storage, outputs.output, may_replace, outputs.resume, outputs.append)
-        if outputs.append and folder.is_finished(storage, outputs.output):
-            finished.check_may_append(options)
-        input_checks.check_inputs(storage, options)
+        with _as_usage_errors("--output", outputs.output):
+            folder.check_may_write(
+                storage, outputs.output, may_replace, outputs.resume, outputs.append
+            )
+            if outputs.append and folder.is_finished(storage, outputs.output):
+                finished.check_may_append(options)
+        with _as_usage_errors("--input", ",".join(options.inputs.input)):
+            input_checks.check_inputs(storage, options)
         if options.reading.allowed_audio_prefixes is not None:
             AllowList.of(options.reading.allowed_audio_prefixes)
+        _check_models(storage, options, runner)
+    return beam_options
+
+
+def _check_models(storage: Storage, options: TranscribeOptions, runner: RunnerProfile) -> None:
+    with _as_usage_errors("--models"):
         routes = routing(storage, options)
-        names = [options.model.model_name or ""] if routes is None else routes.names
-        for name in names:
-            if files.is_file_name(name):
+    names = [options.model.model_name or ""] if routes is None else routes.names
+    for name in names:
+        if files.is_file_name(name):
+            with _as_usage_errors("--model_name" if routes is None else "--models", name):
                 storage.check(name)
                 if is_local(name) and runner.is_local:
                     files.local_copy(storage, name)
-    return beam_options
 
 
 def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
@@ -116,7 +134,7 @@ def is_finished(options: TranscribeOptions) -> bool:
     Raises:
         UsageError: the output folder cannot be read, or the finished run there is another.
     """
-    with _as_usage_errors():
+    with _as_usage_errors("--output", options.outputs.output):
         storage = Storage(options.reading.storage_options)
         if is_unbounded(options):
             return False
@@ -135,7 +153,7 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
     """
     storage = Storage(options.reading.storage_options)
     runner = runners.profile_of(beam_options)
-    with _as_usage_errors():
+    with _as_usage_errors("--output", options.outputs.output):
         was_there = storage.is_folder(options.outputs.output)
         lock = FolderLock.take(storage, lock_in(options.outputs.output))
     releaser = LockReleaser(lock)
@@ -161,7 +179,15 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
             _discard_if_nothing_done(storage, options.outputs.output, was_there)
         raise
     finally:
+        _release(releaser)
+
+
+def _release(releaser: LockReleaser) -> None:
+    """Releases the lock; an error must not hide the one that failed the job."""
+    try:
         releaser.save()
+    except Exception as error:  # the next run sees that this one has ended
+        logger.warning("the lock stays: %s", error)
 
 
 def _discard_if_nothing_done(storage: Storage, output: str, was_there: bool) -> None:
@@ -215,22 +241,31 @@ def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
 
 
 @contextlib.contextmanager
-def _as_usage_errors() -> Iterator[None]:
+def _as_usage_errors(flag: str = "", value: str = "") -> Iterator[None]:
     """Raises errors of the places that the command line names as UsageError.
 
     Other errors are defects of the job, and stay as they are, so that their traceback is seen.
+
+    Args:
+        flag: the one that names the place; empty if it may be several.
+        value: of the flag, if it is the place.
     """
+    named = f"{flag}={value}" if value else flag
+    place = named or "a storage that the command line names"
     try:
         yield
-    except (SetupError, StorageError, FileNotFoundError) as error:
+    except UsageError:
+        raise
+    except (WriteError, UnreachableError) as error:
+        raise UsageError(as_flags(f"{place}: {error}")) from error
+    except (SetupError, StorageError) as error:
         raise UsageError(as_flags(str(error))) from error
+    except FileNotFoundError as error:
+        raise UsageError(as_flags(f"{named}: {error}" if named else str(error))) from error
     except Exception as error:
         if not _is_storage_error(error):
             raise
-        raise UsageError(
-            "a storage that the command line names cannot be reached: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        raise UsageError(as_flags(f"{place}: {problem_of(error)}")) from error
 
 
 def _is_storage_error(error: Exception) -> bool:

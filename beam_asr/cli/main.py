@@ -15,6 +15,7 @@ from typing import Any
 from beam_asr import errors
 from beam_asr.cli.messages import TerminalFormatter, for_terminal, worded
 from beam_asr.cli.options import TranscribeOptions, parse_args
+from beam_asr.cli.worker_watch import WorkerWatch
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join, without_secrets
 
@@ -57,7 +58,8 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     from beam_asr import process
     from beam_asr.cli import launch, runners
 
-    threading.excepthook = _without_lost_connections
+    watch = WorkerWatch(lambda death: process.exit_now(f"{death}. {how_to_resume(args)}"))
+    threading.excepthook = watch.thread_failed
     process.set_wording(worded)
     try:
         if launch.is_finished(options):
@@ -72,7 +74,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
             elsewhere = "" if ends_here else " (its runner may go on with the job: end it there)"
             return f"ended by {signal_name}{elsewhere}. {how_to_resume(args)}"
 
-        with process.exit_on_signals(interrupted):
+        with process.exit_on_signals(interrupted), watch.running():
             launch.run(options, beam_options)
     except errors.UsageError as error:
         return _wrong_usage(error)
@@ -81,9 +83,11 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     except Exception as error:
         process.save_all()
         trace = "".join(traceback.format_exception(error))
-        if not EXPLAINED.search(trace):
+        explained = EXPLAINED.search(trace)
+        if not (explained or watch.death):
             print(for_terminal(trace), file=sys.stderr)
-        print(f"beam-asr: the job failed: {worded(cause(error))}", file=sys.stderr)
+        reason = watch.death if watch.death and not explained else cause(error)
+        print(f"beam-asr: the job failed: {worded(reason)}", file=sys.stderr)
         if RESUME_ERROR.search(trace):
             return FAILED  # the same command would be refused again
         if launch.can_resume(options):
@@ -99,12 +103,6 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
 def _print_end(options: TranscribeOptions) -> None:
     storage = Storage(options.reading.storage_options)
     print(for_terminal(end_of_run(storage, options.outputs.output)))
-
-
-def _without_lost_connections(raised: threading.ExceptHookArgs) -> None:
-    """Reports a thread's error, unless it is gRPC's: the runner that ended says why."""
-    if not raised.exc_type.__module__.startswith("grpc"):
-        threading.__excepthook__(raised)
 
 
 def how_to_resume(args: Sequence[str]) -> str:

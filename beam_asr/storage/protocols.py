@@ -116,6 +116,10 @@ BY_NAME = {name: protocol for protocol in PROTOCOLS for name in (protocol.name, 
 # An error does not name the storage that raised it.
 TRANSIENT_CLASSES = frozenset(name for protocol in PROTOCOLS for name in protocol.transient_classes)
 PERMANENT_CLASSES = frozenset(name for protocol in PROTOCOLS for name in protocol.permanent_classes)
+# Of aiohttp, botocore and Azure, for servers that take no connection.
+UNREACHABLE_CLASSES = frozenset(
+    ["ClientConnectorError", "EndpointConnectionError", "ServiceRequestError"]
+)
 REFUSALS = tuple(start for protocol in PROTOCOLS for start in protocol.refusals)
 
 

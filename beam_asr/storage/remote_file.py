@@ -392,3 +392,12 @@ def run(fs: Any, coroutine: Any, seconds: float) -> Any:
         return future.result()
     except asyncio.TimeoutError as error:
         raise TimeoutError(f"no answer within {seconds:.0f} s") from error
+
+
+def request(fs: Any, make: Callable[[], Any]) -> Any:
+    """Returns the result of a small request of an asynchronous file system, with retries.
+
+    Args:
+        make: returns the coroutine of an attempt.
+    """
+    return retry(lambda: run(fs, make(), REQUEST_SECONDS))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from beam_asr.errors import DeadlineError, causes
+from beam_asr.errors import DeadlineError, causes, shortened
 from beam_asr.storage import protocols, uris
 
 Result = TypeVar("Result")
@@ -60,6 +61,36 @@ def refused_query(uri: str, error: BaseException) -> str | None:
     )
 
 
+_PROBLEMS = {
+    errno.ENOSPC: "no space is left there: make room",
+    errno.EDQUOT: "the quota is used up: make room",
+    errno.EROFS: "the disk is read-only: choose another place",
+    errno.EACCES: "access is refused: grant it to the job's account",
+    errno.EPERM: "access is refused: grant it to the job's account",
+    errno.ENOTDIR: "a part of its path is a file, and no folder: correct the path",
+    errno.EIO: "the disk fails: look at the system's log",
+}
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Returns whether a storage refuses access."""
+    refused = isinstance(error, PermissionError) or status_of(error) in (401, 403)
+    return refused or str(error).startswith(protocols.REFUSALS)
+
+
+def problem_of(error: BaseException) -> str:
+    """Returns what is wrong with a storage that raised an error, and what to do."""
+    said = f"{type(error).__name__}: {shortened(error)}"
+    known = _PROBLEMS.get(getattr(error, "errno", None) or 0)
+    if is_refusal(error):
+        known = _PROBLEMS[errno.EACCES]
+    elif "Credential" in type(error).__name__:
+        known = "no credentials are found: give them to the job's account, or `storage_options`"
+    elif known is None and is_transient(error):
+        known = f"it cannot be reached, or breaks off, in {attempts_of(error)} attempts"
+    return said if known is None else f"{known} ({said})"
+
+
 def _status(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
     candidates = [getattr(error, name, None) for name in ("status", "status_code", "code")]
@@ -84,6 +115,20 @@ def _is_broken_connection(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in TRANSIENT_ERRNO
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Returns whether a server could not be connected to, or has no address."""
+    return any(
+        isinstance(cause, (ConnectionRefusedError, socket.gaierror))
+        or type(cause).__name__ in protocols.UNREACHABLE_CLASSES
+        for cause in causes(error)
+    )
+
+
+def is_transient_locally(error: BaseException) -> bool:
+    """Returns whether a local file may be read if it is opened again, as on NFS (ESTALE)."""
+    return isinstance(error, OSError) and error.errno in TRANSIENT_ERRNO
+
+
 def attempts_of(error: BaseException) -> int:
     """Returns the number of attempts before this error, or its cause, was raised."""
     return max((getattr(cause, "attempts", 1) for cause in causes(error)), default=1)
@@ -94,11 +139,13 @@ def retry(
     deadline: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    may_retry: Callable[[BaseException], bool] = is_transient,
 ) -> Result:
     """Makes a request, and retries transient errors after a growing, random wait.
 
     Args:
         request: returns a result or raises.
+        may_retry: tells which errors are transient.
         deadline: no wait goes beyond this time of the clock, in seconds.
 
     Raises:
@@ -117,7 +164,7 @@ def retry(
         return max(backoff(state), requested)
 
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(is_transient),
+        retry=tenacity.retry_if_exception(may_retry),
         stop=should_stop,
         wait=wait,
         sleep=sleep,

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import io
 import logging
 import os
 import posixpath
 import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from beam_asr.errors import StorageError, StorageOptionsError
+from beam_asr.errors import StorageError, StorageOptionsError, WriteError
 from beam_asr.storage import listing, uris, versions
+from beam_asr.storage.deletion import delete_empty_folders, delete_objects
 from beam_asr.storage.listing import Entry
 from beam_asr.storage.local_files import (
     PARTIAL_FILE,
@@ -27,8 +26,15 @@ from beam_asr.storage.local_files import (
     delete_unless_locked,
     write_local,
 )
-from beam_asr.storage.protocols import StorageProtocol, find_protocol
-from beam_asr.storage.retry import is_transient, refused_query, retry, status_of
+from beam_asr.storage.protocols import find_protocol
+from beam_asr.storage.retry import (
+    is_refusal,
+    is_transient_locally,
+    problem_of,
+    refused_query,
+    retry,
+    status_of,
+)
 from beam_asr.storage.uris import (
     is_chain,
     is_local,
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 LISTING_THREADS = 32
+DELETED_NAME = ".beam-asr-may-delete"  # no file is ever called so
 ALREADY_EXISTS = frozenset([409, 412])
 
 
@@ -89,7 +96,7 @@ class Storage:
             _implementation(scheme, repr(uri))
 
     def check_writable(self, folder: str) -> None:
-        """Checks, without writing, that a folder's storage can be written.
+        """Checks, without writing, that a folder's storage can be written, as far as that shows.
 
         Raises:
             StorageError: it cannot.
@@ -98,6 +105,8 @@ class Storage:
         protocol = find_protocol(protocol_of(folder))
         if is_chain(folder) or not protocol.is_writable:
             raise StorageError(f"the output folder {folder!r} is on a storage that is only read")
+        if self._is_file(folder):
+            raise StorageError(f"the output folder {folder!r} is a file: name a folder")
         if not protocol.is_bucket_store:
             return
         fs, path = self._file_system(folder)
@@ -109,8 +118,29 @@ class Storage:
                 f"the output folder {folder!r} is in no bucket that exists: create {bucket!r} or "
                 "correct its name"
             ) from None
-        except Exception:
-            return  # an account that may write into a bucket need not be allowed to see it
+        except Exception:  # an account that may write into a bucket need not be allowed to see it
+            pass
+        self._check_may_delete(join(folder, DELETED_NAME))
+
+    def _is_file(self, uri: str) -> bool:
+        fs, path = self._file_system(uri)
+        fs.invalidate_cache()
+        try:
+            return bool(retry(lambda: fs.isfile(path)) and not retry(lambda: fs.isdir(path)))
+        except Exception:  # the listing that follows says what is wrong
+            return False
+
+    def _check_may_delete(self, uri: str) -> None:
+        """Deletes what is not there, which a store refuses to those who may not delete.
+
+        Raises:
+            WriteError: it does.
+        """
+        try:
+            self.delete(uri)
+        except WriteError as error:
+            if is_refusal(error.__cause__ or error):
+                raise
 
     def find(self, pattern: str) -> list[str]:
         """Finds the files of a path, a glob (``**`` included) or a folder, with all below it.
@@ -225,7 +255,7 @@ class Storage:
         if self.allowed is not None:
             uri = self.allowed.check(uri)
         if is_local(uri):
-            return open(local_path(uri), "rb")
+            return retry(lambda: open(local_path(uri), "rb"), may_retry=is_transient_locally)
         fs, path = self._file_system(uri)
         ranges: remote_file.Ranges
         if is_chain(uri) or not fs.async_impl:
@@ -258,16 +288,23 @@ class Storage:
         """Writes a file that appears whole or not at all, over one of the same name.
 
         On a disk, it survives a power failure.
+
+        Raises:
+            WriteError: names the file, and says why it cannot be written.
+            Exception: of the lines.
         """
         if is_local(uri):
-            write_local(local_path(uri), lines)
+            with _changing("write", uri, OSError):
+                write_local(local_path(uri), lines)
             return
         fs, path = self._file_system(uri)
         # A store's file object uploads what it has when its writer fails; so the file is put whole.
         with tempfile.NamedTemporaryFile() as part:
-            part.writelines(lines)
-            part.flush()
-            _into_folder(fs, path, lambda: retry(lambda: fs.put_file(part.name, path)))
+            with _changing("write", f"the temporary file {part.name} of {uri}", OSError):
+                part.writelines(lines)
+                part.flush()
+            with _changing("write", uri):
+                _into_folder(fs, path, lambda: retry(lambda: fs.put_file(part.name, path)))
 
     def create_exclusive(self, uri: str, content: bytes) -> bool:
         """Writes a small file, whole or not at all, unless one of its name exists.
@@ -280,21 +317,26 @@ class Storage:
         Returns:
             Whether it was written. After a request whose answer was lost it may be False for the
             file that this very call wrote; its content shows which.
+
+        Raises:
+            WriteError: as ``write``.
         """
         if is_local(uri):
-            return create_local(local_path(uri), content)
+            with _changing("write", uri, OSError):
+                return create_local(local_path(uri), content)
         fs, path = self._file_system(uri)
         fs.invalidate_cache()
         if retry(lambda: fs.exists(path)):
             return False
-        try:
-            _into_folder(fs, path, lambda: _create_object(fs, path, content))
-        except FileExistsError:
-            return False
-        except Exception as error:
-            if status_of(error) in ALREADY_EXISTS:
+        with _changing("write", uri):
+            try:
+                _into_folder(fs, path, lambda: _create_object(fs, path, content))
+            except FileExistsError:
                 return False
-            raise
+            except Exception as error:
+                if status_of(error) in ALREADY_EXISTS:
+                    return False
+                raise
         return True
 
     def list_names(self, folder: str) -> list[str]:
@@ -326,13 +368,25 @@ class Storage:
         return modified if modified.tzinfo else modified.replace(tzinfo=timezone.utc)
 
     def delete(self, uri: str) -> None:
-        """Deletes a file, if it exists."""
+        """Deletes a file, if it exists.
+
+        Raises:
+            WriteError: names the file, and says why it cannot be deleted.
+        """
         fs, path = self._file_system(uri)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), _changing("delete", uri):
             retry(lambda: fs.rm_file(path))
 
     def delete_folder(self, folder: str) -> None:
-        """Deletes a folder with everything below it, if it exists."""
+        """Deletes a folder with everything below it, if it exists.
+
+        Raises:
+            WriteError: names the folder, and says why it cannot be deleted.
+        """
+        with _changing("delete", folder):
+            self._delete_folder(folder)
+
+    def _delete_folder(self, folder: str) -> None:
         if is_local(folder):
             delete_local_folder(local_path(folder))
             return
@@ -344,8 +398,8 @@ class Storage:
         below = {name: info for name, info in entries.items() if name.startswith(f"{path}/")}
         folders = [name for name, info in below.items() if info["type"] == "directory"]
         files = [name for name, info in below.items() if info["type"] != "directory"]
-        _delete_objects(fs, files)
-        _delete_empty_folders(fs, [*folders, path])
+        delete_objects(fs, files)
+        delete_empty_folders(fs, [*folders, path])
 
     def delete_leftovers(self, folder: str) -> list[str]:
         """Deletes the partial files of dead writers in a folder on a disk.
@@ -444,6 +498,26 @@ def _shared_file_system(scheme: str, options: dict[str, Any], uri: str) -> tuple
     return fs, fs._strip_protocol(uri)
 
 
+@contextlib.contextmanager
+def _changing(action: str, name: str, errors: type[Exception] = Exception) -> Iterator[None]:
+    """Raises errors of a storage as WriteError, which names the file and what was to be done.
+
+    That a file is not there, or is there, is for the caller to judge.
+
+    Args:
+        action: ``write`` or ``delete``.
+        errors: those that are the storage's.
+    """
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, StorageError):
+        raise
+    except errors as error:
+        named = WriteError(f"cannot {action} {uris.without_secrets(name)}: {problem_of(error)}")
+        named.errno = getattr(error, "errno", None)
+        raise named from error
+
+
 def _full_uri(fs: Any, name: str, pattern: str) -> str:
     """Returns the URI of a file that a file system lists, in the chain of the pattern."""
     return "::".join([fs.unstrip_protocol(name), *split_chain(pattern)[1:]])
@@ -469,14 +543,10 @@ def _implementation(scheme: str, named: str) -> None:
         ) from error
 
 
-def _request(fs: Any, request: Callable[[], Any]) -> Any:
-    """Returns the result of a small request of an asynchronous file system, with retries."""
-    from beam_asr.storage.remote_file import (  # not needed to parse a command line
-        REQUEST_SECONDS,
-        run,
-    )
+def _request(fs: Any, make: Callable[[], Any]) -> Any:
+    from beam_asr.storage.remote_file import request  # not needed to parse a command line
 
-    return retry(lambda: run(fs, request(), REQUEST_SECONDS))
+    return request(fs, make)
 
 
 def _into_folder(fs: Any, path: str, write: Callable[[], Result]) -> Result:
@@ -499,65 +569,3 @@ def _is_mark_of(folder: str, info: Mapping[str, Any]) -> bool:
     name = info["name"]
     is_folder = info["type"] == "directory" or name.endswith("/")
     return is_folder and name.rstrip("/") == folder.rstrip("/")
-
-
-def _protocol_of(fs: Any) -> StorageProtocol:
-    return find_protocol(fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0])
-
-
-def _delete_objects(fs: Any, paths: list[str]) -> None:
-    remaining = paths
-    if (at_once := _protocol_of(fs).bulk_delete) > 1:
-        remaining = _bulk_delete(fs, paths, at_once)
-
-    def delete(path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            retry(lambda: fs.rm_file(path))
-
-    # Other file systems than asynchronous ones may have one connection, for one thread at a time.
-    with ThreadPoolExecutor(LISTING_THREADS if fs.async_impl else 1) as pool:
-        for _ in pool.map(delete, remaining):
-            pass
-
-
-def _bulk_delete(fs: Any, paths: list[str], at_once: int) -> list[str]:
-    """Deletes many objects with each request, as S3 does a thousand.
-
-    Returns:
-        Those that were not deleted. Deleting one by itself shows the reason, and a server may not
-        support this request.
-    """
-    by_bucket = defaultdict(list)
-    for path in paths:
-        by_bucket[path.partition("/")[0]].append(path)
-    requests = [
-        (bucket, objects[start : start + at_once])
-        for bucket, objects in by_bucket.items()
-        for start in range(0, len(objects), at_once)
-    ]
-
-    def delete(bucket: str, objects: list[str]) -> list[str]:
-        keys = [{"Key": path.partition("/")[2]} for path in objects]
-        body = {"Objects": keys, "Quiet": True}
-        try:
-            answer = _request(fs, lambda: fs._call_s3("delete_objects", Bucket=bucket, Delete=body))
-        except Exception as error:
-            if is_transient(error):
-                raise
-            return objects
-        return [f"{bucket}/{error['Key']}" for error in answer.get("Errors", [])]
-
-    with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        return [path for failed in pool.map(delete, *zip(*requests)) for path in failed]
-
-
-def _delete_empty_folders(fs: Any, folders: list[str]) -> None:
-    """Deletes folders where they are more than parts of names, the deepest first."""
-    fs.invalidate_cache()
-    protocol = _protocol_of(fs)
-    for folder in sorted(folders, reverse=True):
-        with contextlib.suppress(FileNotFoundError):
-            if not protocol.is_bucket_store:
-                fs.rmdir(folder)
-            elif protocol.folders_are_objects and retry(functools.partial(fs.isdir, folder)):
-                retry(functools.partial(fs.rm_file, folder))

@@ -15,7 +15,7 @@ from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
 
 from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
 from beam_asr.audio.segment_planner import Planner
-from beam_asr.errors import SetupError
+from beam_asr.errors import SetupError, StorageError
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models import files
 from beam_asr.models.devices import resources as devices
@@ -51,6 +51,7 @@ from beam_asr.settings import (
     TranscriptSettings,
 )
 from beam_asr.storage.allow_list import AllowList
+from beam_asr.storage.retry import problem_of
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import without_secrets
 from beam_asr.transcripts.transcript import TranscriptFields
@@ -486,6 +487,12 @@ def _content(storage: Storage, model_name: str, engine: str) -> str | None:
         return files.digest(storage, model_name)
     except FileNotFoundError:
         return None
+    except StorageError:
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"the model {model_name!r} cannot be read: {problem_of(error)}"
+        ) from error
 
 
 def _start_job(statistics: Statistics, context: JobContext) -> JobStart:

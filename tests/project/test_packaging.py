@@ -45,7 +45,7 @@ def test_the_wheel_holds_every_module_and_the_command(built):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (points,) = [name for name in names if name.endswith("entry_points.txt")]
-        assert "beam-asr = beam_asr.cli.main:main" in archive.read(points).decode()
+        assert "beam-asr = beam_asr.__main__:main" in archive.read(points).decode()
         (metadata,) = [name for name in names if name.endswith("METADATA")]
         text = archive.read(metadata).decode()
     modules = {

@@ -273,16 +273,26 @@ def forbidden_server(
         assert server.connections == 0, f"the forbidden address was asked: {server.requests}"
 
 
-class _ShorteningHandler(BaseHTTPRequestHandler):
-    """Passes requests on, and cuts the ranges that are answered."""
+FORBIDDEN = b"<Error><Code>AccessDenied</Code><Message>no delete</Message></Error>"
+
+
+class _ProxyHandler(BaseHTTPRequestHandler):
+    """Passes requests on, cuts the ranges that are answered, and forbids a method."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     target: str
-    most: int
+    most: float
+    forbidden: str
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.command == self.forbidden:
+            self.send_response_only(403)
+            self.send_header("Content-Length", str(len(FORBIDDEN)))
+            self.end_headers()
+            self.wfile.write(FORBIDDEN)
+            return
         connection = http.client.HTTPConnection(self.target, timeout=30)
         connection.request(self.command, self.path, body or None, dict(self.headers))
         answer = connection.getresponse()
@@ -290,8 +300,10 @@ class _ShorteningHandler(BaseHTTPRequestHandler):
         connection.close()
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
         if span and len(content) > self.most:
-            content = content[: self.most]
-            headers["Content-Range"] = f"bytes {span[1]}-{int(span[1]) + self.most - 1}/{span[2]}"
+            content = content[: int(self.most)]
+            headers["Content-Range"] = (
+                f"bytes {span[1]}-{int(span[1]) + len(content) - 1}/{span[2]}"
+            )
         self.send_response_only(answer.status)
         for name, value in headers.items():
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
@@ -309,15 +321,19 @@ class _ShorteningHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def shortening_proxy(target: str, most: int) -> Iterator[str]:
-    """Passes requests to ``host:port``, with at most so many bytes in the answer to a range.
+def proxy(target: str, most: float = math.inf, forbidden: str = "") -> Iterator[str]:
+    """Passes requests to ``host:port``.
 
-    A server may send less of a range than was requested (RFC 9110, section 15.3.7).
+    Args:
+        most: bytes in the answer to a range. A server may send less than was requested (RFC 9110,
+            section 15.3.7).
+        forbidden: a method that is answered as S3 does without the right to it.
 
     Yields:
         The proxy's own ``host:port``.
     """
-    handler = type("Handler", (_ShorteningHandler,), {"target": target, "most": most})
+    fields = {"target": target, "most": most, "forbidden": forbidden}
+    handler = type("Handler", (_ProxyHandler,), fields)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -15,7 +15,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from beam_asr.audio import read_pool
 from beam_asr.audio.clip_reader import ClipReader, Loaded
 from beam_asr.audio.reading import AudioRequest, read_audio
-from beam_asr.errors import AudioAccessError, AudioNotFoundError, AudioTimeoutError, NotAllowedError
+from beam_asr.errors import (
+    AudioAccessError,
+    AudioNotFoundError,
+    AudioTimeoutError,
+    NotAllowedError,
+    UnreachableError,
+)
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.storage import remote_file, retry
@@ -23,6 +29,7 @@ from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 from tests.support import servers
+from tests.support.emulators import free_port
 from tests.support.tiny_models import speechlike
 
 RATE = 16_000
@@ -131,6 +138,16 @@ def test_a_server_that_stays_busy_fails_the_row_with_the_number_of_attempts(serv
     error = read(server.url("short.wav"))
     assert "503" in str(error)
     assert attempts_of(error) == retry.ATTEMPTS == server.count("short.wav")
+
+
+def test_a_host_that_refuses_connections_fails_the_row_with_attempts_and_a_remedy():
+    uri = f"http://127.0.0.1:{free_port()}/short.wav"
+    error = read(uri)
+    assert isinstance(error, UnreachableError)
+    assert attempts_of(error) == retry.ATTEMPTS
+    assert f"{uri}: its storage cannot be reached" in str(error)
+    assert "in 5 attempts" in str(error)
+    assert "Correct the host" in str(error)
 
 
 @pytest.mark.parametrize(

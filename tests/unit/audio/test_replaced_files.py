@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
 import io
 import os
 
@@ -9,13 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from beam_asr.audio import reading
+from beam_asr.audio import reading, source
 from beam_asr.audio.clip_reader import ClipReader, Loaded
 from beam_asr.audio.reading import AudioRequest, read_audio
 from beam_asr.audio.segment_planner import Planner
 from beam_asr.errors import ReplacedError
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip, group_segments
+from beam_asr.storage import retry
 from beam_asr.storage.retry import attempts_of
 from beam_asr.storage.storage import Storage
 
@@ -118,3 +121,42 @@ def test_a_local_recording_that_is_written_over_is_read_again(tmp_path, versions
     monkeypatch.setattr(reading, "_stream_range", written_over)
     samples = read_audio(str(path), AudioRequest(sample_rate=RATE))
     np.testing.assert_allclose(samples, versions[1], atol=1 / 2**15)
+
+
+def fails_first(function, error, times):
+    """A function that raises an error at its first calls."""
+    left = [None] * times
+
+    def failing(*args, **kwargs):
+        if left:
+            left.pop()
+            raise error
+        return function(*args, **kwargs)
+
+    return failing
+
+
+STALE = OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def test_a_local_file_that_nfs_calls_stale_is_opened_again(tmp_path, versions, monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded(versions[0]))
+    for module, name in ((os, "stat"), (builtins, "open"), (os, "pread")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fails_first(getattr(module, name), STALE, 2))
+            (read,) = read_all(str(path))
+        assert isinstance(read, Loaded), (name, read)
+
+
+def test_a_local_file_that_stays_stale_fails_with_the_number_of_attempts(
+    tmp_path, versions, monkeypatch
+):
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded(versions[0]))
+    monkeypatch.setattr(source.os, "stat", fails_first(os.stat, STALE, 100))
+    (read,) = read_all(str(path))
+    assert "Stale" in str(read.error)
+    assert attempts_of(read.error) == retry.ATTEMPTS

@@ -1,14 +1,21 @@
 """What the command does before it starts a job, in a process of its own where imports count."""
 
+import errno
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
 from beam_asr.cli import launch, main
 from beam_asr.cli.options import parse_args
+from beam_asr.storage import storage
+from tests.support.servers import proxy
 
 HEAVY = ["apache_beam", "torch", "nemo", "numpy", "soundfile", "av"]
 
@@ -238,3 +245,93 @@ def test_an_input_beside_the_output_folder_may_be_transcribed_again(manifest, tm
     (tmp_path / "out/transcripts-00000-of-00001.jsonl").write_text("{}\n")
     places = [f"--input={manifest}", f"--output={tmp_path / 'out'}"]
     launch.check(parse_args(["transcribe", *places, "--model_name=org/m", "--overwrite"]))
+
+
+INTERRUPTED = """
+import signal
+set_handler = signal.signal
+def noted(*args):
+    signal.signal = set_handler
+    before = set_handler(*args)
+    print("ready", flush=True)
+    return before
+signal.signal = noted
+from beam_asr.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 0.8, 2.0])
+def test_ctrl_c_in_the_first_seconds_ends_without_a_traceback(manifest, tmp_path, seconds):
+    args = ["transcribe", str(manifest), f"--output={tmp_path / 'out'}", "--model_name=org/m"]
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert launcher.stdout.readline() == "ready\n"
+    time.sleep(seconds)
+    launcher.send_signal(signal.SIGINT)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 1
+    assert "ended by SIGINT" in errors
+    assert "Traceback" not in errors
+
+
+THREAD_IN_C = """
+import threading, time
+from beam_asr import __main__
+from beam_asr.cli import main as cli
+threading.Thread(target=time.sleep, args=(60,)).start()  # is not waited for
+cli.main = lambda: print("done") or 1
+__main__.main()
+"""
+
+
+def test_a_job_that_ends_waits_for_no_thread_and_has_its_status():
+    ended = subprocess.run(
+        [sys.executable, "-c", THREAD_IN_C], capture_output=True, text=True, timeout=30
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "done\n", "")
+
+
+def test_an_output_that_is_a_file_is_refused(transcribe, manifest, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for output, said in (("file", "is a file: name a folder"), ("file/out", "is a file, and no")):
+        status, _, errors = transcribe(manifest, f"--output={tmp_path / output}", "--model_name=m")
+        assert (status, said in errors) == (2, True), errors
+        assert "Traceback" not in errors
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_place_that_fails_is_named_with_its_flag_and_its_problem(
+    transcribe, manifest, tmp_path, monkeypatch
+):
+    def failing(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "lock.json.0123.part")
+
+    monkeypatch.setattr(storage, "create_local", failing)
+    model = tmp_path / "m.nemo"
+    model.touch()
+    out = tmp_path / "out"
+    status, _, errors = transcribe(manifest, f"--output={out}", f"--model_name={model}")
+    assert (status, "Traceback" in errors) == (2, False)
+    assert f"error: --output={out}: cannot write {out}/_journal/lock.json" in errors
+    assert "the disk is read-only: choose another place" in errors
+
+
+def test_a_folder_in_a_store_that_forbids_deleting_is_refused_and_stays_empty(
+    transcribe, manifest, s3_bucket
+):
+    address = re.search(r"127\.0\.0\.1:\d+", json.dumps(s3_bucket.storage_options))[0]
+    with proxy(address, forbidden="DELETE") as forbidding:
+        options = json.dumps(s3_bucket.storage_options).replace(address, forbidding)
+        flags = [f"--output={s3_bucket.uri}/out", "--model_name=m", f"--storage_options={options}"]
+        for further in ([], ["--resume"], ["--overwrite"]):
+            status, _, errors = transcribe(manifest, *flags, *further)
+            assert status == 2
+            assert f"--output={s3_bucket.uri}/out: cannot delete {s3_bucket.uri}/out/" in errors
+            assert "access is refused: grant it to the job's account" in errors
+            assert len(errors.splitlines()) == 1
+    assert s3_bucket.filesystem().find(s3_bucket.uri) == []

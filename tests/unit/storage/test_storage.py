@@ -15,8 +15,7 @@ import pytest
 import s3fs
 
 from beam_asr.errors import StorageError, StorageOptionsError
-from beam_asr.storage import retry
-from beam_asr.storage import storage as storage_module
+from beam_asr.storage import deletion, retry
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import protocol_of
 from tests.support.broken_lines import broken_lines
@@ -315,7 +314,7 @@ def test_the_time_of_a_file_is_that_of_its_last_write(place):
 def test_s3_deletes_a_thousand_objects_with_one_request(s3_bucket):
     fs, folder = Storage(s3_bucket.storage_options)._file_system(s3_bucket.uri)
     log = s3_bucket.log.read_text()
-    storage_module._delete_objects(fs, [f"{folder}/{n}" for n in range(1500)])
+    deletion.delete_objects(fs, [f"{folder}/{n}" for n in range(1500)])
     requests = s3_bucket.log.read_text()[len(log) :]
     assert requests.count("POST") == 2
     assert "DELETE" not in requests
@@ -325,7 +324,7 @@ def test_what_s3_does_not_delete_is_an_error(http_server):
     options = {"endpoint_url": http_server.address, "key": "k", "secret": "s"}
     fs, _ = Storage({"s3": options})._file_system("s3://bucket")
     with pytest.raises(OSError, match="Not Implemented"):  # this server knows no DELETE
-        storage_module._delete_objects(fs, ["bucket/a", "bucket/b"])
+        deletion.delete_objects(fs, ["bucket/a", "bucket/b"])
 
 
 def test_a_folder_is_deleted_with_all_below_it_and_nothing_beside_it(place):

@@ -19,7 +19,7 @@ from beam_asr.records.work import Clip, NemoTar, WebDatasetTar
 from beam_asr.storage import remote_file, retry
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.versions import one_version, version_of
-from tests.support.servers import shortening_proxy
+from tests.support.servers import proxy
 from tests.support.tars import tar_of
 
 FIRST_BLOCK = remote_file.FIRST_BLOCK_BYTES
@@ -46,7 +46,7 @@ def test_an_object_that_comes_in_short_parts_is_read_to_its_end(bucket):
     uri = f"{bucket.uri}/m.jsonl"
     Storage(bucket.storage_options).write(uri, [LINES])
     assert len(LINES) > FIRST_BLOCK
-    with shortening_proxy(address_of(bucket), 300_000) as address:
+    with proxy(address_of(bucket), 300_000) as address:
         with Storage(through(bucket, address)).open(uri) as file:
             assert file.read() == LINES
         with Storage(through(bucket, address)).open(uri) as file:
