@@ -238,3 +238,46 @@ def test_an_input_beside_the_output_folder_may_be_transcribed_again(manifest, tm
     (tmp_path / "out/transcripts-00000-of-00001.jsonl").write_text("{}\n")
     places = [f"--input={manifest}", f"--output={tmp_path / 'out'}"]
     launch.check(parse_args(["transcribe", *places, "--model_name=org/m", "--overwrite"]))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "output", "refused"),
+    [
+        ("**/*.jsonl", "out", True),
+        ("**", "deep/out", True),
+        ("*/*.jsonl", "out", True),
+        ("{m,*/*}.jsonl", "out", True),
+        ("alias/**/*.json*", "out", True),
+        ("*.jsonl", "out", False),
+        ("*/*/m*.jsonl", "out", False),
+        ("in/**/*.jsonl", "out", False),
+    ],
+)
+def test_a_pattern_that_matches_what_the_job_writes_is_refused(
+    transcribe, tmp_path, pattern, output, refused
+):
+    (tmp_path / "alias").symlink_to(".")
+    for name in ("m.jsonl", "in/m.jsonl", "in/x/m.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text('{"audio_filepath": "a.wav"}\n')
+    args = [f"--input={tmp_path}/{pattern}", f"--output={tmp_path / output}", "--model_name=org/m"]
+    if not refused:
+        launch.check(parse_args(["transcribe", *args]))
+        return
+    status, _, errors = transcribe(*args)
+    assert (status, "also matches files of the output folder" in errors) == (2, True), errors
+
+
+def test_a_field_that_none_of_the_first_rows_has_is_said_at_launch(manifest, tmp_path, caplog):
+    places = [f"--input={manifest}", f"--output={tmp_path / 'out'}", "--model_name=org/m"]
+    reads = ["--reference_key=txt", "--keep=wre < 1 and wer < 1 and duration < 9 and x.y is None"]
+    launch.check(parse_args(["transcribe", *places, *reads]))
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.partition(" is in none")[0] for text in said] == [
+        "the field 'wre' of --keep",
+        "the field 'x' of --keep",
+        "the field 'txt' of --reference_key",
+    ]
+    caplog.clear()
+    launch.check(parse_args(["transcribe", *places, "--reference_key=audio_filepath"]))
+    assert not caplog.records
