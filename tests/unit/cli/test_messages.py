@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,24 @@ def test_a_terminal_gets_text(text, shown):
 def test_what_is_logged_is_text_too():
     record = logging.LogRecord("n", logging.WARNING, "", 0, "read %s", ("\x9b \x7f",), None)
     assert messages.TerminalFormatter("%(message)s").format(record) == r"read \x9b \x7f"
+
+
+ENDED = """
+import logging
+from beam_asr import process
+from beam_asr.cli import messages
+logging.basicConfig(handlers=[messages.console_handler()])
+logging.getLogger("beam_asr.process").error("what could not be saved")
+process.exit_now("ended by SIGINT")
+"""
+
+
+def test_why_a_process_ends_is_said_once():
+    ended = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "ERROR beam_asr.process: what could not be saved", "beam-asr: ended by SIGINT",
+    ]  # fmt: skip
 
 
 def test_the_command_that_resumes_shows_no_query():
