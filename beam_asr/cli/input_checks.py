@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from beam_asr.cli.job import is_unbounded, timestamps
+from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.cli.usage_errors import as_usage_errors
 from beam_asr.errors import SetupError, WrongInputError
 from beam_asr.inputs import discovery, first_rows, nemo_tarred, readers
 from beam_asr.inputs.first_rows import FirstRows
+from beam_asr.outputs import folder
+from beam_asr.outputs.shards import FAILURES, TRANSCRIPTS, shard_name
 from beam_asr.records import conditions
-from beam_asr.storage import same_files
+from beam_asr.storage import patterns, same_files
 from beam_asr.storage.listing import fixed_folder
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_glob, without_query
 from beam_asr.transcripts import job_fields
 from beam_asr.transforms import streaming
+
+logger = logging.getLogger(__name__)
+
+# Some of what a job writes, with different endings and depths.
+OUTPUT_NAMES = (
+    folder.SUMMARY,
+    f"{folder.JOURNAL}/{folder.LOCK}",
+    f"{folder.JOURNAL}/windows/0.jsonl",
+    shard_name(TRANSCRIPTS, 0, 1),
+    shard_name(FAILURES, 0, 1),
+)
 
 
 def check_inputs(storage: Storage, options: TranscribeOptions) -> None:
@@ -44,6 +59,18 @@ def check_inputs(storage: Storage, options: TranscribeOptions) -> None:
             _check_not_in_output(tars.values(), options)
     if not may_have_any_field:
         _check_condition(options, looks)
+        _warn_of_missing_fields(options, looks)
+
+
+def _check_matches_no_output(pattern: str, options: TranscribeOptions) -> None:
+    """Refuses a glob that would match what the job itself writes."""
+    output = options.outputs.output
+    globs = filter(is_glob, patterns.expand(pattern))
+    if any(same_files.matches_below(glob, output, OUTPUT_NAMES) for glob in globs):
+        raise WrongInputError(
+            f"the input {pattern!r} also matches files of the output folder {output!r}, which a "
+            "later run would read as rows: choose another output folder, or a narrower input"
+        )
 
 
 def _check_input(storage: Storage, pattern: str, options: TranscribeOptions) -> list[str]:
@@ -53,15 +80,17 @@ def _check_input(storage: Storage, pattern: str, options: TranscribeOptions) -> 
         return []
     if options.inputs.watch is not None:  # the files may come later
         storage.check(pattern)
+        _check_matches_no_output(pattern, options)
         _check_not_in_output([pattern], options)
         return []
     files = discovery.check(storage, pattern)
+    _check_matches_no_output(pattern, options)
     _check_not_in_output(files or [pattern], options)
     return files
 
 
 def _check_not_in_output(files: Iterable[str], options: TranscribeOptions) -> None:
-    """Refuses inputs that the job would replace, or read as its own output appears."""
+    """Refuses inputs that the job would replace, or would find again in its own output."""
     output = options.outputs.output
     if not options.outputs.overwrite and options.inputs.watch is None:
         return  # then the folder is empty, or is not replaced
@@ -91,6 +120,22 @@ def _check_condition(options: TranscribeOptions, looks: Sequence[FirstRows]) -> 
             raise SetupError(
                 f"`keep` reads the field {field!r}, which no row would have: it needs `{setting}`"
             )
+
+
+def _warn_of_missing_fields(options: TranscribeOptions, looks: Sequence[FirstRows]) -> None:
+    """Warns of fields to be read that none of the first rows has; the job tells of all rows."""
+    names = {name for looked in looks for name in looked.field_names()}
+    if not names or "supervisions" in names:  # of cuts, which have the references in there
+        return
+    keep = options.scoring.keep
+    read = [name.partition(".")[0] for name in (conditions.parse(keep).names if keep else ())]
+    written = {*job_fields.job_fields(), options.names.pred_text_key, options.names.channel_key}
+    wanted = {"keep": set(read) - written - {"duration"}}  # the job measures durations
+    wanted["reference_key"] = {key for key in [options.names.reference_key] if key is not None}
+    for setting, fields in wanted.items():
+        for field in sorted(fields - names):
+            text = f"the field {field!r} of `{setting}` is in none of the first rows of the input"
+            logger.warning("%s", as_flags(text))
 
 
 def _is_requested(setting: str, options: TranscribeOptions) -> bool:

@@ -19,10 +19,12 @@ from beam_asr.errors import (
 )
 from beam_asr.inputs import json_lines
 from beam_asr.inputs.json_lines import SHOWN_CHARACTERS
+from beam_asr.records.json_numbers import read_float
 from beam_asr.records.row import Row
 
 NUMBER_COLUMNS = ("duration", "offset")  # numbers in NeMo's format
 SHOWN_COLUMNS = 10
+JSON_FRACTION = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][+-]?[0-9]+)?")
 WITH_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 Records = Iterator[tuple[int, dict[str, Any] | ManifestError]]
@@ -133,7 +135,7 @@ class CellFields:
             return text
         if self._decimal_comma and "." in cell:
             self._check_decimal(cell, ".")
-        return number
+        return read_float(cell) if JSON_FRACTION.fullmatch(cell) else number
 
     def _check_decimal(self, cell: str, sign: str) -> None:
         if not self._decimal:

@@ -188,7 +188,7 @@ class RowIndex:
     def _write_run(self, part: int, run: FinishedRun) -> None:
         fields = {
             "identity": run.identity,
-            "details": without_secrets(run.details),
+            "details": run.details,
             "transcribed": run.outcomes.transcribed,
             "failures": run.outcomes.failures.by_type,
             "failure_examples": run.outcomes.failures.examples,
@@ -196,7 +196,7 @@ class RowIndex:
             "wall_seconds": run.wall_seconds,
             "statistics": to_json(run.statistics),
         }
-        content = json.dumps(fields, indent=2).encode() + b"\n"
+        content = json.dumps(without_secrets(fields), indent=2).encode() + b"\n"
         self.storage.write(join(self._folder, _run_name(part)), [content])
 
     @property

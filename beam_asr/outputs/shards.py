@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from beam_asr.errors import LostRowsError
+from beam_asr.records import json_numbers
 from beam_asr.settings import RECORDS_A_SHARD
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
@@ -65,9 +66,9 @@ def shard_of(line: bytes, shards: int) -> int:
 def encode(record: dict[str, Any]) -> bytes:
     """Encodes a record as a line of JSON in UTF-8, with characters that are not escaped."""
     try:
-        return _ENCODER.encode(record).encode() + b"\n"
+        return json_numbers.dumps(record, _ENCODER.encode).encode() + b"\n"
     except UnicodeEncodeError:  # half of a surrogate pair: only an escape can hold it
-        return json.dumps(record).encode() + b"\n"
+        return json_numbers.dumps(record).encode() + b"\n"
 
 
 def compressed(lines: Iterable[bytes], compression: str | None) -> Iterator[bytes]:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_asr.errors import ManifestError
-from beam_asr.records import lhotse_cuts
+from beam_asr.records import json_numbers, lhotse_cuts
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def cut_audio(record: Mapping[str, Any], filepath_key: str) -> lhotse_cuts.CutAudio | None:
@@ -49,5 +51,5 @@ def as_unicode(text: str) -> str:
 
 def as_json(fields: Mapping[str, Any]) -> str:
     """Returns fields as JSON that UTF-8 can hold, without escapes for other alphabets."""
-    text = json.dumps(fields, ensure_ascii=False)
-    return text if is_text(text) else json.dumps(fields)
+    text = json_numbers.dumps(fields, _ENCODER.encode)
+    return text if is_text(text) else json_numbers.dumps(fields)

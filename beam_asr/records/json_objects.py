@@ -16,21 +16,24 @@ from beam_asr.errors import (
     NotJsonError,
     for_message,
 )
+from beam_asr.records import json_numbers
+from beam_asr.records.json_numbers import WrittenNumber, read_float, read_integer
 
 MAX_SHOWN = 40  # characters of a value in a message
 MAX_LEVELS = 100  # of objects and lists within each other; a row has two or three
 ONE_OBJECT = "it must be one JSON object"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 FRAGMENTS = frozenset(["{", "}", "},", "[", "]", "],", "[{", "}]"])
-KINDS = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
-KINDS |= {int: "a number", float: "a number", bool: "a boolean"}
+KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
+KINDS |= {int: "a number", float: "a number", WrittenNumber: "a number", bool: "a boolean"}
 
 
 def parse_object(text: str, name: str) -> dict[str, Any]:
     """Parses a text as one JSON object.
 
-    Values that could not be written again as read are refused, at any depth: duplicate keys,
-    numbers beyond Python's limits, halves of surrogate pairs. So is nesting of more than
+    Numbers that Python would write in another way are of `json_numbers`. Values that could not be
+    written again as read are refused, at any depth: duplicate keys, numbers beyond the limits of a
+    float (1e400) or of Python's integers, halves of surrogate pairs. So is nesting of more than
     `MAX_LEVELS`, far below the limit of ``json``, which depends on the depth of the stack: a text
     that is read in one place must be written in another. ``NaN`` and ``Infinity``, which ``json``
     reads and writes, are accepted.
@@ -66,7 +69,7 @@ def parse_object(text: str, name: str) -> dict[str, Any]:
 
 def kind(value: Any) -> str:
     """Describes a value for messages, as in ``a number (3)``."""
-    shown = for_message(json.dumps(value, ensure_ascii=False), MAX_SHOWN)
+    shown = for_message(json_numbers.dumps(value, _ENCODER.encode), MAX_SHOWN)
     return f"{KINDS[type(value)]} ({shown})"
 
 
@@ -82,7 +85,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _float(text: str) -> float:
-    number = float(text)
+    number = read_float(text)
     if math.isinf(number):
         raise BadFieldError(
             f"holds the number {for_message(text, MAX_SHOWN)}, beyond what a float can; put it in "
@@ -91,7 +94,8 @@ def _float(text: str) -> float:
     return number
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=read_integer)
 
 
 def _reason(error: json.JSONDecodeError) -> str:

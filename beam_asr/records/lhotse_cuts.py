@@ -190,7 +190,7 @@ def _channels(value: Any, name: str) -> list[int]:
 
 def _seconds(cut: Mapping[str, Any], key: str) -> float:
     value: Any = cut.get(key)
-    fits = type(value) in (int, float) and 0 <= value <= MAX_SECONDS
+    fits = _is_number(value) and 0 <= value <= MAX_SECONDS
     if not fits or (key == "duration" and value == 0):
         raise BadFieldError(
             f"the cut's {key!r} is {reprlib.repr(value)}; a cut's times are numbers of seconds "
@@ -246,4 +246,8 @@ def _span(supervision: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _number(value: Any) -> float:
-    return float(value) if type(value) in (int, float) else 0.0
+    return float(value) if _is_number(value) else 0.0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from beam_asr.errors import BadFieldError, BadRecordError, ManifestError
-from beam_asr.records import json_values
+from beam_asr.records import json_numbers, json_values
 from beam_asr.records.json_objects import parse_object
 
 URI_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://")
@@ -104,10 +104,14 @@ def _as_python(value: Any) -> str:
         return f"{type(value).__name__} that cannot be shown"
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=json_values.to_json_value)
+_ASCII_ENCODER = json.JSONEncoder(default=json_values.to_json_value)
+
+
 def _to_json(fields: dict[str, Any]) -> str:
     try:
-        line = json.dumps(fields, ensure_ascii=False, default=json_values.to_json_value)
+        line = json_numbers.dumps(fields, _ENCODER.encode)
         line.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
-        return json.dumps(fields, default=json_values.to_json_value)
+        return json_numbers.dumps(fields, _ASCII_ENCODER.encode)
     return line

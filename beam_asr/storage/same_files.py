@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+from collections.abc import Iterable
 
+from beam_asr.storage.listing import fixed_folder
 from beam_asr.storage.uris import is_chain, is_local, local_path, protocol_of, split_chain
 
 
@@ -42,6 +45,22 @@ def is_within(uri: str, folder: str) -> bool:
     return any(
         f"{place.rstrip('/')}/".startswith(f"{root}/") for place in (place_of(uri), target_of(uri))
     )
+
+
+def matches_below(pattern: str, folder: str, names: Iterable[str]) -> bool:
+    """Returns whether a glob that begins above a folder would match files in it.
+
+    Args:
+        names: of the files, relative to the folder.
+    """
+    from fsspec.utils import glob_translate
+
+    fixed = fixed_folder(pattern)
+    root, place = target_of(fixed).rstrip("/"), target_of(folder).rstrip("/")
+    if not place.startswith(f"{root}/"):
+        return False
+    matches = re.compile(glob_translate(pattern[len(fixed) :])).match
+    return any(matches(f"{place[len(root) + 1 :]}/{name}") for name in names)
 
 
 @functools.lru_cache(maxsize=1024)  # most files are in the folder of the file before

@@ -3,13 +3,12 @@
 # Beam reads the types of a schema as objects, so `from __future__ import annotations`, which makes
 # them text, is not used; and it reads a type that may be None as Optional only. Any other type
 # silently becomes its type of anything.
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
 from beam_asr.outputs import shards
 from beam_asr.outputs.formats.base import FieldKeys, ShardFormat
-from beam_asr.records import fields, row_ids
+from beam_asr.records import fields, json_numbers, row_ids
 from beam_asr.records.fields import as_json, as_unicode, is_float, is_text
 from beam_asr.transcripts.job_fields import input_fields
 
@@ -95,7 +94,7 @@ def to_line(
 def encode_shard(lines: Iterable[bytes], keys: FieldKeys) -> Iterator[bytes]:
     """Encodes the transcripts of a shard as lines of documents."""
     for line in lines:
-        yield to_line(json.loads(line), keys.audio, keys.text, keys.language)
+        yield to_line(json_numbers.loads(line), keys.audio, keys.text, keys.language)
 
 
 def _encodable(value: str | None, otherwise: Any) -> str:

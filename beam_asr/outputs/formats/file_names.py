@@ -120,6 +120,6 @@ def _is_absolute(audio: str) -> bool:
 
 
 def _seconds(value: Any) -> float | None:
-    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    return float(value) if math.isfinite(value) and value >= 0 else None

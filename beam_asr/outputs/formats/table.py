@@ -7,10 +7,10 @@ column, is in ``other_fields``, so nothing is lost and no value fails a file.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from beam_asr.records import json_numbers
 from beam_asr.records.fields import as_json, cut_audio, is_float, is_integer, is_text
 from beam_asr.transcripts.quality import all_signals
 
@@ -167,7 +167,7 @@ def parquet(
     file = _WriteBuffer()
     with ParquetWriter(file, schema, compression="zstd") as writer:
         for group in _groups(lines):
-            rows = [row_of(json.loads(line), filepath_key, pred_text_key) for line in group]
+            rows = [row_of(json_numbers.loads(line), filepath_key, pred_text_key) for line in group]
             writer.write_table(pyarrow.Table.from_pylist(rows, schema), row_group_size=len(rows))
             yield file.take()
     yield file.take()

@@ -586,12 +586,14 @@ def test_every_parameter_arrives(main, parameters):
     usual = parsed(main, **REQUIRED)
     kept = parsed(main, **REQUIRED, resume="true", no_retry_failures="true")
     assert kept.values == {**usual.values, "resume": True, "retry_failures": False}
+    added = parsed(main, **REQUIRED, append="true", overwrite="false")
+    assert added.values == {**usual.values, "append": True}
     for name, (value, expected) in GIVEN_TO_BEAM.items():
         assert accepts(parameters[name], value), name
         beam_args = parsed(main, **REQUIRED, **{name: value}).beam_args
         assert PipelineOptions(beam_args).get_all_options()[name] == expected
     assert parsed(main, **REQUIRED, engine="nemo") == usual  # there is no other
-    assert {*GIVEN, *GIVEN_TO_BEAM, "no_retry_failures", "engine"} == set(parameters)
+    assert {*GIVEN, *GIVEN_TO_BEAM, "no_retry_failures", "append", "engine"} == set(parameters)
 
 
 def test_a_parameter_that_is_left_as_the_form_has_it_changes_nothing(main, parameters):

@@ -8,13 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
 from beam_asr.cli import launch, main
 from beam_asr.cli.options import parse_args
+from beam_asr.outputs.row_index import FinishedRun, RowIndex
+from beam_asr.outputs.summary import Failures, Outcomes
+from beam_asr.records.statistics import Statistics
 from beam_asr.storage import storage
+from beam_asr.storage.storage import Storage
 from tests.support.servers import proxy
 
 HEAVY = ["apache_beam", "torch", "nemo", "numpy", "soundfile", "av"]
@@ -176,7 +181,11 @@ def test_resume_of_a_finished_run_does_nothing(transcribe, manifest, tmp_path):
     (out / "_SUCCESS").touch()
     summary = {"rows_in": 3, "transcribed": 2, "failed": 1, "audio_hours": 1.0}
     (out / "summary.json").write_text(json.dumps(summary))
-    args = ["--input", manifest, "--output", out, "--model_name", "none.nemo"]
+    args = ["--input", manifest, "--output", out, "--model_name", "org/m"]
+    status, _, errors = transcribe(*args, "--resume")
+    assert (status, "has no index of its rows" in errors) == (2, True)
+    outcomes = Outcomes(2, Failures(), Counter())
+    RowIndex(str(out), Storage()).add(FinishedRun({}, {}, Statistics(), outcomes, 1.0))
     status, printed, _ = transcribe(*args, "--resume")
     assert (status, "finished" in printed) == (0, True)
     assert "2 transcribed, 1 failed" in printed
@@ -335,3 +344,46 @@ def test_a_folder_in_a_store_that_forbids_deleting_is_refused_and_stays_empty(
             assert "access is refused: grant it to the job's account" in errors
             assert len(errors.splitlines()) == 1
     assert s3_bucket.filesystem().find(s3_bucket.uri) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "output", "refused"),
+    [
+        ("**/*.jsonl", "out", True),
+        ("**", "deep/out", True),
+        ("*/*.jsonl", "out", True),
+        ("{m,*/*}.jsonl", "out", True),
+        ("alias/**/*.json*", "out", True),
+        ("*.jsonl", "out", False),
+        ("*/*/m*.jsonl", "out", False),
+        ("in/**/*.jsonl", "out", False),
+    ],
+)
+def test_a_pattern_that_matches_what_the_job_writes_is_refused(
+    transcribe, tmp_path, pattern, output, refused
+):
+    (tmp_path / "alias").symlink_to(".")
+    for name in ("m.jsonl", "in/m.jsonl", "in/x/m.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text('{"audio_filepath": "a.wav"}\n')
+    args = [f"--input={tmp_path}/{pattern}", f"--output={tmp_path / output}", "--model_name=org/m"]
+    if not refused:
+        launch.check(parse_args(["transcribe", *args]))
+        return
+    status, _, errors = transcribe(*args)
+    assert (status, "also matches files of the output folder" in errors) == (2, True), errors
+
+
+def test_a_field_that_none_of_the_first_rows_has_is_said_at_launch(manifest, tmp_path, caplog):
+    places = [f"--input={manifest}", f"--output={tmp_path / 'out'}", "--model_name=org/m"]
+    reads = ["--reference_key=txt", "--keep=wre < 1 and wer < 1 and duration < 9 and x.y is None"]
+    launch.check(parse_args(["transcribe", *places, *reads]))
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.partition(" is in none")[0] for text in said] == [
+        "the field 'wre' of --keep",
+        "the field 'x' of --keep",
+        "the field 'txt' of --reference_key",
+    ]
+    caplog.clear()
+    launch.check(parse_args(["transcribe", *places, "--reference_key=audio_filepath"]))
+    assert not caplog.records

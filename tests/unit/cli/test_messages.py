@@ -63,8 +63,8 @@ def written_below(folder: Path) -> str:
 
 
 def test_rows_that_are_not_right_reach_the_terminal_as_text(transcribe, tmp_path):
-    rows = [{"audio_filepath": {"\u009b31m\u007f": number}} for number in range(150)]
-    rows.insert(0, {"audio_filepath": "a.wav"})  # so that the first lines are not refused
+    wrong = [{"audio_filepath": {"\u009b31m\u007f": number}} for number in range(150)]
+    rows = [{"audio_filepath": "a.wav"}, *wrong]  # without a right one the job is refused
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / "m.jsonl").write_text(lines, encoding="utf-8")
     model = REPOSITORY / "samples/model.nemo"
