@@ -452,14 +452,6 @@ class ShortReadError(StorageError, ConnectionError):
 class UnreachableError(StorageError):
     """The server of a file took no connection, at every attempt."""
 
-    @classmethod
-    def of(cls, name: str, attempts: int, reason: str) -> UnreachableError:
-        """Makes the error of a file, after a number of attempts to read it."""
-        return cls(
-            f"{name}: its storage cannot be reached, in {attempts} attempts ({reason}). Correct "
-            "the host in the path, start its server, or let the worker connect to it"
-        )
-
 
 class WriteError(StorageError, OSError):
     """A file could not be written or deleted; the message names it, the reason and the remedy."""

@@ -345,7 +345,10 @@ def _raise_as_audio_error(path: str, error: Exception) -> None:
             "read access."
         ) from error
     if is_unreachable(error):
-        raise UnreachableError.of(name, attempts_of(error), reason) from error
+        raise UnreachableError(
+            f"{name}: its storage cannot be reached, in {attempts_of(error)} attempts ({reason}). "
+            "Correct the host in the path, start its server, or let the worker connect to it."
+        ) from error
     if isinstance(cause, OSError) and not isinstance(cause, (FileNotFoundError, IsADirectoryError)):
         cause.attempts = attempts_of(error)  # type: ignore[attr-defined]
         raise cause

@@ -9,6 +9,7 @@ from typing import Any
 from beam_asr.cli.job import is_unbounded, timestamps
 from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
+from beam_asr.cli.usage_errors import as_usage_errors
 from beam_asr.errors import SetupError, WrongInputError
 from beam_asr.inputs import discovery, first_rows, nemo_tarred, readers
 from beam_asr.inputs.first_rows import FirstRows
@@ -38,31 +39,24 @@ def check_inputs(storage: Storage, options: TranscribeOptions) -> None:
     """Checks that the inputs are there, that their rows can be right, and the condition true.
 
     Raises:
-        SetupError: an input, or the condition, is refused.
-        StorageError, FileNotFoundError: an input cannot be read.
+        UsageError: an input is refused, or cannot be read; the message names it.
+        SetupError: the condition is refused.
     """
     filepath_key = options.names.filepath_key
     looks: list[FirstRows] = []
     may_have_any_field = is_unbounded(options)  # some rows cannot be looked at
     for pattern in options.inputs.input:
-        if streaming.is_pubsub(pattern):
-            streaming.ReadPubSub(pattern)
-        elif options.inputs.watch is not None:  # the files may come later
-            storage.check(pattern)
-            _check_matches_no_output(pattern, options)
-            _check_not_in_output([pattern], options)
-        else:
-            files = discovery.check(storage, pattern)
-            _check_matches_no_output(pattern, options)
-            _check_not_in_output(files or [pattern], options)
+        with as_usage_errors("--input", pattern):
+            files = _check_input(storage, pattern, options)
             of_input = first_rows.look(storage, files, filepath_key)
             if options.outputs.max_failure_fraction < 1:  # else all rows may fail
                 first_rows.check(of_input, filepath_key)
             looks += of_input
             may_have_any_field |= any(map(_holds_unknown_rows, files))
     if options.inputs.tarred_audio is not None:
-        tars = nemo_tarred.find_tars(storage, options.inputs.tarred_audio)
-        _check_not_in_output(tars.values(), options)
+        with as_usage_errors("--tarred_audio"):
+            tars = nemo_tarred.find_tars(storage, options.inputs.tarred_audio)
+            _check_not_in_output(tars.values(), options)
     if not may_have_any_field:
         _check_condition(options, looks)
         _warn_of_missing_fields(options, looks)
@@ -77,6 +71,22 @@ def _check_matches_no_output(pattern: str, options: TranscribeOptions) -> None:
             f"the input {pattern!r} also matches files of the output folder {output!r}, which a "
             "later run would read as rows: choose another output folder, or a narrower input"
         )
+
+
+def _check_input(storage: Storage, pattern: str, options: TranscribeOptions) -> list[str]:
+    """Returns the files of an input whose rows can be looked at."""
+    if streaming.is_pubsub(pattern):
+        streaming.ReadPubSub(pattern)
+        return []
+    if options.inputs.watch is not None:  # the files may come later
+        storage.check(pattern)
+        _check_matches_no_output(pattern, options)
+        _check_not_in_output([pattern], options)
+        return []
+    files = discovery.check(storage, pattern)
+    _check_matches_no_output(pattern, options)
+    _check_not_in_output(files or [pattern], options)
+    return files
 
 
 def _check_not_in_output(files: Iterable[str], options: TranscribeOptions) -> None:

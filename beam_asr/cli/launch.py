@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import sys
-import traceback
-from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -15,16 +12,13 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from beam_asr import process
 from beam_asr.cli import beam_flags, finished, input_checks, runners
 from beam_asr.cli.job import build, is_unbounded, routing
-from beam_asr.cli.messages import as_flags
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.cli.runners import RunnerProfile
+from beam_asr.cli.usage_errors import as_usage_errors
 from beam_asr.errors import (
     FolderBusyError,
     SetupError,
-    StorageError,
-    UnreachableError,
     UsageError,
-    WriteError,
 )
 from beam_asr.models import files
 from beam_asr.models.devices import resources
@@ -32,15 +26,12 @@ from beam_asr.outputs import folder
 from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.outputs.journal import Journal, folder_in, lock_in
 from beam_asr.storage.allow_list import AllowList
-from beam_asr.storage.retry import problem_of
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local
 from beam_asr.transforms import streaming
 
 logger = logging.getLogger(__name__)
 
-# All storages are reached through this package.
-STORAGE_PACKAGE = Storage.__module__.rpartition(".")[0]
 # A job whose launcher has ended may wait for machines, and for their image and model.
 FIRST_HEARTBEAT_SECONDS = 2 * 3600.0
 
@@ -55,7 +46,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         UsageError: names the option, its value, and what is allowed.
     """
     beam_options = beam_flags.parse(options.beam_args)
-    with _as_usage_errors():
+    with as_usage_errors():
         runner = runners.profile_of(beam_options)
         if is_unbounded(options):
             _check_unbounded(options, runner)
@@ -69,14 +60,13 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         # Existing windows stay, each in its own folder.
         outputs = options.outputs
         may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
-        with _as_usage_errors("--output", outputs.output):
+        with as_usage_errors("--output", outputs.output):
             folder.check_may_write(
                 storage, outputs.output, may_replace, outputs.resume, outputs.append
             )
             if outputs.append and folder.is_finished(storage, outputs.output):
                 finished.check_may_append(options)
-        with _as_usage_errors("--input", ",".join(options.inputs.input)):
-            input_checks.check_inputs(storage, options)
+        input_checks.check_inputs(storage, options)
         if options.reading.allowed_audio_prefixes is not None:
             AllowList.of(options.reading.allowed_audio_prefixes)
         _check_models(storage, options, runner)
@@ -84,12 +74,12 @@ def check(options: TranscribeOptions) -> PipelineOptions:
 
 
 def _check_models(storage: Storage, options: TranscribeOptions, runner: RunnerProfile) -> None:
-    with _as_usage_errors("--models"):
+    with as_usage_errors("--models"):
         routes = routing(storage, options)
     names = [options.model.model_name or ""] if routes is None else routes.names
     for name in names:
         if files.is_file_name(name):
-            with _as_usage_errors("--model_name" if routes is None else "--models", name):
+            with as_usage_errors("--model_name" if routes is None else "--models", name):
                 storage.check(name)
                 if is_local(name) and runner.is_local:
                     files.local_copy(storage, name)
@@ -134,7 +124,7 @@ def is_finished(options: TranscribeOptions) -> bool:
     Raises:
         UsageError: the output folder cannot be read, or the finished run there is another.
     """
-    with _as_usage_errors("--output", options.outputs.output):
+    with as_usage_errors("--output", options.outputs.output):
         storage = Storage(options.reading.storage_options)
         if is_unbounded(options):
             return False
@@ -153,13 +143,13 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
     """
     storage = Storage(options.reading.storage_options)
     runner = runners.profile_of(beam_options)
-    with _as_usage_errors("--output", options.outputs.output):
+    with as_usage_errors("--output", options.outputs.output):
         was_there = storage.is_folder(options.outputs.output)
         lock = FolderLock.take(storage, lock_in(options.outputs.output))
     releaser = LockReleaser(lock)
     process.register(releaser)
     try:
-        with _as_usage_errors():
+        with as_usage_errors():
             # This checks the folder again: a job may have ended before the lock was taken.
             pipeline = _pipeline(beam_options)
             build(pipeline, options, lock, not runner.ends_with_launcher(beam_options))
@@ -238,39 +228,3 @@ def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
         return beam.Pipeline(options=beam_options)
     except ValueError as error:  # Beam's own checks of its flags
         raise UsageError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _as_usage_errors(flag: str = "", value: str = "") -> Iterator[None]:
-    """Raises errors of the places that the command line names as UsageError.
-
-    Other errors are defects of the job, and stay as they are, so that their traceback is seen.
-
-    Args:
-        flag: the one that names the place; empty if it may be several.
-        value: of the flag, if it is the place.
-    """
-    named = f"{flag}={value}" if value else flag
-    place = named or "a storage that the command line names"
-    try:
-        yield
-    except UsageError:
-        raise
-    except (WriteError, UnreachableError) as error:
-        raise UsageError(as_flags(f"{place}: {error}")) from error
-    except (SetupError, StorageError) as error:
-        raise UsageError(as_flags(str(error))) from error
-    except FileNotFoundError as error:
-        raise UsageError(as_flags(f"{named}: {error}" if named else str(error))) from error
-    except Exception as error:
-        if not _is_storage_error(error):
-            raise
-        raise UsageError(as_flags(f"{place}: {problem_of(error)}")) from error
-
-
-def _is_storage_error(error: Exception) -> bool:
-    """Returns whether a storage raised an error, of its own classes or of built-in ones."""
-    modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
-    return isinstance(error, OSError) or any(
-        name.startswith(f"{STORAGE_PACKAGE}.") for name in modules
-    )

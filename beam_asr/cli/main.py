@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from beam_asr import errors
-from beam_asr.cli.messages import TerminalFormatter, for_terminal, worded
+from beam_asr.cli.messages import console_handler, for_terminal, worded
 from beam_asr.cli.options import TranscribeOptions, parse_args
 from beam_asr.cli.worker_watch import WorkerWatch
 from beam_asr.storage.storage import Storage
@@ -40,9 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
         options = parse_args(args)
     except SystemExit as exit_request:
         return int(exit_request.code or 0)
-    console = logging.StreamHandler()
-    console.setFormatter(TerminalFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[console])
+    logging.basicConfig(level=logging.WARNING, handlers=[console_handler()])
     # Beam logs the traceback of a failed step several times over, and raises it as well.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     return transcribe(options, args)

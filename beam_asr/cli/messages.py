@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-from beam_asr import errors
+from beam_asr import errors, process
 from beam_asr.records.setting_fields import Setting, all_settings
 from beam_asr.settings import GROUPS
 from beam_asr.storage.uris import without_secrets
@@ -51,3 +51,16 @@ class TerminalFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return for_terminal(super().format(record))
+
+
+def console_handler() -> logging.Handler:
+    """Returns the handler that shows what is logged on the terminal."""
+    console = logging.StreamHandler()
+    console.setFormatter(TerminalFormatter("%(levelname)s %(name)s: %(message)s"))
+    console.addFilter(_is_not_printed)
+    return console
+
+
+def _is_not_printed(record: logging.LogRecord) -> bool:
+    """Returns whether a record is not what `process.exit_now` logs and prints."""
+    return record.name != process.__name__ or record.levelno < logging.CRITICAL

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from beam_asr.errors import LostRowsError
 from beam_asr.records import json_numbers
 from beam_asr.settings import RECORDS_A_SHARD
 from beam_asr.storage.storage import Storage
@@ -99,3 +101,26 @@ def delete_stale(storage: Storage, folder: str, written: Iterable[str], part: in
         shard = SHARD.fullmatch(name)
         if shard is not None and (not part or int(shard["part"] or 0) == part):
             storage.delete(join(folder, name))
+
+
+def check_present(storage: Storage, folder: str, written: Iterable[str]) -> None:
+    """Checks that the files that a job has written are still there, at its end.
+
+    Args:
+        written: their paths, relative to the folder.
+
+    Raises:
+        LostRowsError: somebody has deleted some.
+    """
+    names = set(written)
+    folders = {posixpath.dirname(name) for name in names}
+    listed = {
+        join(below, name) for below in folders for name in storage.list_names(join(folder, below))
+    }
+    # A listing may be late.
+    gone = [name for name in sorted(names - listed) if not storage.exists(join(folder, name))]
+    if gone:
+        raise LostRowsError(
+            f"{len(gone)} of {len(names)} files that the job has written are no longer in "
+            f"{folder!r}, as {gone[0]}: somebody has deleted them. `resume` writes them again"
+        )

@@ -54,7 +54,7 @@ async def _of_any(fs: Any, path: str, start: int, end: int) -> Part:
 
 async def _of_gcs(fs: Any, path: str, start: int, end: int) -> Part:
     headers, data = await fs._call("GET", fs.url(path), headers=_range(start, end))
-    total = _total_if_stated(headers.get("Content-Range"), start)
+    total = _total(headers.get("Content-Range"), start, data)
     return Part(data, total, headers.get("x-goog-generation") or headers.get("ETag", ""))
 
 
@@ -68,7 +68,7 @@ async def _of_s3(fs: Any, path: str, start: int, end: int) -> Part:
         data = await answer["Body"].read()
     finally:
         answer["Body"].close()
-    total = _total_if_stated(answer.get("ContentRange"), start)
+    total = _total(answer.get("ContentRange"), start, data)
     return Part(data, total, answer.get("ETag", ""))
 
 
@@ -92,10 +92,10 @@ def _range(start: int, end: int) -> dict[str, str]:
     return {"Range": f"bytes={start}-{end - 1}"}
 
 
-def _total_if_stated(content_range: str | None, start: int) -> int | None:
-    """Returns as ``total_of``; None for an answer that is the whole object, whatever was asked."""
+def _total(content_range: str | None, start: int, data: bytes) -> int | None:
+    """Returns as ``total_of``; an answer without a range is the whole object."""
     if content_range is None and start == 0:
-        return None
+        return len(data)
     return total_of(content_range or "", start)
 
 

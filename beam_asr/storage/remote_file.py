@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from beam_asr.errors import DeadlineError, ReplacedError, ShortReadError
-from beam_asr.storage.object_requests import request_of, total_of
+from beam_asr.errors import DeadlineError, ReplacedError, ShortReadError, StorageError
+from beam_asr.storage.object_requests import Part, request_of, total_of
 from beam_asr.storage.retry import retry, status_of
 from beam_asr.storage.uris import without_query
 from beam_asr.storage.versions import fingerprint
@@ -218,8 +218,23 @@ class ObjectRanges:
                 raise
             self._stated.check_out_of_range(start)
             return b""
-        self._stated.check(part.total, part.version)
+        self._stated.check(self._total(part, start, end), part.version)
         return part.data
+
+    def _total(self, part: Part, start: int, end: int) -> int | None:
+        """Returns the size of the object that an answer states, in bytes as they are read.
+
+        Raises:
+            StorageError: the client decompresses the object, whose ranges are of what is stored.
+        """
+        if part.total is None or start + len(part.data) <= part.total:
+            return part.total
+        if start == 0 and part.total <= end:  # all of it came at once
+            return len(part.data)
+        raise StorageError(
+            f"{without_query(self._path)}: has a Content-Encoding, so that it cannot be read by "
+            "ranges: store it without one, and if it is compressed, with a name that says so"
+        )
 
     def size(self, seconds: float) -> int:
         """Returns the size of the file, in bytes."""

@@ -160,7 +160,9 @@ def _split_file(file: str, storage: Storage, is_watched: bool) -> Iterator[Any]:
         counts.examples_ignored = (without_query(file),)
         yield TaggedOutput(STATISTICS, counts)
         return
-    yield from readers.split_file(storage, file)
+    for piece in readers.split_file(storage, file):
+        # A stream would try for ever to read a version that is gone.
+        yield piece._replace(version="") if is_watched else piece
 
 
 def _read_rows(

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -30,6 +30,7 @@ from beam_asr.outputs.shards import (
     FAILURES,
     FILTERED,
     TRANSCRIPTS,
+    check_present,
     compressed,
     delete_stale,
     shard_count,
@@ -307,6 +308,12 @@ class OutputTarget(NamedTuple):
         if self.journal is not None:
             self.journal.check_owner()
 
+    def beside(self, shards: int) -> Iterator[str]:
+        """Yields the paths of the files that are written with the shards of transcripts."""
+        for format in registry.formats_of(self.formats):
+            if isinstance(format, ShardFormat):
+                yield from (format.path(number, shards, self.part) for number in range(shards))
+
     def write_shard(self, shard: ShardKey, lines: Iterable[bytes]) -> str:
         """Writes a shard, from lines that can be iterated more than once; returns its name."""
         kind, number, shards = shard
@@ -444,15 +451,18 @@ def _complete(
         if shard_name(TRANSCRIPTS, number, count, target.compression, target.part) not in names:
             names.add(target.write_shard(ShardKey(TRANSCRIPTS, number, count), []))
     delete_stale(storage, folder, names, target.part)
+    names.update(target.beside(count))
     for format in target.line_formats:
         format_shards = [shard for shard in shards if shard.kind == format.name]
         written = {shard.name for shard in format_shards}
         if written or not target.part:
             format.finish(storage, folder, written, target.tarred, statistics.tars_without_rows)
+        names.update(written if not target.tarred else ())  # of which some have no lines
         left_out: Counter[str] = sum((shard.records for shard in format_shards), Counter())
         rows = left_out.pop("", 0)
         counts = {"rows": rows, "left_out": dict(sorted(left_out.items()))}
         details = {**details, format.name: counts}
+    check_present(storage, folder, names)
     if target.journal is not None:
         run = FinishedRun(
             target.journal.stored(), details, statistics, outcomes, wall_seconds or 0.0

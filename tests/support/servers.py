@@ -296,7 +296,8 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         connection = http.client.HTTPConnection(self.target, timeout=30)
         connection.request(self.command, self.path, body or None, dict(self.headers))
         answer = connection.getresponse()
-        content, headers = answer.read(), dict(answer.getheaders())
+        content = answer.read()
+        headers = {name.title(): value for name, value in answer.getheaders()}
         connection.close()
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
         if span and len(content) > self.most:

@@ -331,19 +331,19 @@ def test_a_place_that_fails_is_named_with_its_flag_and_its_problem(
 
 
 def test_a_folder_in_a_store_that_forbids_deleting_is_refused_and_stays_empty(
-    transcribe, manifest, s3_bucket
+    transcribe, manifest, bucket
 ):
-    address = re.search(r"127\.0\.0\.1:\d+", json.dumps(s3_bucket.storage_options))[0]
+    address = re.search(r"127\.0\.0\.1:\d+", json.dumps(bucket.storage_options))[0]
     with proxy(address, forbidden="DELETE") as forbidding:
-        options = json.dumps(s3_bucket.storage_options).replace(address, forbidding)
-        flags = [f"--output={s3_bucket.uri}/out", "--model_name=m", f"--storage_options={options}"]
+        options = json.dumps(bucket.storage_options).replace(address, forbidding)
+        flags = [f"--output={bucket.uri}/out", "--model_name=m", f"--storage_options={options}"]
         for further in ([], ["--resume"], ["--overwrite"]):
             status, _, errors = transcribe(manifest, *flags, *further)
             assert status == 2
-            assert f"--output={s3_bucket.uri}/out: cannot delete {s3_bucket.uri}/out/" in errors
+            assert f"--output={bucket.uri}/out: cannot delete {bucket.uri}/out/" in errors
             assert "access is refused: grant it to the job's account" in errors
             assert len(errors.splitlines()) == 1
-    assert s3_bucket.filesystem().find(s3_bucket.uri) == []
+    assert bucket.filesystem().find(bucket.uri) == []
 
 
 @pytest.mark.parametrize(

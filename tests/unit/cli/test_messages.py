@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,24 @@ def test_what_is_logged_is_text_too():
     assert messages.TerminalFormatter("%(message)s").format(record) == r"read \x9b \x7f"
 
 
+ENDED = """
+import logging
+from beam_asr import process
+from beam_asr.cli import messages
+logging.basicConfig(handlers=[messages.console_handler()])
+logging.getLogger("beam_asr.process").error("what could not be saved")
+process.exit_now("ended by SIGINT")
+"""
+
+
+def test_why_a_process_ends_is_said_once():
+    ended = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "ERROR beam_asr.process: what could not be saved", "beam-asr: ended by SIGINT",
+    ]  # fmt: skip
+
+
 def test_the_command_that_resumes_shows_no_query():
     args = ["transcribe", f"--input=https://h/m.jsonl?{SECRET}&x=1", f"https://h/n?{SECRET}"]
     assert SECRET not in main.how_to_resume(args)
@@ -56,9 +76,8 @@ def test_rows_that_are_not_right_reach_the_terminal_as_text(transcribe, tmp_path
     assert not set(map(chr, (*range(0x7F, 0xA0), 0x1B))) & set(printed + errors)
 
 
-@pytest.mark.model
 def test_a_signature_is_in_nothing_that_a_job_writes_or_shows(http_server, transcribe, tmp_path):
-    http_server.files["m.jsonl"] = b'not json\n{"audio_filepath": "none.wav"}\n'
+    http_server.files["m.jsonl"] = b'not json\n{"audio_filepath": 1}\n'  # wrong in two ways
     http_server.files["model.nemo"] = (REPOSITORY / "samples/model.nemo").read_bytes()
     manifest, model = (
         f"{http_server.url(name)}?sig={SECRET}" for name in ("m.jsonl", "model.nemo")

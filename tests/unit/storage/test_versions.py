@@ -11,12 +11,13 @@ import fsspec
 import pytest
 from fsspec.asyn import AsyncFileSystem
 
-from beam_asr.errors import ReplacedError
+from beam_asr.errors import ReplacedError, StorageError
 from beam_asr.inputs import json_lines, parquet_tables, readers
 from beam_asr.inputs.tar_clips import TarReader
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip, NemoTar, WebDatasetTar
 from beam_asr.storage import remote_file, retry
+from beam_asr.storage.object_requests import Part
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.versions import one_version, version_of
 from tests.support.servers import proxy
@@ -67,6 +68,28 @@ class PlainStore(AsyncFileSystem):
 def test_an_object_of_an_unknown_store_is_read_to_its_end():
     ranges = remote_file.ObjectRanges(PlainStore(), "b/m.jsonl")
     assert io.BufferedReader(remote_file.RemoteFile(ranges)).read() == LINES
+
+
+def test_an_object_that_is_decompressed_on_the_way_is_read_whole_or_not_at_all():
+    """As GCS's objects with a Content-Encoding are, by the HTTP client."""
+
+    def answering(total):
+        async def request(*_):
+            return Part(LINES[:5000], total)
+
+        ranges = remote_file.ObjectRanges(PlainStore(), "b/m.jsonl")
+        ranges._request = request
+        return remote_file.RemoteFile(ranges)
+
+    with io.BufferedReader(answering(total=1000)) as file:
+        assert file.seek(0, io.SEEK_END) == 5000
+        file.seek(0)
+        assert file.read() == LINES[:5000]
+    ranges = remote_file.ObjectRanges(PlainStore(), "b/m.jsonl")
+    with pytest.raises(StorageError, match="Content-Encoding"):
+        ranges._total(Part(LINES, 2 * FIRST_BLOCK - 1), FIRST_BLOCK, 2 * FIRST_BLOCK)
+    with pytest.raises(StorageError, match="Content-Encoding"):
+        ranges._total(Part(LINES, len(LINES) - 1), 0, FIRST_BLOCK)
 
 
 def test_the_size_of_a_usual_object_costs_no_request(s3_bucket):

@@ -16,6 +16,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from beam_asr import ReadManifest, Transcribe, WriteManifest
 from beam_asr.errors import NotJsonError
+from beam_asr.inputs import json_lines
 from beam_asr.models import engine
 from beam_asr.records.outcome import Recognition
 from beam_asr.records.parsing import parse
@@ -23,6 +24,7 @@ from beam_asr.records.row import Row
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
+from beam_asr.transforms.read_manifest import _split_file
 from tests.support.job_files import read_records
 from tests.support.windows import SIZE, at_times, summary_of, window_folder, window_folders
 
@@ -302,3 +304,13 @@ def test_the_summary_of_an_input_with_an_end_lists_no_inputs(clips, loudness, tm
         heard = pipeline | beam.Create(items) | Transcribe(loudness, device="cpu")
         heard | WriteManifest(str(tmp_path / "out"))
     assert "inputs" not in summary_of(tmp_path / "out")
+
+
+def test_the_ranges_of_a_watched_file_may_be_read_of_any_version(tmp_path, monkeypatch):
+    """A stream tries a bundle for ever, and a version that is gone does not come back."""
+    monkeypatch.setattr(json_lines, "RANGE_BYTES", 100)
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "a.wav"}\n' * 20)
+    for is_watched in (False, True):
+        pieces = list(_split_file(str(tmp_path / "m.jsonl"), Storage(), is_watched))
+        assert len(pieces) > 1
+        assert all((piece.version == "") is is_watched for piece in pieces)

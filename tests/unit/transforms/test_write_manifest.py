@@ -11,6 +11,7 @@ from beam_asr import Transcribed, WriteManifest
 from beam_asr.outputs.folder import inputs_done
 from beam_asr.records.statistics import Statistics
 from beam_asr.storage.storage import Storage
+from beam_asr.transforms import write_manifest
 from tests.support.job_files import read_records
 from tests.support.windows import at_times, summary_of, window_folders
 
@@ -181,3 +182,36 @@ def test_messages_name_settings_and_on_request_flags(tmp_path, flags, said):
     first, second = sorted(read_records(tmp_path / "out", "transcripts"), key=lambda row: row["id"])
     assert first == {**kept, "segments_failed": [{"start": 0, "error": {**error, "message": said}}]}
     assert second == odd
+
+
+@pytest.mark.parametrize(
+    "deleted", ["transcripts-00001-of-00003.jsonl", "parquet/*-00002-of-00003.parquet", "nemo/*"]
+)
+def test_a_file_that_is_deleted_before_the_end_leaves_no_marker(tmp_path, monkeypatch, deleted):
+    delete_stale, out = write_manifest.delete_stale, tmp_path / "out"
+
+    def deleting(*args):
+        (path,) = out.glob(deleted)
+        path.unlink()
+        delete_stale(*args)
+
+    monkeypatch.setattr(write_manifest, "delete_stale", deleting)
+    rows = [{"audio_filepath": f"{n}.wav", "duration": 1.0, "pred_text": "x"} for n in range(30)]
+
+    def run():
+        with beam.Pipeline(runner="FnApiRunner") as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(rows)
+                | WriteManifest(str(out), num_shards=3, formats=["parquet", "nemo"])
+            )
+
+    with pytest.raises(Exception, match="1 of 7 files that the job has written are no longer"):
+        run()
+    assert not (out / "_SUCCESS").exists()
+    monkeypatch.undo()
+    run_again = WriteManifest(str(out), overwrite=True, num_shards=3)
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        _ = pipeline | beam.Create(rows) | run_again
+    assert (out / "_SUCCESS").exists()
+    assert len(read_records(out, "transcripts")) == 30
