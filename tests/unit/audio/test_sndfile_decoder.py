@@ -179,7 +179,7 @@ def test_a_range_of_a_wav_without_a_size_equals_the_slice(tmp_path, subtype, cha
     if (subtype, channels) == ("GSM610", 2):
         return  # GSM is mono
     path = tmp_path / "call.wav"
-    samples = np.stack([chirp(400, 8_000), chirp(400, 8_000)[::-1]], axis=1)[:, :channels]
+    samples = np.stack([chirp(100, 8_000), chirp(100, 8_000)[::-1]], axis=1)[:, :channels]
     soundfile.write(path, samples, 8_000, subtype=subtype)
     content = bytearray(path.read_bytes())
     size = content.find(b"data") + 4
@@ -190,7 +190,7 @@ def test_a_range_of_a_wav_without_a_size_equals_the_slice(tmp_path, subtype, cha
     whole = read(path, **at_8_khz)
 
     assert lag_and_error(whole, samples[:, channels - 1])[1] < 0.3
-    for offset, duration in ((6.932, 2.0), (267.163, None), (382.81, 0.4)):
+    for offset, duration in ((6.932, 2.0), (67.163, None), (92.81, 0.4)):
         part = read(path, offset=offset, duration=duration, **at_8_khz)
         start = round(offset * 8_000)
         count = len(whole) - start if duration is None else round(duration * 8_000)
