@@ -57,6 +57,8 @@ def check_joined(source: Source, head: bytes, samples: SampleChunk | None) -> No
     Raises:
         CorruptAudioError: a second file follows.
     """
+    if head.startswith(_CHECKED_ELSEWHERE):
+        return
     for headers in _WATCHED:
         if head.startswith(headers):
             source.watch = HeaderWatch(source, len(headers[0]), headers, _error(source))
@@ -78,7 +80,9 @@ def check_behind_flac(source: Source, position: int) -> None:
         position: in bytes, somewhat behind that end, as decoders read on.
     """
     start = max(1, position - _FLAC_AHEAD_BYTES)
-    _check(source, start, source.read_at(start, _SEARCHED_BYTES), _FLAC)
+    data = source.read_at(start, _SEARCHED_BYTES)
+    if b"fLaC" in data:  # a search of every FLAC, so a fast one comes first
+        _check(source, start, data, _FLAC)
 
 
 def _check_behind(source: Source, end: int, header: re.Pattern[bytes]) -> None:
@@ -256,6 +260,7 @@ _FORMATS = (
     _Format(_pattern(rb"NIST_1A\s"), _end_of_nist),
     _Format(_pattern(rb"DSD \x1c\0{7}"), _stated(12, "<Q")),
 )
+_CHECKED_ELSEWHERE = (b"fLaC", b"OggS")
 _WATCHED = (  # what files begin with that state no end
     (b"#!AMR\n",),
     (b"#!AMR-WB\n",),

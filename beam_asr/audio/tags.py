@@ -16,8 +16,9 @@ from beam_asr.storage.file_kinds import HEAD_BYTES, is_media
 _APE_BYTES = 32  # of a header or a footer
 _APE_HAS_HEADER = 1 << 31  # a flag
 _ID3V1_BYTES = 128
-# Of these, decoders take what follows for sound: WavPack, AC-3, AMR, LATM; W64, VOC and SPHERE.
-_READ_TO_END = (b"wvpk", b"\x0b\x77", b"#!AMR", b"\x56", b"riff", b"Creative", b"NIST")
+# Of WavPack, AC-3, AMR and LATM, FFmpeg takes all that follows for frames. To look for tags behind
+# others would take a request of each remote file.
+_READ_TO_END = (b"wvpk", b"\x0b\x77", b"#!AMR", b"\x56")
 
 
 def leave_out_tags(source: Source, head: bytes, mpeg: MpegStream | None) -> bytes:

@@ -1,8 +1,13 @@
-"""Reads JSON over several lines, and lists in JSON, as rows; one row at a time is in memory."""
+"""Reads JSON over several lines, and lists in JSON, as rows; one row at a time is in memory.
+
+A list may be a value of an object, as in ``{"version": 1, "data": [{"audio_filepath": ...}]}``.
+That is told from a row by the list's first element, which names a file; the object names none.
+"""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import itertools
 import json
 import re
@@ -16,6 +21,8 @@ BLOCK_BYTES = 2**16
 SPACE = re.compile(r"[ \t\r\n]*")
 SHORTEST_RESERVE = 12  # characters: an error nearer to the end may be due to what is not read yet
 
+_FILE_NAME = re.compile(r"audio|path|file|wav|ur[il]", re.IGNORECASE)  # of a field that names one
+
 # The values are parsed again, as rows; here only their ends count.
 _DECODER = json.JSONDecoder(parse_float=str, parse_int=str)
 
@@ -23,7 +30,8 @@ _DECODER = json.JSONDecoder(parse_float=str, parse_int=str)
 def is_document(head: bytes, is_whole: bool) -> bool:
     """Returns whether a file is a list of objects, or objects over several lines.
 
-    It is not if its first object ends on its own line, as in JSON lines, or is damaged.
+    It is not if its first object ends on its own line, as in JSON lines, or is damaged; unless it
+    is the only one, and has the list.
 
     Args:
         head: the file's beginning, of `HEAD_BYTES`.
@@ -38,17 +46,25 @@ def is_document(head: bytes, is_whole: bool) -> bool:
         return False
     try:
         _, end = _DECODER.raw_decode(text, start)
+        rest = text[end:].strip()
     except json.JSONDecodeError as error:
         if is_whole or not _is_cut(error):
             return False
-        end = error.pos
+        end, rest = error.pos, ""
     except RecursionError:
         return False
-    return is_list or "\n" in text[start:end]
+    if is_list or "\n" in text[start:end]:
+        return True
+    try:
+        return not rest and _list_in_object(text, start) is not None
+    except (json.JSONDecodeError, RecursionError):
+        return False
 
 
 def read_objects(content: BinaryIO, name: str, max_bytes: int) -> Iterator[tuple[int, str]]:
     """Yields the objects of a list, or those over several lines, each as JSON of one line.
+
+    The list may be a value of an object; what else is in that object is left out.
 
     Args:
         name: the file's, for messages.
@@ -71,22 +87,49 @@ def read_objects(content: BinaryIO, name: str, max_bytes: int) -> Iterator[tuple
 
 def _objects(text: _Text) -> Iterator[tuple[int, str]]:
     """Yields the values, and in place of a list its elements; with the lines where they start."""
+    if text.next_character() == "{" and (key := text.skip_to_list()) is not None:
+        yield from _elements(text)
+        _skip_rest_of_object(text, key)
+        if text.next_character():
+            raise text.error(f"something follows the object of which {key!r} is the list of rows")
     while start := text.next_character():
-        if start != "[":
+        if start == "[":
+            yield from _elements(text)
+        else:
             yield text.take_value()
-            continue
+
+
+def _elements(text: _Text) -> Iterator[tuple[int, str]]:
+    text.skip_character()
+    if text.next_character() == "]":
         text.skip_character()
-        if text.next_character() == "]":
-            text.skip_character()
-            continue
-        while True:
-            yield text.take_value()
-            following = text.next_character()
-            if not following or following not in ",]":
-                raise text.error("a ',' or the end of the list is missing")
-            text.skip_character()
-            if following == "]":
-                break
+        return
+    while True:
+        yield text.take_value()
+        following = text.next_character()
+        if not following or following not in ",]":
+            raise text.error("a ',' or the end of the list is missing")
+        text.skip_character()
+        if following == "]":
+            break
+
+
+def _skip_rest_of_object(text: _Text, key: str) -> None:
+    """Skips what follows the list of rows in its object, up to the object's end."""
+    while (following := text.next_character()) == ",":
+        text.skip_character()
+        if text.next_character() != '"':
+            raise text.error("a name is missing")
+        other = json.loads(text.take_value()[1])
+        if text.next_character() != ":":
+            raise text.error("a ':' is missing")
+        text.skip_character()
+        value = json.loads(text.take_value()[1])
+        if _names_file(other, value) or _is_list_of_objects(value):
+            raise text.error(f"its object has {other!r} beside {key!r}, the list of rows")
+    if following != "}":
+        raise text.error("a ',' or the end of the object is missing")
+    text.skip_character()
 
 
 class _Text:
@@ -115,6 +158,24 @@ class _Text:
     def skip_character(self) -> None:
         """Skips what ``next_character`` has returned."""
         self._advance(self._position + 1)
+
+    def skip_to_list(self) -> str | None:
+        """Skips to the list of rows in an object; returns its name, or None if there is none."""
+        while True:
+            try:
+                found = _list_in_object(self._text, self._position)
+            except json.JSONDecodeError as error:
+                known = len(self._text) - self._position >= HEAD_BYTES
+                if known or self._is_at_end or not _is_cut(error):
+                    return None
+            except RecursionError:
+                return None
+            else:
+                if found is None:
+                    return None
+                self._advance(found[1])
+                return found[0]
+            self._read_on()
 
     def take_value(self) -> tuple[int, str]:
         """Returns the next value's line and text, and skips it."""
@@ -160,6 +221,52 @@ class _Text:
             self._line += remaining.count("\n") + error.object[: error.start].count(b"\n")
             raise self.error(f"it is not UTF-8: {error.reason}; save it as UTF-8") from None
         self._position = 0
+
+
+def _list_in_object(text: str, start: int) -> tuple[str, int] | None:
+    """Returns the name and the place of the list of rows that an object has; None if it has none.
+
+    Raises:
+        json.JSONDecodeError: the text ends too early to tell, or is damaged.
+    """
+    place, mark = start, "{"
+    while text.startswith(mark, place):
+        name, place = _DECODER.raw_decode(text, _next(text, place + 1))
+        place = _next(text, place)
+        if not (isinstance(name, str) and text[place] == ":"):
+            return None
+        value_start = _next(text, place + 1)
+        first = _next(text, value_start + 1)
+        if text.startswith("[", value_start) and text.startswith("{", first):
+            element, _ = _DECODER.raw_decode(text, first)
+            if not any(map(_names_file, element, element.values())):
+                return None
+            with contextlib.suppress(json.JSONDecodeError):  # of an object that is not all here
+                whole, _ = _DECODER.raw_decode(text, start)
+                if any(map(_names_file, whole, whole.values())):
+                    return None
+            return name, value_start
+        value, place = _DECODER.raw_decode(text, value_start)
+        if _names_file(name, value):
+            return None
+        place, mark = _next(text, place), ","
+    return None
+
+
+def _next(text: str, place: int) -> int:
+    """Returns the place of the next character that is not white space."""
+    place = SPACE.match(text, place).end()  # type: ignore[union-attr]
+    if place == len(text):
+        raise json.JSONDecodeError("the text ends", text, place)
+    return place
+
+
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _names_file(name: str, value: object) -> bool:
+    return isinstance(value, str) and _FILE_NAME.search(name) is not None
 
 
 def _is_cut(error: json.JSONDecodeError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -137,11 +138,11 @@ def test_what_is_averaged(tmp_path, name, ending):
 
 
 def test_many_pairs_of_talkers_are_averaged():
-    for seed in range(10, 50):
+    for seeds in itertools.combinations(range(10, 20), 2):
         detector = CancellationDetector(RATE)
-        one, other = voice(seed), voice(seed + 100)
+        one, other = map(voice, seeds)
         detector.add(beside(one / np.abs(one).max(), other / np.abs(other).max()))
-        assert detector.finish() is None, seed
+        assert detector.finish() is None, seeds
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 48_000])

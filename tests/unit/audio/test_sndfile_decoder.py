@@ -154,7 +154,7 @@ def test_a_range_of_a_telephony_codec_equals_the_slice(
     tmp_path, counting, container, subtype, seekable, remote
 ):
     path = str(tmp_path / "call")
-    samples = chirp(20.123, 8_000)
+    samples = chirp(10.123, 8_000)
     with soundfile.SoundFile(path, "w", 8_000, 1, format=container, subtype=subtype) as file:
         file.write(samples)
     if remote:
@@ -166,7 +166,7 @@ def test_a_range_of_a_telephony_codec_equals_the_slice(
     assert 0 <= len(whole) - len(samples) < 1024  # codecs fill their last block
     assert lag_and_error(whole, samples)[1] < 0.3
     assert can_seek(path) is seekable
-    for offset, duration in ((0.0, 0.5), (0.31, 1.0), (7.777, 3.0), (14.0, None), (19.9, 0.2)):
+    for offset, duration in ((0.0, 0.5), (0.31, 1.0), (3.777, 3.0), (7.0, None), (9.9, 0.2)):
         part = read(path, offset=offset, duration=duration, **at_8_khz)
         start = round(offset * 8_000)
         count = len(whole) - start if duration is None else round(duration * 8_000)
@@ -179,7 +179,7 @@ def test_a_range_of_a_wav_without_a_size_equals_the_slice(tmp_path, subtype, cha
     if (subtype, channels) == ("GSM610", 2):
         return  # GSM is mono
     path = tmp_path / "call.wav"
-    samples = np.stack([chirp(400, 8_000), chirp(400, 8_000)[::-1]], axis=1)[:, :channels]
+    samples = np.stack([chirp(100, 8_000), chirp(100, 8_000)[::-1]], axis=1)[:, :channels]
     soundfile.write(path, samples, 8_000, subtype=subtype)
     content = bytearray(path.read_bytes())
     size = content.find(b"data") + 4
@@ -190,7 +190,7 @@ def test_a_range_of_a_wav_without_a_size_equals_the_slice(tmp_path, subtype, cha
     whole = read(path, **at_8_khz)
 
     assert lag_and_error(whole, samples[:, channels - 1])[1] < 0.3
-    for offset, duration in ((6.932, 2.0), (267.163, None), (382.81, 0.4)):
+    for offset, duration in ((6.932, 2.0), (67.163, None), (92.81, 0.4)):
         part = read(path, offset=offset, duration=duration, **at_8_khz)
         start = round(offset * 8_000)
         count = len(whole) - start if duration is None else round(duration * 8_000)

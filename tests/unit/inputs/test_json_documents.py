@@ -177,6 +177,76 @@ def test_a_row_of_a_document_may_be_as_long_as_a_line(tmp_path, monkeypatch):
         rows_of(file)
 
 
+WRAPPERS = {
+    "alone": lambda rows: {"data": rows},
+    "behind fields": lambda rows: {"version": "1.0", "info": {"by": ["x"]}, "n": 1, "rows": rows},
+    "before fields": lambda rows: {"utterances": rows, "version": None, "info": {"by": ["x"]}},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("count", [1, 5, 2_000])
+@pytest.mark.parametrize("name", ["m.json", "m.jsonl", "m.json.gz"])
+def test_the_rows_may_be_the_list_of_an_object(tmp_path, monkeypatch, wrapper, indent, count, name):
+    monkeypatch.setattr(json_lines, "RANGE_BYTES", 2**17)  # 2,000 rows are above it
+    rows = [{**ROWS[n % 5], "n": n} for n in range(count)]
+    content = json.dumps(WRAPPERS[wrapper](rows), indent=indent).encode()
+    (tmp_path / name).write_bytes(COMPRESSORS[".gz" if name.endswith(".gz") else ""](content))
+
+    found = rows_of(tmp_path / name)
+
+    assert fields_of(found) == rows
+    assert [row.line_number for row in found] == sorted({row.line_number for row in found})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"audio_filepath": "a.wav", "parts": [{"path": "b.wav"}]},
+        {"parts": [{"path": "b.wav"}], "audio_filepath": "a.wav"},
+        {"words": [{"word": "a", "start": 0.0}], "audio_filepath": "a.wav"},
+        {"id": "a", "supervisions": [{"recording_id": "a.wav", "text": "b"}], "recording": {}},
+        {"data": []},
+        {"data": ["a.wav"]},
+        {"data": [[{"audio_filepath": "a.wav"}]]},
+        {"data": {"audio_filepath": "a.wav"}},
+    ],
+)
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_row_that_has_a_list_stays_a_row(tmp_path, line, times):
+    file = tmp_path / "m.json"
+    file.write_text((json.dumps(line) + "\n") * times)
+    assert [row.line for row in rows_of(file)] == [json.dumps(line)] * times
+    file.write_text((json.dumps(line, indent=1) + "\n") * times)
+    assert fields_of(rows_of(file)) == [line] * times
+
+
+def test_lines_that_each_have_a_list_stay_lines(tmp_path):
+    file = tmp_path / "m.json"
+    file.write_text('{"data": [{"audio_filepath": "a.wav"}]}\n' * 2)
+    assert len(rows_of(file)) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "reason"),
+    [
+        ('{"data": [\n{"path": "a"}\n{"path": "b"}]}', 3, "a ',' or the end of the list"),
+        ('{"data": [\n{"path": "a"}]\n, "path": "b"}', 3, "'path' beside 'data', the list of rows"),
+        ('{"data": [\n{"path": "a"}]\n, "more": [{"a": 1}]}', 3, "'more' beside 'data'"),
+        ('{"data": [\n{"path": "a"}],\n3}', 3, "a name is missing"),
+        ('{"data": [\n{"path": "a"}],\n"a" 3}', 3, "a ':' is missing"),
+        ('{"data": [\n{"path": "a"}]\n', 3, "a ',' or the end of the object is missing"),
+        ('{"data": [\n{"path": "a"}]}\n{"data": 1}', 3, "something follows the object of which"),
+    ],
+)
+def test_what_is_wrong_beside_a_list_is_one_message(tmp_path, content, line, reason):
+    file = tmp_path / "m.json"
+    file.write_text(content.replace("[\n", "[\n" + '{"path": "x"},' * 10_000, 1))
+    with pytest.raises(TableError, match=rf"from line {line} on \(.*{reason}"):
+        rows_of(file)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
