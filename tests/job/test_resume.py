@@ -356,7 +356,7 @@ def test_too_many_rows_that_are_not_right_end_the_job_before_audio_is_read(
     clips, base, tmp_path, capsys
 ):
     rows = [{"file": "a.wav"}] * 150
-    listed = write_manifest(tmp_path / "m.jsonl", [*rows, *rows_of(clips)])
+    listed = write_manifest(tmp_path / "m.jsonl", [*rows_of(clips), *rows])
     with breaking(after=None) as through:
         run(*base, f"--input={listed}", f"--output={tmp_path / 'out'}", expect=1)
     said = capsys.readouterr().err

@@ -392,7 +392,7 @@ def test_every_flag_travels_with_the_job_and_no_secret_is_shown(launch):
     flags = [
         f"--allowed_audio_prefixes={launch.bucket.uri}", "--audio_timeout=7", "--batch_size=9",
         "--batch_timeout=11", "--channel=1", "--compression=zstd", "--decoder=ctc",
-        "--device=cuda", "--filepath_key=path", "--max_batch_seconds=13", "--num_shards=17",
+        "--device=cuda", "--filepath_key=text", "--max_batch_seconds=13", "--num_shards=17",
         "--max_concurrent_reads=19", "--max_failure_fraction=0.5", "--overwrite",
         "--precision=fp32", "--pred_text_key=heard", "--no_wait_until_finish",
     ]  # fmt: skip
