@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from beam_asr import process
 from beam_asr.errors import FolderTakenError, ResumeError
+from beam_asr.outputs.fenced_storage import FencedStorage
 from beam_asr.outputs.folder import JOURNAL, LOCK, RUN, SUMMARY
 from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.outputs.row_index import RowIndex
@@ -144,16 +145,15 @@ class Journal:
         stored = self._run()
         if stored is not None and stored.get("run") == self.run:
             return
-        self.check_owner()
         if self.resume and stored is not None:
             _compare(self.output, stored, self.identity)
         elif not self.resume:
-            self.storage.delete_folder(join(self.folder, CHUNKS))
+            self._fenced.delete_folder(join(self.folder, CHUNKS))
         for folder in (self.output, join(self.folder, CHUNKS)):
             self.storage.delete_leftovers(folder)
         own = {"run": self.run, "earlier_runs": self.earlier_runs[::-1], "part": self.part}
         run = {**own, **rows, **self.identity}
-        self.storage.write(join(self.folder, RUN), [json.dumps(run, indent=2).encode() + b"\n"])
+        self._fenced.write(join(self.folder, RUN), [json.dumps(run, indent=2).encode() + b"\n"])
 
     def check_owner(self) -> None:
         """Checks that the folder is this run's, as far as a run with a lock can tell.
@@ -211,11 +211,10 @@ class Journal:
         Raises:
             FolderTakenError: another run has taken the folder from this one.
         """
-        self.check_owner()
         lines = {outcome.row_id: _encode(outcome) for outcome in outcomes}
         name = chunk_name(list(lines), self.run)
         seal = json.dumps(self._seal._asdict()).encode() + b"\n"
-        self.storage.write(join(self.folder, CHUNKS, name), [seal, *lines.values()])
+        self._fenced.write(join(self.folder, CHUNKS, name), [seal, *lines.values()])
 
     def remove(self) -> None:
         """Removes the journal: first the identity of the run, last the lock."""
@@ -226,6 +225,10 @@ class Journal:
     @property
     def folder(self) -> str:
         return folder_in(self.output)
+
+    @property
+    def _fenced(self) -> Storage:
+        return FencedStorage.of(self.storage, self.check_owner)
 
     @property
     def _seal(self) -> _Seal:

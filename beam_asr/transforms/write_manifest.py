@@ -14,6 +14,7 @@ from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
 from beam_asr.errors import SetupError, TooManyFailuresError, with_flags
 from beam_asr.outputs import failure_limit
+from beam_asr.outputs.fenced_storage import FencedStorage
 from beam_asr.outputs.folder import (
     SUCCESS,
     SUMMARY,
@@ -136,7 +137,7 @@ class WriteManifest(beam.PTransform):
         self._keys = (filepath_key, pred_text_key, channel_key)
         self._target = OutputTarget(
             folder,
-            Storage(storage_options or {}),
+            _storage_of(Storage(storage_options or {}), journal),
             num_shards,
             compression,
             journal,
@@ -249,6 +250,13 @@ class WriteManifest(beam.PTransform):
             | "Finish"
             >> beam.Map(_finish_window, target, self._max_failure_fraction, self._details)
         )
+
+
+def _storage_of(storage: Storage, journal: Journal | None) -> Storage:
+    """Returns the storage of the output, which a run that has lost the folder cannot change."""
+    if journal is None or journal.lock is None:
+        return storage
+    return FencedStorage.of(storage, journal.check_owner)
 
 
 def _all_transcribed(records: PCollection[Record]) -> Collections:
