@@ -77,10 +77,10 @@ def test_the_whole_job_in_a_bucket(bucket, corpus, model, expected, transcribe, 
     assert status == 0, errors
     assert f"9 rows: 9 transcribed, 0 failed; 0.005 h of audio; transcripts in {out}" in printed
 
-    names = ["_SUCCESS", "summary.json", "transcripts-00000-of-00001.jsonl"]
+    names = ["_SUCCESS", "_index", "summary.json", "transcripts-00000-of-00001.jsonl"]
     assert storage.list_names(out) == names
     fs = bucket.filesystem()
-    lines = fs.cat_file(f"{out}/{names[2]}").decode().splitlines()
+    lines = fs.cat_file(f"{out}/{names[-1]}").decode().splitlines()
     assert texts(map(json.loads, lines)) == expected
     summary = fs.cat_file(f"{out}/summary.json").decode()
     for options in bucket.storage_options.values():

@@ -395,6 +395,7 @@ def test_a_rerun_replaces_the_results_and_leaves_no_stale_shard(clips, model, tr
     assert transcribe(*flags, "--overwrite")[0] == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "_SUCCESS",
+        "_index",
         "summary.json",
         "transcripts-00000-of-00001.jsonl",
     ]
