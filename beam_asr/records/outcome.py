@@ -31,16 +31,6 @@ class Outcome(NamedTuple):
         return self.error is not None or any(channel.failed for channel in self.channels)
 
 
-class RowInFolder(NamedTuple):
-    """Says that the output folder, to which a run appends, has the record of a row already.
-
-    Attributes:
-        row_id: as in `row_ids`.
-    """
-
-    row_id: str
-
-
 @dataclasses.dataclass(frozen=True)
 class Recognition:
     """A model's recognition of one clip. Holds no tensor, so that it can cross a shuffle.

@@ -20,11 +20,12 @@ from beam_asr.errors import AudioTimeoutError
 from beam_asr.records import work
 from beam_asr.records.events import Planned, RowSplit, TooLong
 from beam_asr.records.outcome import Outcome
+from beam_asr.records.statistics import Statistics
 from beam_asr.records.work import Clip, Segment, SegmentPlan, TakenChannel, plan_id
 from beam_asr.storage.retry import attempts_of
 from beam_asr.transforms import bundles
 from beam_asr.transforms.job_context import JobContext
-from beam_asr.transforms.results import output_of, row_statistics
+from beam_asr.transforms.results import count_row, output_of
 
 
 class _PendingPlan(NamedTuple):
@@ -96,7 +97,9 @@ class PlanSegments(beam.DoFn):
 
     def _planned(self, clip: Clip, plans: list[SegmentPlan]) -> Iterator[Any]:
         if len(plans) > 1:
-            yield TaggedOutput("statistics", row_statistics(RowSplit(len(plans))))
+            statistics = Statistics()
+            count_row(RowSplit(len(plans)), statistics)
+            yield TaggedOutput("statistics", statistics)
         for plan in self._context.split_plans(clip.row, plans):
             yield output_of(Planned(plan), self._context, clip.route)
             yield from work.group_segments(plan)

@@ -18,14 +18,14 @@ from beam_asr.models.routing import Routing
 from beam_asr.outputs.journal import Journal
 from beam_asr.outputs.shards import FAILURES
 from beam_asr.records import parsing, row_ids
-from beam_asr.records.outcome import Outcome, RowInFolder
+from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Failure, Record, error_of
 from beam_asr.records.row import Row
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.records.work import Clip, TarredClip, WebDatasetTar, is_part
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.job_context import JobContext
-from beam_asr.transforms.results import output_of, row_statistics
+from beam_asr.transforms.results import count_row, output_of
 
 
 class JobStart(NamedTuple):
@@ -172,22 +172,22 @@ def _indexed_shards(journal: Journal) -> list[tuple[int, str]]:
     return journal.row_index.row_files()
 
 
-def _rows_in_folder(shard: tuple[int, str], journal: Journal) -> Iterator[tuple[str, RowInFolder]]:
-    """Yields the rows of a shard that need not be done again, by their groups."""
+def _rows_in_folder(shard: tuple[int, str], journal: Journal) -> Iterator[tuple[str, str]]:
+    """Yields the ids of a shard's rows that need not be done again, by their groups."""
     part, name = shard
     if name.startswith(FAILURES) and journal.retry_failures:
         return
     for row in journal.row_index.rows(part, name):
         if row.row_id:
             row_id = row_ids.without_channel(row.row_id)
-            yield row_ids.group_of_id(row_id), RowInFolder(row_id)
+            yield row_ids.group_of_id(row_id), row_id
 
 
 class AssignRowIds(beam.DoFn):
     """Yields the work of each group, with ids, and the results of what an earlier run has done.
 
-    Takes a group and, in any order, its work, the outcomes of some of it, and which of it the
-    output folder has already; that has no record again.
+    Takes a group and, in any order, its work, the outcomes of some of it, and the ids of rows of it
+    that the output folder has already; these have no record again.
     """
 
     def __init__(self, context: JobContext):
@@ -198,7 +198,7 @@ class AssignRowIds(beam.DoFn):
 
     def process(
         self,
-        grouped: tuple[str, Iterable[Clip | TarredClip | WebDatasetTar | Outcome | RowInFolder]],
+        grouped: tuple[str, Iterable[Clip | TarredClip | WebDatasetTar | Outcome | str]],
         start: JobStart,  # noqa: ARG002  (the journal is this run's before work starts)
     ) -> Iterator[Any]:
         group, values = grouped
@@ -206,8 +206,8 @@ class AssignRowIds(beam.DoFn):
         done: dict[str, Outcome] = {}
         in_folder: set[str] = set()
         for value in values:
-            if isinstance(value, RowInFolder):
-                in_folder.add(value.row_id)
+            if isinstance(value, str):
+                in_folder.add(value)
             elif not isinstance(value, Outcome):
                 work.append(value)
             elif value.row_id not in done or done[value.row_id].failed:
@@ -230,7 +230,7 @@ class AssignRowIds(beam.DoFn):
                 self._statistics.rows_in_folder += 1
             elif outcome is not None:
                 for event in self._context.row_resumed(clip.row, outcome):
-                    self._statistics += row_statistics(event)
+                    count_row(event, self._statistics)
                     resumed = output_of(event, self._context, clip.route)
                     if resumed is not None:
                         yield resumed

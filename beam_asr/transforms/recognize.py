@@ -35,7 +35,7 @@ from beam_asr.records.statistics import Statistics
 from beam_asr.transforms import bundles
 from beam_asr.transforms.chunk_recognizer import ChunkRecognizer, Event, RecognizeSettings, Work
 from beam_asr.transforms.prepare_rows import JobStart
-from beam_asr.transforms.results import output_of, row_statistics
+from beam_asr.transforms.results import count_row, output_of
 
 NAMESPACE = "beam_asr"
 
@@ -177,7 +177,7 @@ class _EventCounter:
                 statistics.skipped_silence_seconds += seconds
                 statistics.no_speech += whole_row
             case Done(resumed=True) | Failed(resumed=True) | Filtered(resumed=True) | RowSplit():
-                self._statistics += row_statistics(event)
+                count_row(event, statistics)
             case SegmentDone(_, outcome, True):
                 statistics.resumed_seconds += outcome.seconds
             case SampleFound():

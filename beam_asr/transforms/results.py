@@ -27,14 +27,14 @@ from beam_asr.transcripts.transcript import transcript_fields
 from beam_asr.transforms.job_context import JobContext
 
 
-def row_statistics(event: object) -> Statistics:
-    """Returns what an event adds to the sums of rows: resumed ones, and further channels."""
+def count_row(event: object, statistics: Statistics) -> None:
+    """Adds an event to the sums of rows: a resumed one, or one of several channels."""
     match event:
         case RowSplit(count):
-            return Statistics(further_channels=count - 1)
+            statistics.further_channels += count - 1
         case Done(_, outcome, True) | Failed(_, outcome, True) | Filtered(_, outcome, True):
-            return Statistics(resumed_rows=1, resumed_seconds=outcome.seconds)
-    return Statistics()
+            statistics.resumed_rows += 1
+            statistics.resumed_seconds += outcome.seconds
 
 
 def output_of(event: object, context: JobContext, route: int) -> TaggedOutput | None:
