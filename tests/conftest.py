@@ -48,8 +48,8 @@ MODEL_FIXTURES = frozenset(
     ]
 )
 STORES = frozenset(["gs", "s3", "az"])  # parameters of fixtures that use these stores
-# Folders and files of unit tests most of which load a model, or start processes for seconds, and
-# single tests that do.
+# Folders and files of unit tests most of which load a model, start processes for seconds, or run
+# whole jobs, and single tests that do.
 MODEL_PLACES = (
     "unit/models/nemo/",
     "unit/models/devices/test_cpu_memory.py",
@@ -61,10 +61,12 @@ MODEL_PLACES = (
     "unit/audio/test_container_clocks.py",
     "unit/audio/test_hostile_files.py",
     "unit/cli/test_main.py::test_launching_a_job_imports_neither_nemo_nor_torch",
+    "unit/cli/test_main.py::test_ctrl_c_in_the_first_seconds_ends_without_a_traceback",
     "unit/outputs/formats/test_table.py::test_a_file_of_many_groups_takes_the_memory_of_few",
     "unit/storage/test_storage.py::test_a_missing_package_is_named_at_launch",
     "unit/transforms/test_bigquery.py::test_without_googles_packages_the_error_names",
     "unit/transforms/test_beam_yaml.py",
+    "unit/transforms/test_channels.py",
     "unit/transforms/test_run_inference.py",
 )
 
