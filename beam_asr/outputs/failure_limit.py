@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
 from beam_asr.errors import TooManyFailuresError
 from beam_asr.outputs.summary import Failures
+from beam_asr.records.record import Failure
 from beam_asr.records.statistics import Statistics
 
 # The fraction is of at least this number of rows, or of all if fewer: a manifest may begin with
 # a folder that is missing, and the limit applies to the whole job.
 MIN_SAMPLE_ROWS = 10_000
+KEPT_FAILURES = 1000  # to be shown if the job ends early
 
 
 class FailureWatch:
@@ -28,13 +28,21 @@ class FailureWatch:
         self._lock = threading.Lock()
         self._done = 0
         self._failed: Counter[str] = Counter()
+        self._kept: list[Failure] = []
 
-    def add(self, error: Mapping[str, Any] | None, rows: int | None) -> None:
+    @property
+    def failures(self) -> list[Failure]:
+        """Returns the first failures, at most `KEPT_FAILURES`."""
+        with self._lock:
+            return list(self._kept)
+
+    def add(self, failure: Failure | None, rows: int | None, place: str = "") -> None:
         """Counts a row that has ended.
 
         Args:
-            error: the error of its failure record; None if it was transcribed.
+            failure: the row as it failed; None if it was transcribed.
             rows: the number of rows of the whole job; None if unknown.
+            place: path or URI of the file that will have the failures, for the message.
 
         Raises:
             TooManyFailuresError: the fraction is exceeded, for certain if all rows are counted
@@ -42,15 +50,18 @@ class FailureWatch:
         """
         with self._lock:
             self._done += 1
-            if error is None:
+            if failure is None:
                 return
-            self._failed[error["type"]] += 1
+            if len(self._kept) < KEPT_FAILURES:
+                self._kept.append(failure)
+            self._failed[failure.error["type"]] += 1
             failed = self._failed.total()
             sample = MIN_SAMPLE_ROWS if rows is None else min(rows, MIN_SAMPLE_ROWS)
             if not too_many(failed, max(self._done, sample), self._max_fraction):
                 return
+            last = f"{failure.error['message']}{f' See {place}.' if place else ''}"
             raise TooManyFailuresError.of_worker(
-                failed, self._done, _list_types(self._failed), self._max_fraction, error["message"]
+                failed, self._done, _list_types(self._failed), self._max_fraction, last
             )
 
 

@@ -3,6 +3,7 @@
     OUTPUT/_journal/run.json                the identity of the run: model, options, rows
     OUTPUT/_journal/lock.json               the run that writes into the folder (`folder_lock`)
     OUTPUT/_journal/windows/NAME-RUN.jsonl  the outcomes of the rows of a chunk
+    OUTPUT/_journal/failures.jsonl          rows that failed, if these ended the run early
 
 A chunk's file is written atomically as soon as its last row is done. Its name depends on the rows
 and the run, so a bundle that is retried writes the same file, and no run replaces another's. Its
@@ -29,8 +30,10 @@ from beam_asr.outputs.fenced_storage import FencedStorage
 from beam_asr.outputs.folder import JOURNAL, LOCK, RUN, SUMMARY
 from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.outputs.row_index import RowIndex
+from beam_asr.outputs.shards import encode
 from beam_asr.records import row_ids
 from beam_asr.records.outcome import Outcome
+from beam_asr.records.record import Failure
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
 
@@ -215,6 +218,15 @@ class Journal:
         name = chunk_name(list(lines), self.run)
         seal = json.dumps(self._seal._asdict()).encode() + b"\n"
         self._fenced.write(join(self.folder, CHUNKS, name), [seal, *lines.values()])
+
+    def write_failures(self, failures: Iterable[Failure]) -> None:
+        """Writes failures of a run that ends early, for whoever looks for the cause."""
+        self._fenced.write(self.failures_file, (encode(failure.record()) for failure in failures))
+
+    @property
+    def failures_file(self) -> str:
+        """Returns the path or URI of the failures of a run that has ended early."""
+        return join(self.folder, "failures.jsonl")
 
     def remove(self) -> None:
         """Removes the journal: first the identity of the run, last the lock."""

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 
 from beam_asr.audio.limits import is_refusal, was_refusal
+from beam_asr.errors import TooManyFailuresError
 from beam_asr.models.routing import Routing
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal
 from beam_asr.records import channels
 from beam_asr.records.events import Done, Failed, Filtered, RowEnded, RowSplit
 from beam_asr.records.outcome import Outcome
-from beam_asr.records.record import error_of
+from beam_asr.records.record import Failure, error_of
 from beam_asr.records.row import Row
 from beam_asr.records.work import SegmentPlan
 from beam_asr.transcripts.transcript import TranscriptFields
@@ -112,6 +113,15 @@ class JobContext:
         """
         if self.max_failure_fraction is None or not isinstance(event, (Done, Failed, Filtered)):
             return
-        if not event.resumed:
-            error = event.outcome.error if isinstance(event, Failed) else None
-            failure_limit.watch(self.run, self.max_failure_fraction).add(error, rows)
+        if event.resumed:
+            return
+        failure = None
+        if isinstance(event, Failed):
+            failure = Failure(event.row, event.outcome.error or {})
+        watch = failure_limit.watch(self.run, self.max_failure_fraction)
+        try:
+            watch.add(failure, rows, "" if self.journal is None else self.journal.failures_file)
+        except TooManyFailuresError:
+            if self.journal is not None:
+                self.journal.write_failures(watch.failures)
+            raise

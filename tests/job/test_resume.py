@@ -347,6 +347,11 @@ def test_a_systematic_fault_ends_the_job_while_it_runs(clips, base, tmp_path, ca
     assert "AudioNotFoundError" in said
     assert "/nowhere/" in said
     assert len(through) < 10 * CLIPS
+    kept = tmp_path / "out" / "_journal" / "failures.jsonl"
+    assert f"See {kept}." in said
+    failures = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert len(failures) == 100
+    assert {row["error"]["type"] for row in failures} == {"AudioNotFoundError"}
     # Fewer of them than the fraction of all, though all of the first ones, do not.
     run(*flags, "--resume", "--max_failure_fraction=0.5")
     assert sum(records(tmp_path / "out").values()) == 150 + 10 * CLIPS
