@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from beam_asr.cli.job import recognition, row_source
@@ -82,6 +83,12 @@ def clear_journal(journal: Journal) -> None:
             journal.remove()
 
 
+def _of_records(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of records, with formats in one order, in which they mean the same."""
+    chosen = {name: values[name] for name in OF_RECORDS if name in values}
+    return {**chosen, "formats": sorted(chosen.get("formats") or ())}
+
+
 def _last_run(journal: Journal, options: TranscribeOptions) -> FinishedRun:
     """Returns the last run that has finished in the folder, if its settings are the same."""
     index = RowIndex(journal.output, journal.storage)
@@ -92,9 +99,7 @@ def _last_run(journal: Journal, options: TranscribeOptions) -> FinishedRun:
             f"compared with those of this run. {REMEDY}"
         )
     now: dict[str, Any] = json.loads(json.dumps(without_secrets(options.values), default=list))
-    differing = differences(
-        finished.details.get("options", {}), {name: now[name] for name in OF_RECORDS}
-    )
+    differing = differences(_of_records(finished.details.get("options", {})), _of_records(now))
     if differing:
         raise ResumeError(
             f"{journal.output!r} holds the results of another run: {'; '.join(differing)}. {REMEDY}"

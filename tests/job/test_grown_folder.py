@@ -124,6 +124,12 @@ def test_a_file_of_an_earlier_run_that_is_gone_is_named_before_anything_starts(
     assert summary_of(out)["rows_in"] == 7
 
 
+def test_formats_may_be_named_in_any_order(rows, append):
+    assert append(rows[:1], "--formats=nemo,parquet") == 0
+    assert append(rows, "--formats=parquet,nemo") == 0
+    assert append(rows, "--formats=parquet") == 2
+
+
 def test_a_damaged_index_is_named(rows, append, tmp_path, capsys):
     assert append(rows[:2]) == 0
     for content in ('{"identity"', "{}"):
