@@ -74,7 +74,7 @@ class FinishedRun(NamedTuple):
     statistics: Statistics
     outcomes: Outcomes
     wall_seconds: float
-    lines: Mapping[str, Counter[str]]
+    lines: Mapping[str, Counter[str]] = {}
     failed_channels: int = 0
 
 
