@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from beam_asr.cli.job import recognition, row_source
 from beam_asr.cli.options import TranscribeOptions
 from beam_asr.errors import FolderBusyError, ResumeError
+from beam_asr.outputs.folder import INDEX
 from beam_asr.outputs.folder_lock import FolderLock
-from beam_asr.outputs.journal import Journal, differences, lock_in
+from beam_asr.outputs.journal import Journal, differences, lock_in, part_of_run
 from beam_asr.outputs.row_index import FinishedRun, RowIndex
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import without_secrets
@@ -57,12 +59,20 @@ def check_same_run(options: TranscribeOptions) -> None:
 
 
 def check_may_append(options: TranscribeOptions) -> None:
-    """Checks that the records of a run would be like those in the output folder.
+    """Checks that a run which adds to the results in the output folder fits them.
+
+    It does with `append`, and if it goes on with a run that did.
 
     Raises:
-        ResumeError: names the settings that differ.
+        ResumeError: names the settings that differ, or the files that are gone.
     """
-    _last_run(Journal(options.outputs.output, Storage(options.reading.storage_options)), options)
+    storage, output = Storage(options.reading.storage_options), options.outputs.output
+    journal = Journal(output, storage)
+    part = part_of_run(storage, output, options.outputs.append)
+    # The first run has nothing to add to, whether it is about to start or goes on.
+    if part or (not journal.stored() and INDEX in storage.list_names(output)):
+        RowIndex(output, storage, part).check()
+        _last_run(journal, options)
 
 
 def clear_journal(journal: Journal) -> None:
@@ -71,6 +81,12 @@ def clear_journal(journal: Journal) -> None:
         with contextlib.suppress(FolderBusyError):  # a run is about to replace the results
             FolderLock.take(journal.storage, lock_in(journal.output))
             journal.remove()
+
+
+def _of_records(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of records, with formats in one order, in which they mean the same."""
+    chosen = {name: values[name] for name in OF_RECORDS if name in values}
+    return {**chosen, "formats": sorted(chosen.get("formats") or ())}
 
 
 def _last_run(journal: Journal, options: TranscribeOptions) -> FinishedRun:
@@ -83,9 +99,7 @@ def _last_run(journal: Journal, options: TranscribeOptions) -> FinishedRun:
             f"compared with those of this run. {REMEDY}"
         )
     now: dict[str, Any] = json.loads(json.dumps(without_secrets(options.values), default=list))
-    differing = differences(
-        finished.details.get("options", {}), {name: now[name] for name in OF_RECORDS}
-    )
+    differing = differences(_of_records(finished.details.get("options", {})), _of_records(now))
     if differing:
         raise ResumeError(
             f"{journal.output!r} holds the results of another run: {'; '.join(differing)}. {REMEDY}"

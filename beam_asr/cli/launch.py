@@ -64,7 +64,7 @@ def check(options: TranscribeOptions) -> PipelineOptions:
             folder.check_may_write(
                 storage, outputs.output, may_replace, outputs.resume, outputs.append
             )
-            if outputs.append and folder.is_finished(storage, outputs.output):
+            if outputs.append or (outputs.resume and not is_unbounded(options)):
                 finished.check_may_append(options)
         input_checks.check_inputs(storage, options)
         if options.reading.allowed_audio_prefixes is not None:

@@ -128,7 +128,10 @@ class TarReader:
             raise
         except Exception as error:  # the number of samples lost with it is unknown
             yield SampleFound()
-            yield UnreadRow(Row.of({self.filepath_key: tar.file}), "audio", error)
+            row = Row.of({self.filepath_key: tar.file})
+            if tar.id:
+                row = row.with_id(row_ids.id_of_tar(tar.id))
+            yield UnreadRow(row, "audio", error)
 
     def _of_sample(
         self, tar: WebDatasetTar, sample: webdataset.Sample, seen: Counter[str]

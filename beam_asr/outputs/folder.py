@@ -43,8 +43,8 @@ def check_may_write(
     names = [name for name in storage.list_names(folder) if not PARTIAL_FILE.fullmatch(name)]
     if JOURNAL in names and set(storage.list_names(join(folder, JOURNAL))) <= {LOCK}:
         names.remove(JOURNAL)  # of a job that is about to start, or never did
-    if not names or overwrite or (append and {SUCCESS, INDEX} <= set(names)):
-        return
+    if not names or overwrite or (append and INDEX in names):
+        return  # without its marker too: a run that appends may end before it has a journal
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     if not resume and not append:
         raise OutputExistsError(
@@ -53,10 +53,11 @@ def check_may_write(
             "`append` to add the rows that it lacks"
         )
     if JOURNAL not in names:
+        results = ", and no results of this job to append to" if append else ""
+        grow = ", `append` to add the rows that it lacks," if INDEX in names else ","
         raise OutputExistsError(
-            f"the output folder {folder!r} holds no unfinished run to go on with"
-            f"{', and no results of this job to append to' if append else ''}, but is not empty "
-            f"({shown}): choose another one, or `overwrite` to replace its results"
+            f"the output folder {folder!r} holds no unfinished run to go on with{results}, but is "
+            f"not empty ({shown}): choose another one{grow} or `overwrite` to replace its results"
         )
 
 

@@ -37,6 +37,11 @@ def id_of_channel(row_id: str, channel: int) -> str:
     return f"{row_id}.c{channel}"
 
 
+def id_of_tar(row_id: str) -> str:
+    """Returns the id of a tar's own failure, by the tar's id or that of one of its samples."""
+    return ".".join((*row_id.split(".")[:2], "tar"))
+
+
 def without_channel(row_id: str) -> str:
     """Returns the id of a row, by its own or by that of one of its channels."""
     return _CHANNEL.sub("", row_id)

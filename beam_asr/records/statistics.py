@@ -15,6 +15,20 @@ EXAMPLES = 10
 MAX_KINDS = 50  # of ignored files
 OTHER_KINDS = "other"
 MERGE = "merge"  # in a field's metadata: merges two values; a field without it is a sum
+# What describes the input of a run: later runs into the folder may read the same files again.
+OF_INPUT = (
+    "rows_in_folder",
+    "resumed_not_in_input",
+    "input_files",
+    "audio_files",
+    "ignored_files",
+    "examples_ignored",
+    "repeated_files",
+    "examples_repeated",
+    "members_without_row",
+    "examples_without_row",
+    "tars_without_rows",
+)
 
 
 def _field(default: Any, merge: Callable[[Any, Any], Any]) -> Any:
@@ -160,6 +174,10 @@ class Statistics:
     def records(self) -> int:
         """Returns the number of records that the rows must end as."""
         return self.rows_in - self.rows_in_folder + self.further_channels
+
+    def with_input_of(self, other: Statistics) -> Statistics:
+        """Returns these sums, with what the other ones say of their input."""
+        return dataclasses.replace(self, **{name: getattr(other, name) for name in OF_INPUT})
 
     def add_member_without_row(self, name: str) -> None:
         """Counts a file in a tar that has no row."""

@@ -23,6 +23,7 @@ from beam_asr.records.record import Failure, Record, error_of
 from beam_asr.records.row import Row
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.records.work import Clip, TarredClip, WebDatasetTar, is_part
+from beam_asr.storage import same_files
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.job_context import JobContext
 from beam_asr.transforms.results import count_row, output_of
@@ -111,7 +112,8 @@ class CheckRows(beam.DoFn):
         if self._routing.is_multi_model:
             clip = clip._replace(route=self._routing.route_index(row.fields))
         if self._tars is None:
-            return clip, clip.audio
+            # A manifest may be named in several ways, on a disk by a relative path as well.
+            return clip, same_files.place_of(clip.audio)
         number = nemo_tarred.tar_number(row, self._tars)
         return TarredClip(number, clip), f"{self._tars[number]}: {clip.audio}"
 

@@ -409,6 +409,8 @@ def _finish(
     summary, outcomes = _complete(target, wall_seconds, details, statistics, shards)
     failure_limit.check_failures(outcomes.records, outcomes.failures, max_failure_fraction)
     check_kept(statistics, outcomes.transcribed)
+    if target.journal is not None:
+        target.row_index.drop_redone_failures()
     storage.write(join(folder, SUCCESS), [])
     if target.journal is not None:
         target.journal.remove()
@@ -457,32 +459,41 @@ def _complete(
         count = 0
     for number in range(count):
         if shard_name(TRANSCRIPTS, number, count, target.compression, target.part) not in names:
-            names.add(target.write_shard(ShardKey(TRANSCRIPTS, number, count), []))
+            name = target.write_shard(ShardKey(TRANSCRIPTS, number, count), [])
+            names.add(name)
+            if target.journal is not None:
+                target.row_index.write_rows(name, [])
     delete_stale(storage, folder, names, target.part)
     names.update(target.beside(count))
+    lines: dict[str, Counter[str]] = {}
     for format in target.line_formats:
         format_shards = [shard for shard in shards if shard.kind == format.name]
         written = {shard.name for shard in format_shards}
         if written or not target.part:
             format.finish(storage, folder, written, target.tarred, statistics.tars_without_rows)
         names.update(written if not target.tarred else ())  # of which some have no lines
-        left_out: Counter[str] = sum((shard.records for shard in format_shards), Counter())
-        rows = left_out.pop("", 0)
-        counts = {"rows": rows, "left_out": dict(sorted(left_out.items()))}
-        details = {**details, format.name: counts}
+        lines[format.name] = sum((shard.records for shard in format_shards), Counter())
     check_present(storage, folder, names)
     if target.journal is not None:
         run = FinishedRun(
-            target.journal.stored(), details, statistics, outcomes, wall_seconds or 0.0
+            target.journal.stored(), details, statistics, outcomes, wall_seconds or 0.0, lines
         )
         run = target.row_index.add(run)
         statistics, outcomes, wall_seconds = run.statistics, run.outcomes, run.wall_seconds
+        lines = dict(run.lines)
         if target.journal.lock is not None:
             details = {"run": target.journal.lock.run, "appended": target.part, **details}
+    details = {**details, **{name: _line_counts(counts) for name, counts in lines.items()}}
     summary = summarize(statistics, outcomes, wall_seconds, details)
     summary["warnings"] = [with_flags(text, target.flags) for text in summary["warnings"]]
     storage.write(join(folder, SUMMARY), [encode_readable(summary)])
     return summary, outcomes
+
+
+def _line_counts(counts: Counter[str]) -> Record:
+    """Returns what the summary says of the lines of a format."""
+    left_out = {why: count for why, count in sorted(counts.items()) if why}
+    return {"rows": counts[""], "left_out": left_out}
 
 
 def _outcomes(shards: list[_Shard]) -> Outcomes:

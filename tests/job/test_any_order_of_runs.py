@@ -26,36 +26,12 @@ from beam_asr.cli import main
 from beam_asr.models import engine
 from beam_asr.models.serving import batcher
 from beam_asr.outputs import journal, row_index
-from beam_asr.records.outcome import Recognition
 from beam_asr.transforms import chunk_recognizer, transcribe, write_manifest
+from tests.support.naming_model import NamingRecognizer
 
 RATE = 16_000
 ROWS = 12
 STEPS = ["batch", "chunk", "shard", "index", "sums", "success", "removal"]
-
-
-class NamingRecognizer:
-    """Recognizes its own name in everything."""
-
-    sample_rate = RATE
-    default_batch_seconds, batch_overhead_seconds = 4.0, 0.0
-    max_clip_seconds = longest_seconds = segment_seconds = 40.0
-    weight_bytes, prompt_fields = 0, frozenset()
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def warm_up(self, batch_size: int) -> None:
-        pass
-
-    def encode(self, waveforms: list[np.ndarray], _prompt: Any) -> int:
-        return len(waveforms)
-
-    def decode(self, encoded: int) -> list[Recognition]:
-        return [Recognition(self.name)] * encoded
-
-    def describe(self) -> dict[str, str]:
-        return {"model": self.name}
 
 
 class EndedError(RuntimeError):
@@ -151,16 +127,24 @@ class Folder(RuleBasedStateMachine):
         )
         flags = [f"--input={listed}", f"--output={self.out}", f"--model_name={model}", mode]
         before, rows = self.finished, Counter(manifest)
+        is_replacing = self.is_replacing()
         status = main.main(["transcribe", *flags])
         if status == 0:
             assert self.finished == before, "a run finished in a folder of a later one"
             self.finished += 1
-            if mode == "--append" and self.rows is not None:
+            if mode == "--append" and self.rows is not None and not is_replacing:
                 assert model == self.model
                 rows |= self.rows
             self.rows, self.model = rows, model
             self.check()
         return status
+
+    def is_replacing(self) -> bool:
+        """Returns whether the folder has an unfinished run that replaces what was there."""
+        try:
+            return json.loads((self.out / "_journal" / "run.json").read_text())["part"] == 0
+        except FileNotFoundError:
+            return False
 
     def check(self) -> None:
         """The output is finished, with each row once and the text of its model."""
