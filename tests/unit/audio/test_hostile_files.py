@@ -384,9 +384,11 @@ FILES: dict[str, tuple[Callable[[], bytes], type[AudioError] | int | str]] = {
         CorruptAudioError),
     "wav with a chunk of 4 GB": (
         lambda: wav(before=chunk(b"bext", bytes(9), UINT32)), CorruptAudioError),
-    "rf64 of 2**64-1 bytes": (lambda: rf64(2**64 - 1), TruncatedAudioError),
-    "rf64 of 2**63 bytes": (lambda: rf64(2**63), TruncatedAudioError),
-    "rf64 of 0 bytes": (lambda: rf64(0), ZeroLengthAudioError),
+    # No file has so many: a recorder that was stopped, or a pipe, has left the size open.
+    "rf64 of 2**64-1 bytes": (lambda: rf64(2**64 - 1), RATE),
+    "rf64 of 2**63 bytes": (lambda: rf64(2**63), RATE),
+    "rf64 of 0 bytes": (lambda: rf64(0), RATE),
+    "rf64 of 2**62 bytes": (lambda: rf64(2**62), TruncatedAudioError),
     "aiff of 0 channels": (lambda: aiff(0, bytes(2)), CorruptAudioError),
     "aiff of 65535 channels": (lambda: aiff(0, b"\xff\xff"), CorruptAudioError),
     "aiff of 2**32-1 frames": (lambda: aiff(2, b"\xff" * 4), RATE),
