@@ -78,9 +78,16 @@ def _create_locked(path: str) -> BinaryIO:
         part = open(f"{path}.{uuid.uuid4().hex}.part", "xb")  # noqa: SIM115
         with contextlib.suppress(OSError):  # a file system without locks
             _lock(part)
-        if os.path.exists(part.name):
+        try:
+            os.stat(part.name)  # os.path.exists() takes every error for a missing file
             return part
-        part.close()  # it was deleted as a leftover before it was locked
+        except FileNotFoundError:  # it was deleted as a leftover before it was locked
+            part.close()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(part.name)
+            part.close()
+            raise
 
 
 def delete_unless_locked(path: str) -> bool:

@@ -277,8 +277,7 @@ class Storage:
         if self.allowed is not None:
             uri = self.allowed.check(uri)
         if is_local(uri):
-            with open(local_path(uri), "rb") as file:
-                return file.read()
+            return retry(lambda: _read_local(uri), may_retry=is_transient_locally)
         fs, path = self._file_system(uri)
         if is_chain(uri) or not fs.async_impl:
             return bytes(retry(lambda: fs.cat_file(path)))
@@ -323,7 +322,10 @@ class Storage:
         """
         if is_local(uri):
             with _changing("write", uri, OSError):
-                return create_local(local_path(uri), content)
+                return retry(
+                    lambda: create_local(local_path(uri), content),
+                    may_retry=is_transient_locally,
+                )
         fs, path = self._file_system(uri)
         fs.invalidate_cache()
         if retry(lambda: fs.exists(path)):
@@ -555,6 +557,11 @@ def _into_folder(fs: Any, path: str, write: Callable[[], Result]) -> Result:
     except FileNotFoundError:  # a server with folders
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         return write()
+
+
+def _read_local(uri: str) -> bytes:
+    with open(local_path(uri), "rb") as file:
+        return file.read()
 
 
 def _create_object(fs: Any, path: str, content: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +11,8 @@ import sys
 
 import pytest
 
-from beam_asr.storage import local_files
+from beam_asr.errors import WriteError
+from beam_asr.storage import local_files, retry
 from beam_asr.storage.storage import Storage
 from tests.support.broken_lines import broken_lines
 
@@ -119,3 +122,43 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_too(tmp_path,
     part, named, folder = done
     assert local_files.PARTIAL_FILE.fullmatch(os.path.basename(part))
     assert (named, folder) == ("replace" if way == "write" else "link", str(tmp_path))
+
+
+def test_a_disk_that_fails_after_a_file_was_created_ends_the_writing(tmp_path, monkeypatch):
+    stat = os.stat
+
+    def failing(path, *args, **kwargs):
+        if str(path).endswith(".part"):
+            raise OSError(errno.EIO, "the disk fails")
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", failing)
+    with pytest.raises(WriteError, match="the disk fails"):
+        Storage().write(str(tmp_path / "a"), [b"a"])
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_small_file_is_read_and_created_again_after_a_stale_handle(tmp_path, monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.001)
+    fsync, stale = os.fsync, [OSError(errno.ESTALE, "stale")]
+
+    def once(descriptor):
+        if stale:
+            raise stale.pop()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", once)
+    assert Storage().create_exclusive(str(tmp_path / "a"), b"content")
+    assert os.listdir(tmp_path) == ["a"]
+
+    stale.append(OSError(errno.ESTALE, "stale"))
+    opened = builtins.open
+
+    def stale_once(*args, **kwargs):
+        if stale:
+            raise stale.pop()
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", stale_once)
+    assert Storage().read(str(tmp_path / "a")) == b"content"
