@@ -50,9 +50,9 @@ from beam_asr.audio.signatures import (
     check_chunk_sizes,
     check_header,
     check_last_page,
+    fill_in_size,
     foreign_error,
     has_several_streams,
-    mend_size,
     zero_length_error,
 )
 from beam_asr.audio.sndfile_decoder import SndfileDecoder
@@ -495,7 +495,7 @@ def _open_decoder(source: Source, whole: bool = False) -> Iterator[Decoder]:
     if mpeg is None:
         check_joined(source, head, chunk)
     if chunk is not None:
-        mend_size(source, chunk)
+        fill_in_size(source, chunk)
     check_last_page(source, head)
     check_chain(source, head, whole)
     decoder = _find_decoder(source, head, mpeg)

@@ -144,7 +144,7 @@ def check_chunk_sizes(source: Source, head: bytes) -> SampleChunk | None:
     return chunk
 
 
-def mend_size(source: Source, chunk: SampleChunk) -> None:
+def fill_in_size(source: Source, chunk: SampleChunk) -> None:
     """Presents an RF64 or AU without a size of its samples with the one that they have.
 
     Decoders would read none, though they read on to the end of a WAV.

@@ -145,15 +145,17 @@ class Source:
         self._reached = 0
         return data
 
-    def present(self, start: int, end: int, mended: Mapping[int, bytes] | None = None) -> None:
+    def present(
+        self, start: int, end: int, replacements: Mapping[int, bytes] | None = None
+    ) -> None:
         """Presents a part of the bytes as the whole file from now on; the position is its start.
 
         Args:
             start: the first byte, behind tags.
             end: the byte after the last one.
-            mended: what to read in place of some bytes of the part, by their places.
+            replacements: what to read in place of some bytes of the part, by their places.
         """
-        self._file = _Part(self._file, start, end, mended or {})
+        self._file = _Part(self._file, start, end, replacements or {})
         self.size = end - start
         self.descriptor = None  # those who read by it would read what is left out
         self._reached = 0
@@ -170,12 +172,12 @@ class _Part(io.RawIOBase):
     """Reads a part of a file as if it were the whole, with some of its bytes replaced."""
 
     def __init__(
-        self, file: IO[bytes] | _Part, start: int, end: int, mended: Mapping[int, bytes]
+        self, file: IO[bytes] | _Part, start: int, end: int, replacements: Mapping[int, bytes]
     ) -> None:
         self._file = file
         self._start = start
         self._end = end
-        self._mended = mended
+        self._replacements = replacements
         file.seek(start)
 
     def read(self, size: int | None = -1) -> bytes:
@@ -184,7 +186,7 @@ class _Part(io.RawIOBase):
         remaining = max(0, self._end - self._start - position)
         size = remaining if size is None or size < 0 else min(size, remaining)
         data = self._file.read(size)
-        for place, content in self._mended.items():
+        for place, content in self._replacements.items():
             before = max(0, place - position)
             behind = place + len(content) - position
             if before < len(data) and behind > 0:

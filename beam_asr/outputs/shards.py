@@ -21,7 +21,7 @@ FILTERED = "filtered"
 # The name of a shard; of a run that appends (`row_index`), with its number.
 SHARD = re.compile(
     rf"({TRANSCRIPTS}|{FAILURES}|{FILTERED})(?:-append(?P<part>\d{{5}}))?-\d{{5}}-of-\d{{5}}\.jsonl"
-    r"(?P<compression>\.gz|\.zst)?"
+    r"(?:\.gz|\.zst)?"
 )
 EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression
 
@@ -46,9 +46,7 @@ def numbered(stem: str, shard: int, shards: int, part: int = 0) -> str:
 
 def compression_of(name: str) -> str | None:
     """Returns the compression of the shard with this name."""
-    return next(
-        kind for kind, extension in EXTENSIONS.items() if name.endswith(f".jsonl{extension[6:]}")
-    )
+    return next(kind for kind, extension in EXTENSIONS.items() if name.endswith(extension))
 
 
 def shard_count(kind: str, records: int, num_shards: int | None = None) -> int:

@@ -98,7 +98,7 @@ def check_complete(statistics: Statistics, outcomes: Outcomes) -> None:
 
 
 def warnings(statistics: Statistics) -> list[str]:
-    """Returns what a finished run says of fields that it was told to read, and that no row has."""
+    """Returns what a finished run says of fields that it was to read, and that no row has."""
     said = []
     unscored = 0
     for key, _ in statistics.scored_by:

@@ -238,10 +238,7 @@ class ObjectRanges:
 
     def size(self, seconds: float) -> int:
         """Returns the size of the file, in bytes."""
-        if self._stated.size is None:
-            info = run(self._fs, self._fs._info(self._path), seconds)
-            self._stated.check(int(info["size"]))
-        return self._stated.size or 0
+        return _size_of(self._fs, self._path, self._stated, seconds)
 
     @property
     def version(self) -> str:
@@ -250,6 +247,14 @@ class ObjectRanges:
 
     def close(self) -> None:
         """Does nothing: nothing is open."""
+
+
+def _size_of(fs: Any, path: str, stated: Stated, seconds: float) -> int:
+    """Returns the size that answers have stated, or else, as after "bytes 0-99/*", requests it."""
+    if stated.size is None:
+        info = run(fs, fs._info(path), seconds)
+        stated.check(int(info["size"]))
+    return stated.size or 0
 
 
 class HttpRanges:
@@ -280,10 +285,7 @@ class HttpRanges:
         """Returns the size of the file, in bytes."""
         if self._whole is not None:
             return self._whole.seek(0, io.SEEK_END)
-        if self._stated.size is None:  # "bytes 0-99/*"
-            info = run(self._fs, self._fs._info(self._url), seconds)
-            self._stated.check(int(info["size"]))
-        return self._stated.size or 0
+        return _size_of(self._fs, self._url, self._stated, seconds)
 
     @property
     def version(self) -> str:

@@ -16,7 +16,7 @@ from beam_asr.cli import main
 from beam_asr.outputs import row_index
 from beam_asr.transforms import write_manifest as writing
 from tests.support.job_files import read_records, write_manifest
-from tests.support.tiny_models import speechlike
+from tests.support.tiny_models import speechlike, write_clips
 
 RATE = 16_000
 CLIPS = 6
@@ -24,10 +24,7 @@ CLIPS = 6
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    for index in range(CLIPS):
-        soundfile.write(folder / f"{index:02d}.wav", speechlike(0.4 + 0.1 * index, index), RATE)
-    return folder
+    return write_clips(tmp_path_factory.mktemp("clips"), CLIPS)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from beam_asr.records import parsing, row_ids
 from beam_asr.records.record import Transcript
 from beam_asr.transforms import chunk_recognizer, recognize, transcribe
 from tests.support.job_files import journaled, read_records, write_manifest
-from tests.support.tiny_models import speechlike
+from tests.support.tiny_models import write_clips
 
 RATE = 16_000
 CLIPS = 24
@@ -40,10 +40,7 @@ class BreakdownError(RuntimeError):
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    for index in range(CLIPS):
-        soundfile.write(folder / f"{index:02d}.wav", speechlike(0.4 + 0.1 * index, index), RATE)
-    return folder
+    return write_clips(tmp_path_factory.mktemp("clips"), CLIPS)
 
 
 @pytest.fixture(autouse=True)
