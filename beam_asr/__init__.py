@@ -10,6 +10,7 @@ from beam_asr._version import __version__
 if TYPE_CHECKING:
     from beam_asr.outputs.formats.documents import Document
     from beam_asr.outputs.journal import Journal
+    from beam_asr.outputs.output import Output
     from beam_asr.records.row import Row
     from beam_asr.transforms.bigquery import WriteTranscriptsToBigQuery
     from beam_asr.transforms.read_manifest import ReadManifest
@@ -24,6 +25,7 @@ __all__ = [
     "Document",
     "Journal",
     "NemoModelHandler",
+    "Output",
     "ReadManifest",
     "Row",
     "ScoreTranscripts",
@@ -39,6 +41,7 @@ _MODULES = {
     "Document": "beam_asr.outputs.formats.documents",
     "Journal": "beam_asr.outputs.journal",
     "NemoModelHandler": "beam_asr.transforms.run_inference",
+    "Output": "beam_asr.outputs.output",
     "ReadManifest": "beam_asr.transforms.read_manifest",
     "Row": "beam_asr.records.row",
     "ScoreTranscripts": "beam_asr.transforms.score",
@@ -55,3 +58,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'beam_asr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

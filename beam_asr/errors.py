@@ -6,7 +6,8 @@
         UsageError                      the command line; exit status 2
         SetupError                      the settings of a job
             NoInputError WrongInputError OutputExistsError FolderBusyError ResumeError
-            ResourceError PatternError ShardError ExpressionError StorageOptionsError
+            UnfinishedError ResourceError PatternError ShardError ExpressionError
+            StorageOptionsError
         InputError
             DamagedInputError TableError TarError PromptError
             ManifestError
@@ -87,6 +88,10 @@ class ResumeError(SetupError):
     """This run cannot resume the one in the folder."""
 
     explained = True
+
+
+class UnfinishedError(SetupError):
+    """A folder holds no finished results to read."""
 
 
 class ResourceError(SetupError, RuntimeError):

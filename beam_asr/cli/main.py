@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import re
@@ -13,8 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from beam_asr import errors
+from beam_asr.cli.commands import COMMANDS, module_of
 from beam_asr.cli.messages import console_handler, for_terminal, worded
-from beam_asr.cli.options import TranscribeOptions, parse_args
+from beam_asr.cli.options import TranscribeOptions, parse_args, parse_command
+from beam_asr.cli.usage_errors import as_usage_errors
 from beam_asr.cli.worker_watch import WorkerWatch
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join, without_secrets
@@ -36,14 +39,31 @@ INLINE_OPTIONS = re.compile(r"(?<=^--storage_options=)\{.*|^\{.*", re.DOTALL)
 def main(args: Sequence[str] | None = None) -> int:
     """Runs ``beam-asr`` with these arguments and returns its exit status."""
     args = sys.argv[1:] if args is None else list(args)
+    reads_results = bool(args) and args[0] in COMMANDS
     try:
-        options = parse_args(args)
+        options = parse_command(args) if reads_results else parse_args(args)
     except SystemExit as exit_request:
         return int(exit_request.code or 0)
     logging.basicConfig(level=logging.WARNING, handlers=[console_handler()])
     # Beam logs the traceback of a failed step several times over, and raises it as well.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    if isinstance(options, argparse.Namespace):
+        return run_command(options)
     return transcribe(options, args)
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Runs a command that reads a folder of results, and returns its exit status."""
+    try:
+        with as_usage_errors():
+            return module_of(arguments.command).run(arguments)
+    except errors.UsageError as error:
+        return _wrong_usage(error)
+    except KeyboardInterrupt:
+        return FAILED
+    except errors.BeamAsrError as error:
+        print(f"beam-asr: {arguments.command} failed: {worded(str(error))}", file=sys.stderr)
+        return FAILED
 
 
 def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:

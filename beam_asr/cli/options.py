@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import math
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from beam_asr._version import __version__
+from beam_asr.cli import commands
+from beam_asr.cli.flag_values import parser_of
 from beam_asr.cli.messages import as_flags, flag_of
-from beam_asr.errors import ExpressionError
-from beam_asr.records import conditions
 from beam_asr.records.setting_fields import (
     Groups,
     Setting,
     all_settings,
     flatten,
-    is_gpu_count,
     make_groups,
     settings_of,
 )
 from beam_asr.settings import GROUPS, Settings
-from beam_asr.storage.patterns import split_commas
 from beam_asr.transforms.choices import choices
 
 FLAG_NAMES = frozenset(flag_of(setting) for setting in all_settings(GROUPS))
-FILE_NAME = re.compile(r"[\w./~-]+\.[A-Za-z]{1,5}")
-ACCELERATOR = re.compile(r"type:[a-z0-9-]+;count:[1-9][0-9]*(;[a-z0-9_:.-]+)*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +52,7 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
     words, beam_args = _words_apart(rest)
     values = vars(known)
     if values.pop("command") is None:
-        parser.error("name a command; there is one: transcribe")
+        parser.error(f"name a command: transcribe, {', '.join(commands.COMMANDS)}")
     values["input"] = [*words, *(known.input or [])]
     if problem := _conflict(known):
         parser.error(problem)
@@ -67,6 +60,17 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
         return TranscribeOptions(**make_groups(GROUPS, values), beam_args=beam_args)
     except ValueError as error:
         parser.error(str(error))
+
+
+def parse_command(args: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line of one of `commands.COMMANDS`, which has no other flags.
+
+    Raises:
+        SystemExit: with status 2 and a message that names the flag, or 0 after ``--help``.
+    """
+    written = [arg.partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--")]
+    flags = {f"--{name[2:]}" for name in written}
+    return program_parser().parse_args(with_underscores(args, flags))
 
 
 def with_underscores(args: Sequence[str], flags: Collection[str]) -> list[str]:
@@ -127,8 +131,9 @@ def program_parser() -> argparse.ArgumentParser:
         description="Batch speech recognition on Apache Beam with NVIDIA NeMo models.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    transcribe = commands.add_parser(
+    parser.add_argument("--version", action="version", version=f"beam-asr {__version__}")
+    parsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    transcribe = parsers.add_parser(
         "transcribe",
         help="transcribe the audio that manifests name",
         usage="beam-asr transcribe INPUT ... --output FOLDER --model_name MODEL [FLAGS]",
@@ -140,6 +145,7 @@ def program_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_flags(transcribe)
+    commands.add_parsers(parsers)
     return parser
 
 
@@ -170,13 +176,13 @@ def _action(setting: Setting) -> dict[str, Any]:
         return {"action": "store_false" if setting.default else "store_true"}
     arguments: dict[str, Any] = {"default": setting.default, "metavar": setting.metavar}
     if setting.value_type is tuple:  # the inputs may also be words without a flag
-        return {**arguments, "action": _Words, "nargs": "+", "type": _parser_of(setting)}
+        return {**arguments, "action": _Words, "nargs": "+", "type": parser_of(setting)}
     arguments["required"] = setting.required
     if known := choices(setting):
         return {**arguments, "choices": known}
     if setting.bare is not None:
         arguments |= {"nargs": "?", "const": setting.bare}
-    return {**arguments, "type": _parser_of(setting)}
+    return {**arguments, "type": parser_of(setting)}
 
 
 class _Words(argparse.Action):
@@ -191,116 +197,3 @@ class _Words(argparse.Action):
     ) -> None:
         before = getattr(namespace, self.dest) or []
         setattr(namespace, self.dest, [*before, *(value for word in values for value in word)])
-
-
-def _parser_of(setting: Setting) -> Callable[[str], Any]:
-    """Returns the function that turns the text of a flag into a value, or refuses it."""
-    parser = FORMATS.get(setting.format) or TYPES[setting.value_type]
-
-    def parse(text: str) -> Any:
-        return parser(text, setting)
-
-    return parse
-
-
-def _word(text: str, _: Setting) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("is empty")
-    return text
-
-
-def _words(text: str, setting: Setting) -> list[str]:
-    known = choices(setting)
-    if not known:
-        return [_word(part, setting) for part in split_commas(text)]
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if part not in known:
-            raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(known)}")
-    return parts
-
-
-def _storage_options(text: str, _: Setting) -> dict[str, dict[str, Any]]:
-    try:
-        if not text.lstrip().startswith("{"):
-            text = Path(text).expanduser().read_text(encoding="utf-8")
-        return json.loads(text)
-    except OSError as error:
-        # What is no name of a file may be a secret.
-        reason = f"{error.strerror}: {text!r}" if FILE_NAME.fullmatch(text) else error.strerror
-        raise argparse.ArgumentTypeError(
-            f"is neither a JSON object nor the path of a file of one ({reason})"
-        ) from None
-    except ValueError as error:  # of JSON, whose messages do not show the text; or a NUL in a path
-        raise argparse.ArgumentTypeError(f"is not JSON ({error})") from None
-
-
-def _condition(text: str, _: Setting) -> str:
-    try:
-        return conditions.parse(text).text
-    except ExpressionError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _gpus(text: str, setting: Setting) -> float:
-    value = _number(text, setting)
-    if not is_gpu_count(value):
-        raise argparse.ArgumentTypeError(
-            f"{text} is neither a whole number nor a fraction such as 0.5, 0.33 or 0.25"
-        )
-    return value
-
-
-def _accelerator(text: str, _: Setting) -> str:
-    if not ACCELERATOR.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not of the form type:TYPE;count:NUMBER;install-nvidia-driver"
-        )
-    return text
-
-
-def _number(text: str, setting: Setting) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    minimum, maximum = setting.minimum, setting.maximum
-    if minimum is not None and maximum is not None:
-        if not minimum <= value <= maximum:
-            raise argparse.ArgumentTypeError(f"{text} is not within {minimum:g} and {maximum:g}")
-    elif minimum is not None and not minimum <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of {minimum:g} or more")
-    elif setting.above is not None and not setting.above < value < math.inf:
-        what = "a number of seconds" if setting.format == "seconds" else "a number"
-        raise argparse.ArgumentTypeError(f"{text} is not {what} above {setting.above:g}")
-    return value
-
-
-def _whole(text: str, setting: Setting) -> int | str:
-    minimum = 0 if setting.minimum is None else int(setting.minimum)
-    if text in setting.words:
-        return text
-    if not text.isdigit() or int(text) < minimum:
-        words = "".join(f", or {word}" for word in setting.words)
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number of {minimum} or more{words}"
-        )
-    if setting.maximum is not None and int(text) > setting.maximum:
-        raise argparse.ArgumentTypeError(
-            f"{text} is more than {setting.maximum:g}, the most there can be"
-        )
-    return int(text)
-
-
-TYPES: dict[Any, Callable[[str, Setting], Any]] = {
-    str: _word,
-    int: _whole,
-    float: _number,
-    tuple: _words,
-    Mapping: _storage_options,
-}
-FORMATS: dict[str, Callable[[str, Setting], Any]] = {
-    "gpus": _gpus,
-    "accelerator": _accelerator,
-    "condition": _condition,
-}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from beam_asr.cli import options
+from beam_asr.cli import flag_values, options
 from beam_asr.cli.messages import flag_of
 from beam_asr.records.setting_fields import Groups, Setting, all_settings
 from beam_asr.settings import GROUPS
@@ -104,7 +104,7 @@ def parameter(setting: Setting) -> dict[str, Any]:
 def pattern_of(setting: Setting) -> str | None:
     """What its flag takes, as far as a pattern can say it; None for any text."""
     if setting.format == "accelerator":
-        return options.ACCELERATOR.pattern
+        return flag_values.ACCELERATOR.pattern
     if setting.value_type is int:
         number = "[1-9][0-9]*" if setting.minimum else "[0-9]+"
         return f"({'|'.join([number, *setting.words])})" if setting.words else number
