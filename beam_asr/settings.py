@@ -544,6 +544,14 @@ class ScoringSettings(Group, title="Scores and filters", scope=JOB):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ConsoleSettings(Group, title="Console", scope=JOB):
+    """Selects what is printed while the job runs."""
+
+    quiet: bool = setting(False, "print no progress, and no warnings")
+    verbose: bool = setting(False, "also print what the job and Beam log")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """Holds all settings of a job, by group."""
 
@@ -559,6 +567,7 @@ class Settings:
     long_audio: SegmentationSettings
     transcripts: TranscriptSettings
     scoring: ScoringSettings
+    console: ConsoleSettings
 
 
 GROUPS: Groups = typing.get_type_hints(Settings)

@@ -44,12 +44,20 @@ def main(args: Sequence[str] | None = None) -> int:
         options = parse_command(args) if reads_results else parse_args(args)
     except SystemExit as exit_request:
         return int(exit_request.code or 0)
-    logging.basicConfig(level=logging.WARNING, handlers=[console_handler()])
-    # Beam logs the traceback of a failed step several times over, and raises it as well.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if isinstance(options, argparse.Namespace):
+        _log(logging.WARNING)
         return run_command(options)
+    quiet, verbose = options.console.quiet, options.console.verbose
+    _log(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     return transcribe(options, args)
+
+
+def _log(level: int) -> None:
+    """Shows what is logged at this level and above."""
+    logging.basicConfig(level=level, handlers=[console_handler()])
+    # Beam logs the traceback of a failed step several times over, and raises it as well.
+    beam_level = level if level < logging.WARNING else logging.CRITICAL
+    logging.getLogger("apache_beam").setLevel(beam_level)
 
 
 def run_command(arguments: argparse.Namespace) -> int:

@@ -102,6 +102,8 @@ def _conflict(flags: argparse.Namespace) -> str | None:
         return f"--filepath_key and --pred_text_key are both {flags.filepath_key!r}"
     if flags.resume and flags.overwrite:
         return "--resume keeps what is there and --overwrite replaces it: choose one"
+    if flags.quiet and flags.verbose:
+        return "--quiet prints less and --verbose prints more: choose one"
     if flags.append and flags.overwrite:
         return "--append keeps what is there and --overwrite replaces it: choose one"
     if flags.append and flags.resume:

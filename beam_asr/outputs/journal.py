@@ -3,6 +3,7 @@
     OUTPUT/_journal/run.json                the identity of the run: model, options, rows
     OUTPUT/_journal/lock.json               the run that writes into the folder (`folder_lock`)
     OUTPUT/_journal/windows/NAME-RUN.jsonl  the outcomes of the rows of a chunk
+    OUTPUT/_journal/progress/WORKER.json    how far a worker is (`progress`)
     OUTPUT/_journal/failures.jsonl          rows that failed, if these ended the run early
 
 A chunk's file is written atomically as soon as its last row is done. Its name depends on the rows
@@ -40,6 +41,7 @@ from beam_asr.storage.uris import join
 logger = logging.getLogger(__name__)
 
 CHUNKS = "windows"
+PROGRESS = "progress"
 WRITING_THREADS = 8
 HEARTBEAT_SECONDS = 30.0
 RUN_DIGITS = 16  # of a run's id, in the names of its files
@@ -152,6 +154,7 @@ class Journal:
             _compare(self.output, stored, self.identity)
         elif not self.resume:
             self._fenced.delete_folder(join(self.folder, CHUNKS))
+        self._fenced.delete_folder(join(self.folder, PROGRESS))
         for folder in (self.output, join(self.folder, CHUNKS)):
             self.storage.delete_leftovers(folder)
         own = {"run": self.run, "earlier_runs": self.earlier_runs[::-1], "part": self.part}
@@ -222,6 +225,10 @@ class Journal:
     def write_failures(self, failures: Iterable[Failure]) -> None:
         """Writes failures of a run that ends early, for whoever looks for the cause."""
         self._fenced.write(self.failures_file, (encode(failure.record()) for failure in failures))
+
+    def write_progress(self, name: str, content: bytes) -> None:
+        """Stores how far a worker is."""
+        self._fenced.write(join(self.folder, PROGRESS, name), [content])
 
     @property
     def failures_file(self) -> str:

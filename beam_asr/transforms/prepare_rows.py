@@ -18,6 +18,7 @@ from beam_asr.models.routing import Routing
 from beam_asr.outputs.journal import Journal
 from beam_asr.outputs.shards import FAILURES
 from beam_asr.records import parsing, row_ids
+from beam_asr.records.events import FoundInFolder
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Failure, Record, error_of
 from beam_asr.records.row import Row
@@ -230,9 +231,11 @@ class AssignRowIds(beam.DoFn):
             outcome = done.get(row_id)
             if row_id in in_folder:
                 self._statistics.rows_in_folder += 1
+                self._context.count(FoundInFolder())
             elif outcome is not None:
                 for event in self._context.row_resumed(clip.row, outcome):
                     count_row(event, self._statistics)
+                    self._context.count(event)
                     resumed = output_of(event, self._context, clip.route)
                     if resumed is not None:
                         yield resumed

@@ -497,7 +497,8 @@ def _content(storage: Storage, model_name: str, engine: str) -> str | None:
 
 def _start_job(statistics: Statistics, context: JobContext) -> JobStart:
     if context.journal is not None:
-        context.journal.begin(rows_identity(statistics))
+        known = {"rows_invalid": statistics.rows_invalid, "tars": statistics.tars}
+        context.journal.begin({**rows_identity(statistics), **known})
     if context.max_failure_fraction is not None and not statistics.tars:
         failure_limit.check_invalid(statistics, context.max_failure_fraction)
     return JobStart(None if statistics.tars else statistics.rows_in)

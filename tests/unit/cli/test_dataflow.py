@@ -532,6 +532,8 @@ GIVEN = {
     "reference_key": ("text", "text"),
     "normalizer": ("whisper", "whisper"),
     "quality": ("true", True),
+    "quiet": ("true", True),
+    "verbose": ("true", True),
     "keep": ("wer <= 0.3 and duration < 30", "wer <= 0.3 and duration < 30"),
     "min_duration": ("0.5", 0.5),
     "max_duration": ("60", 60.0),

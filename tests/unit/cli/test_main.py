@@ -93,7 +93,7 @@ def test_what_nobody_takes_is_refused(transcribe, manifest, tmp_path, words, sai
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("flag", ["--verbose", "--progress", "--diarize"])
+@pytest.mark.parametrize("flag", ["--listen", "--progress", "--diarize"])
 def test_a_flag_that_resembles_none_gets_no_suggestion(transcribe, manifest, tmp_path, flag):
     args = ["--input", manifest, "--output", tmp_path / "out", "--model_name", "m"]
     status, _, errors = transcribe(*args, flag)
