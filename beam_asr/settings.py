@@ -60,6 +60,9 @@ class InputSettings(Group, title="Input", scope=JOB):
         metavar="SECONDS",
         bare=60.0,
     )
+    limit: int | None = setting(
+        None, "transcribe a random sample of so many rows, the same in each run", minimum=1
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -549,6 +552,9 @@ class ConsoleSettings(Group, title="Console", scope=JOB):
 
     quiet: bool = setting(False, "print no progress, and no warnings")
     verbose: bool = setting(False, "also print what the job and Beam log")
+    dry_run: bool = setting(
+        False, "transcribe nothing: print what the job would do, its size, and estimates"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

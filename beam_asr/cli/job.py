@@ -58,6 +58,7 @@ def row_source(options: TranscribeOptions) -> ReadManifest:
         options.reading.storage_options,
         watch=options.inputs.watch,
         resumed=options.outputs.output if options.outputs.resume else None,
+        limit=options.inputs.limit,
     )
 
 

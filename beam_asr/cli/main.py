@@ -93,6 +93,11 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
             _print_end(options)
             return DONE
         beam_options = launch.check(options)
+        if options.console.dry_run:
+            from beam_asr.cli import dry_run
+
+            print(for_terminal(dry_run.describe(options, beam_options)))
+            return DONE
         runner = runners.profile_of(beam_options)
         ends_here = runner.ends_with_launcher(beam_options)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import logging
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -45,9 +48,11 @@ class ReadManifest(beam.PTransform):
             then that at which its file was found. The rows of Pub/Sub messages
             (``pubsub://projects/PROJECT/subscriptions/NAME``) have no end either.
         resumed: with ``watch``, an output folder; the files of its finished windows are omitted.
+        limit: takes a sample of so many rows of all inputs, the same in each run; None takes all.
 
     Raises:
-        SetupError: an input is empty, or Pub/Sub is not the only input.
+        SetupError: an input is empty, or Pub/Sub is not the only input; or there is a limit, and
+            the inputs have no end. When the job runs: there is a limit, and an input is a tar.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class ReadManifest(beam.PTransform):
         storage_options: Mapping[str, Mapping[str, Any]] | None = None,
         watch: float | None = None,
         resumed: str | None = None,
+        limit: int | None = None,
     ):
         super().__init__()
         self._filepath_key = filepath_key
@@ -72,6 +78,11 @@ class ReadManifest(beam.PTransform):
         ]
         if self._messages and len(self._patterns) > 1:
             raise SetupError(f"the input {pattern!r} is more than one topic or subscription")
+        if limit is not None and (self._messages or watch is not None):
+            raise SetupError(
+                "`limit` takes a sample of all rows, and an input without an end has none"
+            )
+        self._limit = limit
 
     def expand(self, pbegin: Any) -> PCollection[Row | WebDatasetTar]:
         if self._messages:
@@ -104,6 +115,8 @@ class ReadManifest(beam.PTransform):
                 Row | WebDatasetTar
             )
         )
+        if self._limit is not None:
+            rows |= "Sample" >> _Sample(self._limit)
         statistics.append(split[STATISTICS])
         rows.input_statistics = statistics | "FileStatistics" >> beam.Flatten().with_output_types(
             Statistics
@@ -112,6 +125,14 @@ class ReadManifest(beam.PTransform):
 
     def read_here(self) -> Iterator[Row | WebDatasetTar]:
         """Yields the rows of files in this process, as the steps of ``expand`` do in workers."""
+        if self._limit is None:
+            yield from self._all_rows_here()
+            return
+        keyed = map(_with_sampling_key, self._all_rows_here())
+        for _, row in heapq.nsmallest(self._limit, keyed, key=operator.itemgetter(0)):
+            yield row
+
+    def _all_rows_here(self) -> Iterator[Row | WebDatasetTar]:
         named = [pair for part in self._patterns for pair in _find_files(part, self._storage)]
         files = defaultdict(list)
         for pair in named:
@@ -122,6 +143,34 @@ class ReadManifest(beam.PTransform):
                 for piece in _split_file(file, self._storage, is_watched=False):
                     if not isinstance(piece, TaggedOutput):
                         yield from _read_rows(piece, self._storage, self._filepath_key)
+
+
+class _Sample(beam.PTransform):
+    """Takes some rows, of which each has the same chance, and the same rows in each run."""
+
+    def __init__(self, rows: int):
+        super().__init__()
+        self._rows = rows
+
+    def expand(self, rows: PCollection[Row | WebDatasetTar]) -> PCollection[Row]:
+        return (
+            rows
+            | "SamplingKey" >> beam.Map(_with_sampling_key)
+            | "Smallest" >> beam.combiners.Top.Smallest(self._rows, key=operator.itemgetter(0))
+            | "Rows" >> beam.FlatMap(lambda keyed: [row for _, row in keyed]).with_output_types(Row)
+            | "SpreadRows" >> beam.Reshuffle()
+        )
+
+
+def _with_sampling_key(row: Row | WebDatasetTar) -> tuple[bytes, Row]:
+    """Returns a row with a hash of its line and place, by which rows are in random order."""
+    if isinstance(row, WebDatasetTar):
+        raise SetupError(
+            f"`limit` takes a sample of all rows, and those of {without_query(row.file)!r} are "
+            "known only when the tar is read: name a part of the tars instead"
+        )
+    place = f"{row.manifest}\n{row.line_number}\n{row.line}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(place, digest_size=16).digest(), row
 
 
 def input_statistics(rows: PCollection[Any]) -> PCollection[Statistics] | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
 from beam_asr.audio.segment_planner import Planner
@@ -336,6 +338,17 @@ class Transcribe(beam.PTransform):
     def rows_identity(self, rows: Iterable[Row | WebDatasetTar]) -> dict[str, Any]:
         """Returns what the journal of a run with these rows says of them."""
         return rows_identity(sum_rows(self._check_rows, rows))
+
+    def checked(self, rows: Iterable[Row | WebDatasetTar]) -> Iterator[Any]:
+        """Yields what rows are once they are checked, in this process: work, or a ``Failure``."""
+        check = self._check_rows
+        check.start_bundle()
+        for row in rows:
+            for result in check.process(row, GlobalWindow(), MIN_TIMESTAMP):
+                if isinstance(result, TaggedOutput):
+                    yield result.value
+                else:
+                    yield result
 
     @property
     def _check_rows(self) -> CheckRows:

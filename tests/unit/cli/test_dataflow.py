@@ -534,6 +534,8 @@ GIVEN = {
     "quality": ("true", True),
     "quiet": ("true", True),
     "verbose": ("true", True),
+    "dry_run": ("true", True),
+    "limit": ("100", 100),
     "keep": ("wer <= 0.3 and duration < 30", "wer <= 0.3 and duration < 30"),
     "min_duration": ("0.5", 0.5),
     "max_duration": ("60", 60.0),
