@@ -158,7 +158,9 @@ class WriteManifest(beam.PTransform):
         )
         started = time.time()
         start = parts.transcripts.pipeline | "Start" >> beam.Create([target])
-        ready = start | "Withdraw" >> beam.Map(_mark_unfinished)
+        # A run that fails before it has a journal then leaves an earlier one's results finished.
+        sums = AsSingleton(parts.statistics | "SumStatistics" >> beam.CombineGlobally(total))
+        ready = start | "Withdraw" >> beam.Map(_mark_unfinished, journaled=sums)
         exported = self._write_exports(parts, target, ready=AsIter(ready))
         packed = [
             lines | f"Pack{number}" >> beam.ParDo(PackLines()).with_outputs("counts", main="packs")
@@ -178,9 +180,7 @@ class WriteManifest(beam.PTransform):
             started,
             self._max_failure_fraction,
             self._details,
-            statistics=AsSingleton(
-                parts.statistics | "SumStatistics" >> beam.CombineGlobally(total)
-            ),
+            statistics=sums,
             shards=AsList(written),
         )
 
@@ -387,7 +387,10 @@ def _write_shard_of_window(
     return _write_shard(keyed, target.for_window(window), [])
 
 
-def _mark_unfinished(target: OutputTarget) -> OutputTarget:
+def _mark_unfinished(
+    target: OutputTarget,
+    journaled: Statistics,  # noqa: ARG001  (the journal is begun, so the run can be gone on with)
+) -> OutputTarget:
     target.check()
     mark_unfinished(target.storage, target.folder)
     target.row_index.clear()
