@@ -23,7 +23,8 @@
         SegmentsFailedError
         ModelLoadError
             AttentionError ModelFileError (DamagedModelError UnsafeModelError ModelTooLargeError)
-        StorageError (DeadlineError ReplacedError ShortReadError UnreachableError WriteError)
+        StorageError
+            DeadlineError ReplacedError ShortReadError StorageReadError UnreachableError WriteError
         JobError
             LostRowsError TooManyFailuresError NothingKeptError FolderTakenError TextStepError
 
@@ -452,6 +453,10 @@ class ShortReadError(StorageError, ConnectionError):
     """A store sent fewer bytes of a range than it holds."""
 
     explained = False
+
+
+class StorageReadError(StorageError, OSError):
+    """A place cannot be listed, or a file of the job read; with its name, reason and remedy."""
 
 
 class UnreachableError(StorageError):

@@ -100,7 +100,11 @@ def _inputs_of(storage: Storage, window: str) -> list[str]:
     if SUCCESS not in storage.list_names(window):
         return []
     try:
-        return list(json.loads(storage.read(join(window, SUMMARY)))["inputs"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        content = storage.read(join(window, SUMMARY))
+    except FileNotFoundError:
+        content = b""
+    try:
+        return list(json.loads(content)["inputs"])
+    except (ValueError, KeyError, TypeError) as error:
         logger.warning("%s names no inputs, as a window of a stream does: %r", window, error)
         return []

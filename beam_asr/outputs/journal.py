@@ -15,6 +15,7 @@ writes late, or was left behind, is never taken for the work of this run.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -259,11 +260,13 @@ class Journal:
     def _owner(self) -> str | None:
         """Returns the id of the run whose journal, or else whose summary, the folder has."""
         for name in (join(self.folder, RUN), join(self.output, SUMMARY)):
-            try:
-                run = json.loads(self.storage.read(name)).get("run")
-            except (FileNotFoundError, ValueError, AttributeError):
-                continue
-            return None if run is None else str(run)
+            with contextlib.suppress(FileNotFoundError):
+                content = self.storage.read(name)
+                try:
+                    run = json.loads(content).get("run")
+                except (ValueError, AttributeError):  # it is damaged
+                    continue
+                return None if run is None else str(run)
         return None
 
     def stored(self) -> dict[str, Any]:
@@ -272,9 +275,11 @@ class Journal:
 
     def _run(self) -> dict[str, Any] | None:
         try:
-            return dict(json.loads(self.storage.read(join(self.folder, RUN))))
+            content = self.storage.read(join(self.folder, RUN))
         except FileNotFoundError:
             return None
+        try:
+            return dict(json.loads(content))
         except ValueError:
             raise ResumeError(
                 f"{join(self.folder, RUN)} is damaged, so what was done cannot be gone on with; "

@@ -69,15 +69,16 @@ def encode(record: dict[str, Any]) -> bytes:
         return json_numbers.dumps(record).encode() + b"\n"
 
 
-def compressed(lines: Iterable[bytes], compression: str | None) -> Iterator[bytes]:
-    """Yields the content of a shard, bit for bit the same in every attempt.
+def compressed(lines: Iterable[bytes], compression: str | None) -> Iterable[bytes]:
+    """Returns the content of a shard, bit for bit the same in every attempt.
 
     Args:
         compression: ``gzip``, ``zstd`` or None.
     """
-    if compression is None:
-        yield from lines
-        return
+    return lines if compression is None else _compressed(lines, compression)
+
+
+def _compressed(lines: Iterable[bytes], compression: str) -> Iterator[bytes]:
     compressor: Any
     if compression == "gzip":
         compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)  # a gzip member, without a time

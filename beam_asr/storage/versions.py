@@ -35,7 +35,11 @@ def version_of(file: BinaryIO) -> str:
     raw = getattr(file, "raw", file)
     if not isinstance(raw, io.FileIO):
         return str(getattr(raw, "version", ""))
-    status = os.fstat(raw.fileno())
+    return version_of_local(os.fstat(raw.fileno()))
+
+
+def version_of_local(status: os.stat_result) -> str:
+    """Returns the version of a local file by its status, as ``version_of``."""
     return f"{status.st_mtime_ns}-{status.st_size}"
 
 
