@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from beam_asr.storage import local_files, storage
+
 STATUSES = ("403", "429", "500", "503")
 # Dropped: before the server has got the request, or after it has done it.
 STORE_KINDS = (*STATUSES, "dropped", "dropped after", "500 after", "cut", "short")
@@ -94,7 +96,7 @@ class Faults:
 
 
 def random_faults(chance: random.Random, kinds: tuple[str, ...], requests: int) -> list[Fault]:
-    """Plans one lasting fault, or one or two transient ones, at random requests.
+    """Plans one lasting fault, or up to four transient ones, at random requests.
 
     Of a request at most four attempts fail of transient ones: one fewer than are made.
     """
@@ -105,7 +107,9 @@ def random_faults(chance: random.Random, kinds: tuple[str, ...], requests: int) 
 
     if chance.random() < 0.35:
         return [fault(LASTING)]
-    return [fault(chance.choice([1, 1, 3])), *(fault(1) for _ in range(chance.randint(0, 1)))]
+    if chance.random() < 0.25:
+        return [fault(3), fault(1)]
+    return [fault(1) for _ in range(chance.randint(1, 4))]
 
 
 class _FaultyProxyHandler(BaseHTTPRequestHandler):
@@ -246,12 +250,15 @@ class Disk:
     def __init__(self, root: str, faults: Faults):
         self.root, self.faults = f"{root}/", faults
         self._open: Callable[..., Any] = builtins.open
+        self._file: type[_FaultyFile] = type("_File", (_FaultyFile,), {"disk": self})
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         for name, operation in CALLS.items():
             patch.setattr(os, name, self._faulty(getattr(os, name), operation))
         for module in (builtins, io):
             patch.setattr(module, "open", self.open)
+        local_file = type("LocalFile", (local_files.LocalFile, self._file), {})
+        patch.setattr(storage, "LocalFile", local_file)
 
     def holds(self, path: Any, folder: int | None = None) -> bool:
         """Tells whether a path, or an open file, is in the folder."""
@@ -277,10 +284,7 @@ class Disk:
     def open(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if not self.holds(file) or isinstance(file, int):
             return self._open(file, mode, *args, **kwargs)
-        if self.strike("read" if mode.startswith("r") else "write", file) == "EIO after":
-            self._open(file, mode).close()
-            raise error_of("EIO", file)
-        raw = _FaultyFile(file, mode.replace("b", "").replace("t", ""), self)
+        raw = self._file(file, mode.replace("b", "").replace("t", ""))
         buffered = io.BufferedRandom if "+" in mode else io.BufferedReader
         content = io.BufferedWriter(raw) if mode[0] in "wxa" else buffered(raw)
         return content if "b" in mode else io.TextIOWrapper(content, encoding="utf-8")
@@ -306,14 +310,22 @@ def error_of(kind: str, path: Any) -> OSError:
 
 
 class _FaultyFile(io.FileIO):
-    """A file of which reads and writes may fail, or come short."""
+    """A file that may fail, or of which reads and writes come short, if it is on the disk."""
 
-    def __init__(self, path: Any, mode: str, disk: Disk):
+    disk: Disk
+
+    def __init__(self, path: Any, mode: str):
+        kind = self._strike("read" if mode.startswith("r") else "write", path)
         super().__init__(path, mode)
-        self._disk = disk
+        if kind == "EIO after":
+            self.close()
+            raise error_of("EIO", path)
+
+    def _strike(self, operation: str, path: Any) -> str:
+        return self.disk.strike(operation, path) if self.disk.holds(path) else ""
 
     def readinto(self, buffer: Any) -> int:
-        kind = self._disk.strike("read", self.name)
+        kind = self._strike("read", self.name)
         view = memoryview(buffer).cast("B")
         if kind == "short":
             view = view[: max(1, len(view) // 2)]
@@ -322,14 +334,14 @@ class _FaultyFile(io.FileIO):
             raise error_of("EIO", self.name)
         return count
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         return io.RawIOBase.read(self, size)
 
     def readall(self) -> bytes:
         return io.RawIOBase.readall(self)
 
     def write(self, content: Any) -> int:
-        kind = self._disk.strike("write", self.name)
+        kind = self._strike("write", self.name)
         view = memoryview(content).cast("B")
         if kind in ("short", "EIO after"):
             view = view[: max(1, len(view) // 2)]
