@@ -29,6 +29,8 @@ DISK_KINDS = ("EIO", "ENOSPC", "ESTALE", "EIO after", "short")
 # What does not look as if it could pass, so that a row may fail of it.
 LOOKS_PERMANENT = frozenset(["403", "EIO", "ENOSPC", "EIO after"])
 LASTING = 10**9
+CANNOT_BE_SHORT = frozenset(["stat", "list", "make", "rename", "delete", "open", "create", "sync"])
+TAKE_SPACE = frozenset(["write", "make", "rename", "create", "sync"])
 
 
 @dataclass
@@ -58,6 +60,8 @@ class Fault:
 
     def strikes(self, number: int, operation: str) -> bool:
         if number < self.at or self.struck >= self.times:
+            return False
+        if self.kind == "short" and operation in CANNOT_BE_SHORT:
             return False
         if self.struck and self.alike and operation != self.operation:
             return False
@@ -240,7 +244,7 @@ CALLS = {
     "unlink": "delete",
     "remove": "delete",
     "rmdir": "delete",
-    "fsync": "write",
+    "fsync": "sync",
 }
 
 
@@ -275,7 +279,7 @@ class Disk:
     def strike(self, operation: str, path: Any) -> str:
         """Counts a request; raises an error if a fault strikes that does so at once."""
         kind = self.faults.at(operation)
-        if kind == "ENOSPC" and operation not in ("write", "make", "rename"):
+        if kind == "ENOSPC" and operation not in TAKE_SPACE:
             kind = "EIO"
         if kind in ("EIO", "ENOSPC", "ESTALE"):
             raise error_of(kind, path)
@@ -315,7 +319,7 @@ class _FaultyFile(io.FileIO):
     disk: Disk
 
     def __init__(self, path: Any, mode: str):
-        kind = self._strike("read" if mode.startswith("r") else "write", path)
+        kind = self._strike("open" if mode.startswith("r") else "create", path)
         super().__init__(path, mode)
         if kind == "EIO after":
             self.close()
