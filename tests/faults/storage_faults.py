@@ -26,6 +26,7 @@ STATUSES = ("403", "429", "500", "503")
 # Dropped: before the server has got the request, or after it has done it.
 STORE_KINDS = (*STATUSES, "dropped", "dropped after", "500 after", "cut", "short")
 DISK_KINDS = ("EIO", "ENOSPC", "ESTALE", "EIO after", "short")
+DISK_REQUESTS, STORE_REQUESTS = 290, 110  # of a run of `storage_lives`, roughly
 # What does not look as if it could pass, so that a row may fail of it.
 LOOKS_PERMANENT = frozenset(["403", "EIO", "ENOSPC", "EIO after"])
 LASTING = 10**9

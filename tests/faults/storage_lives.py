@@ -112,7 +112,7 @@ class Life:
     Attributes:
         place: a folder for all of it, on the storage.
         kinds: of faults that the storage has.
-        usual_requests: of a run without faults, by its mode; where unknown, it has none.
+        requests: of a run, roughly; the faults come at these.
         struck: the faults that have struck in it so far.
     """
 
@@ -122,7 +122,7 @@ class Life:
     kinds: tuple[str, ...]
     chance: random.Random
     launches: _Launches
-    usual_requests: dict[str, int]
+    requests: int
     struck: list[Fault] = field(default_factory=list)
     resumes: Counter[int] = field(default_factory=Counter)
     story: list[str] = field(default_factory=list)
@@ -159,13 +159,10 @@ class Life:
         manifest = f"{self.place}/{len(self.story)}.jsonl"
         self.storage.write(manifest, [line.encode() for line in lines])
         wanted = (model, rows)
-        usual = self.usual_requests.get(mode, 0)
-        status, struck = self._run(manifest, model, mode, self._faults(usual))
-        if not usual:
-            self.usual_requests[mode] = self.faults.requests
+        status, struck = self._run(manifest, model, mode, self._faults(self.requests))
         if status and self.chance.random() < 0.4:  # the run that goes on meets faults too
             again = self._mode_after(mode)
-            status, struck = self._run(manifest, model, again, self._faults(usual // 2))
+            status, struck = self._run(manifest, model, again, self._faults(self.requests // 2))
         self._judge(status, wanted, struck)
         for resumes in range(RESUMES + 1):
             if status == 0 and not self._failed():
@@ -179,7 +176,7 @@ class Life:
         raise Broken(f"not done after {RESUMES} resumes")
 
     def _faults(self, requests: int) -> list[Fault]:
-        return random_faults(self.chance, self.kinds, requests) if requests else []
+        return random_faults(self.chance, self.kinds, requests)
 
     def _mode_after(self, mode: str) -> str:
         if mode == "--append":
@@ -264,18 +261,12 @@ class Life:
         ]
 
 
-class _Rehearsal(random.Random):
-    """A chance by which all modes of a life come."""
-
-    def random(self) -> float:
-        return 0.0
-
-
 def live_until(
     storage: Storage,
     place: str,
     faults: Faults,
     kinds: tuple[str, ...],
+    requests: int,
     number: int,
     seed: int,
 ) -> tuple[list[Fault], Counter[int]]:
@@ -286,15 +277,10 @@ def live_until(
     """
     struck: list[Fault] = []
     resumes: Counter[int] = Counter()
-    usual: dict[str, int] = {}
-
-    def life_of(name: object, chance: random.Random) -> Life:
-        return Life(storage, f"{place}/{name}", faults, kinds, chance, launches, usual)
-
     with quick_jobs() as launches:
-        life_of("rehearsal", _Rehearsal()).live()
         while len(struck) < number:
-            life = life_of(seed, random.Random(seed))
+            chance = random.Random(seed)
+            life = Life(storage, f"{place}/{seed}", faults, kinds, chance, launches, requests)
             try:
                 life.live()
             except BaseException as error:

@@ -14,8 +14,8 @@ from tests.faults import storage_faults
 from tests.faults.storage_lives import live_until
 from tests.support.emulators import Bucket
 
-# For more than the suite has time for: STORAGE_FAULTS=1000 pytest -s tests/faults/test_storage.py
-FAULTS = int(os.environ.get("STORAGE_FAULTS", 4))  # on each storage
+# For a thousand in all: STORAGE_FAULTS=250 python -m pytest -s tests/faults/test_storage.py
+FAULTS = int(os.environ.get("STORAGE_FAULTS", 3))  # at least so many on each storage
 SEED = int(os.environ.get("STORAGE_FAULTS_SEED", 1))
 
 
@@ -37,8 +37,8 @@ def test_faults_of_a_disk(tmp_path: Path) -> None:
     root = os.path.realpath(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         storage_faults.Disk(root, faults).install(patch)
-        kinds = storage_faults.DISK_KINDS
-        struck, resumes = live_until(Storage(), root, faults, kinds, FAULTS, SEED)
+        faulty = (storage_faults.DISK_KINDS, storage_faults.DISK_REQUESTS)
+        struck, resumes = live_until(Storage(), root, faults, *faulty, FAULTS, SEED)
     report("disk", struck, resumes)
 
 
@@ -49,6 +49,6 @@ def test_faults_of_a_store(bucket: Bucket) -> None:
     with storage_faults.proxied(address[0], faults) as proxy:
         through = {key: value.replace(address[0], proxy) for key, value in options.items()}
         storage = Storage({protocol: through})
-        kinds = storage_faults.STORE_KINDS
-        struck, resumes = live_until(storage, bucket.uri, faults, kinds, FAULTS, SEED)
+        faulty = (storage_faults.STORE_KINDS, storage_faults.STORE_REQUESTS)
+        struck, resumes = live_until(storage, bucket.uri, faults, *faulty, FAULTS, SEED)
     report(protocol, struck, resumes)
