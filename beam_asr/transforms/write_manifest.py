@@ -369,7 +369,6 @@ def _write_shard(
 ) -> _Shard:
     key, packs = ShardKey(*keyed[0]), keyed[1]
     list(ready)  # waits until the folder is marked as unfinished, before a file is replaced
-    target.check()
     written = Counter(why for pack in packs for why, _, _ in pack)
     examples = failure_examples(packs) if key.kind == FAILURES else {}
     name = target.write_shard(key, Lines(packs))
@@ -391,7 +390,6 @@ def _mark_unfinished(
     target: OutputTarget,
     journaled: Statistics,  # noqa: ARG001  (the journal is begun, so the run can be gone on with)
 ) -> OutputTarget:
-    target.check()
     mark_unfinished(target.storage, target.folder)
     target.row_index.clear()
     registry.delete_stale(target.storage, target.folder, target.part)
