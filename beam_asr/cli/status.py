@@ -33,7 +33,6 @@ def status(storage: Storage, output: str) -> str:
     """
     from beam_asr.cli.main import end_of_run
     from beam_asr.cli.progress import describe, describe_model
-    from beam_asr.outputs.folder import is_finished
     from beam_asr.outputs.folder_lock import holder_of
     from beam_asr.outputs.journal import lock_in
     from beam_asr.outputs.output import Output
@@ -42,14 +41,14 @@ def status(storage: Storage, output: str) -> str:
     state = Progress.read(storage, output)
     holder = holder_of(storage, lock_in(output))
     if not state.has_begun and holder is None:
-        if is_finished(storage, output):
-            return f"finished\n{end_of_run(storage, output)}"
         try:
-            windows = Output(output, storage.options).folders
+            results = Output(output, storage.options)
         except UnfinishedError:
             raise UnfinishedError(f"{output!r} holds neither results nor a job") from None
-        lines = [end_of_run(storage, window) for window in windows]
-        return "\n".join([f"{len(windows):,} windows are finished", *lines])
+        ends = [*map(end_of_run, results.summaries(), results.folders)]
+        if results.folders == [output]:
+            return f"finished\n{ends[0]}"
+        return "\n".join([f"{len(ends):,} windows are finished", *ends])
     models = [describe_model(model) for model in state.models]
     now = datetime.now(timezone.utc).timestamp()
     if holder is not None and holder.lives:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from beam_asr.outputs.formats.base import FieldKeys, LineFormat
 from beam_asr.outputs.shards import FAILURES, FILTERED, encode, shard_count, shard_of
 from beam_asr.records.record import Envelope, Record, Transcript, to_record, with_duration
 from beam_asr.transforms.bundles import at_window
+from beam_asr.transforms.packing import compressed
 
 PACK_BYTES = 2**20  # of lines that a worker gathers before it emits them
 LINE_BYTES = 100  # approximate memory of a line beside its text
@@ -96,53 +99,71 @@ class PackLines(beam.DoFn):
     """Gathers the lines of a bundle by their kinds, and counts them, with output to ``counts``."""
 
     def start_bundle(self) -> None:
-        self._packs: dict[Kind, list[Line]] = defaultdict(list)
+        self._lines: dict[Kind, list[Line]] = defaultdict(list)
         self._counts: Counter[Kind] = Counter()
         self._bytes = 0
 
-    def process(self, keyed: tuple[Kind, Line]) -> Iterable[tuple[Kind, list[Line]]]:
+    def process(self, keyed: tuple[Kind, Line]) -> Iterable[tuple[Kind, bytes]]:
         kind, line = keyed
-        self._packs[kind].append(line)
+        self._lines[kind].append(line)
         self._counts[kind] += 1
         self._bytes += len(line[1]) + LINE_BYTES
-        if self._bytes < PACK_BYTES:
-            return ()
-        packs, self._packs, self._bytes = self._packs, defaultdict(list), 0
-        return packs.items()
+        return () if self._bytes < PACK_BYTES else self._take_packs()
 
     def finish_bundle(self) -> Iterator[Any]:
-        yield from at_window(self._packs.items(), GlobalWindow())
+        yield from at_window(self._take_packs(), GlobalWindow())
         counts = (TaggedOutput("counts", count) for count in self._counts.items())
         yield from at_window(counts, GlobalWindow())
 
+    def _take_packs(self) -> list[tuple[Kind, bytes]]:
+        packs = [(kind, packed(lines)) for kind, lines in self._lines.items()]
+        self._lines, self._bytes = defaultdict(list), 0
+        return packs
+
+
+def packed(lines: list[Line]) -> bytes:
+    """Returns lines as one value, as which they cross shuffles; `unpacked` returns them again."""
+    return compressed(pickle.dumps(lines, pickle.HIGHEST_PROTOCOL))
+
+
+def unpacked(pack: bytes) -> list[Line]:
+    lines: list[Line] = pickle.loads(zlib.decompress(pack))
+    return lines
+
 
 def by_shard(
-    pack: tuple[Kind, list[Line]], num_shards: int | None, counts: dict[Kind, int]
-) -> list[tuple[Any, list[Line]]]:
-    """Returns the lines of a pack, by the shards that they go to."""
-    (kind, tar), lines = pack
+    keyed: tuple[Kind, bytes], num_shards: int | None, counts: dict[Kind, int]
+) -> list[tuple[Any, bytes]]:
+    """Returns the lines of a pack, in packs by the shards that they go to."""
+    (kind, tar), pack = keyed
     if tar is not None:
-        return [(tuple(ShardKey(kind, tar, shards=None)), lines)]
+        return [(tuple(ShardKey(kind, tar, shards=None)), pack)]
     shards = shard_count(kind, counts[kind, None], num_shards)
+    if shards == 1:
+        return [(tuple(ShardKey(kind, 0, shards)), pack)]
     parts: dict[int, list[Line]] = defaultdict(list)
-    for line in lines:
+    for line in unpacked(pack):
         parts[shard_of(line[1], shards)].append(line)
-    return [(tuple(ShardKey(kind, shard, shards)), part) for shard, part in parts.items()]
+    return [(tuple(ShardKey(kind, shard, shards)), packed(part)) for shard, part in parts.items()]
 
 
-def failure_examples(packs: Iterable[list[Line]]) -> dict[str, str]:
+def failure_examples(lines: Iterable[Line]) -> dict[str, str]:
     """Returns a failure's message by the type of its error, whatever the order of the lines."""
     least: dict[str, bytes] = {}
-    for why, line, _ in itertools.chain.from_iterable(packs):
+    for why, line, _ in lines:
         least[why] = min(line, least.get(why, line))
     return {why: str(json.loads(line)["error"].get("message", "")) for why, line in least.items()}
 
 
-class Lines:
-    """Iterates over the lines of a shard's records, as often as needed."""
+class ShardLines:
+    """Iterates over the lines of a shard's records, as often as needed, one pack in memory."""
 
-    def __init__(self, packs: Iterable[list[Line]]):
+    def __init__(self, packs: Iterable[bytes]):
         self._packs = packs
 
     def __iter__(self) -> Iterator[bytes]:
-        return (line for pack in self._packs for _, line, _ in pack if line)
+        return (line for _, line, _ in self.entries() if line)
+
+    def entries(self) -> Iterator[Line]:
+        """Yields the lines with the reasons of their records and the ids of their rows."""
+        return itertools.chain.from_iterable(map(unpacked, self._packs))

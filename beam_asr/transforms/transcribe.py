@@ -12,8 +12,6 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_asr.audio.clip_reader import UNKNOWN_SECONDS, ClipReader
 from beam_asr.audio.segment_planner import Planner
@@ -66,6 +64,7 @@ from beam_asr.transforms.plan_segments import PlanSegments
 from beam_asr.transforms.prepare_rows import (
     AssignRowIds,
     CheckRows,
+    CheckWindowedRows,
     JobStart,
     group_equal_rows,
     rows_identity,
@@ -337,27 +336,25 @@ class Transcribe(beam.PTransform):
 
     def rows_identity(self, rows: Iterable[Row | WebDatasetTar]) -> dict[str, Any]:
         """Returns what the journal of a run with these rows says of them."""
-        return rows_identity(sum_rows(self._check_rows, rows))
+        return rows_identity(sum_rows(self._check_rows(), rows))
 
     def checked(self, rows: Iterable[Row | WebDatasetTar]) -> Iterator[Any]:
         """Yields what rows are once they are checked, in this process: work, or a ``Failure``."""
-        check = self._check_rows
+        check = self._check_rows()
         check.start_bundle()
         for row in rows:
-            for result in check.process(row, GlobalWindow(), MIN_TIMESTAMP):
-                if isinstance(result, TaggedOutput):
-                    yield result.value
-                else:
-                    yield result
+            for result in check.process(row):
+                yield result.value if isinstance(result, TaggedOutput) else result
 
-    @property
-    def _check_rows(self) -> CheckRows:
+    def _check_rows(self, step: type[CheckRows] = CheckRows) -> CheckRows:
         names, grouped = self.settings.names, self._journal is not None
-        return CheckRows(names.filepath_key, names.channel_key, self._tars, grouped, self._routing)
+        return step(names.filepath_key, names.channel_key, self._tars, grouped, self._routing)
 
     def expand(self, rows: PCollection[Row | Record | WebDatasetTar]) -> Transcribed:
         context = self._context
-        checked = rows | "Validate" >> beam.ParDo(self._check_rows).with_outputs(
+        is_plain = rows.is_bounded and rows.windowing.is_default()
+        check = self._check_rows(CheckRows if is_plain else CheckWindowedRows)
+        checked = rows | "Validate" >> beam.ParDo(check).with_outputs(
             "failures", "statistics", main="work"
         )
         finishing: list[Any] = []

@@ -51,13 +51,13 @@ from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
 from beam_asr.transforms.results import Collections, Transcribed
 from beam_asr.transforms.shard_lines import (
-    Line,
-    Lines,
     PackLines,
     ShardKey,
+    ShardLines,
     by_shard,
     failure_examples,
     format_line,
+    packed,
     record_line,
 )
 from beam_asr.transforms.write_formats import WriteFormats
@@ -229,7 +229,7 @@ class WriteManifest(beam.PTransform):
         written = (
             self._lines(self._write_exports(records, target))
             | "Lines" >> beam.Flatten()
-            | "Packs" >> beam.MapTuple(lambda kind, line: (kind, [line]))
+            | "Packs" >> beam.MapTuple(lambda kind, line: (kind, packed([line])))
             | "Shard"
             >> beam.FlatMap(
                 by_shard, shards, {(kind, None): 1 for kind in (*KINDS, *target.formats)}
@@ -363,23 +363,23 @@ class _Shard(NamedTuple):
 
 
 def _write_shard(
-    keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[bytes]],
     target: OutputTarget,
     ready: Iterable[OutputTarget],
 ) -> _Shard:
-    key, packs = ShardKey(*keyed[0]), keyed[1]
+    key, lines = ShardKey(*keyed[0]), ShardLines(keyed[1])
     list(ready)  # waits until the folder is marked as unfinished, before a file is replaced
-    written = Counter(why for pack in packs for why, _, _ in pack)
-    examples = failure_examples(packs) if key.kind == FAILURES else {}
-    name = target.write_shard(key, Lines(packs))
+    written = Counter(why for why, _, _ in lines.entries())
+    examples = failure_examples(lines.entries()) if key.kind == FAILURES else {}
+    name = target.write_shard(key, lines)
     if target.journal is not None and key.kind in KINDS:
-        rows = (IndexedRow.of(row_id, line, why) for pack in packs for why, line, row_id in pack)
+        rows = (IndexedRow.of(row_id, line, why) for why, line, row_id in lines.entries())
         target.row_index.write_rows(name, rows)
     return _Shard(key.kind, name, written, examples)
 
 
 def _write_shard_of_window(
-    keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[bytes]],
     target: OutputTarget,
     window: Any = beam.DoFn.WindowParam,
 ) -> _Shard:
