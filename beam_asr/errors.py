@@ -13,6 +13,7 @@
             ManifestError
                 LineTooLongError NotJsonError NotAnObjectError DuplicateKeyError MissingAudioError
                 BadFieldError BadRecordError MissingMemberError UnmappedRowError
+                UnreadableFileError
         AudioError
             AudioNotFoundError AudioAccessError AudioTimeoutError AudioMemoryError EmptyAudioError
             NotAudioError (WrongExtensionError) CorruptAudioError (TruncatedAudioError)
@@ -191,6 +192,10 @@ class MissingMemberError(ManifestError):
 
 class UnmappedRowError(ManifestError):
     """No model takes the row, and there is none for all others."""
+
+
+class UnreadableFileError(ManifestError):
+    """With `watch`, a file cannot be read to its end, or has changed since it was found."""
 
 
 class AudioError(BeamAsrError, ValueError):

@@ -33,10 +33,12 @@ class Entry(NamedTuple):
     Attributes:
         name: path or URI.
         problem: why it is no file that can be read; empty for a file.
+        version: of its content; empty where the listing does not state it.
     """
 
     name: str
     problem: str = ""
+    version: str = ""
 
 
 def walk_local(folder: str, max_depth: int | None = None) -> Iterator[Entry]:

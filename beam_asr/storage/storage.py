@@ -195,7 +195,8 @@ class Storage:
         for name, info in found.items():
             problem = listing.problem_of(fs, info)
             if problem != listing.FOLDER or "**" not in pattern:
-                yield Entry(_full_uri(fs, name, pattern), problem)
+                version = versions.content_version(info)
+                yield Entry(_full_uri(fs, name, pattern), problem, version)
 
     def _find(self, folder: str) -> Iterator[Entry]:
         fs, path = self._file_system(folder)
@@ -208,7 +209,8 @@ class Storage:
         for name, info in found.items():
             problem = listing.problem_of(fs, info)
             if problem != listing.FOLDER:
-                yield Entry(_full_uri(fs, name, folder), problem)
+                version = versions.content_version(info)
+                yield Entry(_full_uri(fs, name, folder), problem, version)
 
     def exists(self, uri: str) -> bool:
         """Returns whether a file or folder exists.
@@ -445,6 +447,17 @@ class Storage:
     def fingerprint(self, uri: str) -> str:
         """Returns a text that changes with the file: its tag, time and size, if known."""
         return versions.fingerprint(self._info(uri))
+
+    def content_version(self, uri: str) -> str:
+        """Returns a text that changes with the content of a file.
+
+        Raises:
+            FileNotFoundError: the file does not exist.
+        """
+        if is_local(uri):
+            status = os.stat(self._file_system(uri)[1])
+            return f"{status.st_mtime_ns}-{status.st_size}"
+        return versions.content_version(self._info(uri))
 
     def _info(self, uri: str) -> dict[str, Any]:
         fs, path = self._file_system(uri)

@@ -102,18 +102,20 @@ class ReadManifest(beam.PTransform):
             watched = inputs | "WatchFiles" >> streaming.WatchFiles(
                 self._storage, self._watch, self._resumed
             )
-            # Flink's shuffle passes elements on as they are, so it must not change their type.
-            files, statistics = watched | "SpreadFiles" >> beam.Reshuffle(), []
-        split = files | "Split" >> beam.FlatMap(
-            _split_file, self._storage, self._watch is not None
-        ).with_outputs(STATISTICS, main="ranges")
+            files, statistics = watched, []
+        split_file = _split_file if self._watch is None else _split_watched
+        split = files | "Split" >> beam.FlatMap(split_file, self._storage).with_outputs(
+            STATISTICS, main="ranges"
+        )
         rows = (
             split.ranges
             | "SpreadPieces" >> beam.Reshuffle()
             | "ReadRows"
-            >> beam.FlatMap(_read_rows, self._storage, self._filepath_key).with_output_types(
-                Row | WebDatasetTar
-            )
+            >> beam.FlatMap(
+                _read_rows if self._watch is None else _read_watched,
+                self._storage,
+                self._filepath_key,
+            ).with_output_types(Row | WebDatasetTar)
         )
         if self._limit is not None:
             rows |= "Sample" >> _Sample(self._limit)
@@ -199,7 +201,7 @@ def _distinct(named: tuple[str, Iterable[tuple[str, str]]]) -> Iterator[Any]:
     yield from files
 
 
-def _split_file(file: str, storage: Storage, is_watched: bool) -> Iterator[Any]:
+def _split_file(file: str, storage: Storage, is_watched: bool = False) -> Iterator[Any]:
     if contents.is_source_code(storage, file):
         if is_watched:  # no summary has it
             logger.warning("%s is ignored: it is source code", without_query(file))
@@ -214,7 +216,26 @@ def _split_file(file: str, storage: Storage, is_watched: bool) -> Iterator[Any]:
         yield piece._replace(version="") if is_watched else piece
 
 
+def _split_watched(found: FileRange, storage: Storage) -> Iterator[Any]:
+    if found.problem:
+        yield found
+    else:
+        try:
+            yield from _split_file(found.file, storage, is_watched=True)
+        except Exception as error:
+            yield streaming.broken_file(found.file, streaming.unreadable(error))
+
+
 def _read_rows(
     file_range: FileRange, storage: Storage, filepath_key: str
 ) -> Iterator[Row | WebDatasetTar]:
     return readers.read_rows(storage, file_range, filepath_key)
+
+
+def _read_watched(
+    file_range: FileRange, storage: Storage, filepath_key: str
+) -> Iterator[Row | WebDatasetTar]:
+    try:
+        yield from readers.read_rows(storage, file_range, filepath_key)
+    except Exception as error:
+        yield Row.broken(streaming.unreadable(error), file_range.file)
