@@ -65,7 +65,12 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
         with as_usage_errors("--output", outputs.output):
             folder.check_may_write(
-                storage, outputs.output, may_replace, outputs.resume, outputs.append
+                storage,
+                outputs.output,
+                may_replace,
+                outputs.resume,
+                outputs.append,
+                in_windows=is_unbounded(options),
             )
             if outputs.append or (outputs.resume and not is_unbounded(options)):
                 finished.check_may_append(options)

@@ -27,6 +27,7 @@ def check_may_write(
     overwrite: bool = False,
     resume: bool = False,
     append: bool = False,
+    in_windows: bool = False,
 ) -> None:
     """Refuses an output folder that holds anything, unless it may be replaced, resumed or extended.
 
@@ -34,6 +35,7 @@ def check_may_write(
         overwrite: whether its results may be replaced.
         resume: whether an unfinished run there is resumed.
         append: whether results are added to those that are there.
+        in_windows: whether the results are those of a stream, which adds folders to others.
 
     Raises:
         OutputExistsError: names the content and what to do.
@@ -46,6 +48,11 @@ def check_may_write(
     if not names or overwrite or (append and INDEX in names):
         return  # without its marker too: a run that appends may end before it has a journal
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    if in_windows:
+        raise OutputExistsError(
+            f"the output folder {folder!r} is not empty ({shown}): choose another one, or "
+            "`resume` to leave out the files whose windows are whole there, and do all others"
+        )
     if not resume and not append:
         raise OutputExistsError(
             f"the output folder {folder!r} is not empty ({shown}): choose another one, or "

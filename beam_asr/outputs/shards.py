@@ -6,6 +6,7 @@ import json
 import posixpath
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -100,6 +101,23 @@ def delete_stale(storage: Storage, folder: str, written: Iterable[str], part: in
         shard = SHARD.fullmatch(name)
         if shard is not None and (not part or int(shard["part"] or 0) == part):
             storage.delete(join(folder, name))
+
+
+def check_once(folder: str, written: Iterable[str]) -> None:
+    """Checks that no shard was written twice, in place of itself.
+
+    A runner that closes a window before all its rows are there writes it again with the others.
+
+    Raises:
+        LostRowsError: one was.
+    """
+    twice = [name for name, times in Counter(written).items() if times > 1]
+    if twice:
+        raise LostRowsError(
+            f"{join(folder, twice[0])} was written twice, and holds only the rows of the second "
+            "time: the runner has divided them. The output has no _SUCCESS and must not be used; "
+            "`resume` does its rows again"
+        )
 
 
 def check_present(storage: Storage, folder: str, written: Iterable[str]) -> None:

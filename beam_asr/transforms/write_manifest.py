@@ -31,6 +31,7 @@ from beam_asr.outputs.shards import (
     FAILURES,
     FILTERED,
     TRANSCRIPTS,
+    check_once,
     check_present,
     compressed,
     delete_stale,
@@ -453,6 +454,7 @@ def _complete(
     storage, folder = target.storage, target.folder
     outcomes = _outcomes(shards)
     check_complete(statistics, outcomes)
+    check_once(folder, [shard.name for shard in shards])
     names = {shard.name for shard in shards if shard.kind in KINDS}
     # There are as many files as requested, if need be empty ones. A run that appends needs none.
     count = shard_count(TRANSCRIPTS, outcomes.transcribed, target.num_shards)

@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import apache_beam as beam
@@ -15,20 +16,25 @@ import pytest
 import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.window import IntervalWindow
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_asr import ReadManifest, Transcribe, WriteManifest
-from beam_asr.errors import NotJsonError, UnreadableFileError
+from beam_asr.errors import LostRowsError, NotJsonError, UnreadableFileError
 from beam_asr.inputs import discovery, json_lines, readers
 from beam_asr.inputs.readers import FileRange
 from beam_asr.models import engine
+from beam_asr.outputs.formats.base import FieldKeys
 from beam_asr.records.outcome import Recognition
 from beam_asr.records.parsing import parse
 from beam_asr.records.row import Row
+from beam_asr.records.statistics import Statistics
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
 from beam_asr.transforms.read_manifest import _read_watched, _split_file, _split_watched
+from beam_asr.transforms.shard_lines import ShardKey
+from beam_asr.transforms.write_manifest import OutputTarget, _finish_window, _Shard
 from tests.support.job_files import read_records
 from tests.support.windows import SIZE, at_times, summary_of, window_folder, window_folders
 
@@ -410,6 +416,21 @@ def test_the_samples_of_a_tar_land_in_the_window_in_which_it_was_found(clips, lo
         assert summary_of(folder)["rows_in"] == len(texts)
         assert summary_of(folder)["inputs"] == [f"{tmp_path}/{start:g}.tar"]
         assert (folder / "_SUCCESS").exists()
+
+
+def test_a_window_whose_rows_came_in_two_parts_is_not_whole(tmp_path):
+    """The second part was written in place of the first, and the numbers of both are right."""
+    target = OutputTarget(
+        str(tmp_path), Storage(), 1, None, None, (), FieldKeys("", "", "", ""), False, run="1" * 32
+    )
+    window = IntervalWindow(0, SIZE)
+    name = target.for_window(window).write_shard(ShardKey("transcripts", 0, 1), [b"{}\n"])
+    parts = [_Shard("transcripts", name, Counter({"": rows}), {}) for rows in (12, 4)]
+    keyed = ("", {"statistics": [Statistics(rows_in=16)], "shards": parts})
+    with pytest.raises(LostRowsError, match=f"{name} was written twice"):
+        _finish_window(keyed, target, 0.1, {}, window=window)
+    (folder,) = window_folders(tmp_path).values()
+    assert not (folder / "_SUCCESS").exists()
 
 
 def test_rows_without_a_manifest_name_their_audio_as_the_input(clips, loudness, tmp_path):
