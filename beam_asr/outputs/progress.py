@@ -119,6 +119,13 @@ class Reporter:
             self._changed = True
         self._write_in_time()
 
+    def merge(self, counts: Counts) -> None:
+        """Adds what was counted apart, which is cheaper where there are many events."""
+        with self._lock:
+            self._counts += counts
+            self._changed = True
+        self._write_in_time()
+
     def add_counts(self, **counts: float) -> None:
         """Adds to the fields of `Counts`."""
         with self._lock:

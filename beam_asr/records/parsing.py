@@ -55,7 +55,7 @@ def resolve(audio: str, manifest: str) -> str:
     Like NeMo, it tries the working folder as well, second, for manifests on a local disk. A name
     that begins with ``~`` is a file beside the manifest too, if there is one.
     """
-    if uris.has_scheme(audio) or os.path.isabs(audio):
+    if os.path.isabs(audio) or uris.has_scheme(audio):
         return audio
     in_home = os.path.expanduser(audio)
     if not manifest:

@@ -15,6 +15,7 @@ from beam_asr.errors import ManifestError
 from beam_asr.inputs import nemo_tarred
 from beam_asr.models.routing import Routing
 from beam_asr.outputs.journal import Journal
+from beam_asr.outputs.progress import Counts
 from beam_asr.outputs.shards import FAILURES
 from beam_asr.records import parsing, row_ids
 from beam_asr.records.events import FoundInFolder
@@ -30,6 +31,9 @@ from beam_asr.transforms.packing import PackedGroupByKey
 from beam_asr.transforms.results import count_row, output_of
 
 _GLOBAL = GlobalWindow()
+
+
+REPORTED_ROWS = 100  # that were done already, at a time, for the progress of the job
 
 
 class JobStart(NamedTuple):
@@ -216,6 +220,7 @@ class AssignRowIds(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._statistics = Statistics()
+        self._counts = Counts()
 
     def process(
         self,
@@ -224,6 +229,8 @@ class AssignRowIds(beam.DoFn):
     ) -> Iterator[Any]:
         for group, values in groups.items():
             yield from self._assign(group, map(_from_plain, values))
+            if self._counts.rows >= REPORTED_ROWS:
+                self._report()
 
     def _assign(
         self, group: str, values: Iterable[Clip | TarredClip | WebDatasetTar | Outcome | str]
@@ -254,11 +261,11 @@ class AssignRowIds(beam.DoFn):
             outcome = done.get(row_id)
             if row_id in in_folder:
                 self._statistics.rows_in_folder += 1
-                self._context.count(FoundInFolder())
+                self._counts.add(FoundInFolder())
             elif outcome is not None:
                 for event in self._context.row_resumed(row, outcome):
                     count_row(event, self._statistics)
-                    self._context.count(event)
+                    self._counts.add(event)
                     resumed = output_of(event, self._context, clip.route)
                     if resumed is not None:
                         yield resumed
@@ -269,7 +276,13 @@ class AssignRowIds(beam.DoFn):
                 yield clip._replace(row=row)
 
     def finish_bundle(self) -> Iterator[Any]:
+        self._report()
         yield from at_window([TaggedOutput("statistics", self._statistics)], GlobalWindow())
+
+    def _report(self) -> None:
+        if (reporter := self._context.reporter) is not None:
+            reporter.merge(self._counts)
+        self._counts = Counts()
 
 
 def _to_plain(value: Clip | TarredClip | WebDatasetTar | Outcome) -> Any:
