@@ -33,13 +33,13 @@ Two are elsewhere: ``RequestNotAllowedError`` (`storage.allow_list`), which is a
 aiohttp, and ``StalledError`` (`audio.read_pool`), which its callers always catch.
 
 A message names a setting in backticks, with its value where that matters: `name` or `name=value`.
-The command line turns them into flags (`with_flags`).
+The command line turns them into flags (`records.setting_fields.with_flags`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 
 class BeamAsrError(Exception):
@@ -553,18 +553,6 @@ def tree(root: type[BeamAsrError] = BeamAsrError) -> Iterator[type[BeamAsrError]
 MAX_CHARACTERS = 500  # of a message
 _MAX_READ = 10_000  # characters are searched: some messages hold a tensor, or a whole program
 _ARRAY = re.compile(r"\b(tensor|array)\((?:[^()]|\([^()]*\))*(?:\)|$)")
-_SETTING = re.compile(r"`([a-z]\w*)(=[^`\s]+)?`")
-
-
-def with_flags(text: str, names: Collection[str]) -> str:
-    """Returns a message with its settings as flags: ``--name`` and ``--name=value``.
-
-    Args:
-        names: of the settings that have a flag; other text in backticks stays.
-    """
-    return _SETTING.sub(
-        lambda match: f"--{match[1]}{match[2] or ''}" if match[1] in names else match[0], text
-    )
 
 
 def for_message(value: object, limit: int, *, end: int = 0, gap: str = "...") -> str:

@@ -6,8 +6,8 @@ import logging
 import re
 from typing import TextIO
 
-from beam_asr import errors, process
-from beam_asr.records.setting_fields import Setting, all_settings
+from beam_asr import process
+from beam_asr.records.setting_fields import Setting, all_settings, with_flags
 from beam_asr.settings import GROUPS
 from beam_asr.storage.uris import without_secrets
 
@@ -31,7 +31,7 @@ FLAGS = frozenset(
 
 def as_flags(message: str) -> str:
     """Returns a message of the library with its settings as flags."""
-    return errors.with_flags(message, FLAGS)
+    return with_flags(message, FLAGS)
 
 
 def for_terminal(text: str) -> str:

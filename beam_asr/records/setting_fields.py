@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from beam_asr.errors import SetupError
@@ -18,6 +19,9 @@ FRACTION_ERROR = 0.05
 # Where a setting is available beside the command line: nowhere else; in Python, to Transcribe; in
 # Python and Beam YAML.
 JOB, PYTHON, YAML = "job", "python", "yaml"
+
+
+_SETTING = re.compile(r"`([a-z]\w*)(=[^`\s]+)?`")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,3 +245,14 @@ def is_gpu_count(number: float) -> bool:
     if number >= 1:
         return number == number // 1
     return number > 0 and abs(1 / number - round(1 / number)) < FRACTION_ERROR
+
+
+def with_flags(text: str, names: Collection[str]) -> str:
+    """Returns a message with its settings as flags: ``--name`` and ``--name=value``.
+
+    Args:
+        names: of the settings that have a flag; other text in backticks stays.
+    """
+    return _SETTING.sub(
+        lambda match: f"--{match[1]}{match[2] or ''}" if match[1] in names else match[0], text
+    )

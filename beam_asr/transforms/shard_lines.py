@@ -14,11 +14,11 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 
-from beam_asr.errors import with_flags
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.base import FieldKeys, LineFormat
 from beam_asr.outputs.shards import FAILURES, FILTERED, encode, shard_count, shard_of
 from beam_asr.records.record import Envelope, Record, Transcript, to_record, with_duration
+from beam_asr.records.setting_fields import with_flags
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.packing import compressed
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton, PCollection
 
-from beam_asr.errors import SetupError, TooManyFailuresError, with_flags
+from beam_asr.errors import SetupError, TooManyFailuresError
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.fenced_storage import FencedStorage
 from beam_asr.outputs.folder import (
@@ -47,6 +47,7 @@ from beam_asr.outputs.summary import (
     summarize,
 )
 from beam_asr.records.record import Record
+from beam_asr.records.setting_fields import with_flags
 from beam_asr.records.statistics import Statistics, total
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join

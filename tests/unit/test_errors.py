@@ -10,6 +10,7 @@ from beam_asr.audio.limits import is_refusal, was_refusal
 from beam_asr.cli.messages import FLAGS, as_flags
 from beam_asr.records.record import failure
 from beam_asr.records.row import Row
+from beam_asr.records.setting_fields import with_flags
 
 ALL = list(errors.tree())
 
@@ -89,7 +90,7 @@ def test_settings_become_flags_on_the_command_line():
     said = "`device=cuda` was requested. Raise `audio_timeout`, or name `a.wav` or `when=x`"
     shown = "--device=cuda was requested. Raise --audio_timeout, or name `a.wav` or `when=x`"
     assert as_flags(said) == shown
-    assert errors.with_flags(said, ()) == said
+    assert with_flags(said, ()) == said
     assert as_flags(shown) == shown
     assert {"input", "output", "resume", "overwrite", "models"} <= FLAGS
 
