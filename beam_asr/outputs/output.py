@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from beam_asr.errors import UnfinishedError
 from beam_asr.inputs.compression import open_decompressed
 from beam_asr.outputs.folder import SUCCESS, SUMMARY, is_finished
-from beam_asr.outputs.shards import FAILURES, FILTERED, SHARD, TRANSCRIPTS
+from beam_asr.outputs.row_index import RowIndex
+from beam_asr.outputs.shards import FAILURES, FILTERED, SHARD, TRANSCRIPTS, part_of
 from beam_asr.records import json_numbers
 from beam_asr.records.record import Record
 from beam_asr.storage.storage import Storage
@@ -57,6 +59,19 @@ class Output:
         """Yields the records of kinds of shards: ``transcripts``, ``failures``, ``filtered``."""
         for line in self.lines(*kinds):
             yield json_numbers.loads(line)
+
+    def with_row_ids(self, *kinds: str) -> Iterator[tuple[str, Record]]:
+        """Yields the records of kinds of shards, each with the id of its row (`records.row_ids`).
+
+        Raises:
+            ResumeError: the folder's index of rows is damaged.
+        """
+        for shard in self.shards(*kinds):
+            folder, name = posixpath.split(shard)
+            rows = RowIndex(folder, self.storage).rows(part_of(name), name)
+            with open_decompressed(self.storage, shard) as content:
+                for row, line in zip(rows, content, strict=True):
+                    yield row.row_id, json_numbers.loads(line)
 
     def lines(self, *kinds: str) -> Iterator[bytes]:
         """Yields the lines of kinds of shards, as they are stored, each with its end."""

@@ -97,6 +97,16 @@ class CheckRows(beam.DoFn):
             statistics.example_invalid = failure.error["message"]
             yield TaggedOutput("failures", failure)
 
+    def group_of(self, element: Row | Record | WebDatasetTar) -> str:
+        """Returns the group of `row_ids` that an element has."""
+        if isinstance(element, WebDatasetTar):
+            return row_ids.group_of_text("tar", element.file)
+        row = element if isinstance(element, Row) else _to_row(element)
+        try:
+            return row_ids.group_of(row.fields, self._item(row)[1])
+        except ManifestError:
+            return row_ids.group_of_text(row.line, row.problem)
+
     def finish_bundle(self) -> Iterator[Any]:
         for window, statistics in self._statistics.items():
             if not isinstance(window, GlobalWindow):

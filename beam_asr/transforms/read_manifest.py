@@ -124,6 +124,28 @@ class ReadManifest(beam.PTransform):
                         yield from _read_rows(piece, self._storage, self._filepath_key)
 
 
+class GivenRows(beam.PTransform):
+    """Provides rows that are in memory, in place of ``ReadManifest``.
+
+    They are a part of the graph, for which a remote runner has a limit (Dataflow's is 20 MB).
+    """
+
+    def __init__(self, rows: Iterable[Row]):
+        super().__init__()
+        self._rows = list(rows)
+
+    def expand(self, pbegin: Any) -> PCollection[Row | WebDatasetTar]:
+        return (
+            pbegin
+            | "Rows" >> beam.Create([tuple(row) for row in self._rows])
+            | "ToRows" >> beam.MapTuple(Row).with_output_types(Row | WebDatasetTar)
+        )
+
+    def read_here(self) -> Iterator[Row | WebDatasetTar]:
+        """Yields the rows in this process."""
+        return iter(self._rows)
+
+
 def input_statistics(rows: PCollection[Any]) -> PCollection[Statistics] | None:
     """Returns the statistics of the files that rows were read from, if they are known.
 

@@ -337,6 +337,10 @@ class Transcribe(beam.PTransform):
         """Returns what the journal of a run with these rows says of them."""
         return rows_identity(sum_rows(self._check_rows, rows))
 
+    def row_groups(self, rows: Iterable[Row | WebDatasetTar]) -> Iterator[str]:
+        """Yields the group of each row: the part of its id that equal rows have in common."""
+        return map(self._check_rows.group_of, rows)
+
     @property
     def _check_rows(self) -> CheckRows:
         names, grouped = self.settings.names, self._journal is not None
