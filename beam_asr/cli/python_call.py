@@ -20,6 +20,7 @@ from beam_asr.cli.main import cause
 from beam_asr.cli.messages import FLAGS
 from beam_asr.cli.options import TranscribeOptions, conflict
 from beam_asr.errors import BeamAsrError, JobError, ManifestError, SetupError, UsageError
+from beam_asr.outputs import record_tables
 from beam_asr.outputs.output import Output
 from beam_asr.records.record import Record
 from beam_asr.records.row import Row
@@ -199,10 +200,8 @@ def _with_results(
     frame: pd.DataFrame, records: list[Record], options: TranscribeOptions
 ) -> pd.DataFrame:
     """Returns a DataFrame with the fields of the results in further columns."""
-    import pandas as pd
-
     text = options.names.pred_text_key
-    results = pd.DataFrame.from_records(records, index=frame.index)
+    results = record_tables.to_frame(records).set_index(frame.index)
     result = frame.copy()
     for name in dict.fromkeys([text, *results.columns, ERROR]):
         if name in (text, ERROR) or name in job_fields() or name not in frame.columns:
