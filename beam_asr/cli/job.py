@@ -131,6 +131,8 @@ def _write(options: TranscribeOptions, journal: Journal | None, lang_key: str) -
         channel_key=options.names.channel_key,
         tarred=options.inputs.tarred_audio is not None,
         flags=() if options.in_python else FLAGS,
+        order=outputs.order,
+        absolute_paths=outputs.absolute_paths,
     )
 
 

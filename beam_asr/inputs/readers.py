@@ -27,6 +27,7 @@ class FileRange(NamedTuple):
         reader: the name of its reader, if its content and not its name shows that; else empty.
         problem: why the file holds no rows; empty if it does.
         version: of the file, of which all its ranges are; empty if there is only one.
+        number: of the file in the order of the input, for `Row.input_number`.
     """
 
     file: str
@@ -36,6 +37,7 @@ class FileRange(NamedTuple):
     reader: str = ""
     problem: str = ""
     version: str = ""
+    number: int = 0
 
 
 def whole_file(storage: Storage, file: str) -> list[FileRange]:  # noqa: ARG001

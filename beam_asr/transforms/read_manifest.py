@@ -24,6 +24,7 @@ from beam_asr.transforms import streaming
 logger = logging.getLogger(__name__)
 
 STATISTICS = "statistics"  # the tag of an output
+FILES_A_PATTERN = 2**32  # more than any has: a file's number is the pattern's and its own in there
 
 
 class ReadManifest(beam.PTransform):
@@ -76,8 +77,9 @@ class ReadManifest(beam.PTransform):
     def expand(self, pbegin: Any) -> PCollection[Row | WebDatasetTar]:
         if self._messages:
             return pbegin | "PubSub" >> self._messages[0]
-        inputs = pbegin | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
         if self._watch is None:
+            numbered = list(enumerate(self._patterns))
+            inputs = pbegin | "Patterns" >> beam.Create(numbered, reshuffle=False)
             found = inputs | "FindFiles" >> beam.FlatMap(_find_files, self._storage).with_outputs(
                 STATISTICS, main="files"
             )
@@ -88,13 +90,15 @@ class ReadManifest(beam.PTransform):
             )
             files, statistics = once.files, [found[STATISTICS], once[STATISTICS]]
         else:
+            inputs = pbegin | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
             watched = inputs | "WatchFiles" >> streaming.WatchFiles(
                 self._storage, self._watch, self._resumed
             )
             # Flink's shuffle passes elements on as they are, so it must not change their type.
-            files, statistics = watched | "SpreadFiles" >> beam.Reshuffle(), []
+            spread = watched | "SpreadFiles" >> beam.Reshuffle()
+            files, statistics = spread | "NoOrder" >> beam.Map(lambda file: (file, 0)), []
         split = files | "Split" >> beam.FlatMap(
-            _split_file, self._storage, self._watch is not None
+            _split_numbered, self._storage, self._watch is not None
         ).with_outputs(STATISTICS, main="ranges")
         rows = (
             split.ranges
@@ -112,14 +116,17 @@ class ReadManifest(beam.PTransform):
 
     def read_here(self) -> Iterator[Row | WebDatasetTar]:
         """Yields the rows of files in this process, as the steps of ``expand`` do in workers."""
-        named = [pair for part in self._patterns for pair in _find_files(part, self._storage)]
+        numbered = enumerate(self._patterns)
+        named = [pair for part in numbered for pair in _find_files(part, self._storage)]
         files = defaultdict(list)
         for pair in named:
             if not isinstance(pair, TaggedOutput):
                 files[pair[0]].append(pair[1])
         for same in files.values():
-            for file in discovery.distinct(same)[0]:
-                for piece in _split_file(file, self._storage, is_watched=False):
+            for file in _distinct(("", same)):
+                if isinstance(file, TaggedOutput):
+                    continue
+                for piece in _split_numbered(file, self._storage, is_watched=False):
                     if not isinstance(piece, TaggedOutput):
                         yield from _read_rows(piece, self._storage, self._filepath_key)
 
@@ -137,7 +144,10 @@ class GivenRows(beam.PTransform):
     def expand(self, pbegin: Any) -> PCollection[Row | WebDatasetTar]:
         return (
             pbegin
-            | "Rows" >> beam.Create([tuple(row) for row in self._rows])
+            | "Rows"
+            >> beam.Create(
+                [tuple(row._replace(input_number=n)) for n, row in enumerate(self._rows)]
+            )
             | "ToRows" >> beam.MapTuple(Row).with_output_types(Row | WebDatasetTar)
         )
 
@@ -154,22 +164,32 @@ def input_statistics(rows: PCollection[Any]) -> PCollection[Statistics] | None:
     return getattr(rows, "input_statistics", None)
 
 
-def _find_files(pattern: str, storage: Storage) -> Iterator[Any]:
+def _find_files(numbered: tuple[int, str], storage: Storage) -> Iterator[Any]:
+    """Yields the files of a pattern, by their targets, each with the pattern and its number."""
+    index, pattern = numbered
     found = discovery.find(storage, pattern)
     yield TaggedOutput(STATISTICS, found.statistics)
-    for file in found.files:
-        yield same_files.target_of(file), (pattern, file)
+    for number, file in enumerate(found.files, index * FILES_A_PATTERN):
+        yield same_files.target_of(file), (pattern, file, number)
 
 
-def _distinct(named: tuple[str, Iterable[tuple[str, str]]]) -> Iterator[Any]:
-    """Yields a file once, whatever the number of patterns and names that stand for it."""
-    files, repeated = discovery.distinct(named[1])
+def _distinct(named: tuple[str, Iterable[tuple[str, str, int]]]) -> Iterator[Any]:
+    """Yields a file once, with its first number, whatever number of patterns and names it has."""
+    names = list(named[1])
+    files, repeated = discovery.distinct([(pattern, file) for pattern, file, _ in names])
     if repeated:
         counts = Statistics(input_files=-len(repeated), repeated_files=len(repeated))
         counts.audio_files = -sum(readers.find_reader(file).is_row for file in repeated)
         counts.examples_repeated = tuple(map(without_query, repeated[:EXAMPLES]))
         yield TaggedOutput(STATISTICS, counts)
-    yield from files
+    for file in files:
+        yield file, min(number for _, name, number in names if name == file)
+
+
+def _split_numbered(numbered: tuple[str, int], storage: Storage, is_watched: bool) -> Iterator[Any]:
+    file, number = numbered
+    for piece in _split_file(file, storage, is_watched):
+        yield piece if isinstance(piece, TaggedOutput) else piece._replace(number=number)
 
 
 def _split_file(file: str, storage: Storage, is_watched: bool) -> Iterator[Any]:
@@ -190,4 +210,10 @@ def _split_file(file: str, storage: Storage, is_watched: bool) -> Iterator[Any]:
 def _read_rows(
     file_range: FileRange, storage: Storage, filepath_key: str
 ) -> Iterator[Row | WebDatasetTar]:
-    return readers.read_rows(storage, file_range, filepath_key)
+    rows = readers.read_rows(storage, file_range, filepath_key)
+    if not file_range.number:
+        return rows
+    return (
+        row._replace(input_number=file_range.number) if isinstance(row, Row) else row
+        for row in rows
+    )

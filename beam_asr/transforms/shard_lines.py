@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
+import tempfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -16,11 +19,21 @@ from beam_asr.errors import with_flags
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.base import FieldKeys, LineFormat
 from beam_asr.outputs.shards import FAILURES, FILTERED, encode, shard_count, shard_of
-from beam_asr.records.record import Envelope, Record, Transcript, to_record, with_duration
+from beam_asr.records import row_ids
+from beam_asr.records.parsing import with_absolute_audio
+from beam_asr.records.record import (
+    Envelope,
+    Record,
+    Transcript,
+    to_record,
+    with_duration,
+)
+from beam_asr.records.row import Row
 from beam_asr.transforms.bundles import at_window
 
 PACK_BYTES = 2**20  # of lines that a worker gathers before it emits them
 LINE_BYTES = 100  # approximate memory of a line beside its text
+SORTED_BYTES = 2**26  # of the lines of a shard, up to which they are sorted in memory
 
 
 class ShardKey(NamedTuple):
@@ -41,19 +54,38 @@ class ShardKey(NamedTuple):
 
 # A kind, and the number of a tar or None.
 Kind = tuple[str, int | None]
-# The reason of a record for its kind, its line, and the id of its row, which may be empty.
-Line = tuple[str, bytes, str]
+# The place of a row in the input: the numbers of its file, its line and its channel.
+Place = tuple[int, int, int]
+NO_PLACE: Place = (0, 0, 0)
+# The reason of a record for its kind, its line, the id of its row, which may be empty, and its
+# place.
+Line = tuple[str, bytes, str, Place]
 
 
-def record_line(
-    element: Envelope | Record, kind: str, flags: frozenset[str], durations: bool = False
-) -> tuple[Kind, Line]:
+class LineSettings(NamedTuple):
+    """Holds how records are written as lines.
+
+    Attributes:
+        flags: settings that messages name as flags.
+        filepath_key: the field of the audio.
+        absolute_paths: whether audio is written with its whole path.
+    """
+
+    flags: frozenset[str] = frozenset()
+    filepath_key: str = "audio_filepath"
+    absolute_paths: bool = False
+
+
+def record_line(element: Envelope | Record, kind: str, settings: LineSettings) -> tuple[Kind, Line]:
     """Returns a record as a line, with its kind and the reason for that kind."""
-    if durations:
-        element = with_duration(element)
-    record, why = to_record(element), ""
+    element = with_duration(element)
+    record, why, flags = to_record(element), "", settings.flags
     added = element.result if isinstance(element, Transcript) else record
-    row_id = "" if isinstance(element, dict) else element.row.id
+    row_id, place = "", NO_PLACE
+    if not isinstance(element, dict):
+        row_id, place = element.row.id, place_of(element.row)
+        if settings.absolute_paths:
+            record = with_absolute_audio(record, element.origin, settings.filepath_key)
     if kind == FAILURES:
         why = record["error"]["type"]
         record = {**record, "error": _with_flags(record["error"], flags)}
@@ -62,7 +94,12 @@ def record_line(
         record = {**record, "filtered": _with_flags(record["filtered"], flags)}
     elif "segments_failed" in added:
         record = {**record, "segments_failed": _with_flags(record["segments_failed"], flags)}
-    return (kind, None), (why, encode(record), row_id)
+    return (kind, None), (why, encode(record), row_id, place)
+
+
+def place_of(row: Row) -> Place:
+    """Returns the place of a row in the input."""
+    return row.input_number, row.line_number, row_ids.channel_of_id(row.id)
 
 
 def _with_flags(why: Any, flags: frozenset[str]) -> Any:
@@ -89,7 +126,7 @@ def format_line(
     origin = "" if isinstance(element, dict) else element.origin
     record = to_record(with_duration(element))
     line = chosen.to_line(record, keys, origin, tarred, transcribed)
-    return (format, line.shard), (line.left_out, line.line or b"", "")
+    return (format, line.shard), (line.left_out, line.line or b"", "", NO_PLACE)
 
 
 class PackLines(beam.DoFn):
@@ -117,23 +154,35 @@ class PackLines(beam.DoFn):
 
 
 def by_shard(
-    pack: tuple[Kind, list[Line]], num_shards: int | None, counts: dict[Kind, int]
+    pack: tuple[Kind, list[Line]],
+    num_shards: int | None,
+    counts: dict[Kind, int],
+    samples: dict[Kind, list[Place]] | None = None,
 ) -> list[tuple[Any, list[Line]]]:
-    """Returns the lines of a pack, by the shards that they go to."""
+    """Returns the lines of a pack, by the shards that they go to.
+
+    Args:
+        samples: places of some records of each kind, if the shards have the order of the input.
+    """
     (kind, tar), lines = pack
     if tar is not None:
         return [(tuple(ShardKey(kind, tar, shards=None)), lines)]
     shards = shard_count(kind, counts[kind, None], num_shards)
     parts: dict[int, list[Line]] = defaultdict(list)
+    sample = sorted((samples or {}).get((kind, None), ()))
     for line in lines:
-        parts[shard_of(line[1], shards)].append(line)
+        if sample:
+            shard = bisect.bisect_left(sample, line[3]) * shards // (len(sample) + 1)
+        else:
+            shard = shard_of(line[1], shards)
+        parts[shard].append(line)
     return [(tuple(ShardKey(kind, shard, shards)), part) for shard, part in parts.items()]
 
 
 def failure_examples(packs: Iterable[list[Line]]) -> dict[str, str]:
     """Returns a failure's message by the type of its error, whatever the order of the lines."""
     least: dict[str, bytes] = {}
-    for why, line, _ in itertools.chain.from_iterable(packs):
+    for why, line, *_ in itertools.chain.from_iterable(packs):
         least[why] = min(line, least.get(why, line))
     return {why: str(json.loads(line)["error"].get("message", "")) for why, line in least.items()}
 
@@ -145,4 +194,53 @@ class Lines:
         self._packs = packs
 
     def __iter__(self) -> Iterator[bytes]:
-        return (line for pack in self._packs for _, line, _ in pack if line)
+        return (line for pack in self._packs for _, line, *_ in pack if line)
+
+
+def places(pack: tuple[Kind, list[Line]]) -> Iterator[tuple[Kind, Place]]:
+    """Yields the place of each line of a pack, by its kind."""
+    return ((pack[0], place) for _, _, _, place in pack[1])
+
+
+def sample_order(place: Place) -> int:
+    """Returns a number by whose order places are a random sample, the same in every attempt."""
+    return zlib.crc32(repr(place).encode())
+
+
+def in_order(packs: Iterable[list[Line]], always: bool) -> Iterable[list[Line]]:
+    """Returns the lines of a shard in the order of the input, to iterate over as often as needed.
+
+    Args:
+        always: whether to sort lines that do not fit into `SORTED_BYTES` of memory too, in a
+            temporary file.
+    """
+    lines: list[Line] = []
+    size = 0
+    for pack in packs:
+        lines += pack
+        size += sum(len(line[1]) + LINE_BYTES for line in pack)
+        if size > SORTED_BYTES:
+            return _OrderedFile(packs) if always else packs
+    lines.sort(key=_place_and_id)
+    return [lines]
+
+
+def _place_and_id(line: Line) -> tuple[Place, str]:
+    return line[3], line[2]
+
+
+class _OrderedFile:
+    """Holds lines in a temporary file, and iterates over them in the order of the input."""
+
+    def __init__(self, packs: Iterable[list[Line]]):
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed with this object)
+        self._lines: list[tuple[Place, str, int, int, str]] = []
+        for why, line, row_id, place in itertools.chain.from_iterable(packs):
+            self._lines.append((place, row_id, self._file.tell(), len(line), why))
+            self._file.write(line)
+        self._lines.sort()
+
+    def __iter__(self) -> Iterator[list[Line]]:
+        for place, row_id, start, size, why in self._lines:
+            self._file.seek(start)
+            yield [(why, self._file.read(size), row_id, place)]
