@@ -13,6 +13,7 @@
             ManifestError
                 LineTooLongError NotJsonError NotAnObjectError DuplicateKeyError MissingAudioError
                 BadFieldError BadRecordError MissingMemberError UnmappedRowError
+                UnreadableFileError
         AudioError
             AudioNotFoundError AudioAccessError AudioTimeoutError AudioMemoryError EmptyAudioError
             NotAudioError (WrongExtensionError) CorruptAudioError (TruncatedAudioError)
@@ -23,7 +24,8 @@
         SegmentsFailedError
         ModelLoadError
             AttentionError ModelFileError (DamagedModelError UnsafeModelError ModelTooLargeError)
-        StorageError (DeadlineError ReplacedError ShortReadError UnreachableError WriteError)
+        StorageError
+            DeadlineError ReplacedError ShortReadError StorageReadError UnreachableError WriteError
         JobError
             LostRowsError TooManyFailuresError NothingKeptError FolderTakenError TextStepError
 
@@ -190,6 +192,10 @@ class MissingMemberError(ManifestError):
 
 class UnmappedRowError(ManifestError):
     """No model takes the row, and there is none for all others."""
+
+
+class UnreadableFileError(ManifestError):
+    """With `watch`, a file cannot be read to its end, or has changed since it was found."""
 
 
 class AudioError(BeamAsrError, ValueError):
@@ -452,6 +458,10 @@ class ShortReadError(StorageError, ConnectionError):
     """A store sent fewer bytes of a range than it holds."""
 
     explained = False
+
+
+class StorageReadError(StorageError, OSError):
+    """A place cannot be listed, or a file of the job read; with its name, reason and remedy."""
 
 
 class UnreachableError(StorageError):

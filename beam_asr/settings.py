@@ -60,6 +60,9 @@ class InputSettings(Group, title="Input", scope=JOB):
         metavar="SECONDS",
         bare=60.0,
     )
+    limit: int | None = setting(
+        None, "transcribe a random sample of so many rows, the same in each run", minimum=1
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -553,6 +556,17 @@ class ScoringSettings(Group, title="Scores and filters", scope=JOB):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ConsoleSettings(Group, title="Console", scope=JOB):
+    """Selects what is printed while the job runs."""
+
+    quiet: bool = setting(False, "print no progress, and no warnings")
+    verbose: bool = setting(False, "also print what the job and Beam log")
+    dry_run: bool = setting(
+        False, "transcribe nothing: print what the job would do, its size, and estimates"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """Holds all settings of a job, by group."""
 
@@ -568,6 +582,7 @@ class Settings:
     long_audio: SegmentationSettings
     transcripts: TranscriptSettings
     scoring: ScoringSettings
+    console: ConsoleSettings
 
 
 GROUPS: Groups = typing.get_type_hints(Settings)

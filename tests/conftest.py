@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shutil
 import subprocess
@@ -74,6 +75,14 @@ MODEL_PLACES = (
     "unit/transforms/test_channels.py",
     "unit/transforms/test_run_inference.py",
 )
+
+
+@pytest.fixture(autouse=True)
+def root_log_level() -> Iterator[None]:
+    """What is logged stays so in later tests: NeMo and Beam set the level of the root logger."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,7 +35,9 @@ class CommandModule(Protocol):
         """
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS = {
+    "status": Command("say how far a job is", "beam_asr.cli.status"),
+}
 
 
 def add_parsers(parsers: Any) -> None:

@@ -6,6 +6,7 @@ from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
     PipelineOptions,
     PortableOptions,
+    StandardOptions,
 )
 
 from beam_asr.cli.runners import RunnerProfile, check_same_processes
@@ -15,6 +16,9 @@ from beam_asr.settings import Resources
 # Flink ends workers with each step, and while it does so it may miss why a step has failed. Workers
 # that are threads of the launcher hold nothing that another job needs, so they stay alive.
 LOOPBACK_CACHE_MILLISECONDS = 60_000
+# A checkpoint ends the bundle at work and, without this, lets the watermark pass the bundle's
+# outputs, which then come too late for their window: its rows are lost. Python's options lack it.
+WHOLE_BUNDLES = "--finish_bundle_before_checkpointing"
 
 
 def ends_with_launcher(options: PipelineOptions) -> bool:
@@ -37,6 +41,8 @@ def apply_flink_defaults(
         SetupError: the options do not go together.
     """
     portable = options.view_as(PortableOptions)
+    if options.view_as(StandardOptions).streaming and WHOLE_BUNDLES not in options._flags:
+        options._flags.append(WHOLE_BUNDLES)
     if resources.requested_processes:
         check_same_processes(
             resources, "--sdk_worker_parallelism", int(portable.sdk_worker_parallelism)

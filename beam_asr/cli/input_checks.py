@@ -49,6 +49,8 @@ def check_inputs(storage: Storage, options: TranscribeOptions) -> None:
     for pattern in options.inputs.input:
         with as_usage_errors("--input", pattern):
             files = _check_input(storage, pattern, options)
+            if options.inputs.limit is not None:
+                _check_may_sample(files)
             of_input = first_rows.look(storage, files, filepath_key)
             if options.outputs.max_failure_fraction < 1:  # else all rows may fail
                 first_rows.check(of_input, filepath_key)
@@ -101,6 +103,15 @@ def _check_not_in_output(files: Iterable[str], options: TranscribeOptions) -> No
                 f"the input {without_query(file)!r} is in the output folder {output!r}, where this "
                 "job would replace it or read its own results: choose another output folder"
             )
+
+
+def _check_may_sample(files: Iterable[str]) -> None:
+    """Refuses a sample of tars, whose rows are known only when they are read."""
+    for file in filter(_holds_unknown_rows, files):
+        raise SetupError(
+            f"`limit` cannot take rows of {without_query(file)!r}, which are known only when the "
+            "file is read: name a part of the files instead"
+        )
 
 
 def _holds_unknown_rows(file: str) -> bool:

@@ -60,6 +60,7 @@ def row_source(options: TranscribeOptions) -> ReadManifest | GivenRows:
         options.reading.storage_options,
         watch=options.inputs.watch,
         resumed=options.outputs.output if options.outputs.resume else None,
+        limit=options.inputs.limit,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -13,6 +14,7 @@ from beam_asr import process
 from beam_asr.cli import beam_flags, finished, input_checks, runners
 from beam_asr.cli.job import build, is_unbounded, routing
 from beam_asr.cli.options import TranscribeOptions
+from beam_asr.cli.progress import ProgressDisplay
 from beam_asr.cli.runners import RunnerProfile
 from beam_asr.cli.usage_errors import as_usage_errors
 from beam_asr.errors import (
@@ -22,9 +24,10 @@ from beam_asr.errors import (
 )
 from beam_asr.models import files
 from beam_asr.models.devices import resources
-from beam_asr.outputs import folder
+from beam_asr.outputs import folder, progress
 from beam_asr.outputs.folder_lock import FolderLock
 from beam_asr.outputs.journal import Journal, folder_in, lock_in
+from beam_asr.outputs.progress import Progress
 from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import is_local
@@ -62,7 +65,12 @@ def check(options: TranscribeOptions) -> PipelineOptions:
         may_replace = outputs.overwrite or (is_unbounded(options) and outputs.resume)
         with as_usage_errors("--output", outputs.output):
             folder.check_may_write(
-                storage, outputs.output, may_replace, outputs.resume, outputs.append
+                storage,
+                outputs.output,
+                may_replace,
+                outputs.resume,
+                outputs.append,
+                in_windows=is_unbounded(options),
             )
             if outputs.append or (outputs.resume and not is_unbounded(options)):
                 finished.check_may_append(options)
@@ -100,6 +108,8 @@ def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
         ("--append", outputs.append, "each window is written into a folder of its own"),
         ("--overwrite", outputs.overwrite, "each window is written into a folder of its own"),
         ("--order=input", outputs.order, "its rows have no order"),
+        ("--limit", options.inputs.limit is not None, "there are never all rows to take some of"),
+        ("--dry_run", options.console.dry_run, "its rows are not known"),
         ("--no_retry_failures", not outputs.retry_failures, "no row is done again"),
     ):
         if is_given:
@@ -155,7 +165,10 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
             pipeline = _pipeline(beam_options)
             build(pipeline, options, lock, not runner.ends_with_launcher(beam_options))
         journal = Journal(options.outputs.output, storage, lock=lock)
-        with lock.heartbeat_thread(lambda error: process.exit_now(str(error)), journal.check_owner):
+        heartbeat = lock.heartbeat_thread(
+            lambda error: process.exit_now(str(error)), journal.check_owner
+        )
+        with heartbeat, _display(options, beam_options):
             result = pipeline.run()
             if address := runner.address(result, beam_options):
                 print(f"beam-asr: the job is at {address}", file=sys.stderr)
@@ -171,6 +184,19 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
         raise
     finally:
         _release(releaser)
+
+
+def _display(
+    options: TranscribeOptions, beam_options: PipelineOptions
+) -> contextlib.AbstractContextManager[object]:
+    """Returns what shows the progress, as long as this process waits for the job."""
+    waits = runners.profile_of(beam_options).waits(beam_options)
+    if options.console.quiet or not waits or is_unbounded(options):
+        return contextlib.nullcontext()
+    output, storage = options.outputs.output, Storage(options.reading.storage_options)
+    runner = beam_options.view_as(StandardOptions).runner or ""
+    seconds = progress.LOCAL_SECONDS if is_local(output) else progress.REMOTE_SECONDS
+    return ProgressDisplay(lambda: Progress.read(storage, output), runner, seconds=seconds)
 
 
 def _release(releaser: LockReleaser) -> None:

@@ -19,6 +19,7 @@ from beam_asr.cli.messages import console_handler, for_terminal, worded
 from beam_asr.cli.options import TranscribeOptions, parse_args, parse_command
 from beam_asr.cli.usage_errors import as_usage_errors
 from beam_asr.cli.worker_watch import WorkerWatch
+from beam_asr.storage.retry import problem_of
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join, without_secrets
 
@@ -44,12 +45,20 @@ def main(args: Sequence[str] | None = None) -> int:
         options = parse_command(args) if reads_results else parse_args(args)
     except SystemExit as exit_request:
         return int(exit_request.code or 0)
-    logging.basicConfig(level=logging.WARNING, handlers=[console_handler()])
-    # Beam logs the traceback of a failed step several times over, and raises it as well.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     if isinstance(options, argparse.Namespace):
+        _log(logging.WARNING)
         return run_command(options)
+    quiet, verbose = options.console.quiet, options.console.verbose
+    _log(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     return transcribe(options, args)
+
+
+def _log(level: int) -> None:
+    """Shows what is logged at this level and above."""
+    logging.basicConfig(level=level, handlers=[console_handler()])
+    # Beam logs the traceback of a failed step several times over, and raises it as well.
+    beam_level = level if level < logging.WARNING else logging.CRITICAL
+    logging.getLogger("apache_beam").setLevel(beam_level)
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -85,6 +94,11 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
             _print_end(options)
             return DONE
         beam_options = launch.check(options)
+        if options.console.dry_run:
+            from beam_asr.cli import dry_run
+
+            print(for_terminal(dry_run.describe(options, beam_options)))
+            return DONE
         runner = runners.profile_of(beam_options)
         ends_here = runner.ends_with_launcher(beam_options)
 
@@ -119,8 +133,27 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
 
 
 def _print_end(options: TranscribeOptions) -> None:
-    storage = Storage(options.reading.storage_options)
-    print(for_terminal(end_of_run(storage, options.outputs.output)))
+    """Prints how a finished run ended.
+
+    Whatever may be wrong with its summary, the run has checked its results and written `_SUCCESS`:
+    its work is done, and a scheduler that tried it again would do harm.
+    """
+    from beam_asr.outputs.folder import SUMMARY
+
+    output = options.outputs.output
+    path = join(output, SUMMARY)
+    try:
+        summary = json.loads(Storage(options.reading.storage_options).read(path))
+        end = end_of_run(summary, output)
+    except (errors.StorageReadError, FileNotFoundError) as error:
+        problem = str(error)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"{path} is damaged: {problem_of(error)}"
+    else:
+        print(for_terminal(end))
+        return
+    print(for_terminal(f"the run is finished; transcripts in {output}"))
+    print(f"beam-asr: its summary could not be read: {worded(problem)}", file=sys.stderr)
 
 
 def how_to_resume(args: Sequence[str]) -> str:
@@ -150,18 +183,15 @@ def cause(error: BaseException) -> str:
     return re.sub(r"\s*\[while running .*?\]\s*$", "", chosen)
 
 
-def end_of_run(storage: Storage, folder: str) -> str:
-    """Returns how a finished run ended.
+def end_of_run(summary: dict[str, Any], folder: str) -> str:
+    """Returns how a finished run ended, by its summary.
 
     The last line has the rows, failures and where they are. Before it come the most frequent
     reasons of failures, the warnings, and how many files, or rows, were left out.
     """
     from beam_asr.outputs import shards
-    from beam_asr.outputs.folder import SUMMARY
     from beam_asr.outputs.summary import Failures
 
-    with storage.open(join(folder, SUMMARY)) as file:
-        summary = json.load(file)
     failed = summary["failed"]
     failed_note = f" (see {join(folder, shards.FAILURES)}-*)" if failed else ""
     filtered = summary.get("filtered", 0)  # older releases have no such field

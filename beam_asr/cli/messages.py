@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import TextIO
 
 from beam_asr import errors, process
 from beam_asr.records.setting_fields import Setting, all_settings
@@ -53,9 +54,19 @@ class TerminalFormatter(logging.Formatter):
         return for_terminal(super().format(record))
 
 
+class _Console(logging.StreamHandler[TextIO]):
+    """Writes what is logged above the line that shows the progress."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
 def console_handler() -> logging.Handler:
     """Returns the handler that shows what is logged on the terminal."""
-    console = logging.StreamHandler()
+    console = _Console()
     console.setFormatter(TerminalFormatter("%(levelname)s %(name)s: %(message)s"))
     console.addFilter(_is_not_printed)
     return console

@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from beam_asr._version import __version__
-from beam_asr.cli import commands
+from beam_asr.cli import commands, config_file
 from beam_asr.cli.flag_values import parser_of
 from beam_asr.cli.messages import as_flags, flag_of
+from beam_asr.errors import UsageError
 from beam_asr.records.row import Row
 from beam_asr.records.setting_fields import (
     Groups,
@@ -58,11 +59,17 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
         SystemExit: with status 2 and a message that names the flag, or 0 after ``--help``.
     """
     parser = program_parser()
-    known, rest = parser.parse_known_args(with_underscores(args, FLAG_NAMES))
+    args = with_underscores(args, FLAG_NAMES)
+    try:
+        args = _with_config(args)
+    except UsageError as error:
+        parser.error(str(error))
+    known, rest = parser.parse_known_args(args)
     words, beam_args = _words_apart(rest)
     values = vars(known)
     if values.pop("command") is None:
         parser.error(f"name a command: transcribe, {', '.join(commands.COMMANDS)}")
+    del values["config"]
     values["input"] = [*words, *(known.input or [])]
     if not values["input"]:
         parser.error(NO_INPUT)
@@ -83,6 +90,18 @@ def parse_command(args: Sequence[str]) -> argparse.Namespace:
     written = [arg.partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--")]
     flags = {f"--{name[2:]}" for name in written}
     return program_parser().parse_args(with_underscores(args, flags))
+
+
+def _with_config(args: list[str]) -> list[str]:
+    """Returns the arguments with those of the file that ``--config`` names, which come first."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    path = parser.parse_known_args(args)[0].config
+    if path is None:
+        return args
+    given = {arg.partition("=")[0] for arg in args if arg.startswith("--")}
+    words = 1 if args[:1] == ["transcribe"] else 0
+    return [*args[:words], *config_file.arguments(path, given), *args[words:]]
 
 
 def with_underscores(args: Sequence[str], flags: Collection[str]) -> list[str]:
@@ -116,10 +135,14 @@ def conflict(flags: Any) -> str | None:
         return f"--filepath_key and --pred_text_key are both {flags.filepath_key!r}"
     if flags.resume and flags.overwrite:
         return "--resume keeps what is there and --overwrite replaces it: choose one"
+    if flags.quiet and flags.verbose:
+        return "--quiet prints less and --verbose prints more: choose one"
     if flags.append and flags.overwrite:
         return "--append keeps what is there and --overwrite replaces it: choose one"
     if flags.append and flags.resume:
         return "--append also goes on with an unfinished run: leave --resume out"
+    if flags.limit is not None and flags.tarred_audio:
+        return "--limit would leave most of --tarred_audio without rows: name a part of the tars"
     if flags.append and flags.tarred_audio and "nemo" in (flags.formats or ()):
         return "--append cannot add to the manifests of --formats=nemo, one for each tar"
     if not flags.retry_failures and not (flags.resume or flags.append):
@@ -157,6 +180,12 @@ def program_parser() -> argparse.ArgumentParser:
         "Exit status: 0 done (failed rows are counted in the last line), 1 the job failed, 2 wrong "
         "usage.",
         allow_abbrev=False,
+    )
+    transcribe.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML with names of flags, without dashes, and their values; flags given here replace "
+        "those of the file",
     )
     add_flags(transcribe)
     commands.add_parsers(parsers)

@@ -37,8 +37,13 @@ if TYPE_CHECKING:
     Inputs: TypeAlias = Path | Mapping[str, Any] | Iterable[Path | Mapping[str, Any]] | pd.DataFrame
 
 ERROR = "error"
-# Settings that have a meaning on the command line alone, or a parameter of their own.
-NO_SETTINGS = ("input", "output", "model_name", "watch", "output_window")
+# Settings that this call does not take, and why.
+REFUSED = {
+    "watch": "is for a job without an end, and this call returns at its end",
+    "output_window": "is for a job without an end, and this call returns at its end",
+    "dry_run": "returns no results: give it to the command line",
+    "quiet": "is `progress=False` here",
+}
 RAISED = re.compile(r"([\w.]+): (.*)", re.DOTALL)
 FLAG = re.compile(r"(?<![\w-])--([a-z]\w*)")
 
@@ -50,6 +55,7 @@ def transcribe(
     output: Path | None = None,
     runner: str = "DirectRunner",
     beam_args: Sequence[str] = (),
+    progress: bool = True,
     **settings: Any,
 ) -> list[Record] | pd.DataFrame:
     """Transcribes audio and returns the results, in the order of the inputs.
@@ -63,23 +69,23 @@ def transcribe(
     holds, give ``output`` to the command line, and read it with `beam_asr.Output`.
 
     Args:
-        inputs: audio or manifests, as paths, URIs, folders or globs, one or several, as the
-            command line takes them; or rows: dicts with the fields of a manifest's row, or a
-            DataFrame of them, in which a missing value is no field. Relative paths of rows are
-            relative to the working directory.
+        inputs: audio or manifests, one or several, as the command line takes them; or rows: dicts
+            with the fields of a manifest's row, or a DataFrame of them, in which a missing value is
+            no field. Relative paths of rows are relative to the working directory.
         model: name on Hugging Face or NGC, or path or URI of a ``.nemo`` file; None with the
             setting ``models``.
         output: a folder that keeps the results, and what an unfinished job has done, for
             ``resume=True``. None keeps nothing. A remote runner needs one that it can reach.
         runner: of Beam, by name. The default runs in this process.
         beam_args: further flags for Beam, as on the command line.
+        progress: whether to show on stderr how far the job is, on a terminal as a line that
+            changes, elsewhere as a line each minute.
         settings: settings of ``beam-asr transcribe`` by name (docs/flags.md). The default of
             ``max_failure_fraction`` is 1 here: failures are results.
 
     Returns:
-        A dict for each row; with ``channel="each"``, one for each channel. A file that several
-        inputs name is one row. For a DataFrame, a DataFrame with its index and columns, and those
-        of the results, among them the text and ``error``.
+        A dict for each row, or for each of its channels; a file that is named twice is one row. For
+        a DataFrame its copy, with further columns, among them the text and ``error``.
 
     Raises:
         TypeError: a setting is unknown, or an input is neither a path nor a row.
@@ -87,7 +93,9 @@ def transcribe(
         BeamAsrError: the job failed, for instance with a `ModelLoadError`.
     """
     frame = _frame(inputs)
-    settings = {"max_failure_fraction": 1, **settings}
+    for name in settings.keys() & REFUSED.keys():
+        raise TypeError(f"{name} {REFUSED[name]}")
+    settings = {"max_failure_fraction": 1, **settings, "quiet": not progress}
     if frame is not None and settings.get("channel") == "each":
         raise SetupError("`channel=each` gives a row several results: give dicts, no DataFrame")
     with tempfile.TemporaryDirectory(prefix="beam-asr-") as scratch:
@@ -136,9 +144,9 @@ def _options(inputs: Inputs, settings: dict[str, Any], beam_args: list[str]) -> 
             )
     if rows and len(rows) < len(given):
         raise TypeError("inputs are either all paths or all rows: give a path as a row")
-    for name in settings.keys() & {"watch", "output_window"}:
-        raise TypeError(f"{name} is for a job without an end, and this call returns at its end")
     is_rows = bool(rows) or not given
+    if is_rows and settings.get("limit") is not None:
+        raise SetupError("`limit` takes a sample of the rows of files: give fewer rows")
     groups = make_groups(GROUPS, {**settings, "input": () if is_rows else map(os.fspath, given)})
     if problem := conflict(types.SimpleNamespace(**flatten(groups.values()))):
         raise SetupError(_with_settings(problem))

@@ -7,7 +7,14 @@ import traceback
 from collections.abc import Iterator
 
 from beam_asr.cli.messages import as_flags
-from beam_asr.errors import SetupError, StorageError, UnreachableError, UsageError, WriteError
+from beam_asr.errors import (
+    SetupError,
+    StorageError,
+    StorageReadError,
+    UnreachableError,
+    UsageError,
+    WriteError,
+)
 from beam_asr.storage.retry import problem_of
 from beam_asr.storage.storage import Storage
 
@@ -31,7 +38,7 @@ def as_usage_errors(flag: str = "", value: str = "") -> Iterator[None]:
         yield
     except UsageError:
         raise
-    except (WriteError, UnreachableError) as error:
+    except (StorageReadError, UnreachableError, WriteError) as error:
         raise UsageError(as_flags(f"{place}: {error}")) from error
     except (SetupError, StorageError) as error:
         raise UsageError(as_flags(str(error))) from error

@@ -39,11 +39,13 @@ class FoundFiles(NamedTuple):
         files: paths or URIs, sorted.
         ignored: the number of others, by extension or by the reason.
         examples: some of them.
+        versions: of the content of the files, where the listing states them.
     """
 
     files: list[str]
     ignored: Counter[str]
     examples: list[str]
+    versions: dict[str, str]
 
     @property
     def statistics(self) -> Statistics:
@@ -82,12 +84,13 @@ def find(storage: Storage, pattern: str) -> FoundFiles:
                 f"the input {pattern!r} stands for {len(names)} files, of which {len(missing)} "
                 f"are missing: {shown}"
             )
-        return FoundFiles(names, Counter(), [])
+        return FoundFiles(names, Counter(), [], {})
     found = [_find(storage, name) for name in names]
     return FoundFiles(
         [file for part in found for file in part.files],
         sum((part.ignored for part in found), Counter()),
         [example for part in found for example in part.examples][:EXAMPLES],
+        {file: version for part in found for file, version in part.versions.items()},
     )
 
 
@@ -179,7 +182,7 @@ def _find(storage: Storage, name: str) -> FoundFiles:
     if not is_folder and not storage.is_glob(name):
         if not storage.exists(name):
             raise NoInputError(f"the input {name!r} matches no file")
-        return FoundFiles([name], Counter(), [])
+        return FoundFiles([name], Counter(), [], {})
     found = _sort_out(storage.list_entries(name), _hidden_in(name, is_folder), is_folder)
     if found.files:
         return found
@@ -192,11 +195,13 @@ def _sort_out(
     entries: Iterable[Entry], is_hidden: Callable[[str], bool], is_folder: bool
 ) -> FoundFiles:
     """Sorts the entries of a folder or glob out, into those that are inputs and others."""
-    found = FoundFiles([], Counter(), [])
+    found = FoundFiles([], Counter(), [], {})
     unknown: list[str] = []  # of a glob, whose files may have any ending if they are manifests
     has_audio = False
     for entry in entries:
         why = _why_ignored(entry, is_hidden)
+        if entry.version:
+            found.versions[entry.name] = entry.version
         if not why:
             has_audio = True
         elif not is_folder and not entry.problem and why != HIDDEN:

@@ -26,6 +26,7 @@ class FileRange(NamedTuple):
         lines_before: number of lines of the file before the range.
         reader: the name of its reader, if its content and not its name shows that; else empty.
         problem: why the file holds no rows; empty if it does.
+        problem_type: the name of the problem's class.
         version: of the file, of which all its ranges are; empty if there is only one.
         number: of the file in the order of the input, for `Row.input_number`.
     """
@@ -37,6 +38,7 @@ class FileRange(NamedTuple):
     reader: str = ""
     problem: str = ""
     version: str = ""
+    problem_type: str = NotJsonError.__name__
     number: int = 0
 
 
@@ -156,7 +158,8 @@ def read_rows(
         ReplacedError: the file has changed since it was split, or while it was read.
     """
     if file_range.problem:
-        return iter([Row.broken(NotJsonError(file_range.problem), file_range.file)])
+        problem, problem_type = file_range.problem, file_range.problem_type
+        return iter([Row("", file_range.file, problem=problem, problem_type=problem_type)])
     reader = READERS[file_range.reader] if file_range.reader else find_reader(file_range.file)
     return reader.read(storage, file_range, filepath_key)
 

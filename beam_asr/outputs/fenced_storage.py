@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 from beam_asr.storage.storage import Storage
 
@@ -12,7 +12,7 @@ from beam_asr.storage.storage import Storage
 class FencedStorage(Storage):
     """Accesses files as `Storage`; before each change it checks that the folder is still the run's.
 
-    A file's content is complete, and on a disk written, when the check is made: a run that was
+    A file's content is complete, and on a disk synced, when the check is made: a run that was
     suspended for as long as it takes another to take the folder replaces nothing of it. Between the
     check and the change itself, a store's put or a disk's rename, there is no guard.
 
@@ -27,17 +27,6 @@ class FencedStorage(Storage):
         """Returns a storage with the same options, and with this check."""
         return cls(storage.options, storage.allowed, check_owner)
 
-    def write(self, uri: str, lines: Iterable[bytes]) -> None:
-        super().write(uri, self._then_checked(lines))
-
-    def delete(self, uri: str) -> None:
-        self.check_owner()
-        super().delete(uri)
-
-    def delete_folder(self, folder: str) -> None:
-        self.check_owner()
-        super().delete_folder(folder)
-
-    def _then_checked(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        yield from lines
+    def before_change(self) -> None:
+        """Raises FolderTakenError if another run has taken the folder."""
         self.check_owner()

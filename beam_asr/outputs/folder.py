@@ -29,6 +29,7 @@ def check_may_write(
     overwrite: bool = False,
     resume: bool = False,
     append: bool = False,
+    in_windows: bool = False,
 ) -> None:
     """Refuses an output folder that holds anything, unless it may be replaced, resumed or extended.
 
@@ -36,6 +37,7 @@ def check_may_write(
         overwrite: whether its results may be replaced.
         resume: whether an unfinished run there is resumed.
         append: whether results are added to those that are there.
+        in_windows: whether the results are those of a stream, which adds folders to others.
 
     Raises:
         OutputExistsError: names the content and what to do.
@@ -48,6 +50,11 @@ def check_may_write(
     if not names or overwrite or (append and INDEX in names):
         return  # without its marker too: a run that appends may end before it has a journal
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    if in_windows:
+        raise OutputExistsError(
+            f"the output folder {folder!r} is not empty ({shown}): choose another one, or "
+            "`resume` to leave out the files whose windows are whole there, and do all others"
+        )
     if not resume and not append:
         raise OutputExistsError(
             f"the output folder {folder!r} is not empty ({shown}): choose another one, or "
@@ -102,7 +109,11 @@ def _inputs_of(storage: Storage, window: str) -> list[str]:
     if SUCCESS not in storage.list_names(window):
         return []
     try:
-        return list(json.loads(storage.read(join(window, SUMMARY)))["inputs"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        content = storage.read(join(window, SUMMARY))
+    except FileNotFoundError:
+        content = b""
+    try:
+        return list(json.loads(content)["inputs"])
+    except (ValueError, KeyError, TypeError) as error:
         logger.warning("%s names no inputs, as a window of a stream does: %r", window, error)
         return []

@@ -68,7 +68,7 @@ class FolderLock:
             FolderBusyError: names the run that holds it and what to do.
         """
         run = uuid.uuid4().hex
-        _acquire(storage, uri, _Holder.this_process(run))
+        _acquire(storage, uri, Holder.this_process(run))
         return cls(storage, uri, run)
 
     def heartbeat(self, seconds: float = 0.0) -> bool:
@@ -93,7 +93,7 @@ class FolderLock:
         if holder is not None and holder.process is None and 0 <= _age(holder.beat) < seconds:
             return True
         if holder is None:
-            holder = dataclasses.replace(_Holder.this_process(self.run), process=None)
+            holder = dataclasses.replace(Holder.this_process(self.run), process=None)
         elif not holder.is_of_this_process:
             holder = dataclasses.replace(holder, process=None)
         holder = dataclasses.replace(holder, beat=now, timeout=STALE_SECONDS)
@@ -107,7 +107,7 @@ class FolderLock:
             FolderTakenError: another run holds the lock.
         """
         with contextlib.suppress(FileNotFoundError):
-            holder = self._holder() or _Holder.this_process(self.run)
+            holder = self._holder() or Holder.this_process(self.run)
             now = datetime.now(timezone.utc)
             handed_over = dataclasses.replace(holder, process=None, beat=now, timeout=seconds)
             self.storage.write(self.uri, [handed_over.encode()])
@@ -173,14 +173,14 @@ class FolderLock:
             ended.set()
             thread.join(LAST_HEARTBEAT_SECONDS)
 
-    def _holder(self) -> _Holder | None:
+    def _holder(self) -> Holder | None:
         """Returns the content of the file for this run; None if it is damaged.
 
         Raises:
             FileNotFoundError: the file does not exist.
             FolderTakenError: it is that of another run.
         """
-        holder = _Holder.decode(self.storage.read(self.uri))
+        holder = Holder.decode(self.storage.read(self.uri))
         if holder is not None and holder.run != self.run:
             raise FolderTakenError(
                 f"another run has taken the folder from this one, which stops: {self.uri} is that "
@@ -203,9 +203,17 @@ class _Process(NamedTuple):
     start: str
 
 
+def holder_of(storage: Storage, uri: str) -> Holder | None:
+    """Returns the run that holds a lock; None if no run does, or the file is damaged."""
+    try:
+        return Holder.decode(storage.read(uri))
+    except FileNotFoundError:
+        return None
+
+
 @dataclasses.dataclass(frozen=True)
-class _Holder:
-    """Holds the content of the file.
+class Holder:
+    """Describes the run that holds a lock: the content of the file.
 
     Attributes:
         run: the id of the run.
@@ -226,7 +234,7 @@ class _Holder:
     timeout: float = STALE_SECONDS
 
     @classmethod
-    def this_process(cls, run: str) -> _Holder:
+    def this_process(cls, run: str) -> Holder:
         now = datetime.now(timezone.utc)
         return cls(run, socket.gethostname(), os.getpid(), _process(), now, now)
 
@@ -239,7 +247,7 @@ class _Holder:
         return json.dumps(fields, indent=2).encode() + b"\n"
 
     @classmethod
-    def decode(cls, content: bytes) -> _Holder | None:
+    def decode(cls, content: bytes) -> Holder | None:
         """Decodes the file's content; None if it is not of ``encode``."""
         try:
             fields = json.loads(content)
@@ -262,6 +270,7 @@ class _Holder:
 
     @property
     def lives(self) -> bool:
+        """Tells whether the run lives, as far as can be seen from this machine."""
         current = _process()
         if self.process is not None and current is not None and self.process[:2] == current[:2]:
             running = _is_running(self.pid, self.process.start)
@@ -277,7 +286,7 @@ class _Holder:
         )
 
 
-def _acquire(storage: Storage, uri: str, holder: _Holder) -> None:
+def _acquire(storage: Storage, uri: str, holder: Holder) -> None:
     """Takes a file, which at most one run holds at a time, for a run.
 
     The file of a dead run is replaced by the run that holds a second file, the guard, whose name
@@ -315,7 +324,7 @@ def _refuse_if_living(storage: Storage, uri: str, content: bytes) -> str:
     Raises:
         FolderBusyError: it is that of a living run.
     """
-    holder = _Holder.decode(content)
+    holder = Holder.decode(content)
     if holder is not None:
         alive, description = holder.lives, f"that of {holder}"
     else:

@@ -3,6 +3,7 @@
     OUTPUT/_journal/run.json                the identity of the run: model, options, rows
     OUTPUT/_journal/lock.json               the run that writes into the folder (`folder_lock`)
     OUTPUT/_journal/windows/NAME-RUN.jsonl  the outcomes of the rows of a chunk
+    OUTPUT/_journal/progress/WORKER.json    how far a worker is (`progress`)
     OUTPUT/_journal/failures.jsonl          rows that failed, if these ended the run early
 
 A chunk's file is written atomically as soon as its last row is done. Its name depends on the rows
@@ -14,6 +15,7 @@ writes late, or was left behind, is never taken for the work of this run.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -40,6 +42,7 @@ from beam_asr.storage.uris import join
 logger = logging.getLogger(__name__)
 
 CHUNKS = "windows"
+PROGRESS = "progress"
 WRITING_THREADS = 8
 HEARTBEAT_SECONDS = 30.0
 RUN_DIGITS = 16  # of a run's id, in the names of its files
@@ -152,6 +155,7 @@ class Journal:
             _compare(self.output, stored, self.identity)
         elif not self.resume:
             self._fenced.delete_folder(join(self.folder, CHUNKS))
+        self._fenced.delete_folder(join(self.folder, PROGRESS))
         for folder in (self.output, join(self.folder, CHUNKS)):
             self.storage.delete_leftovers(folder)
         own = {"run": self.run, "earlier_runs": self.earlier_runs[::-1], "part": self.part}
@@ -223,6 +227,10 @@ class Journal:
         """Writes failures of a run that ends early, for whoever looks for the cause."""
         self._fenced.write(self.failures_file, (encode(failure.record()) for failure in failures))
 
+    def write_progress(self, name: str, content: bytes) -> None:
+        """Stores how far a worker is."""
+        self._fenced.write(join(self.folder, PROGRESS, name), [content])
+
     @property
     def failures_file(self) -> str:
         """Returns the path or URI of the failures of a run that has ended early."""
@@ -252,11 +260,13 @@ class Journal:
     def _owner(self) -> str | None:
         """Returns the id of the run whose journal, or else whose summary, the folder has."""
         for name in (join(self.folder, RUN), join(self.output, SUMMARY)):
-            try:
-                run = json.loads(self.storage.read(name)).get("run")
-            except (FileNotFoundError, ValueError, AttributeError):
-                continue
-            return None if run is None else str(run)
+            with contextlib.suppress(FileNotFoundError):
+                content = self.storage.read(name)
+                try:
+                    run = json.loads(content).get("run")
+                except (ValueError, AttributeError):  # it is damaged
+                    continue
+                return None if run is None else str(run)
         return None
 
     def stored(self) -> dict[str, Any]:
@@ -265,9 +275,11 @@ class Journal:
 
     def _run(self) -> dict[str, Any] | None:
         try:
-            return dict(json.loads(self.storage.read(join(self.folder, RUN))))
+            content = self.storage.read(join(self.folder, RUN))
         except FileNotFoundError:
             return None
+        try:
+            return dict(json.loads(content))
         except ValueError:
             raise ResumeError(
                 f"{join(self.folder, RUN)} is damaged, so what was done cannot be gone on with; "

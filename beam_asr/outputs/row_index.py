@@ -139,8 +139,9 @@ class RowIndex:
     def rows(self, part: int, shard: str) -> Iterator[IndexedRow]:
         """Yields the rows of a shard of a run, in the order of its lines."""
         path = join(self._folder, _rows_name(part), f"{shard}.tsv")
+        content = self.storage.read(path)
         try:
-            for line in self.storage.read(path).decode().splitlines():
+            for line in content.decode().splitlines():
                 yield IndexedRow(*line.split("\t"))
         except (ValueError, TypeError):
             raise self._damaged(path) from None
@@ -157,9 +158,11 @@ class RowIndex:
         """Returns what a run was; None if none with this number has finished."""
         path = join(self._folder, _run_name(part))
         try:
-            return _run_of(json.loads(self.storage.read(path)))
+            content = self.storage.read(path)
         except FileNotFoundError:
             return None
+        try:
+            return _run_of(json.loads(content))
         except (ValueError, TypeError, KeyError):
             raise self._damaged(path) from None
 
@@ -252,7 +255,7 @@ class RowIndex:
 
     def _write_rows(self, part: int, shard: str, rows: Iterable[IndexedRow]) -> None:
         path = join(self._folder, _rows_name(part), f"{shard}.tsv")
-        self.storage.write(path, ("\t".join(row).encode() + b"\n" for row in rows))
+        self.storage.write(path, ["\t".join(row).encode() + b"\n" for row in rows])
 
     def _write_run(self, part: int, run: FinishedRun) -> None:
         fields = {

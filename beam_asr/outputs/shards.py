@@ -6,6 +6,7 @@ import json
 import posixpath
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -75,15 +76,16 @@ def encode(record: dict[str, Any]) -> bytes:
         return json_numbers.dumps(record).encode() + b"\n"
 
 
-def compressed(lines: Iterable[bytes], compression: str | None) -> Iterator[bytes]:
-    """Yields the content of a shard, bit for bit the same in every attempt.
+def compressed(lines: Iterable[bytes], compression: str | None) -> Iterable[bytes]:
+    """Returns the content of a shard, bit for bit the same in every attempt.
 
     Args:
         compression: ``gzip``, ``zstd`` or None.
     """
-    if compression is None:
-        yield from lines
-        return
+    return lines if compression is None else _compressed(lines, compression)
+
+
+def _compressed(lines: Iterable[bytes], compression: str) -> Iterator[bytes]:
     compressor: Any
     if compression == "gzip":
         compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)  # a gzip member, without a time
@@ -105,6 +107,23 @@ def delete_stale(storage: Storage, folder: str, written: Iterable[str], part: in
         shard = SHARD.fullmatch(name)
         if shard is not None and (not part or int(shard["part"] or 0) == part):
             storage.delete(join(folder, name))
+
+
+def check_once(folder: str, written: Iterable[str]) -> None:
+    """Checks that no shard was written twice, in place of itself.
+
+    A runner that closes a window before all its rows are there writes it again with the others.
+
+    Raises:
+        LostRowsError: one was.
+    """
+    twice = [name for name, times in Counter(written).items() if times > 1]
+    if twice:
+        raise LostRowsError(
+            f"{join(folder, twice[0])} was written twice, and holds only the rows of the second "
+            "time: the runner has divided them. The output has no _SUCCESS and must not be used; "
+            "`resume` does its rows again"
+        )
 
 
 def check_present(storage: Storage, folder: str, written: Iterable[str]) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 HASH_BYTES = 12
 _CHANNEL = re.compile(r"\.c\d+$")  # as `id_of_channel` has it
 MODULUS = 2 ** (8 * HASH_BYTES)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # json.dumps would make each
 
 
 def group_of(fields: Mapping[str, Any], audio: str) -> str:
     """Returns the group of a row, by its fields in any order and notation, and its audio."""
-    return _hash(audio, json.dumps(fields, sort_keys=True, separators=(",", ":")))
+    return _hash(audio, _ENCODER.encode(fields))
 
 
 def group_of_text(*parts: str) -> str:

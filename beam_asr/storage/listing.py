@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from beam_asr.storage import uris
-from beam_asr.storage.retry import retry
+from beam_asr.storage.local_files import NOTHING_THERE, is_local_folder
+from beam_asr.storage.retry import is_transient_locally, retry
 
 BROKEN_LINK = "broken link"
 LISTED_FOLDER = "link to a folder listed already"  # a loop, or a second way to the same files
@@ -19,6 +22,9 @@ UNREADABLE_FOLDER = "folder without read access"
 FOLDER = "folder"
 SPECIAL_FILE = "special file"  # a pipe, a socket, a device
 _MAGIC = re.compile(r"[*?\[]")
+# Of a link: it leads to nothing, to itself, or to where the account may not look.
+_BROKEN = NOTHING_THERE | {errno.EACCES, errno.EPERM}
+Result = TypeVar("Result")
 
 
 class Entry(NamedTuple):
@@ -27,10 +33,12 @@ class Entry(NamedTuple):
     Attributes:
         name: path or URI.
         problem: why it is no file that can be read; empty for a file.
+        version: of its content; empty where the listing does not state it.
     """
 
     name: str
     problem: str = ""
+    version: str = ""
 
 
 def walk_local(folder: str, max_depth: int | None = None) -> Iterator[Entry]:
@@ -48,13 +56,12 @@ def walk_local(folder: str, max_depth: int | None = None) -> Iterator[Entry]:
     while folders or links:  # links last, since what they lead to may have its own place
         path, depth = folders.pop() if folders else links.popleft()
         try:
-            status = os.stat(path)
+            status = _again(functools.partial(os.stat, path))
             if (status.st_dev, status.st_ino) in seen:
                 yield Entry(path, LISTED_FOLDER)
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
+            entries = _again(functools.partial(_entries, path))
         except PermissionError:
             yield Entry(path, UNREADABLE_FOLDER)
             continue
@@ -83,7 +90,7 @@ def glob_local(pattern: str) -> Iterator[Entry]:
     matches = re.compile(glob_translate(pattern)).match
     root, is_below = fixed_folder(pattern), "**" in pattern
     depth = None if is_below else pattern[len(root) :].strip("/").count("/") + 1
-    if not os.path.isdir(root):
+    if not is_local_folder(root):
         return
     for entry in walk_local(root, depth):
         entered = entry.problem in (LISTED_FOLDER, UNREADABLE_FOLDER)
@@ -109,18 +116,31 @@ def fixed_folder(pattern: str) -> str:
     return fixed[: fixed.rfind("/") + 1]
 
 
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as scan:
+        return sorted(scan, key=lambda entry: entry.name)
+
+
+def _again(request: Callable[[], Result]) -> Result:
+    return retry(request, may_retry=is_transient_locally)
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or one that leads to where it may not
-        return False
+        return _again(entry.is_dir)
+    except OSError as error:
+        if error.errno in _BROKEN:
+            return False
+        raise
 
 
 def _problem(entry: os.DirEntry[str]) -> str:
     """Returns why an entry that is no folder is no file either; empty for a file."""
     try:
-        if entry.is_file():
+        if _again(entry.is_file):
             return ""
-        return SPECIAL_FILE if stat.S_IFMT(entry.stat().st_mode) else BROKEN_LINK
-    except OSError:
-        return BROKEN_LINK
+        return SPECIAL_FILE if stat.S_IFMT(_again(entry.stat).st_mode) else BROKEN_LINK
+    except OSError as error:
+        if error.errno in _BROKEN:
+            return BROKEN_LINK
+        raise

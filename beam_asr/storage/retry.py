@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from beam_asr.errors import DeadlineError, causes, shortened
+from beam_asr.errors import (
+    DeadlineError,
+    StorageError,
+    StorageReadError,
+    WriteError,
+    causes,
+    shortened,
+)
 from beam_asr.storage import protocols, uris
 
 Result = TypeVar("Result")
@@ -91,6 +99,31 @@ def problem_of(error: BaseException) -> str:
     return said if known is None else f"{known} ({said})"
 
 
+@contextlib.contextmanager
+def named_errors(action: str, name: str, errors: type[Exception] = Exception) -> Iterator[None]:
+    """Raises errors of a storage as one that names the file and what was to be done.
+
+    That a file is not there, or is there, is for the caller to judge.
+
+    Args:
+        action: ``write``, ``delete``, ``list``, ``read`` or ``look up``.
+        errors: those that are the storage's.
+
+    Raises:
+        WriteError: if the storage was to be changed.
+        StorageReadError: otherwise.
+    """
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, StorageError):
+        raise
+    except errors as error:
+        kind = WriteError if action in ("write", "delete") else StorageReadError
+        named = kind(f"cannot {action} {uris.without_secrets(name)}: {problem_of(error)}")
+        named.errno = getattr(error, "errno", None)
+        raise named from error
+
+
 def _status(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
     candidates = [getattr(error, name, None) for name in ("status", "status_code", "code")]
@@ -125,7 +158,7 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def is_transient_locally(error: BaseException) -> bool:
-    """Returns whether a local file may be read if it is opened again, as on NFS (ESTALE)."""
+    """Returns whether another attempt at a local file may succeed, as on NFS (ESTALE)."""
     return isinstance(error, OSError) and error.errno in TRANSIENT_ERRNO
 
 

@@ -15,22 +15,25 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from beam_asr.errors import StorageError, StorageOptionsError, WriteError
+from beam_asr.errors import StorageError, StorageOptionsError, StorageReadError, WriteError
 from beam_asr.storage import listing, uris, versions
 from beam_asr.storage.deletion import delete_empty_folders, delete_objects
 from beam_asr.storage.listing import Entry
 from beam_asr.storage.local_files import (
     PARTIAL_FILE,
+    LocalFile,
     create_local,
     delete_local_folder,
     delete_unless_locked,
+    is_local_folder,
+    local_exists,
     write_local,
 )
 from beam_asr.storage.protocols import find_protocol
 from beam_asr.storage.retry import (
     is_refusal,
     is_transient_locally,
-    problem_of,
+    named_errors,
     refused_query,
     retry,
     status_of,
@@ -166,7 +169,8 @@ class Storage:
         """Yields as ``list_entries``, in no order, and lists no more than is consumed."""
         fs, path = self._file_system(folder)
         if is_local(folder):
-            yield from listing.walk_local(path)
+            with named_errors("list", folder, OSError):
+                yield from listing.walk_local(path)
             return
         for root, _, files in fs.walk(path):
             yield from (Entry(f"{root.rstrip('/')}/{name}") for name in files)
@@ -183,32 +187,41 @@ class Storage:
     def _glob(self, pattern: str) -> Iterator[Entry]:
         fs, path = self._file_system(pattern)
         if is_local(pattern):
-            yield from listing.glob_local(path)
+            with named_errors("list", pattern, OSError):
+                yield from listing.glob_local(path)
             return
-        for name, info in retry(lambda: fs.glob(path, detail=True)).items():
+        with named_errors("list", pattern):
+            found = retry(lambda: fs.glob(path, detail=True))
+        for name, info in found.items():
             problem = listing.problem_of(fs, info)
             if problem != listing.FOLDER or "**" not in pattern:
-                yield Entry(_full_uri(fs, name, pattern), problem)
+                version = versions.content_version(info)
+                yield Entry(_full_uri(fs, name, pattern), problem, version)
 
     def _find(self, folder: str) -> Iterator[Entry]:
         fs, path = self._file_system(folder)
         if is_local(folder):
-            yield from listing.walk_local(path)
+            with named_errors("list", folder, OSError):
+                yield from listing.walk_local(path)
             return
-        for name, info in retry(lambda: fs.find(path, detail=True)).items():
+        with named_errors("list", folder):
+            found = retry(lambda: fs.find(path, detail=True))
+        for name, info in found.items():
             problem = listing.problem_of(fs, info)
             if problem != listing.FOLDER:
-                yield Entry(_full_uri(fs, name, folder), problem)
+                version = versions.content_version(info)
+                yield Entry(_full_uri(fs, name, folder), problem, version)
 
     def exists(self, uri: str) -> bool:
         """Returns whether a file or folder exists.
 
         Raises:
-            StorageError: a server does not say.
+            StorageError: the storage does not say.
         """
         fs, path = self._file_system(uri)
         if protocol_of(uri) != "http":
-            return bool(retry(lambda: fs.exists(path)))
+            with named_errors("look up", uri):
+                return local_exists(path) if is_local(uri) else bool(retry(lambda: fs.exists(path)))
         try:  # fsspec's exists() takes a busy server, and a refusal, for a missing file
             self._info(uri)
         except FileNotFoundError as error:
@@ -229,7 +242,8 @@ class Storage:
         fs, path = self._file_system(uri)
         if self.is_glob(uri) or self._is_http_file(uri):
             return False
-        return bool(retry(lambda: fs.isdir(path)))
+        with named_errors("look up", uri):
+            return is_local_folder(path) if is_local(uri) else bool(retry(lambda: fs.isdir(path)))
 
     def size(self, uri: str) -> int | None:
         """Returns the size of a file in bytes; None if the storage does not state it."""
@@ -255,7 +269,7 @@ class Storage:
         if self.allowed is not None:
             uri = self.allowed.check(uri)
         if is_local(uri):
-            return retry(lambda: open(local_path(uri), "rb"), may_retry=is_transient_locally)
+            return io.BufferedReader(LocalFile(local_path(uri)), 2**16)
         fs, path = self._file_system(uri)
         ranges: remote_file.Ranges
         if is_chain(uri) or not fs.async_impl:
@@ -276,33 +290,37 @@ class Storage:
         """
         if self.allowed is not None:
             uri = self.allowed.check(uri)
-        if is_local(uri):
-            return retry(lambda: _read_local(uri), may_retry=is_transient_locally)
-        fs, path = self._file_system(uri)
-        if is_chain(uri) or not fs.async_impl:
-            return bytes(retry(lambda: fs.cat_file(path)))
-        return bytes(_request(fs, lambda: fs._cat_file(path)))
+        with named_errors("read", uri):
+            if is_local(uri):
+                with LocalFile(local_path(uri)) as file:
+                    return file.readall()
+            fs, path = self._file_system(uri)
+            if is_chain(uri) or not fs.async_impl:
+                return bytes(retry(lambda: fs.cat_file(path)))
+            return bytes(_request(fs, lambda: fs._cat_file(path)))
 
     def write(self, uri: str, lines: Iterable[bytes]) -> None:
         """Writes a file that appears whole or not at all, over one of the same name.
 
-        On a disk, it survives a power failure.
+        On a disk, it survives a power failure. Transient errors of a disk are retried unless
+        ``lines`` is an iterator, which can be iterated only once.
 
         Raises:
             WriteError: names the file, and says why it cannot be written.
             Exception: of the lines.
         """
         if is_local(uri):
-            with _changing("write", uri, OSError):
-                write_local(local_path(uri), lines)
+            with named_errors("write", uri, OSError):
+                write_local(local_path(uri), lines, self.before_change)
             return
         fs, path = self._file_system(uri)
         # A store's file object uploads what it has when its writer fails; so the file is put whole.
         with tempfile.NamedTemporaryFile() as part:
-            with _changing("write", f"the temporary file {part.name} of {uri}", OSError):
+            with named_errors("write", f"the temporary file {part.name} of {uri}", OSError):
                 part.writelines(lines)
                 part.flush()
-            with _changing("write", uri):
+            self.before_change()
+            with named_errors("write", uri):
                 _into_folder(fs, path, lambda: retry(lambda: fs.put_file(part.name, path)))
 
     def create_exclusive(self, uri: str, content: bytes) -> bool:
@@ -321,7 +339,7 @@ class Storage:
             WriteError: as ``write``.
         """
         if is_local(uri):
-            with _changing("write", uri, OSError):
+            with named_errors("write", uri, OSError):
                 return retry(
                     lambda: create_local(local_path(uri), content),
                     may_retry=is_transient_locally,
@@ -330,7 +348,7 @@ class Storage:
         fs.invalidate_cache()
         if retry(lambda: fs.exists(path)):
             return False
-        with _changing("write", uri):
+        with named_errors("write", uri):
             try:
                 _into_folder(fs, path, lambda: _create_object(fs, path, content))
             except FileExistsError:
@@ -345,14 +363,13 @@ class Storage:
         """Lists the names in a folder; empty if there is no such folder."""
         fs, path = self._file_system(folder)
         fs.invalidate_cache()
-        try:
+        entries: list[str] = []
+        with contextlib.suppress(FileNotFoundError), named_errors("list", folder):
             if is_local(folder):
                 entries = retry(lambda: fs.ls(path, detail=False))
             else:
                 infos = retry(lambda: fs.ls(path, detail=True))
                 entries = [info["name"] for info in infos if not _is_mark_of(path, info)]
-        except FileNotFoundError:
-            return []
         return sorted({posixpath.basename(entry.rstrip("/")) for entry in entries})
 
     def modified(self, uri: str) -> datetime | None:
@@ -364,9 +381,12 @@ class Storage:
         fs, path = self._file_system(uri)
         fs.invalidate_cache()
         try:
-            modified = retry(lambda: fs.modified(path))
-        except NotImplementedError:
-            return None
+            with named_errors("look up", uri):
+                modified = retry(lambda: fs.modified(path))
+        except StorageReadError as error:
+            if isinstance(error.__cause__, NotImplementedError):
+                return None
+            raise
         return modified if modified.tzinfo else modified.replace(tzinfo=timezone.utc)
 
     def delete(self, uri: str) -> None:
@@ -375,8 +395,9 @@ class Storage:
         Raises:
             WriteError: names the file, and says why it cannot be deleted.
         """
+        self.before_change()
         fs, path = self._file_system(uri)
-        with contextlib.suppress(FileNotFoundError), _changing("delete", uri):
+        with contextlib.suppress(FileNotFoundError), named_errors("delete", uri):
             retry(lambda: fs.rm_file(path))
 
     def delete_folder(self, folder: str) -> None:
@@ -385,12 +406,13 @@ class Storage:
         Raises:
             WriteError: names the folder, and says why it cannot be deleted.
         """
-        with _changing("delete", folder):
+        self.before_change()
+        with named_errors("delete", folder):
             self._delete_folder(folder)
 
     def _delete_folder(self, folder: str) -> None:
         if is_local(folder):
-            delete_local_folder(local_path(folder))
+            retry(lambda: delete_local_folder(local_path(folder)), may_retry=is_transient_locally)
             return
         fs, path = self._file_system(folder)
         fs.invalidate_cache()
@@ -402,6 +424,12 @@ class Storage:
         files = [name for name, info in below.items() if info["type"] != "directory"]
         delete_objects(fs, files)
         delete_empty_folders(fs, [*folders, path])
+
+    def before_change(self) -> None:
+        """Is called before a file is put into its place, complete, or anything is deleted.
+
+        A class that guards a storage raises an error here. ``create_exclusive`` is its own guard.
+        """
 
     def delete_leftovers(self, folder: str) -> list[str]:
         """Deletes the partial files of dead writers in a folder on a disk.
@@ -419,6 +447,17 @@ class Storage:
     def fingerprint(self, uri: str) -> str:
         """Returns a text that changes with the file: its tag, time and size, if known."""
         return versions.fingerprint(self._info(uri))
+
+    def content_version(self, uri: str) -> str:
+        """Returns a text that changes with the content of a file.
+
+        Raises:
+            FileNotFoundError: the file does not exist.
+        """
+        if is_local(uri):
+            status = os.stat(self._file_system(uri)[1])
+            return f"{status.st_mtime_ns}-{status.st_size}"
+        return versions.content_version(self._info(uri))
 
     def _info(self, uri: str) -> dict[str, Any]:
         fs, path = self._file_system(uri)
@@ -500,26 +539,6 @@ def _shared_file_system(scheme: str, options: dict[str, Any], uri: str) -> tuple
     return fs, fs._strip_protocol(uri)
 
 
-@contextlib.contextmanager
-def _changing(action: str, name: str, errors: type[Exception] = Exception) -> Iterator[None]:
-    """Raises errors of a storage as WriteError, which names the file and what was to be done.
-
-    That a file is not there, or is there, is for the caller to judge.
-
-    Args:
-        action: ``write`` or ``delete``.
-        errors: those that are the storage's.
-    """
-    try:
-        yield
-    except (FileNotFoundError, FileExistsError, StorageError):
-        raise
-    except errors as error:
-        named = WriteError(f"cannot {action} {uris.without_secrets(name)}: {problem_of(error)}")
-        named.errno = getattr(error, "errno", None)
-        raise named from error
-
-
 def _full_uri(fs: Any, name: str, pattern: str) -> str:
     """Returns the URI of a file that a file system lists, in the chain of the pattern."""
     return "::".join([fs.unstrip_protocol(name), *split_chain(pattern)[1:]])
@@ -557,11 +576,6 @@ def _into_folder(fs: Any, path: str, write: Callable[[], Result]) -> Result:
     except FileNotFoundError:  # a server with folders
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         return write()
-
-
-def _read_local(uri: str) -> bytes:
-    with open(local_path(uri), "rb") as file:
-        return file.read()
 
 
 def _create_object(fs: Any, path: str, content: bytes) -> None:

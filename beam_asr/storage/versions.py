@@ -18,11 +18,21 @@ from beam_asr.storage.uris import without_query
 _KEYS = (
     "ETag etag md5Hash LastModified Last-Modified last_modified updated mtime created size".split()
 )
+# The first that is stated counts: a checksum does not change with the object's metadata alone.
+_CONTENT_KEYS = (
+    "md5Hash crc32c ETag etag LastModified Last-Modified last_modified updated mtime".split()
+)
 
 
 def fingerprint(info: Mapping[str, Any]) -> str:
     """Returns a text that changes with a file, of what fsspec's ``info`` says of it."""
     return repr([info.get(key) for key in _KEYS])
+
+
+def content_version(info: Mapping[str, Any]) -> str:
+    """Returns a text that changes with a file's content, of what fsspec's listing says of it."""
+    mark = next((info[key] for key in _CONTENT_KEYS if info.get(key)), "")
+    return f"{mark}-{info.get('size')}"
 
 
 def version_of(file: BinaryIO) -> str:
@@ -35,7 +45,11 @@ def version_of(file: BinaryIO) -> str:
     raw = getattr(file, "raw", file)
     if not isinstance(raw, io.FileIO):
         return str(getattr(raw, "version", ""))
-    status = os.fstat(raw.fileno())
+    return version_of_local(os.fstat(raw.fileno()))
+
+
+def version_of_local(status: os.stat_result) -> str:
+    """Returns the version of a local file by its status, as ``version_of``."""
     return f"{status.st_mtime_ns}-{status.st_size}"
 
 

@@ -10,6 +10,7 @@ from beam_asr.errors import TooManyFailuresError
 from beam_asr.models.routing import Routing
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal
+from beam_asr.outputs.progress import Reporter, reporter_of
 from beam_asr.records import channels
 from beam_asr.records.events import Done, Failed, Filtered, RowEnded, RowSplit
 from beam_asr.records.outcome import Outcome
@@ -45,6 +46,11 @@ class JobContext:
     keep_partial: bool
     filter_refused: bool
     max_failure_fraction: float | None
+
+    @property
+    def reporter(self) -> Reporter | None:
+        """Returns what stores how far this process is; None without a journal."""
+        return None if self.journal is None else reporter_of(self.journal)
 
     def model_name(self, route: int) -> str | None:
         """Returns the name of a model in records; None if the job has only one."""
@@ -102,8 +108,8 @@ class JobContext:
             parts.append(plan._replace(key=of_channel.id or plan.key, clip=clip))
         return parts
 
-    def check_failure_limit(self, event: object, rows: int | None = None) -> None:
-        """Counts a row that has ended in this run; other events do not count.
+    def count(self, event: object, rows: int | None = None) -> None:
+        """Counts an event of this run, for its progress, and for the limit of failures.
 
         Args:
             rows: the number of rows of the whole job; None if unknown.
@@ -111,6 +117,8 @@ class JobContext:
         Raises:
             TooManyFailuresError: more rows failed than the fraction allows.
         """
+        if (reporter := self.reporter) is not None:
+            reporter.add(event)
         if self.max_failure_fraction is None or not isinstance(event, (Done, Failed, Filtered)):
             return
         if event.resumed:

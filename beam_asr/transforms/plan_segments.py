@@ -98,8 +98,13 @@ class PlanSegments(beam.DoFn):
     def _planned(self, clip: Clip, plans: list[SegmentPlan]) -> Iterator[Any]:
         if len(plans) > 1:
             statistics = Statistics()
-            count_row(RowSplit(len(plans)), statistics)
+            split = RowSplit(len(plans))
+            count_row(split, statistics)
+            self._context.count(split)
             yield TaggedOutput("statistics", statistics)
+        if (reporter := self._context.reporter) is not None:
+            segments = sum(len(plan.segments) for plan in plans)
+            reporter.add_counts(long_rows=len(plans), segments=segments)
         for plan in self._context.split_plans(clip.row, plans):
             yield output_of(Planned(plan), self._context, clip.route)
             yield from work.group_segments(plan)
@@ -110,7 +115,7 @@ class PlanSegments(beam.DoFn):
         event = self._context.row_failed(clip.row, error, attempts_of(error), "audio")
         if self._context.journal is not None:
             self._context.journal.write([event.outcome])
-        self._context.check_failure_limit(event)
+        self._context.count(event)
         return output_of(event, self._context, clip.route)
 
 

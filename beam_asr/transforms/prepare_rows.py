@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.transforms.window import BoundedWindow, GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from beam_asr.errors import ManifestError
 from beam_asr.inputs import nemo_tarred
@@ -18,6 +17,7 @@ from beam_asr.models.routing import Routing
 from beam_asr.outputs.journal import Journal
 from beam_asr.outputs.shards import FAILURES
 from beam_asr.records import parsing, row_ids
+from beam_asr.records.events import FoundInFolder
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.record import Failure, Record, error_of
 from beam_asr.records.row import Row
@@ -26,7 +26,10 @@ from beam_asr.records.work import Clip, TarredClip, WebDatasetTar, is_part
 from beam_asr.storage import same_files
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.job_context import JobContext
+from beam_asr.transforms.packing import PackedGroupByKey
 from beam_asr.transforms.results import count_row, output_of
+
+_GLOBAL = GlobalWindow()
 
 
 class JobStart(NamedTuple):
@@ -67,24 +70,27 @@ class CheckRows(beam.DoFn):
         self._inputs: dict[BoundedWindow, set[str]] = defaultdict(set)
         self._timestamps: dict[BoundedWindow, Any] = {}
 
-    def process(
-        self,
-        element: Row | Record | WebDatasetTar,
-        window: Any = beam.DoFn.WindowParam,
-        timestamp: Any = beam.DoFn.TimestampParam,
+    def process(self, element: Row | Record | WebDatasetTar) -> Iterator[Any]:
+        # Beam takes longer to pass a window and a timestamp than the row takes to be parsed.
+        return self._check(element, self._statistics[_GLOBAL])
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for window, statistics in self._statistics.items():
+            if not isinstance(window, GlobalWindow):
+                statistics.inputs = frozenset(self._inputs[window] - {""})
+            timestamp = self._timestamps.get(window)
+            yield from at_window([TaggedOutput("statistics", statistics)], window, timestamp)
+
+    def _check(
+        self, element: Row | Record | WebDatasetTar, statistics: Statistics
     ) -> Iterator[Any]:
-        statistics = self._statistics[window]
-        self._timestamps.setdefault(window, timestamp)
         if isinstance(element, WebDatasetTar):  # its rows are counted as it is read
             statistics.tars += 1
-            self._inputs[window].add(element.file)
             group = row_ids.group_of_text("tar", element.file) if self._grouped else ""
             yield self._work(element, group, statistics)
             return
         statistics.rows_in += 1
         row = element if isinstance(element, Row) else _to_row(element)
-        if not isinstance(window, GlobalWindow):
-            self._inputs[window].add(row.manifest or _audio_file(row, self._filepath_key))
         try:
             item, place = self._item(row)
             group = row_ids.group_of(row.fields, place) if self._grouped else ""
@@ -107,13 +113,6 @@ class CheckRows(beam.DoFn):
         except ManifestError:
             return row_ids.group_of_text(row.line, row.problem)
 
-    def finish_bundle(self) -> Iterator[Any]:
-        for window, statistics in self._statistics.items():
-            if not isinstance(window, GlobalWindow):
-                statistics.inputs = frozenset(self._inputs[window] - {""})
-            timestamp = self._timestamps[window]
-            yield from at_window([TaggedOutput("statistics", statistics)], window, timestamp)
-
     def _item(self, row: Row) -> tuple[Clip | TarredClip, str]:
         """Returns a row as a unit of work, and where its audio is."""
         clip = parsing.parse(
@@ -133,14 +132,29 @@ class CheckRows(beam.DoFn):
         if not self._grouped:
             return item
         _add_to_digest(group, statistics)
-        return group, item
+        return group, _to_plain(item)
+
+
+class CheckWindowedRows(CheckRows):
+    """Checks rows in windows, or without an end: each window has its own sums and inputs."""
+
+    def process(
+        self,
+        element: Row | Record | WebDatasetTar,
+        window: Any = beam.DoFn.WindowParam,
+        timestamp: Any = beam.DoFn.TimestampParam,
+    ) -> Iterator[Any]:
+        self._timestamps.setdefault(window, timestamp)
+        if not isinstance(window, GlobalWindow):
+            self._inputs[window].add(_input_of(element, self._filepath_key))
+        return self._check(element, self._statistics[window])
 
 
 def sum_rows(check: CheckRows, rows: Iterable[Row | WebDatasetTar]) -> Statistics:
     """Returns the sums over rows that are checked in this process, outside of a pipeline."""
     check.start_bundle()
     for row in rows:
-        collections.deque(check.process(row, GlobalWindow(), MIN_TIMESTAMP), maxlen=0)
+        collections.deque(check.process(row), maxlen=0)
     return total(placed.value.value for placed in check.finish_bundle())
 
 
@@ -150,7 +164,11 @@ def rows_identity(statistics: Statistics) -> dict[str, Any]:
 
 
 def group_equal_rows(work: PCollection[Any], journal: Journal) -> PCollection[Any]:
-    """Groups equal rows, with their outcomes in an earlier run, and with what the folder has."""
+    """Groups equal rows, with their outcomes in an earlier run, and with what the folder has.
+
+    Returns dicts of what belongs to each of some groups.
+    """
+    inputs = [work]
     if journal.resume:
         done = (
             work.pipeline
@@ -159,7 +177,7 @@ def group_equal_rows(work: PCollection[Any], journal: Journal) -> PCollection[An
             | "SpreadWindows" >> beam.Reshuffle()
             | "ReadWindows" >> beam.FlatMap(_outcomes, journal)
         )
-        work = (work, done) | "WorkAndDone" >> beam.Flatten()
+        inputs.append(done)
     if journal.part:
         in_folder = (
             work.pipeline
@@ -168,8 +186,8 @@ def group_equal_rows(work: PCollection[Any], journal: Journal) -> PCollection[An
             | "SpreadIndexed" >> beam.Reshuffle()
             | "ReadIndexed" >> beam.FlatMap(_rows_in_folder, journal)
         )
-        work = (work, in_folder) | "WorkAndIndexed" >> beam.Flatten()
-    return work | "Group" >> beam.GroupByKey()
+        inputs.append(in_folder)
+    return tuple(inputs) | "Group" >> PackedGroupByKey()
 
 
 def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
@@ -177,7 +195,7 @@ def _outcomes(name: str, journal: Journal) -> Iterator[tuple[str, Outcome]]:
         if is_part(outcome.row_id):  # looked up when its row is planned again
             continue
         if not (outcome.failed and journal.retry_failures):
-            yield row_ids.group_of_id(outcome.row_id), outcome
+            yield row_ids.group_of_id(outcome.row_id), _to_plain(outcome)
 
 
 def _indexed_shards(journal: Journal) -> list[tuple[int, str]]:
@@ -198,8 +216,9 @@ def _rows_in_folder(shard: tuple[int, str], journal: Journal) -> Iterator[tuple[
 class AssignRowIds(beam.DoFn):
     """Yields the work of each group, with ids, and the results of what an earlier run has done.
 
-    Takes a group and, in any order, its work, the outcomes of some of it, and the ids of rows of it
-    that the output folder has already; these have no record again.
+    Takes dicts of some groups and, in any order, what belongs to each: its work, the outcomes of
+    some of it, and the ids of rows of it that the output folder has already; these have no record
+    again.
     """
 
     def __init__(self, context: JobContext):
@@ -210,10 +229,15 @@ class AssignRowIds(beam.DoFn):
 
     def process(
         self,
-        grouped: tuple[str, Iterable[Clip | TarredClip | WebDatasetTar | Outcome | str]],
+        groups: Mapping[str, list[Any]],
         start: JobStart,  # noqa: ARG002  (the journal is this run's before work starts)
     ) -> Iterator[Any]:
-        group, values = grouped
+        for group, values in groups.items():
+            yield from self._assign(group, map(_from_plain, values))
+
+    def _assign(
+        self, group: str, values: Iterable[Clip | TarredClip | WebDatasetTar | Outcome | str]
+    ) -> Iterator[Any]:
         work: list[Clip | TarredClip | WebDatasetTar] = []
         done: dict[str, Outcome] = {}
         in_folder: set[str] = set()
@@ -236,23 +260,49 @@ class AssignRowIds(beam.DoFn):
                 yield item._replace(id=row_id, done={**done, **there})
                 continue
             clip = item.clip if isinstance(item, TarredClip) else item
-            clip = clip._replace(row=clip.row.with_id(row_id))
+            row = clip.row.with_id(row_id)
             outcome = done.get(row_id)
             if row_id in in_folder:
                 self._statistics.rows_in_folder += 1
+                self._context.count(FoundInFolder())
             elif outcome is not None:
-                for event in self._context.row_resumed(clip.row, outcome):
+                for event in self._context.row_resumed(row, outcome):
                     count_row(event, self._statistics)
+                    self._context.count(event)
                     resumed = output_of(event, self._context, clip.route)
                     if resumed is not None:
                         yield resumed
+            is_done = outcome is not None or row_id in in_folder
             if isinstance(item, TarredClip):
-                yield TarredClip(item.number, clip, row_id in done or row_id in in_folder)
-            elif outcome is None and row_id not in in_folder:
-                yield clip
+                yield TarredClip(item.number, clip._replace(row=row), is_done)
+            elif not is_done:
+                yield clip._replace(row=row)
 
     def finish_bundle(self) -> Iterator[Any]:
         yield from at_window([TaggedOutput("statistics", self._statistics)], GlobalWindow())
+
+
+def _to_plain(value: Clip | TarredClip | WebDatasetTar | Outcome) -> Any:
+    """Returns a value as a tuple of plain ones, which takes a third of the time to be pickled.
+
+    Only what there are many of, in all inputs: checked clips and outcomes.
+    """
+    if isinstance(value, Clip):
+        row = value.row
+        place = (row.line, row.manifest, row.line_number, row.input_number)
+        return (*place, value.audio, value.offset, value.duration, value.channel, value.route)
+    return tuple(value) if isinstance(value, Outcome) else value
+
+
+def _from_plain(value: Any) -> Clip | TarredClip | WebDatasetTar | Outcome | str:
+    """Returns the value that `_to_plain` made a tuple."""
+    if type(value) is not tuple:
+        return value
+    if len(value) == len(Outcome._fields):
+        return Outcome._make(value)
+    line, manifest, line_number, number, audio, offset, duration, channel, route = value
+    row = Row(line, manifest, line_number, input_number=number)
+    return Clip(row, audio, offset, duration, channel, route=route)
 
 
 def _add_to_digest(group: str, statistics: Statistics) -> None:
@@ -267,9 +317,14 @@ def _to_row(fields: Record) -> Row:
         return Row.broken(error)
 
 
-def _audio_file(row: Row, filepath_key: str) -> str:
-    """Returns the file that a row without a manifest stands for."""
+def _input_of(element: Row | Record | WebDatasetTar, filepath_key: str) -> str:
+    """Returns the file that an element comes from, or that it stands for; empty if it has none."""
+    if isinstance(element, WebDatasetTar):
+        return element.file
+    if isinstance(element, Row) and element.manifest:
+        return element.manifest
     try:
-        return str(row.fields.get(filepath_key, ""))
+        fields = element.fields if isinstance(element, Row) else element
+        return str(fields.get(filepath_key, ""))
     except ManifestError:
         return ""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import logging
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -46,9 +49,11 @@ class ReadManifest(beam.PTransform):
             then that at which its file was found. The rows of Pub/Sub messages
             (``pubsub://projects/PROJECT/subscriptions/NAME``) have no end either.
         resumed: with ``watch``, an output folder; the files of its finished windows are omitted.
+        limit: takes a sample of so many rows of all inputs, the same in each run; None takes all.
 
     Raises:
-        SetupError: an input is empty, or Pub/Sub is not the only input.
+        SetupError: an input is empty, or Pub/Sub is not the only input; or there is a limit, and
+            the inputs have no end. When the job runs: there is a limit, and an input is a tar.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class ReadManifest(beam.PTransform):
         storage_options: Mapping[str, Mapping[str, Any]] | None = None,
         watch: float | None = None,
         resumed: str | None = None,
+        limit: int | None = None,
     ):
         super().__init__()
         self._filepath_key = filepath_key
@@ -73,6 +79,11 @@ class ReadManifest(beam.PTransform):
         ]
         if self._messages and len(self._patterns) > 1:
             raise SetupError(f"the input {pattern!r} is more than one topic or subscription")
+        if limit is not None and (self._messages or watch is not None):
+            raise SetupError(
+                "`limit` takes a sample of all rows, and an input without an end has none"
+            )
+        self._limit = limit
 
     def expand(self, pbegin: Any) -> PCollection[Row | WebDatasetTar]:
         if self._messages:
@@ -94,20 +105,23 @@ class ReadManifest(beam.PTransform):
             watched = inputs | "WatchFiles" >> streaming.WatchFiles(
                 self._storage, self._watch, self._resumed
             )
-            # Flink's shuffle passes elements on as they are, so it must not change their type.
-            spread = watched | "SpreadFiles" >> beam.Reshuffle()
-            files, statistics = spread | "NoOrder" >> beam.Map(lambda file: (file, 0)), []
-        split = files | "Split" >> beam.FlatMap(
-            _split_numbered, self._storage, self._watch is not None
-        ).with_outputs(STATISTICS, main="ranges")
+            files, statistics = watched, []
+        split_file = _split_numbered if self._watch is None else _split_watched
+        split = files | "Split" >> beam.FlatMap(split_file, self._storage).with_outputs(
+            STATISTICS, main="ranges"
+        )
         rows = (
             split.ranges
             | "SpreadPieces" >> beam.Reshuffle()
             | "ReadRows"
-            >> beam.FlatMap(_read_rows, self._storage, self._filepath_key).with_output_types(
-                Row | WebDatasetTar
-            )
+            >> beam.FlatMap(
+                _read_rows if self._watch is None else _read_watched,
+                self._storage,
+                self._filepath_key,
+            ).with_output_types(Row | WebDatasetTar)
         )
+        if self._limit is not None:
+            rows |= "Sample" >> _Sample(self._limit)
         statistics.append(split[STATISTICS])
         rows.input_statistics = statistics | "FileStatistics" >> beam.Flatten().with_output_types(
             Statistics
@@ -116,6 +130,14 @@ class ReadManifest(beam.PTransform):
 
     def read_here(self) -> Iterator[Row | WebDatasetTar]:
         """Yields the rows of files in this process, as the steps of ``expand`` do in workers."""
+        if self._limit is None:
+            yield from self._all_rows_here()
+            return
+        keyed = map(_with_sampling_key, self._all_rows_here())
+        for _, row in heapq.nsmallest(self._limit, keyed, key=operator.itemgetter(0)):
+            yield row
+
+    def _all_rows_here(self) -> Iterator[Row | WebDatasetTar]:
         numbered = enumerate(self._patterns)
         named = [pair for part in numbered for pair in _find_files(part, self._storage)]
         files = defaultdict(list)
@@ -126,9 +148,37 @@ class ReadManifest(beam.PTransform):
             for file in _distinct(("", same)):
                 if isinstance(file, TaggedOutput):
                     continue
-                for piece in _split_numbered(file, self._storage, is_watched=False):
+                for piece in _split_numbered(file, self._storage):
                     if not isinstance(piece, TaggedOutput):
                         yield from _read_rows(piece, self._storage, self._filepath_key)
+
+
+class _Sample(beam.PTransform):
+    """Takes some rows, of which each has the same chance, and the same rows in each run."""
+
+    def __init__(self, rows: int):
+        super().__init__()
+        self._rows = rows
+
+    def expand(self, rows: PCollection[Row | WebDatasetTar]) -> PCollection[Row]:
+        return (
+            rows
+            | "SamplingKey" >> beam.Map(_with_sampling_key)
+            | "Smallest" >> beam.combiners.Top.Smallest(self._rows, key=operator.itemgetter(0))
+            | "Rows" >> beam.FlatMap(lambda keyed: [row for _, row in keyed]).with_output_types(Row)
+            | "SpreadRows" >> beam.Reshuffle()
+        )
+
+
+def _with_sampling_key(row: Row | WebDatasetTar) -> tuple[bytes, Row]:
+    """Returns a row with a hash of its line and place, by which rows are in random order."""
+    if isinstance(row, WebDatasetTar):
+        raise SetupError(
+            f"`limit` takes a sample of all rows, and those of {without_query(row.file)!r} are "
+            "known only when the tar is read: name a part of the tars instead"
+        )
+    place = f"{row.manifest}\n{row.line_number}\n{row.line}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(place, digest_size=16).digest(), row
 
 
 class GivenRows(beam.PTransform):
@@ -186,13 +236,13 @@ def _distinct(named: tuple[str, Iterable[tuple[str, str, int]]]) -> Iterator[Any
         yield file, min(number for _, name, number in names if name == file)
 
 
-def _split_numbered(numbered: tuple[str, int], storage: Storage, is_watched: bool) -> Iterator[Any]:
+def _split_numbered(numbered: tuple[str, int], storage: Storage) -> Iterator[Any]:
     file, number = numbered
-    for piece in _split_file(file, storage, is_watched):
+    for piece in _split_file(file, storage):
         yield piece if isinstance(piece, TaggedOutput) else piece._replace(number=number)
 
 
-def _split_file(file: str, storage: Storage, is_watched: bool) -> Iterator[Any]:
+def _split_file(file: str, storage: Storage, is_watched: bool = False) -> Iterator[Any]:
     if contents.is_source_code(storage, file):
         if is_watched:  # no summary has it
             logger.warning("%s is ignored: it is source code", without_query(file))
@@ -207,6 +257,16 @@ def _split_file(file: str, storage: Storage, is_watched: bool) -> Iterator[Any]:
         yield piece._replace(version="") if is_watched else piece
 
 
+def _split_watched(found: FileRange, storage: Storage) -> Iterator[Any]:
+    if found.problem:
+        yield found
+    else:
+        try:
+            yield from _split_file(found.file, storage, is_watched=True)
+        except Exception as error:
+            yield streaming.broken_file(found.file, streaming.unreadable(error))
+
+
 def _read_rows(
     file_range: FileRange, storage: Storage, filepath_key: str
 ) -> Iterator[Row | WebDatasetTar]:
@@ -217,3 +277,12 @@ def _read_rows(
         row._replace(input_number=file_range.number) if isinstance(row, Row) else row
         for row in rows
     )
+
+
+def _read_watched(
+    file_range: FileRange, storage: Storage, filepath_key: str
+) -> Iterator[Row | WebDatasetTar]:
+    try:
+        yield from readers.read_rows(storage, file_range, filepath_key)
+    except Exception as error:
+        yield Row.broken(streaming.unreadable(error), file_range.file)

@@ -14,6 +14,7 @@ from beam_asr.models.serving import pool
 from beam_asr.models.serving.batcher import Batch
 from beam_asr.models.serving.host import ModelHost
 from beam_asr.outputs.journal import JournalWriter
+from beam_asr.outputs.progress import Reporter
 from beam_asr.records.events import (
     ChunkClosed,
     ClipRead,
@@ -84,6 +85,8 @@ class RecognizeChunk(beam.DoFn):
         yield from self._end_window()
         if self._writer is not None:
             self._writer.finish()
+        if (reporter := self._settings.context.reporter) is not None:
+            reporter.flush()
         self._release()
 
     def teardown(self) -> None:
@@ -94,6 +97,8 @@ class RecognizeChunk(beam.DoFn):
         self._host = pool.pool.lease(self._settings.spec)
         self._leased = True
         self._recognizer = ChunkRecognizer(self._settings, self._host)
+        if (reporter := self._settings.context.reporter) is not None:
+            reporter.model_loaded(self._host.description)
 
     def _release(self) -> None:
         if self._leased:
@@ -114,10 +119,13 @@ class RecognizeChunk(beam.DoFn):
     def _outputs(self, events: Iterable[Event]) -> Iterator[TaggedOutput]:
         """Yields events as outputs, once they are written to the journal and counted."""
         context, route = self._settings.context, self._settings.route
+        reporter = context.reporter
         for event in events:
             self._write_to_journal(event)
             self._counter.count(event, self._host)
-            context.check_failure_limit(event, self._rows)
+            context.count(event, self._rows)
+            if reporter is not None and isinstance(event, Batch):
+                _report(event, reporter)
             output = output_of(event, context, route)
             if output is not None:
                 yield output
@@ -139,6 +147,15 @@ class RecognizeChunk(beam.DoFn):
             case Done() | Failed() | Filtered() | SegmentDone() | SegmentFailed():
                 if event.outcome.row_id and not event.resumed:
                     self._writer.add(event.outcome)
+
+
+def _report(batch: Batch, reporter: Reporter) -> None:
+    """Adds a batch to what is shown of the job's progress."""
+    reporter.add_counts(
+        audio_seconds=batch.audio_seconds,
+        model_seconds=sum(forward_pass.seconds for forward_pass in batch.passes),
+        wait_seconds=sum(forward_pass.idle_seconds for forward_pass in batch.passes),
+    )
 
 
 class _EventCounter:

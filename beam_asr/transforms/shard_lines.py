@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
+import pickle
 import tempfile
 import zlib
 from collections import Counter, defaultdict
@@ -30,6 +31,7 @@ from beam_asr.records.record import (
 )
 from beam_asr.records.row import Row
 from beam_asr.transforms.bundles import at_window
+from beam_asr.transforms.packing import compressed
 
 PACK_BYTES = 2**20  # of lines that a worker gathers before it emits them
 LINE_BYTES = 100  # approximate memory of a line beside its text
@@ -133,73 +135,91 @@ class PackLines(beam.DoFn):
     """Gathers the lines of a bundle by their kinds, and counts them, with output to ``counts``."""
 
     def start_bundle(self) -> None:
-        self._packs: dict[Kind, list[Line]] = defaultdict(list)
+        self._lines: dict[Kind, list[Line]] = defaultdict(list)
         self._counts: Counter[Kind] = Counter()
         self._bytes = 0
 
-    def process(self, keyed: tuple[Kind, Line]) -> Iterable[tuple[Kind, list[Line]]]:
+    def process(self, keyed: tuple[Kind, Line]) -> Iterable[tuple[Kind, bytes]]:
         kind, line = keyed
-        self._packs[kind].append(line)
+        self._lines[kind].append(line)
         self._counts[kind] += 1
         self._bytes += len(line[1]) + LINE_BYTES
-        if self._bytes < PACK_BYTES:
-            return ()
-        packs, self._packs, self._bytes = self._packs, defaultdict(list), 0
-        return packs.items()
+        return () if self._bytes < PACK_BYTES else self._take_packs()
 
     def finish_bundle(self) -> Iterator[Any]:
-        yield from at_window(self._packs.items(), GlobalWindow())
+        yield from at_window(self._take_packs(), GlobalWindow())
         counts = (TaggedOutput("counts", count) for count in self._counts.items())
         yield from at_window(counts, GlobalWindow())
 
+    def _take_packs(self) -> list[tuple[Kind, bytes]]:
+        packs = [(kind, packed(lines)) for kind, lines in self._lines.items()]
+        self._lines, self._bytes = defaultdict(list), 0
+        return packs
+
+
+def packed(lines: list[Line]) -> bytes:
+    """Returns lines as one value, as which they cross shuffles; `unpacked` returns them again."""
+    return compressed(pickle.dumps(lines, pickle.HIGHEST_PROTOCOL))
+
+
+def unpacked(pack: bytes) -> list[Line]:
+    lines: list[Line] = pickle.loads(zlib.decompress(pack))
+    return lines
+
 
 def by_shard(
-    pack: tuple[Kind, list[Line]],
+    keyed: tuple[Kind, bytes],
     num_shards: int | None,
     counts: dict[Kind, int],
     samples: dict[Kind, list[Place]] | None = None,
-) -> list[tuple[Any, list[Line]]]:
-    """Returns the lines of a pack, by the shards that they go to.
+) -> list[tuple[Any, bytes]]:
+    """Returns the lines of a pack, in packs by the shards that they go to.
 
     Args:
         samples: places of some records of each kind, if the shards have the order of the input.
     """
-    (kind, tar), lines = pack
+    (kind, tar), pack = keyed
     if tar is not None:
-        return [(tuple(ShardKey(kind, tar, shards=None)), lines)]
+        return [(tuple(ShardKey(kind, tar, shards=None)), pack)]
     shards = shard_count(kind, counts[kind, None], num_shards)
+    if shards == 1:
+        return [(tuple(ShardKey(kind, 0, shards)), pack)]
     parts: dict[int, list[Line]] = defaultdict(list)
     sample = sorted((samples or {}).get((kind, None), ()))
-    for line in lines:
+    for line in unpacked(pack):
         if sample:
             shard = bisect.bisect_left(sample, line[3]) * shards // (len(sample) + 1)
         else:
             shard = shard_of(line[1], shards)
         parts[shard].append(line)
-    return [(tuple(ShardKey(kind, shard, shards)), part) for shard, part in parts.items()]
+    return [(tuple(ShardKey(kind, shard, shards)), packed(part)) for shard, part in parts.items()]
 
 
-def failure_examples(packs: Iterable[list[Line]]) -> dict[str, str]:
+def failure_examples(lines: Iterable[Line]) -> dict[str, str]:
     """Returns a failure's message by the type of its error, whatever the order of the lines."""
     least: dict[str, bytes] = {}
-    for why, line, *_ in itertools.chain.from_iterable(packs):
+    for why, line, *_ in lines:
         least[why] = min(line, least.get(why, line))
     return {why: str(json.loads(line)["error"].get("message", "")) for why, line in least.items()}
 
 
-class Lines:
-    """Iterates over the lines of a shard's records, as often as needed."""
+class ShardLines:
+    """Iterates over the lines of a shard's records, as often as needed, one pack in memory."""
 
-    def __init__(self, packs: Iterable[list[Line]]):
+    def __init__(self, packs: Iterable[bytes]):
         self._packs = packs
 
     def __iter__(self) -> Iterator[bytes]:
-        return (line for pack in self._packs for _, line, *_ in pack if line)
+        return (line for _, line, *_ in self.entries() if line)
+
+    def entries(self) -> Iterator[Line]:
+        """Yields the lines with their reasons, the ids of their rows and their places."""
+        return itertools.chain.from_iterable(map(unpacked, self._packs))
 
 
-def places(pack: tuple[Kind, list[Line]]) -> Iterator[tuple[Kind, Place]]:
+def places(keyed: tuple[Kind, bytes]) -> Iterator[tuple[Kind, Place]]:
     """Yields the place of each line of a pack, by its kind."""
-    return ((pack[0], place) for _, _, _, place in pack[1])
+    return ((keyed[0], place) for _, _, _, place in unpacked(keyed[1]))
 
 
 def sample_order(place: Place) -> int:
@@ -207,40 +227,46 @@ def sample_order(place: Place) -> int:
     return zlib.crc32(repr(place).encode())
 
 
-def in_order(packs: Iterable[list[Line]], always: bool) -> Iterable[list[Line]]:
+def in_order(lines: ShardLines, always: bool) -> ShardLines:
     """Returns the lines of a shard in the order of the input, to iterate over as often as needed.
 
     Args:
         always: whether to sort lines that do not fit into `SORTED_BYTES` of memory too, in a
             temporary file.
     """
-    lines: list[Line] = []
+    entries: list[Line] = []
     size = 0
-    for pack in packs:
-        lines += pack
-        size += sum(len(line[1]) + LINE_BYTES for line in pack)
+    for entry in lines.entries():
+        entries.append(entry)
+        size += len(entry[1]) + LINE_BYTES
         if size > SORTED_BYTES:
-            return _OrderedFile(packs) if always else packs
-    lines.sort(key=_place_and_id)
-    return [lines]
+            return _LinesInFile(lines.entries()) if always else lines
+    entries.sort(key=lambda entry: (entry[3], entry[2]))
+    return _LinesInMemory(entries)
 
 
-def _place_and_id(line: Line) -> tuple[Place, str]:
-    return line[3], line[2]
+class _LinesInMemory(ShardLines):
+    """Iterates over lines that are in memory."""
+
+    def __init__(self, entries: list[Line]):
+        self._entries = entries
+
+    def entries(self) -> Iterator[Line]:
+        return iter(self._entries)
 
 
-class _OrderedFile:
+class _LinesInFile(ShardLines):
     """Holds lines in a temporary file, and iterates over them in the order of the input."""
 
-    def __init__(self, packs: Iterable[list[Line]]):
+    def __init__(self, entries: Iterable[Line]):
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed with this object)
         self._lines: list[tuple[Place, str, int, int, str]] = []
-        for why, line, row_id, place in itertools.chain.from_iterable(packs):
+        for why, line, row_id, place in entries:
             self._lines.append((place, row_id, self._file.tell(), len(line), why))
             self._file.write(line)
         self._lines.sort()
 
-    def __iter__(self) -> Iterator[list[Line]]:
+    def entries(self) -> Iterator[Line]:
         for place, row_id, start, size, why in self._lines:
             self._file.seek(start)
-            yield [(why, self._file.read(size), row_id, place)]
+            yield why, self._file.read(size), row_id, place

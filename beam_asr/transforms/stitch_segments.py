@@ -35,7 +35,9 @@ class StitchRows(beam.DoFn):
         plan, results = _in_order(keyed[1])
         yield TaggedOutput("statistics", _statistics(plan, results))
         event = self._event(plan, results)
-        self._context.check_failure_limit(event)
+        self._context.count(event)
+        if (reporter := self._context.reporter) is not None:
+            reporter.add_counts(long_rows_ended=1)
         yield output_of(event, self._context, plan.clip.route)
 
     def _event(self, plan: SegmentPlan, results: list[SegmentOutcome]) -> RowEnded:

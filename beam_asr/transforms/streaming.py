@@ -10,21 +10,33 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.coders import StrUtf8Coder
+from apache_beam.coders import StrUtf8Coder, TupleCoder
 from apache_beam.io.watch import PollFn, PollResult, Watch
 from apache_beam.pvalue import PCollection
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
-from beam_asr.errors import NoInputError, SetupError
+from beam_asr.errors import NoInputError, SetupError, UnreadableFileError, shortened
 from beam_asr.inputs import discovery, json_lines
+from beam_asr.inputs.readers import FileRange
 from beam_asr.outputs import folder
 from beam_asr.records.row import Row
+from beam_asr.storage.retry import is_transient, is_unreachable
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import query_hidden, without_query
 
 logger = logging.getLogger(__name__)
 
+CHANGED = (
+    "the file has changed since it was found, and is not read again, so rows of it may be missing: "
+    "write a file under another name and rename it when it is whole, and give new rows a new name"
+)
+UNREADABLE = (
+    "the file cannot be read to its end, and is not tried again, so rows of it may be missing: "
+    "give those under another name"
+)
+REPORTED = "reported"  # in place of a file's version
 PUBSUB = re.compile(r"pubsub://(projects/[^/]+/(?:(subscriptions)|topics)/[^/]+)")
 
 
@@ -36,7 +48,8 @@ class WatchFiles(beam.PTransform):
     """Finds the files of an input, including those that appear later, each of them once.
 
     A file's time is that at which it was found. It must be complete when it appears, as an object
-    of a store is, or a file that is renamed into its place.
+    of a store is, or a file that is renamed into its place. One whose content changes afterwards
+    comes again, with a problem.
 
     Args:
         interval: seconds between two polls.
@@ -48,8 +61,13 @@ class WatchFiles(beam.PTransform):
         self._find = _Find(storage, resumed)
         self._interval = interval
 
-    def expand(self, patterns: PCollection[str]) -> PCollection[str]:
-        return patterns | "Watch" >> Watch(self._find, self._interval) | "Files" >> beam.Values()
+    def expand(self, patterns: PCollection[str]) -> PCollection[FileRange]:
+        return (
+            patterns
+            | "Watch" >> Watch(self._find, self._interval)
+            | "Files" >> beam.Values().with_output_types(tuple[str, str])
+            | "Changes" >> beam.ParDo(_FindChanges()).with_output_types(FileRange)
+        )
 
 
 class _Find(PollFn):
@@ -59,16 +77,31 @@ class _Find(PollFn):
 
     def __call__(self, pattern: str) -> PollResult:
         now = Timestamp.now()
+        done = self._done
         try:
             found = discovery.find(self._storage, pattern)
+            self._report(pattern, found.ignored)
+            files = [
+                (file, version)
+                for file in found.files
+                if query_hidden(file) not in done and (version := self._version(found, file))
+            ]
         except NoInputError:
             files = []
-        else:
-            files = found.files
-            self._report(pattern, found.ignored)
-        done = self._done
-        new_files = [file for file in files if query_hidden(file) not in done]
-        return PollResult.incomplete(new_files, now).with_watermark(now)
+        except Exception as error:
+            if not would_pass(error):
+                raise
+            name = without_query(pattern)
+            logger.warning("%s cannot be listed until the next look: %s", name, shortened(error))
+            files = []
+        return PollResult.incomplete(files, now).with_watermark(now)
+
+    def _version(self, found: discovery.FoundFiles, file: str) -> str:
+        """Returns the version of a file's content; empty if the file is gone again."""
+        try:
+            return found.versions.get(file) or self._storage.content_version(file)
+        except FileNotFoundError:
+            return ""
 
     def _report(self, pattern: str, ignored: Counter[str]) -> None:
         """Logs what is left out, when that changes: it belongs to no window's summary."""
@@ -87,8 +120,54 @@ class _Find(PollFn):
             return frozenset()
         return folder.inputs_done(self._storage, self._resumed)
 
-    def default_output_coder(self) -> StrUtf8Coder:
-        return StrUtf8Coder()
+    def default_output_coder(self) -> TupleCoder:
+        return TupleCoder([StrUtf8Coder(), StrUtf8Coder()])
+
+
+class _FindChanges(beam.DoFn):
+    """Yields a file at its first version, and one problem in place of all later ones.
+
+    These are not read: what the rows of the first have become is written already.
+    """
+
+    FIRST = ReadModifyWriteStateSpec("version", StrUtf8Coder())
+
+    def process(
+        self,
+        found: tuple[str, str],
+        first: Any = beam.DoFn.StateParam(FIRST),  # noqa: B008
+    ) -> Iterator[FileRange]:
+        file, version = found
+        known = first.read()
+        if known is None:
+            first.write(version)
+            yield FileRange(file)
+        elif known not in (version, REPORTED):  # the same comes again by another pattern
+            first.write(REPORTED)
+            yield broken_file(file, UnreadableFileError(CHANGED))
+
+
+def would_pass(error: Exception) -> bool:
+    """Returns whether what failed may succeed later, so that a runner should try it again."""
+    return is_transient(error) or is_unreachable(error)
+
+
+def broken_file(file: str, error: UnreadableFileError) -> FileRange:
+    """Returns a file as a row that fails with an error."""
+    return FileRange(file, problem=str(error), problem_type=type(error).__name__)
+
+
+def unreadable(error: Exception) -> UnreadableFileError:
+    """Returns the error of a row that stands for what cannot be read of a file.
+
+    For one file a runner would try a bundle for ever, or end the stream.
+
+    Raises:
+        Exception: the same, if another attempt may succeed, or the settings of the job are wrong.
+    """
+    if isinstance(error, SetupError) or would_pass(error):
+        raise error
+    return UnreadableFileError(f"{UNREADABLE} ({type(error).__name__}: {shortened(error)})")
 
 
 class ReadPubSub(beam.PTransform):

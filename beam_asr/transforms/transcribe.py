@@ -64,6 +64,7 @@ from beam_asr.transforms.plan_segments import PlanSegments
 from beam_asr.transforms.prepare_rows import (
     AssignRowIds,
     CheckRows,
+    CheckWindowedRows,
     JobStart,
     group_equal_rows,
     rows_identity,
@@ -335,20 +336,29 @@ class Transcribe(beam.PTransform):
 
     def rows_identity(self, rows: Iterable[Row | WebDatasetTar]) -> dict[str, Any]:
         """Returns what the journal of a run with these rows says of them."""
-        return rows_identity(sum_rows(self._check_rows, rows))
+        return rows_identity(sum_rows(self._check_rows(), rows))
 
     def row_groups(self, rows: Iterable[Row | WebDatasetTar]) -> Iterator[str]:
         """Yields the group of each row: the part of its id that equal rows have in common."""
-        return map(self._check_rows.group_of, rows)
+        return map(self._check_rows().group_of, rows)
 
-    @property
-    def _check_rows(self) -> CheckRows:
+    def checked(self, rows: Iterable[Row | WebDatasetTar]) -> Iterator[Any]:
+        """Yields what rows are once they are checked, in this process: work, or a ``Failure``."""
+        check = self._check_rows()
+        check.start_bundle()
+        for row in rows:
+            for result in check.process(row):
+                yield result.value if isinstance(result, TaggedOutput) else result
+
+    def _check_rows(self, step: type[CheckRows] = CheckRows) -> CheckRows:
         names, grouped = self.settings.names, self._journal is not None
-        return CheckRows(names.filepath_key, names.channel_key, self._tars, grouped, self._routing)
+        return step(names.filepath_key, names.channel_key, self._tars, grouped, self._routing)
 
     def expand(self, rows: PCollection[Row | Record | WebDatasetTar]) -> Transcribed:
         context = self._context
-        checked = rows | "Validate" >> beam.ParDo(self._check_rows).with_outputs(
+        is_plain = rows.is_bounded and rows.windowing.is_default()
+        check = self._check_rows(CheckRows if is_plain else CheckWindowedRows)
+        checked = rows | "Validate" >> beam.ParDo(check).with_outputs(
             "failures", "statistics", main="work"
         )
         finishing: list[Any] = []
@@ -501,7 +511,8 @@ def _content(storage: Storage, model_name: str, engine: str) -> str | None:
 
 def _start_job(statistics: Statistics, context: JobContext) -> JobStart:
     if context.journal is not None:
-        context.journal.begin(rows_identity(statistics))
+        known = {"rows_invalid": statistics.rows_invalid, "tars": statistics.tars}
+        context.journal.begin({**rows_identity(statistics), **known})
     if context.max_failure_fraction is not None and not statistics.tars:
         failure_limit.check_invalid(statistics, context.max_failure_fraction)
     return JobStart(None if statistics.tars else statistics.rows_in)

@@ -31,6 +31,7 @@ from beam_asr.outputs.shards import (
     FAILURES,
     FILTERED,
     TRANSCRIPTS,
+    check_once,
     check_present,
     compressed,
     delete_stale,
@@ -51,15 +52,15 @@ from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
 from beam_asr.transforms.results import Collections, Transcribed
 from beam_asr.transforms.shard_lines import (
-    Line,
-    Lines,
     LineSettings,
     PackLines,
     ShardKey,
+    ShardLines,
     by_shard,
     failure_examples,
     format_line,
     in_order,
+    packed,
     places,
     record_line,
     sample_order,
@@ -171,7 +172,9 @@ class WriteManifest(beam.PTransform):
         )
         started = time.time()
         start = parts.transcripts.pipeline | "Start" >> beam.Create([target])
-        ready = start | "Withdraw" >> beam.Map(_mark_unfinished)
+        # A run that fails before it has a journal then leaves an earlier one's results finished.
+        sums = AsSingleton(parts.statistics | "SumStatistics" >> beam.CombineGlobally(total))
+        ready = start | "Withdraw" >> beam.Map(_mark_unfinished, journaled=sums)
         exported = self._write_exports(parts, target, ready=AsIter(ready))
         packed = [
             lines | f"Pack{number}" >> beam.ParDo(PackLines()).with_outputs("counts", main="packs")
@@ -192,9 +195,7 @@ class WriteManifest(beam.PTransform):
             started,
             self._max_failure_fraction,
             self._details,
-            statistics=AsSingleton(
-                parts.statistics | "SumStatistics" >> beam.CombineGlobally(total)
-            ),
+            statistics=sums,
             shards=AsList(written),
         )
 
@@ -241,7 +242,7 @@ class WriteManifest(beam.PTransform):
         written = (
             self._lines(self._write_exports(records, target))
             | "Lines" >> beam.Flatten()
-            | "Packs" >> beam.MapTuple(lambda kind, line: (kind, [line]))
+            | "Packs" >> beam.MapTuple(lambda kind, line: (kind, packed([line])))
             | "Shard"
             >> beam.FlatMap(
                 by_shard, shards, {(kind, None): 1 for kind in (*KINDS, *target.formats)}
@@ -387,34 +388,35 @@ class _Shard(NamedTuple):
 
 
 def _write_shard(
-    keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[bytes]],
     target: OutputTarget,
     ready: Iterable[OutputTarget],
 ) -> _Shard:
-    key, packs = ShardKey(*keyed[0]), keyed[1]
+    key, lines = ShardKey(*keyed[0]), ShardLines(keyed[1])
     list(ready)  # waits until the folder is marked as unfinished, before a file is replaced
-    target.check()
     if not target.run:
-        packs = in_order(packs, always=target.in_order)
-    written = Counter(line[0] for pack in packs for line in pack)
-    examples = failure_examples(packs) if key.kind == FAILURES else {}
-    name = target.write_shard(key, Lines(packs))
+        lines = in_order(lines, always=target.in_order)
+    written = Counter(entry[0] for entry in lines.entries())
+    examples = failure_examples(lines.entries()) if key.kind == FAILURES else {}
+    name = target.write_shard(key, lines)
     if target.journal is not None and key.kind in KINDS:
-        rows = (IndexedRow.of(row_id, line, why) for pack in packs for why, line, row_id, _ in pack)
+        rows = (IndexedRow.of(row_id, line, why) for why, line, row_id, _ in lines.entries())
         target.row_index.write_rows(name, rows)
     return _Shard(key.kind, name, written, examples)
 
 
 def _write_shard_of_window(
-    keyed: tuple[tuple[str, int, int | None], Iterable[list[Line]]],
+    keyed: tuple[tuple[str, int, int | None], Iterable[bytes]],
     target: OutputTarget,
     window: Any = beam.DoFn.WindowParam,
 ) -> _Shard:
     return _write_shard(keyed, target.for_window(window), [])
 
 
-def _mark_unfinished(target: OutputTarget) -> OutputTarget:
-    target.check()
+def _mark_unfinished(
+    target: OutputTarget,
+    journaled: Statistics,  # noqa: ARG001  (the journal is begun, so the run can be gone on with)
+) -> OutputTarget:
     mark_unfinished(target.storage, target.folder)
     target.row_index.clear()
     registry.delete_stale(target.storage, target.folder, target.part)
@@ -478,6 +480,7 @@ def _complete(
     storage, folder = target.storage, target.folder
     outcomes = _outcomes(shards)
     check_complete(statistics, outcomes)
+    check_once(folder, [shard.name for shard in shards])
     names = {shard.name for shard in shards if shard.kind in KINDS}
     # There are as many files as requested, if need be empty ones. A run that appends needs none.
     count = shard_count(TRANSCRIPTS, outcomes.transcribed, target.num_shards)

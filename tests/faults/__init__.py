@@ -1,4 +1,4 @@
-"""Faults put into a corpus of good clips: what each becomes, and that nothing else suffers.
+"""Faults put into a corpus of good clips, and into storages: what each becomes, and what is lost.
 
 python -m tests.faults --model_name=samples/model.nemo [flags of beam-asr transcribe]
 """

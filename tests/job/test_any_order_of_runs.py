@@ -21,17 +21,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from beam_asr import process
-from beam_asr.audio import clip_reader, reading
+from beam_asr.audio import reading
 from beam_asr.cli import main
-from beam_asr.models import engine
 from beam_asr.models.serving import batcher
 from beam_asr.outputs import journal, row_index
-from beam_asr.transforms import chunk_recognizer, transcribe, write_manifest
-from tests.support.naming_model import NamingRecognizer
+from beam_asr.transforms import write_manifest
+from tests.support import naming_model
 
-RATE = 16_000
 ROWS = 12
-STEPS = ["batch", "chunk", "shard", "index", "sums", "success", "removal"]
+STEPS = ["begin", "batch", "chunk", "shard", "index", "sums", "success", "removal"]
 
 
 class EndedError(RuntimeError):
@@ -76,16 +74,12 @@ def small_and_observed() -> Iterator[None]:
         patch.setattr(owner, name, wrapped)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (chunk_recognizer, transcribe):
-            patch.setattr(module, "CHUNK_SECONDS", 3)
-        patch.setattr(batcher, "FIRST_SECONDS", 2)
-        patch.setattr(batcher, "MAX_SECONDS", 3)
-        patch.setattr(clip_reader, "UNKNOWN_SECONDS", 1)
-        silence = np.full(RATE, 0.1, np.float32)
+        naming_model.install(patch)
+        silence = np.full(naming_model.RATE, 0.1, np.float32)
         patch.setattr(reading, "read_audio", lambda *_args, **_kwargs: silence)
-        patch.setattr(engine, "load", lambda spec, *_: NamingRecognizer(spec.model_name))
         patch.setattr(process, "save_all", lambda: None)  # as if the process were killed
         noticed(batcher.Batcher, "_collect", "batch")
+        noticed(journal.Journal, "begin", "begin")
         noticed(journal.Journal, "write", "chunk")
         noticed(write_manifest.OutputTarget, "write_shard", "shard")
         noticed(row_index.RowIndex, "write_rows", "index")
@@ -244,3 +238,20 @@ Folder.TestCase.settings = hypothesis.settings(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 test_any_order_of_runs = Folder.TestCase
+
+
+def test_a_run_that_ends_before_it_has_a_journal_leaves_the_results_finished(tmp_path):
+    def run(n: int, *flags: str) -> int:
+        listed = tmp_path / f"{n}.jsonl"
+        listed.write_text(json.dumps({"audio_filepath": f"/{n}.wav", "duration": 1.0}) + "\n")
+        where = [f"--input={listed}", f"--output={tmp_path / 'out'}", "--model_name=org/one"]
+        return main.main(["transcribe", *where, *flags])
+
+    assert run(1) == 0
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    FAULT.set("begin", 1, end)
+    assert run(2, "--append") == 1
+    left = sorted(path.name for path in (tmp_path / "out").iterdir() if path.name != "_journal")
+    assert left == before
+    assert run(2, "--append") == 0
+    assert json.loads((tmp_path / "out/summary.json").read_text())["rows_in"] == 2

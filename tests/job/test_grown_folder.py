@@ -64,7 +64,10 @@ def test_a_run_that_ends_before_its_rows_are_known_leaves_a_folder_to_append_to(
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "begin", ending)
         assert append(rows) == 1
-    assert not (out / "_SUCCESS").exists()
+    summary_of(out)  # the results of the first run are finished as before
+    assert append(rows, mode="--resume") == 2
+    assert "--append transcribes those that it lacks" in capsys.readouterr().err
+    (out / "_SUCCESS").unlink()  # as a run of an older release left it
     assert append(rows, mode="--resume") == 2
     assert "--append to add the rows that it lacks" in capsys.readouterr().err
     assert append(rows, "--pred_text_key=other") == 2

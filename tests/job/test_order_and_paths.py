@@ -42,8 +42,9 @@ def job(tmp_path):
 def arriving_backwards(monkeypatch):
     """Has the lines come to their shards in an order that is not the input's."""
 
-    def reverse(pack, *args, **kwargs):
-        return shard_lines.by_shard((pack[0], pack[1][::-1]), *args, **kwargs)
+    def reverse(keyed, *args, **kwargs):
+        backwards = shard_lines.packed(shard_lines.unpacked(keyed[1])[::-1])
+        return shard_lines.by_shard((keyed[0], backwards), *args, **kwargs)
 
     monkeypatch.setattr(write_manifest_module, "by_shard", reverse)
 
@@ -90,13 +91,15 @@ def test_lines_that_do_not_fit_into_memory_are_sorted_in_a_file_if_that_is_reque
     monkeypatch, always
 ):
     packs = [[("", b"%d" % n, f"id{n}", (n % 3, n, 0)) for n in range(p, 90, 9)] for p in range(9)]
+    lines = shard_lines.ShardLines([shard_lines.packed(pack) for pack in packs])
     ordered = sorted(itertools.chain(*packs), key=lambda line: line[3])
-    assert list(itertools.chain(*shard_lines.in_order(packs, always))) == ordered
+    assert list(shard_lines.in_order(lines, always).entries()) == ordered
     monkeypatch.setattr(shard_lines, "SORTED_BYTES", 1000)
-    lines = shard_lines.in_order(packs, always)
+    lines = shard_lines.in_order(lines, always)
     for _ in range(2):
-        found = list(itertools.chain(*lines))
-        assert found == (ordered if always else list(itertools.chain(*packs)))
+        expected = ordered if always else list(itertools.chain(*packs))
+        assert list(lines.entries()) == expected
+        assert list(lines) == [line for _, line, *_ in expected]
 
 
 @pytest.mark.usefixtures("arriving_backwards")

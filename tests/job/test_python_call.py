@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import soundfile
 
 import beam_asr
 from beam_asr import errors
+from beam_asr.cli import launch
 from beam_asr.models import engine
 from beam_asr.models.serving import pool
 from tests.support.job_files import write_manifest
@@ -159,6 +161,9 @@ def test_what_is_refused_is_one_error_and_its_message_names_settings(clips, tmp_
     refused(errors.NoInputError, "none.wav' matches no file", [tmp_path / "none.wav"])
     refused(TypeError, "batch_sise'; did you mean batch_size", batch_sise=1)
     refused(TypeError, "watch is for a job without an end", watch=60)
+    refused(TypeError, "dry_run returns no results", dry_run=True)
+    refused(TypeError, "quiet is `progress=False` here", quiet=True)
+    refused(errors.SetupError, "give fewer rows", [{"audio_filepath": clips[0]}], limit=1)
     refused(errors.SetupError, "batch_size is 0", batch_size=0)
     refused(errors.SetupError, "name a model: `model_name`", model=None)
     refused(errors.SetupError, "`normalizer`=basic needs `reference_key`", normalizer="basic")
@@ -188,6 +193,16 @@ def test_what_fails_the_job_is_one_error_with_one_message(clips, monkeypatch, ca
     assert caught.value.__suppress_context__
     assert not [each for each in caplog.records if each.exc_info]
     assert logging.getLogger("apache_beam").level == level
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_is_shown_unless_that_is_refused(clips, monkeypatch, progress):
+    displays = []
+    monkeypatch.setattr(
+        launch, "ProgressDisplay", lambda *_, **__: displays.append(1) or contextlib.nullcontext()
+    )
+    beam_asr.transcribe(clips[:1], MODEL, progress=progress)
+    assert len(displays) == progress
 
 
 def test_too_many_failures_fail_a_job_of_which_that_is_requested():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from beam_asr.transforms.streaming import CHANGED
 from tests.support.job_files import read_records, write_manifest
 from tests.support.tiny_models import speechlike
 from tests.support.waiting import wait_until
@@ -68,11 +69,19 @@ def test_files_that_appear_are_written_window_by_window(
     assert json.loads((first / "summary.json").read_text())["inputs"] == [f"{watched}/a.jsonl"]
 
     more = [{"audio_filepath": str(clips / f"{n}.wav"), "n": n} for n in range(1, 6)]
+    appear(watched, "list.jsonl", ['[{"audio_filepath": "a.wav"}, {"audio'])
+    with (watched / "a.jsonl").open("a") as file:  # by a writer who was not done
+        file.write(json.dumps(row))
     appear(watched, "b.jsonl", [*more, more[0], "{broken", {"audio_filepath": "gone.wav"}])
-    wait_for(started, lambda: len(records(out, "transcripts")) == 7)
+    wait_for(
+        started,
+        lambda: (len(records(out, "transcripts")), len(records(out, "failures"))) == (7, 4),
+    )
     assert sorted(each["n"] for each in records(out, "transcripts")) == [0, 1, 1, 2, 3, 4, 5]
-    types = sorted(each["error"]["type"] for each in records(out, "failures"))
-    assert types == ["AudioNotFoundError", "NotJsonError"]
+    errors = [each["error"] for each in records(out, "failures")]
+    types = ["AudioNotFoundError", "NotJsonError", "UnreadableFileError", "UnreadableFileError"]
+    assert sorted(error["type"] for error in errors) == types
+    assert any(f"{watched}/a.jsonl:0: {CHANGED}" == error["message"] for error in errors)
     assert first in whole_windows(out)
     before = whole_windows(out)
     texts = {each["n"]: each["pred_text"] for each in records(out, "transcripts")}

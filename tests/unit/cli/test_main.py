@@ -22,6 +22,16 @@ from beam_asr.storage import storage
 from beam_asr.storage.storage import Storage
 from tests.support.servers import proxy
 
+
+def failing(number: int):
+    """Returns a function that raises this error of a system."""
+
+    def fail(*_args, **_kwargs):
+        raise OSError(number, os.strerror(number), "a file")
+
+    return fail
+
+
 HEAVY = ["apache_beam", "torch", "nemo", "numpy", "soundfile", "av"]
 
 
@@ -93,7 +103,7 @@ def test_what_nobody_takes_is_refused(transcribe, manifest, tmp_path, words, sai
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("flag", ["--verbose", "--progress", "--diarize"])
+@pytest.mark.parametrize("flag", ["--listen", "--progress", "--diarize"])
 def test_a_flag_that_resembles_none_gets_no_suggestion(transcribe, manifest, tmp_path, flag):
     args = ["--input", manifest, "--output", tmp_path / "out", "--model_name", "m"]
     status, _, errors = transcribe(*args, flag)
@@ -169,6 +179,7 @@ def test_errors_that_explain_themselves_are_known_in_a_workers_text():
     for name in (
         "ModelLoadError", "LostRowsError", "TooManyFailuresError", "NoInputError", "TableError",
         "DamagedInputError", "StorageError", "ResumeError", "FolderTakenError",
+        "StorageReadError",
     ):  # fmt: skip
         assert explained(name), name
     for name in ("DeadlineError", "ShortReadError", "ManifestError", "ValueError"):
@@ -189,6 +200,33 @@ def test_resume_of_a_finished_run_does_nothing(transcribe, manifest, tmp_path):
     status, printed, _ = transcribe(*args, "--resume")
     assert (status, "finished" in printed) == (0, True)
     assert "2 transcribed, 1 failed" in printed
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "summary.json: the disk fails"),
+        ("", "summary.json is damaged: JSONDecodeError"),
+        ("{}", "summary.json is damaged: KeyError: 'failed'"),
+        ("[]", "summary.json is damaged: TypeError"),
+    ],
+)
+def test_a_finished_run_whose_summary_cannot_be_read_is_done_and_says_so_in_two_lines(
+    tmp_path, monkeypatch, capsys, content, said
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "summary.json").write_text(content or "")
+    if content is None:
+        monkeypatch.setattr(storage, "LocalFile", failing(errno.EIO))
+    monkeypatch.setattr(launch, "is_finished", lambda _: False)
+    monkeypatch.setattr(launch, "check", lambda _: DirectOptions([]))
+    monkeypatch.setattr(launch, "run", lambda *_: None)
+    assert main.main(["transcribe", "m.jsonl", f"--output={out}", "--model_name=m"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"the run is finished; transcripts in {out}\n"
+    assert said in printed.err
+    assert len(printed.err.splitlines()) == 1
 
 
 def test_a_manifest_without_any_right_row_is_refused_before_anything_starts(transcribe, tmp_path):
@@ -317,10 +355,7 @@ def test_an_output_that_is_a_file_is_refused(transcribe, manifest, tmp_path):
 def test_a_place_that_fails_is_named_with_its_flag_and_its_problem(
     transcribe, manifest, tmp_path, monkeypatch
 ):
-    def failing(*_):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "lock.json.0123.part")
-
-    monkeypatch.setattr(storage, "create_local", failing)
+    monkeypatch.setattr(storage, "create_local", failing(errno.EROFS))
     model = tmp_path / "m.nemo"
     model.touch()
     out = tmp_path / "out"

@@ -67,6 +67,10 @@ def test_the_defaults_are_those_of_the_interface():
         "text_steps": None,
         "quality": False,
         "keep": None,
+        "quiet": False,
+        "verbose": False,
+        "dry_run": False,
+        "limit": None,
         "gpus": None,
         "cpus": None,
         "gpu_memory_gb": None,
@@ -91,7 +95,7 @@ def test_every_flag_arrives():
         --models en=a.nemo,es=b.nemo --models fr=c.nemo --route_key language --unmapped default
         --source_lang es --target_lang en --task translate --pnc no --min_duration .5
         --max_duration 60 --required_sample_rate 16000 --required_channels 2 --audio_checks filter
-        --reference_key text --normalizer basic --quality --keep wer<1
+        --reference_key text --normalizer basic --quality --keep wer<1 --verbose --dry_run
         --text_steps capitals,digits --text_steps last
         --gpus .25 --cpus 3 --gpu_memory_gb 7.5
         --runner=FlinkRunner --parallelism 2"""
@@ -153,12 +157,17 @@ def test_every_flag_arrives():
         "text_steps": ("capitals", "digits", "last"),
         "quality": True,
         "keep": "wer<1",
+        "quiet": False,
+        "verbose": True,
+        "dry_run": True,
+        "limit": None,
         "gpus": 0.25,
         "cpus": 3,
         "gpu_memory_gb": 7.5,
         "beam_args": ["--runner=FlinkRunner", "--parallelism", "2"],
     }
     assert parse_args([*LEAST, "--resume"]).outputs.resume
+    assert parse_args([*LEAST, "--limit=12"]).inputs.limit == 12
     assert not parse_args([*LEAST, "--resume", "--no_retry_failures"]).outputs.retry_failures
 
 

@@ -17,6 +17,7 @@ from beam_asr.models.devices.resources import available_cpus
 from beam_asr.records.registry import Registry
 from beam_asr.settings import Resources
 from tests.support.job_files import SAMPLE_MODEL, SAMPLES
+from tests.support.windows import window_folder
 
 L4 = "type:nvidia-l4;count:1;install-nvidia-driver"
 PUBSUB = "pubsub://projects/my-project/subscriptions/rows"
@@ -274,6 +275,16 @@ def test_inputs_that_are_not_there_yet_are_watched_for(command):
     assert launch.check(parse_args([*command, "--watch", "--runner=PrismRunner"]))
 
 
+def test_a_stream_goes_on_in_a_folder_with_resume_alone(command, capsys, tmp_path):
+    window_folder(tmp_path / "out", "20260101T000000Z-1", ["m.jsonl"])
+    args = [*command, "--watch", "--runner=PrismRunner"]
+    assert main.main(args) == 2
+    said = capsys.readouterr().err
+    assert "--resume" in said
+    assert not any(refused in said for refused in ("--overwrite", "--append"))
+    assert launch.check(parse_args([*args, "--resume"]))
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -321,6 +332,22 @@ def test_a_flag_that_only_a_job_server_knows_is_passed_to_one_and_else_refused(c
     assert "unknown flag --max_bundle_time_mills" in capsys.readouterr().err
     assert main.main([*command, "--watch", "--runner=FlinkRunner", "--max_paralelism=2"]) == 2
     assert "did you mean --max_parallelism?" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_checkpoint_of_flink_waits_for_the_outputs_of_a_bundle(command):
+    """Its watermark would pass them otherwise, and they would come too late for their window."""
+    flag = "--finish_bundle_before_checkpointing"
+
+    def known_to_job_server(args: list[str]) -> dict:
+        options = launch.check(parse_args([*command, "--runner=FlinkRunner", *args]))
+        return options.get_all_options(
+            add_extra_args_fn=lambda parser: parser.add_argument(flag, action="store_true")
+        )
+
+    assert known_to_job_server(["--watch"])[flag.removeprefix("--")]
+    assert known_to_job_server(["--watch", flag])[flag.removeprefix("--")]
+    assert not known_to_job_server([])[flag.removeprefix("--")]
 
 
 @pytest.mark.parametrize("address", ["pubsub://my-project/rows", "pubsub://projects/p/topics/a/b"])

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 import pytest
 import s3fs
 
-from beam_asr.errors import StorageError, StorageOptionsError
+from beam_asr.errors import StorageError, StorageOptionsError, StorageReadError
 from beam_asr.storage import deletion, retry
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import protocol_of
@@ -157,6 +157,19 @@ def test_a_storage_that_cannot_be_reached_at_launch_is_named_without_a_traceback
     for flag in ("--input=gs://b/m.jsonl", "--input=gs://b/*.jsonl"):
         ended, _, errors = transcribe(flag, *flags, f"--storage_options={refused}")
         assert (ended, "401" in errors, "Traceback" in errors) == (2, True, False)
+
+
+def test_what_a_store_refuses_to_list_or_to_read_is_named_with_the_reason(http_server):
+    http_server.behave(status=403)
+    storage = Storage({"gs": {"endpoint_url": http_server.address, "token": "anon"}})
+    for action, request in (
+        ("list", storage.list_names),
+        ("list", lambda _: storage.find("gs://b/out/*")),
+        ("look up", storage.exists),
+        ("read", storage.read),
+    ):
+        with pytest.raises(StorageReadError, match=f"cannot {action} gs://b/out.*: access is refu"):
+            request("gs://b/out")
 
 
 MISSING = {

@@ -11,7 +11,7 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from beam_asr.records.row import Row
 from beam_asr.records.work import Clip
 from beam_asr.transforms import packing
-from beam_asr.transforms.packing import PackedReshuffle
+from beam_asr.transforms.packing import PackedGroupByKey, PackedReshuffle
 
 
 def clips(count: int) -> list[Clip]:
@@ -73,3 +73,55 @@ def test_elements_in_windows_of_time_keep_them():
         spread = windowed | PackedReshuffle()
         assert spread.windowing.windowfn == FixedWindows(10)
         assert_that(spread | beam.ParDo(WithTime()), equal_to([(1, 1), (12, 12), (25, 25)]))
+
+
+def grouped_packs(pairs: list[tuple[str, Any]]) -> list[tuple[int, bytes]]:
+    """The packs with their buckets that one bundle gives."""
+    pack = packing._PackByKey()
+    pack.start_bundle()
+    given = [each for pair in pairs for each in pack.process(pair)]
+    return given + [each.value for each in pack.finish_bundle()]
+
+
+def test_all_values_of_a_key_come_together_from_all_inputs():
+    keys = [f"{n:024x}" for n in range(2000)]
+    values = {key: sorted([n, -n, f"of {n}"], key=str) for n, key in enumerate(keys)}
+
+    def sorted_items(groups: dict[str, list[Any]]) -> list[tuple[str, list[Any]]]:
+        return [(key, sorted(found, key=str)) for key, found in groups.items()]
+
+    with TestPipeline(runner="FnApiRunner") as pipeline:
+        numbers = [(key, sign * n) for n, key in enumerate(keys) for sign in (1, -1)]
+        one = pipeline | "One" >> beam.Create(numbers)
+        other = pipeline | "Other" >> beam.Create([(k, f"of {n}") for n, k in enumerate(keys)])
+        groups = (one, other) | PackedGroupByKey() | beam.FlatMap(sorted_items)
+        assert_that(groups, equal_to(list(values.items())))
+
+
+def test_a_single_input_may_be_empty():
+    with TestPipeline(runner="FnApiRunner") as pipeline:
+        pairs = pipeline | beam.Create([("a", 1)]) | beam.Filter(lambda _: False)
+        assert_that((pairs,) | PackedGroupByKey(), equal_to([]))
+
+
+def test_a_bucket_depends_on_nothing_but_the_key():
+    """Bundles, in whatever process, must agree on it."""
+    (one,), (other,) = grouped_packs([("c7bb4ae1", 1)]), grouped_packs([("c7bb4ae1", "other")])
+    assert one[0] == other[0] == 2216
+
+
+def test_few_keys_are_almost_always_alone_and_many_share_their_buckets_evenly():
+    few = grouped_packs([(f"{n:024x}", n) for n in range(100)])
+    assert len(few) >= 95
+    many = grouped_packs([(f"{n:024x}", n) for n in range(40_960)])
+    sizes = [len(packing._values_by_key((bucket, [pack]))) for bucket, pack in many]
+    assert len(sizes) == packing.BUCKETS
+    assert max(sizes) < 30  # of ten on the average
+
+
+def test_what_a_bundle_gathers_for_its_buckets_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(packing, "BUCKETS_BYTES", 2**20)
+    pack = packing._PackByKey()
+    pack.start_bundle()
+    rounds = [len(list(pack.process((f"{n:024x}", "x" * 100_000)))) for n in range(30)]
+    assert [count for count in rounds if count] == [11, 11]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
+import re
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import apache_beam as beam
@@ -12,19 +15,26 @@ import numpy as np
 import pytest
 import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.window import IntervalWindow
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_asr import ReadManifest, Transcribe, WriteManifest
-from beam_asr.errors import NotJsonError
-from beam_asr.inputs import json_lines
+from beam_asr.errors import LostRowsError, NotJsonError, UnreadableFileError
+from beam_asr.inputs import discovery, json_lines, readers
+from beam_asr.inputs.readers import FileRange
 from beam_asr.models import engine
+from beam_asr.outputs.formats.base import FieldKeys
 from beam_asr.records.outcome import Recognition
 from beam_asr.records.parsing import parse
 from beam_asr.records.row import Row
+from beam_asr.records.statistics import Statistics
 from beam_asr.records.work import WebDatasetTar
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
-from beam_asr.transforms.read_manifest import _split_file
+from beam_asr.transforms.read_manifest import _read_watched, _split_file, _split_watched
+from beam_asr.transforms.shard_lines import ShardKey
+from beam_asr.transforms.write_manifest import OutputTarget, _finish_window, _Shard
 from tests.support.job_files import read_records
 from tests.support.windows import SIZE, at_times, summary_of, window_folder, window_folders
 
@@ -35,6 +45,10 @@ SUBSCRIPTION = "pubsub://projects/my-project/subscriptions/rows"
 
 
 def found(find: streaming._Find, pattern: object) -> list[str]:
+    return [file for file, _ in versions(find, pattern)]
+
+
+def versions(find: streaming._Find, pattern: object) -> list[tuple[str, str]]:
     return [each.value for each in find(str(pattern)).outputs]
 
 
@@ -44,7 +58,7 @@ def test_a_look_finds_what_is_there_and_its_time_is_that_of_the_look(tmp_path):
     find = streaming._Find(Storage(), None)
     before = Timestamp.now()
     result = find(f"{tmp_path}/*.jsonl")
-    assert [each.value for each in result.outputs] == [f"{tmp_path}/a.jsonl"]
+    assert [each.value[0] for each in result.outputs] == [f"{tmp_path}/a.jsonl"]
     assert not result.is_complete
     # No file that comes later has an earlier time than the next look.
     assert before <= result.outputs[0].timestamp == result.watermark <= Timestamp.now()
@@ -52,7 +66,7 @@ def test_a_look_finds_what_is_there_and_its_time_is_that_of_the_look(tmp_path):
     later = find(f"{tmp_path}/*.jsonl")
     assert later.watermark >= result.watermark
     assert all(each.timestamp >= result.watermark for each in later.outputs)
-    assert [each.value for each in later.outputs] == [
+    assert [each.value[0] for each in later.outputs] == [
         f"{tmp_path}/a.jsonl",
         f"{tmp_path}/c.jsonl",
     ]
@@ -88,7 +102,124 @@ def test_files_in_a_bucket_are_seen_when_they_appear(gs_bucket):
     files.pipe_file(f"{gs_bucket.uri}/in/a.jsonl", b"{}\n")
     assert found(find, f"{gs_bucket.uri}/in/*.jsonl") == [f"{gs_bucket.uri}/in/a.jsonl"]
     files.pipe_file(f"{gs_bucket.uri}/in/b.jsonl", b"{}\n")
-    assert len(found(find, f"{gs_bucket.uri}/in/*.jsonl")) == 2
+    (a, b) = versions(find, f"{gs_bucket.uri}/in/*.jsonl")
+    files.pipe_file(f"{gs_bucket.uri}/in/a.jsonl", b"[]\n")
+    files.pipe_file(f"{gs_bucket.uri}/in/b.jsonl", b"{}\n")  # the same again
+    replaced, same = versions(find, f"{gs_bucket.uri}/in/*.jsonl")
+    assert (replaced[0], same) == (a[0], b)
+    assert replaced != a
+    assert versions(find, replaced[0]) != versions(find, same[0]) == versions(find, same[0])
+
+
+def test_a_file_that_goes_on_growing_has_another_version(tmp_path):
+    find = streaming._Find(Storage(), None)
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    first = versions(find, tmp_path / "*.jsonl")
+    assert versions(find, tmp_path / "*.jsonl") == first == versions(find, tmp_path / "a.jsonl")
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write("{}\n")
+    assert versions(find, tmp_path / "*.jsonl") != first
+
+
+def test_a_file_that_is_gone_again_before_it_is_read_is_not_found(tmp_path, monkeypatch):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").touch()
+    listed = discovery.find(Storage(), f"{tmp_path}/*.jsonl")
+    (tmp_path / "a.jsonl").unlink()
+    monkeypatch.setattr(discovery, "find", lambda *_: listed)
+    assert found(streaming._Find(Storage(), None), "*") == [f"{tmp_path}/b.jsonl"]
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("reset"), TimeoutError("no answer")])
+def test_a_storage_that_is_away_for_a_look_does_not_end_the_stream(error, monkeypatch, caplog):
+    caplog.set_level("WARNING")
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(discovery, "find", fails)
+    before = Timestamp.now()
+    result = streaming._Find(Storage(), None)("gs://bucket/*.jsonl")
+    assert result.outputs == ()
+    assert result.watermark >= before
+    assert f"gs://bucket/*.jsonl cannot be listed until the next look: {error}" in caplog.text
+
+
+def test_a_storage_that_refuses_a_look_ends_the_stream(monkeypatch):
+    def refuses(*_):
+        raise PermissionError("no access")
+
+    monkeypatch.setattr(discovery, "find", refuses)
+    with pytest.raises(PermissionError):
+        streaming._Find(Storage(), None)("gs://bucket/*.jsonl")
+
+
+def test_of_the_versions_of_a_file_the_first_is_read_and_the_others_are_one_failure():
+    looks = [("a", "1"), ("b", "1"), ("a", "1"), ("a", "2"), ("b", "1"), ("a", "3"), ("a", "1")]
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        changes = pipeline | beam.Create(looks) | beam.ParDo(streaming._FindChanges())
+        expected = [
+            FileRange("a"),
+            FileRange("b"),
+            FileRange("a", problem=streaming.CHANGED, problem_type="UnreadableFileError"),
+        ]
+        assert_that(changes, equal_to(expected))
+
+
+BROKEN_FILES = {
+    "list.jsonl": b'[{"audio_filepath": "a.wav"}, {"audio',
+    "cut.jsonl.gz": gzip.compress(b'{"audio_filepath": "a.wav"}\n' * 1000)[:-9],
+    "no.parquet": b"PAR1",
+    "gone.jsonl": None,
+    "folder.jsonl": None,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_FILES)
+def test_a_watched_file_that_cannot_be_read_is_a_row_that_fails(name, tmp_path):
+    """The runner would try its bundle for ever, or end the stream, and all other files with it."""
+    path = tmp_path / name
+    if name.startswith("folder"):
+        path.mkdir()
+    elif (content := BROKEN_FILES[name]) is not None:
+        path.write_bytes(content)
+    rows = read_watched(FileRange(str(path)))
+    assert rows[-1].problem.startswith(streaming.UNREADABLE)
+    with pytest.raises(UnreadableFileError, match=re.escape(f"{tmp_path}")):
+        parse(rows[-1])
+    # What could be read of it is not lost.
+    assert [row.problem for row in rows[:-1]] == [""] * (len(rows) - 1)
+
+
+def read_watched(found: FileRange) -> list[Row]:
+    pieces = _split_watched(found, Storage())
+    return [
+        row
+        for piece in pieces
+        for row in _read_watched(pickle.loads(pickle.dumps(piece)), Storage(), "audio_filepath")
+    ]
+
+
+def test_a_file_that_has_changed_is_a_row_that_fails(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    file = str(tmp_path / "a.jsonl")
+    changed = streaming.broken_file(file, UnreadableFileError(streaming.CHANGED))
+    (row,) = read_watched(changed)
+    with pytest.raises(UnreadableFileError, match="has changed since it was found"):
+        parse(row)
+    assert row.manifest == file
+
+
+def test_a_watched_file_whose_storage_is_away_is_tried_again_by_the_runner(monkeypatch):
+    def fails(*_):
+        raise ConnectionResetError("reset")
+
+    monkeypatch.setattr(readers, "split_file", fails)
+    monkeypatch.setattr(readers, "read_rows", fails)
+    with pytest.raises(ConnectionResetError):
+        list(_split_watched(FileRange("gs://bucket/a.jsonl"), Storage()))
+    with pytest.raises(ConnectionResetError):
+        list(_read_watched(FileRange("gs://bucket/a.jsonl"), Storage(), "audio_filepath"))
 
 
 def test_with_resume_the_files_of_whole_windows_are_left_out(tmp_path):
@@ -285,6 +416,21 @@ def test_the_samples_of_a_tar_land_in_the_window_in_which_it_was_found(clips, lo
         assert summary_of(folder)["rows_in"] == len(texts)
         assert summary_of(folder)["inputs"] == [f"{tmp_path}/{start:g}.tar"]
         assert (folder / "_SUCCESS").exists()
+
+
+def test_a_window_whose_rows_came_in_two_parts_is_not_whole(tmp_path):
+    """The second part was written in place of the first, and the numbers of both are right."""
+    target = OutputTarget(
+        str(tmp_path), Storage(), 1, None, None, (), FieldKeys("", "", "", ""), False, run="1" * 32
+    )
+    window = IntervalWindow(0, SIZE)
+    name = target.for_window(window).write_shard(ShardKey("transcripts", 0, 1), [b"{}\n"])
+    parts = [_Shard("transcripts", name, Counter({"": rows}), {}) for rows in (12, 4)]
+    keyed = ("", {"statistics": [Statistics(rows_in=16)], "shards": parts})
+    with pytest.raises(LostRowsError, match=f"{name} was written twice"):
+        _finish_window(keyed, target, 0.1, {}, window=window)
+    (folder,) = window_folders(tmp_path).values()
+    assert not (folder / "_SUCCESS").exists()
 
 
 def test_rows_without_a_manifest_name_their_audio_as_the_input(clips, loudness, tmp_path):
