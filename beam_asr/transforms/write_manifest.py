@@ -24,6 +24,7 @@ from beam_asr.outputs.folder import (
 )
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.base import FieldKeys, LineFormat, ShardFormat, TranscriptFormat
+from beam_asr.outputs.formats.exports_index import INDEX
 from beam_asr.outputs.journal import Journal
 from beam_asr.outputs.row_index import FinishedRun, IndexedRow, RowIndex
 from beam_asr.outputs.shards import (
@@ -159,6 +160,7 @@ class WriteManifest(beam.PTransform):
             tarred,
             flags=self._lines_as.flags,
             in_order=order == "input",
+            has_exports=bool(self._formats),
         )
 
     def expand(self, records: Transcribed | PCollection[Record]) -> PCollection[Record]:
@@ -298,6 +300,7 @@ class OutputTarget(NamedTuple):
         run: the id of the run if the input is unbounded, with a folder for each window; else empty.
         flags: settings that messages name as flags.
         in_order: whether the shards together have the order of the input.
+        has_exports: whether each transcript has files of its own.
     """
 
     folder: str
@@ -311,6 +314,7 @@ class OutputTarget(NamedTuple):
     run: str = ""
     flags: frozenset[str] = frozenset()
     in_order: bool = False
+    has_exports: bool = False
 
     def folder_of(self, window: Any) -> str:
         if not self.run:
@@ -325,6 +329,13 @@ class OutputTarget(NamedTuple):
         """Returns the formats that are `LineFormat`."""
         formats = registry.formats_of(self.formats)
         return [format for format in formats if isinstance(format, LineFormat)]
+
+    @property
+    def shard_formats(self) -> list[ShardFormat]:
+        """Returns the formats that are `ShardFormat`, and the index if there are exports."""
+        formats = registry.formats_of(self.formats)
+        index = [INDEX] if self.has_exports else []
+        return [format for format in formats if isinstance(format, ShardFormat)] + index
 
     @property
     def part(self) -> int:
@@ -343,9 +354,8 @@ class OutputTarget(NamedTuple):
 
     def beside(self, shards: int) -> Iterator[str]:
         """Yields the paths of the files that are written with the shards of transcripts."""
-        for format in registry.formats_of(self.formats):
-            if isinstance(format, ShardFormat):
-                yield from (format.path(number, shards, self.part) for number in range(shards))
+        for format in self.shard_formats:
+            yield from (format.path(number, shards, self.part) for number in range(shards))
 
     def write_shard(self, shard: ShardKey, lines: Iterable[bytes]) -> str:
         """Writes a shard, from lines that can be iterated more than once; returns its name."""
@@ -363,8 +373,8 @@ class OutputTarget(NamedTuple):
         assert shards is not None  # only lines of formats go by tars
         name = shard_name(kind, number, shards, self.compression, self.part)
         self.storage.write(join(self.folder, name), compressed(lines, self.compression))
-        for shard_format in registry.formats_of(self.formats):
-            if kind == TRANSCRIPTS and isinstance(shard_format, ShardFormat):
+        if kind == TRANSCRIPTS:
+            for shard_format in self.shard_formats:
                 path = join(self.folder, shard_format.path(number, shards, self.part))
                 self.storage.write(path, shard_format.encode_shard(lines, self.keys))
         return name

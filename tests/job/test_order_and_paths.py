@@ -163,3 +163,21 @@ def test_paths_are_whole_on_request_and_as_they_were_without(
 def test_the_summary_says_what_was_requested(job, clip):
     options = json.loads((job([clip], "--order=input") / "summary.json").read_text())["options"]
     assert (options["order"], options["absolute_paths"]) == ("input", False)
+
+
+def test_an_index_names_the_files_of_each_audio(job, clip, tmp_path):
+    rows = [{"audio_filepath": str(clip), "channel": channel} for channel in (1, 0)]
+    rows.append({"audio_filepath": str(clip), "offset": 0.1})
+    flags = ("--formats=txt,vtt", "--append")
+    out = job([write_manifest(tmp_path / "m.jsonl", rows[:2])], *flags)
+    job([write_manifest(tmp_path / "n.jsonl", rows[2:])], *flags, out=out)
+    found = [json.loads(line) for path in sorted(out.glob("exports/*")) for line in path.open()]
+    of_append = found.pop()
+    assert [each["channel"] for each in found] == [1, 0]
+    assert (of_append["offset"], of_append["channel"]) == (0.1, None)
+    assert {each["audio_filepath"] for each in found} == {str(clip)}
+    for each in (*found, of_append):
+        assert each["files"].keys() == {"txt", "vtt"}
+        assert (out / each["files"]["txt"]).read_text() == "m\n"
+    plain = job([clip], f"--output={out}", "--overwrite", out=out)
+    assert not (plain / "exports").exists(), "a folder without such files has no index"
