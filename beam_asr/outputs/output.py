@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import posixpath
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,12 @@ class Output:
         UnfinishedError: the folder holds no finished results.
     """
 
-    def __init__(self, folder: str, storage_options: Mapping[str, Mapping[str, Any]] | None = None):
-        self.folder = folder
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+    ):
+        self.folder = os.fspath(folder)
         self.storage = Storage(storage_options or {})
         self.folders = self._finished_folders()
 

@@ -108,6 +108,11 @@ def test_a_job_without_an_end_gives_the_records_of_its_finished_windows(tmp_path
         _ = output.summary
 
 
+def test_a_folder_may_be_a_path(tmp_path):
+    write(tmp_path, [[ONE]])
+    assert list(Output(tmp_path).records()) == [ONE]
+
+
 def test_records_are_read_as_they_are_asked_for(tmp_path, monkeypatch):
     opened = []
     read = module.open_decompressed
