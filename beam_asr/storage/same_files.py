@@ -16,6 +16,11 @@ def place_of(uri: str) -> str:
 
     ``./x``, ``file:///f/x`` and ``/link_to_f/x`` have one place. A link has a place of its own.
     """
+    folder, slash, name = uri.rpartition("/")
+    if slash and name not in ("", ".", "..") and "::" not in uri:
+        beside = _place_of_folder(folder)
+        if beside is not None:
+            return beside + name
     if not is_local(uri):
         protocol = protocol_of(uri)
         if is_chain(uri) or protocol == "http":  # http and https may have other files
@@ -64,5 +69,20 @@ def matches_below(pattern: str, folder: str, names: Iterable[str]) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)  # most files are in the folder of the file before
+def _place_of_folder(folder: str) -> str | None:
+    """Returns what the places of files begin with that are named right in a folder, as ``/f``.
+
+    None where more than the folder decides: in a URI of ``file``, whose escapes may be none, in a
+    path that is relative, and where queries may follow.
+    """
+    if os.path.isabs(folder) or not folder:
+        return os.path.join(_real_folder(folder or "/"), "")
+    protocol, separator, rest = protocol_of(folder), *folder.partition("://")[1:]
+    if not separator or protocol in ("file", "http"):
+        return None
+    return f"{protocol}://{rest}/"
+
+
+@functools.lru_cache(maxsize=1024)
 def _real_folder(folder: str) -> str:
     return os.path.realpath(folder)

@@ -33,8 +33,9 @@ FILES_A_PATTERN = 2**32  # more than any has: a file's number is the pattern's a
 class ReadManifest(beam.PTransform):
     """Reads the rows of manifests and tables; finds audio files, and tars of them.
 
-    A file that several patterns or names stand for is read once, unless with ``watch``. Rows are
-    not checked here: an invalid line is a row too, which ``Transcribe`` fails.
+    A file that several patterns or names stand for is read once; with ``watch``, by each of its
+    names. Rows are not checked here: an invalid line is a row too, which ``Transcribe`` fails; with
+    ``watch`` so is a file that cannot be read, or that changes after it was found.
 
     Args:
         pattern: path, URI, glob, folder or brace expansion (``manifest__OP_0..127_CL_.json``,
