@@ -65,8 +65,8 @@ def transcribe(
     The result of a row is the row with its ``pred_text``; that of a row that failed has its
     ``error``, and that of a row that a setting filters out has ``filtered`` (docs/fields.md). It
     runs the job of ``beam-asr transcribe``. The model stays in this process for the next call, with
-    the default runner. All results are in memory, of a large input twice; for more than memory
-    holds, give ``output`` to the command line, and read it with `beam_asr.Output`.
+    the default runner. All results are in memory, and rows that are given; for more than memory
+    holds, run the command line, and read its output folder with `beam_asr.Output`.
 
     Args:
         inputs: audio or manifests, one or several, as the command line takes them; or rows: dicts
