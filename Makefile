@@ -32,13 +32,14 @@ check: .venv/installed-test
 	$(BIN)/mypy beam_asr
 	$(BIN)/lint-imports
 
-# Writes what the docs and the templates show of the code: the flags, the failures, the rooms, the
-# signals, and the parameters of the Flex Template.
+# Writes what the docs and the templates show of the code: the flags, the fields, the failures, the
+# rooms, the signals, and the parameters of the Flex Template.
 docs: .venv/installed-test
 	$(BIN)/python -m tests.project.flag_table
 	$(BIN)/python templates/dataflow/metadata.py > templates/dataflow/metadata.json
 	$(BIN)/python -m tests.project.module_tree
 	$(BIN)/python -m tests.project.signal_table
+	$(BIN)/python -m tests.project.field_table
 	WRITE_TABLE=1 $(BIN)/python -m pytest -q tests/project/test_readme.py -k table_of_failures
 
 # What the tests run Flink with, which they otherwise fetch themselves.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from beam_asr._version import __version__
 
 if TYPE_CHECKING:
+    from beam_asr.cli.python_call import transcribe
     from beam_asr.outputs.formats.documents import Document
     from beam_asr.outputs.journal import Journal
     from beam_asr.outputs.output import Output
@@ -35,6 +36,7 @@ __all__ = [
     "WriteManifest",
     "WriteTranscriptsToBigQuery",
     "__version__",
+    "transcribe",
 ]
 
 _MODULES = {
@@ -50,6 +52,7 @@ _MODULES = {
     "Transcribed": "beam_asr.transforms.transcribe",
     "WriteManifest": "beam_asr.transforms.write_manifest",
     "WriteTranscriptsToBigQuery": "beam_asr.transforms.bigquery",
+    "transcribe": "beam_asr.cli.python_call",
 }
 
 

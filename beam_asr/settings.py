@@ -109,6 +109,15 @@ class OutputSettings(Group, title="Output", scope=JOB):
     compression: str | None = setting(
         None, "of transcripts and failures; none by default", choices=("gzip", "zstd")
     )
+    order: str | None = setting(
+        None,
+        "input sorts the transcripts over all files of the folder as the rows of the input; by "
+        "default each file is sorted, if it has less than 64 MiB, and rows are spread over files",
+        choices=("input",),
+    )
+    absolute_paths: bool = setting(
+        False, "write the audio of each row with its whole path, not relative to its manifest"
+    )
     output_window: float = setting(
         600.0,
         "with `watch` or Pub/Sub, seconds of arrivals that are written together",

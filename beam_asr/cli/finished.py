@@ -30,6 +30,7 @@ OF_RECORDS = (
     "confidence",
     "audio_checks",
     "compression",
+    "absolute_paths",
 )
 REMEDY = "Choose another output folder, or `overwrite`"
 

@@ -44,7 +44,8 @@ def check_inputs(storage: Storage, options: TranscribeOptions) -> None:
     """
     filepath_key = options.names.filepath_key
     looks: list[FirstRows] = []
-    may_have_any_field = is_unbounded(options)  # some rows cannot be looked at
+    # Some rows cannot be looked at.
+    may_have_any_field = is_unbounded(options) or options.rows is not None
     for pattern in options.inputs.input:
         with as_usage_errors("--input", pattern):
             files = _check_input(storage, pattern, options)

@@ -18,7 +18,7 @@ from beam_asr.outputs.formats.registry import formats_of
 from beam_asr.outputs.journal import Journal, part_of_run
 from beam_asr.storage.storage import Storage
 from beam_asr.transforms import streaming
-from beam_asr.transforms.read_manifest import ReadManifest
+from beam_asr.transforms.read_manifest import GivenRows, ReadManifest
 from beam_asr.transforms.score import ScoreTranscripts
 from beam_asr.transforms.transcribe import Transcribe
 from beam_asr.transforms.write_manifest import WriteManifest
@@ -50,8 +50,10 @@ def build(
     _ = records | "WriteManifest" >> _write(options, journal, transcribe.lang_key)
 
 
-def row_source(options: TranscribeOptions) -> ReadManifest:
+def row_source(options: TranscribeOptions) -> ReadManifest | GivenRows:
     """Returns the step that reads the rows."""
+    if options.rows is not None:
+        return GivenRows(options.rows)
     return ReadManifest(
         options.inputs.input,
         options.names.filepath_key,
@@ -129,7 +131,9 @@ def _write(options: TranscribeOptions, journal: Journal | None, lang_key: str) -
         lang_key=lang_key,
         channel_key=options.names.channel_key,
         tarred=options.inputs.tarred_audio is not None,
-        flags=FLAGS,
+        flags=() if options.in_python else FLAGS,
+        order=outputs.order,
+        absolute_paths=outputs.absolute_paths,
     )
 
 

@@ -107,6 +107,7 @@ def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
         ("--tarred_audio", tarred, "the tars of a data set are known at its start"),
         ("--append", outputs.append, "each window is written into a folder of its own"),
         ("--overwrite", outputs.overwrite, "each window is written into a folder of its own"),
+        ("--order=input", outputs.order, "its rows have no order"),
         ("--limit", options.inputs.limit is not None, "there are never all rows to take some of"),
         ("--dry_run", options.console.dry_run, "its rows are not known"),
         ("--no_retry_failures", not outputs.retry_failures, "no row is done again"),

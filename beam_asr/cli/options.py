@@ -12,6 +12,7 @@ from beam_asr.cli import commands, config_file
 from beam_asr.cli.flag_values import parser_of
 from beam_asr.cli.messages import as_flags, flag_of
 from beam_asr.errors import UsageError
+from beam_asr.records.row import Row
 from beam_asr.records.setting_fields import (
     Groups,
     Setting,
@@ -23,14 +24,23 @@ from beam_asr.records.setting_fields import (
 from beam_asr.settings import GROUPS, Settings
 from beam_asr.transforms.choices import choices
 
+NO_INPUT = "name an input, with or without --input: a manifest, audio, a folder or a pattern"
 FLAG_NAMES = frozenset(flag_of(setting) for setting in all_settings(GROUPS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribeOptions(Settings):
-    """Holds the settings of a command line, and its flags for Beam."""
+    """Holds the settings of a command line, and its flags for Beam.
+
+    Attributes:
+        beam_args: the flags for Beam.
+        rows: the rows, if Python gives them in place of ``input``; else None.
+        in_python: whether messages in records name settings in backticks, and not as flags.
+    """
 
     beam_args: list[str]
+    rows: Sequence[Row] | None = None
+    in_python: bool = False
 
     @property
     def values(self) -> dict[str, Any]:
@@ -61,7 +71,9 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
         parser.error(f"name a command: transcribe, {', '.join(commands.COMMANDS)}")
     del values["config"]
     values["input"] = [*words, *(known.input or [])]
-    if problem := _conflict(known):
+    if not values["input"]:
+        parser.error(NO_INPUT)
+    if problem := conflict(known):
         parser.error(problem)
     try:
         return TranscribeOptions(**make_groups(GROUPS, values), beam_args=beam_args)
@@ -113,10 +125,12 @@ def _words_apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
     return words, rest
 
 
-def _conflict(flags: argparse.Namespace) -> str | None:
-    """Returns a message on flags that conflict or are missing; None if there are none."""
-    if not flags.input:
-        return "name an input, with or without --input: a manifest, audio, a folder or a pattern"
+def conflict(flags: Any) -> str | None:
+    """Returns a message on flags that conflict or are missing; None if there are none.
+
+    Args:
+        flags: has the value of each setting as an attribute.
+    """
     if flags.filepath_key == flags.pred_text_key:
         return f"--filepath_key and --pred_text_key are both {flags.filepath_key!r}"
     if flags.resume and flags.overwrite:

@@ -28,6 +28,7 @@ class FileRange(NamedTuple):
         problem: why the file holds no rows; empty if it does.
         problem_type: the name of the problem's class.
         version: of the file, of which all its ranges are; empty if there is only one.
+        number: of the file in the order of the input, for `Row.input_number`.
     """
 
     file: str
@@ -38,6 +39,7 @@ class FileRange(NamedTuple):
     problem: str = ""
     version: str = ""
     problem_type: str = NotJsonError.__name__
+    number: int = 0
 
 
 def whole_file(storage: Storage, file: str) -> list[FileRange]:  # noqa: ARG001

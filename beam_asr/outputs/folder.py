@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
@@ -19,6 +20,7 @@ JOURNAL = "_journal"
 INDEX = "_index"
 LOCK = "lock.json"  # in the journal's folder
 RUN = "run.json"  # in the journal's folder
+WINDOW = re.compile(r"\d{8}T\d{6}(?:\.\d{6})?Z-\w{1,8}")  # as `folder_name` has it
 
 
 def check_may_write(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import posixpath
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from beam_asr.errors import UnfinishedError
 from beam_asr.inputs.compression import open_decompressed
-from beam_asr.outputs.folder import SUCCESS, SUMMARY, is_finished
-from beam_asr.outputs.shards import FAILURES, FILTERED, SHARD, TRANSCRIPTS
+from beam_asr.outputs import record_tables
+from beam_asr.outputs.folder import SUCCESS, SUMMARY, WINDOW, is_finished
+from beam_asr.outputs.row_index import RowIndex
+from beam_asr.outputs.shards import FAILURES, FILTERED, SHARD, TRANSCRIPTS, part_of
 from beam_asr.records import json_numbers
 from beam_asr.records.record import Record
 from beam_asr.storage.storage import Storage
@@ -36,8 +41,12 @@ class Output:
         UnfinishedError: the folder holds no finished results.
     """
 
-    def __init__(self, folder: str, storage_options: Mapping[str, Mapping[str, Any]] | None = None):
-        self.folder = folder
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+    ):
+        self.folder = os.fspath(folder)
         self.storage = Storage(storage_options or {})
         self.folders = self._finished_folders()
 
@@ -57,6 +66,17 @@ class Output:
         """Yields the records of kinds of shards: ``transcripts``, ``failures``, ``filtered``."""
         for line in self.lines(*kinds):
             yield json_numbers.loads(line)
+
+    def with_row_ids(self, *kinds: str) -> Iterator[tuple[str, Record]]:
+        """Yields the records of kinds of shards, each with the id of its row (`records.row_ids`).
+
+        Raises:
+            ResumeError: the folder's index of rows is damaged.
+        """
+        for shard in self.shards(*kinds):
+            folder, name = posixpath.split(shard)
+            for row, line in RowIndex(folder, self.storage).lines(part_of(name), name):
+                yield row.row_id, json_numbers.loads(line)
 
     def lines(self, *kinds: str) -> Iterator[bytes]:
         """Yields the lines of kinds of shards, as they are stored, each with its end."""
@@ -95,20 +115,36 @@ class Output:
             yield json.loads(self.storage.read(join(folder, SUMMARY)))
 
     def to_pandas(self, kind: str = TRANSCRIPTS) -> pd.DataFrame:
-        """Returns the records of a kind as a table of pandas, in memory."""
-        import pandas as pd
+        """Returns the records of a kind as a table of pandas, in memory.
 
-        return pd.DataFrame.from_records(list(self.records(kind)))
+        A column has the whole numbers of a field to the digit, also where some are missing.
+        """
+        return record_tables.to_frame(list(self.records(kind)))
 
     def to_dataset(self, kind: str = TRANSCRIPTS) -> datasets.Dataset:
         """Returns the records of a kind as a ``datasets.Dataset``, which keeps them on disk.
+
+        It has a column for each field of any record. One whose values have no type in common, or
+        that are whole numbers of more than 64 bits, has their JSON. The shards are read twice, one
+        record at a time.
 
         Raises:
             ImportError: the package `datasets` is not installed.
         """
         import datasets
 
-        return datasets.Dataset.from_generator(self.records, gen_kwargs={"kinds": kind})
+        types = record_tables.types_of(self.records(kind))
+        return datasets.Dataset.from_generator(
+            _fitted_records,
+            features=record_tables.features(types),
+            # It finds what it has stored of an earlier call by these, so they tell runs apart.
+            gen_kwargs={"output": self, "kind": kind, "types": types, "run": self._digest()},
+        )
+
+    def _digest(self) -> str:
+        """Returns a digest of the summaries, which no two runs have in common."""
+        summaries = (self.storage.read(join(folder, SUMMARY)) for folder in self.folders)
+        return hashlib.sha256(b"".join(summaries)).hexdigest()
 
     def _finished_folders(self) -> list[str]:
         if is_finished(self.storage, self.folder):
@@ -116,7 +152,7 @@ class Output:
         windows = [
             join(self.folder, name)
             for name in sorted(self.storage.list_names(self.folder))
-            if SUCCESS in self.storage.list_names(join(self.folder, name))
+            if WINDOW.fullmatch(name) and is_finished(self.storage, join(self.folder, name))
         ]
         if not windows:
             raise UnfinishedError(
@@ -124,3 +160,12 @@ class Output:
                 f"`beam-asr status {self.folder}` says what is there"
             )
         return windows
+
+
+def _fitted_records(
+    output: Output,
+    kind: str,
+    types: dict[str, record_tables.Type],
+    run: str,  # noqa: ARG001
+) -> Iterator[Record]:
+    return record_tables.fitted(output.records(kind), types)

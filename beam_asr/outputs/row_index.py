@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import operator
 import re
@@ -144,6 +145,14 @@ class RowIndex:
                 yield IndexedRow(*line.split("\t"))
         except (ValueError, TypeError):
             raise self._damaged(path) from None
+
+    def lines(self, part: int, shard: str) -> Iterator[tuple[IndexedRow, bytes]]:
+        """Yields the lines of a shard of a run, each with its row."""
+        with open_decompressed(self.storage, join(self.output, shard)) as content:
+            for row, line in itertools.zip_longest(self.rows(part, shard), content):
+                if row is None or line is None:
+                    raise self._damaged(join(self._folder, _rows_name(part), f"{shard}.tsv"))
+                yield row, line
 
     def run(self, part: int) -> FinishedRun | None:
         """Returns what a run was; None if none with this number has finished."""

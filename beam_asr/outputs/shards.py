@@ -50,6 +50,12 @@ def compression_of(name: str) -> str | None:
     return next(kind for kind, extension in EXTENSIONS.items() if name.endswith(extension))
 
 
+def part_of(name: str) -> int:
+    """Returns the number of the run that has written the shard with this name; 0 for the first."""
+    shard = SHARD.fullmatch(name)
+    return int(shard["part"] or 0) if shard else 0
+
+
 def shard_count(kind: str, records: int, num_shards: int | None = None) -> int:
     """Returns the number of shards of a kind of record; ``num_shards`` is that of transcripts."""
     if kind == TRANSCRIPTS and num_shards is not None:

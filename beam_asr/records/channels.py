@@ -120,7 +120,8 @@ def split_row(row: Row, channel: int, count: int, channel_key: str, filepath_key
     else:
         fields = with_added(fields, {channel_key: channel, SPLIT: count})
     row_id = row.id and row_ids.id_of_channel(row.id, channel)
-    return Row.of(fields, row.manifest, row.line_number).with_id(row_id)
+    split = Row.of(fields, row.manifest, row.line_number)
+    return split._replace(input_number=row.input_number).with_id(row_id)
 
 
 def has_one_of_several(record: Mapping[str, Any], filepath_key: str) -> bool:

@@ -71,6 +71,26 @@ def resolve(audio: str, manifest: str) -> str:
     return in_home if audio.startswith("~/") else _beside(manifest, audio)
 
 
+def absolute(audio: str, manifest: str) -> str:
+    """Returns the audio's path or URI, resolved, such that it depends on no working folder."""
+    *inner, last = uris.split_chain(resolve(audio, manifest))
+    if not uris.has_scheme(last):
+        last = os.path.abspath(os.path.expanduser(last))
+    return "::".join([*inner, last])
+
+
+def with_absolute_audio(record: dict[str, Any], manifest: str, filepath_key: str) -> dict[str, Any]:
+    """Returns the record of a row with the path or URI of its audio resolved.
+
+    Args:
+        manifest: path or URI of the row's manifest; empty if it comes from none.
+    """
+    audio = record.get(filepath_key)
+    if not isinstance(audio, str) or not audio.strip():
+        return record
+    return {**record, filepath_key: absolute(audio, manifest)}
+
+
 @functools.lru_cache(maxsize=1024)  # most rows are of the manifest of the row before
 def _local_folder(manifest: str) -> str | None:
     """Returns the folder of a manifest; None if it is not on the local disk."""

@@ -30,6 +30,7 @@ class _RowValues(NamedTuple):
     problem: str = ""
     id: str = ""
     problem_type: str = BadRecordError.__name__
+    input_number: int = 0
 
 
 class Row(_RowValues):
@@ -42,6 +43,8 @@ class Row(_RowValues):
         problem: why the line is not a row; empty if it is one.
         id: the row's stable identity (`row_ids`); empty where none is needed.
         problem_type: the name of the problem's class.
+        input_number: of its file, or of itself without one, in the order of the input; 0 if there
+            is no order.
     """
 
     @property

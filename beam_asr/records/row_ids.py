@@ -48,6 +48,12 @@ def without_channel(row_id: str) -> str:
     return _CHANNEL.sub("", row_id)
 
 
+def channel_of_id(row_id: str) -> int:
+    """Returns the channel in the id of one channel of a row; 0 for that of a whole row."""
+    channel = _CHANNEL.search(row_id)
+    return int(channel[0][2:]) if channel else 0
+
+
 def group_of_id(row_id: str) -> str:
     """Returns the group of a row's id."""
     return row_id.partition(".")[0]

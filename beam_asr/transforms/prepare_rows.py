@@ -107,6 +107,16 @@ class CheckRows(beam.DoFn):
             statistics.example_invalid = failure.error["message"]
             yield TaggedOutput("failures", failure)
 
+    def group_of(self, element: Row | Record | WebDatasetTar) -> str:
+        """Returns the group of `row_ids` that an element has."""
+        if isinstance(element, WebDatasetTar):
+            return row_ids.group_of_text("tar", element.file)
+        row = element if isinstance(element, Row) else _to_row(element)
+        try:
+            return row_ids.group_of(row.fields, self._item(row)[1])
+        except ManifestError:
+            return row_ids.group_of_text(row.line, row.problem)
+
     def _item(self, row: Row) -> tuple[Clip | TarredClip, str]:
         """Returns a row as a unit of work, and where its audio is."""
         clip = parsing.parse(
@@ -292,7 +302,7 @@ def _to_plain(value: Clip | TarredClip | WebDatasetTar | Outcome) -> Any:
     """
     if isinstance(value, Clip):
         row = value.row
-        place = (row.line, row.manifest, row.line_number)
+        place = (row.line, row.manifest, row.line_number, row.input_number)
         return (*place, value.audio, value.offset, value.duration, value.channel, value.route)
     return tuple(value) if isinstance(value, Outcome) else value
 
@@ -303,8 +313,8 @@ def _from_plain(value: Any) -> Clip | TarredClip | WebDatasetTar | Outcome | str
         return value
     if len(value) == len(Outcome._fields):
         return Outcome._make(value)
-    line, manifest, line_number, audio, offset, duration, channel, route = value
-    row = Row(line, manifest, line_number)
+    line, manifest, line_number, number, audio, offset, duration, channel, route = value
+    row = Row(line, manifest, line_number, input_number=number)
     return Clip(row, audio, offset, duration, channel, route=route)
 
 

@@ -27,6 +27,7 @@ from beam_asr.transforms import streaming
 logger = logging.getLogger(__name__)
 
 STATISTICS = "statistics"  # the tag of an output
+FILES_A_PATTERN = 2**32  # more than any has: a file's number is the pattern's and its own in there
 
 
 class ReadManifest(beam.PTransform):
@@ -88,8 +89,9 @@ class ReadManifest(beam.PTransform):
     def expand(self, pbegin: Any) -> PCollection[Row | WebDatasetTar]:
         if self._messages:
             return pbegin | "PubSub" >> self._messages[0]
-        inputs = pbegin | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
         if self._watch is None:
+            numbered = list(enumerate(self._patterns))
+            inputs = pbegin | "Patterns" >> beam.Create(numbered, reshuffle=False)
             found = inputs | "FindFiles" >> beam.FlatMap(_find_files, self._storage).with_outputs(
                 STATISTICS, main="files"
             )
@@ -100,11 +102,12 @@ class ReadManifest(beam.PTransform):
             )
             files, statistics = once.files, [found[STATISTICS], once[STATISTICS]]
         else:
+            inputs = pbegin | "Patterns" >> beam.Create(self._patterns, reshuffle=False)
             watched = inputs | "WatchFiles" >> streaming.WatchFiles(
                 self._storage, self._watch, self._resumed
             )
             files, statistics = watched, []
-        split_file = _split_file if self._watch is None else _split_watched
+        split_file = _split_numbered if self._watch is None else _split_watched
         split = files | "Split" >> beam.FlatMap(split_file, self._storage).with_outputs(
             STATISTICS, main="ranges"
         )
@@ -136,14 +139,17 @@ class ReadManifest(beam.PTransform):
             yield row
 
     def _all_rows_here(self) -> Iterator[Row | WebDatasetTar]:
-        named = [pair for part in self._patterns for pair in _find_files(part, self._storage)]
+        numbered = enumerate(self._patterns)
+        named = [pair for part in numbered for pair in _find_files(part, self._storage)]
         files = defaultdict(list)
         for pair in named:
             if not isinstance(pair, TaggedOutput):
                 files[pair[0]].append(pair[1])
         for same in files.values():
-            for file in discovery.distinct(same)[0]:
-                for piece in _split_file(file, self._storage, is_watched=False):
+            for file in _distinct(("", same)):
+                if isinstance(file, TaggedOutput):
+                    continue
+                for piece in _split_numbered(file, self._storage):
                     if not isinstance(piece, TaggedOutput):
                         yield from _read_rows(piece, self._storage, self._filepath_key)
 
@@ -176,6 +182,31 @@ def _with_sampling_key(row: Row | WebDatasetTar) -> tuple[bytes, Row]:
     return hashlib.blake2b(place, digest_size=16).digest(), row
 
 
+class GivenRows(beam.PTransform):
+    """Provides rows that are in memory, in place of ``ReadManifest``.
+
+    They are a part of the graph, for which a remote runner has a limit (Dataflow's is 20 MB).
+    """
+
+    def __init__(self, rows: Iterable[Row]):
+        super().__init__()
+        self._rows = list(rows)
+
+    def expand(self, pbegin: Any) -> PCollection[Row | WebDatasetTar]:
+        return (
+            pbegin
+            | "Rows"
+            >> beam.Create(
+                [tuple(row._replace(input_number=n)) for n, row in enumerate(self._rows)]
+            )
+            | "ToRows" >> beam.MapTuple(Row).with_output_types(Row | WebDatasetTar)
+        )
+
+    def read_here(self) -> Iterator[Row | WebDatasetTar]:
+        """Yields the rows in this process."""
+        return iter(self._rows)
+
+
 def input_statistics(rows: PCollection[Any]) -> PCollection[Statistics] | None:
     """Returns the statistics of the files that rows were read from, if they are known.
 
@@ -184,22 +215,32 @@ def input_statistics(rows: PCollection[Any]) -> PCollection[Statistics] | None:
     return getattr(rows, "input_statistics", None)
 
 
-def _find_files(pattern: str, storage: Storage) -> Iterator[Any]:
+def _find_files(numbered: tuple[int, str], storage: Storage) -> Iterator[Any]:
+    """Yields the files of a pattern, by their targets, each with the pattern and its number."""
+    index, pattern = numbered
     found = discovery.find(storage, pattern)
     yield TaggedOutput(STATISTICS, found.statistics)
-    for file in found.files:
-        yield same_files.target_of(file), (pattern, file)
+    for number, file in enumerate(found.files, index * FILES_A_PATTERN):
+        yield same_files.target_of(file), (pattern, file, number)
 
 
-def _distinct(named: tuple[str, Iterable[tuple[str, str]]]) -> Iterator[Any]:
-    """Yields a file once, whatever the number of patterns and names that stand for it."""
-    files, repeated = discovery.distinct(named[1])
+def _distinct(named: tuple[str, Iterable[tuple[str, str, int]]]) -> Iterator[Any]:
+    """Yields a file once, with its first number, whatever number of patterns and names it has."""
+    names = list(named[1])
+    files, repeated = discovery.distinct([(pattern, file) for pattern, file, _ in names])
     if repeated:
         counts = Statistics(input_files=-len(repeated), repeated_files=len(repeated))
         counts.audio_files = -sum(readers.find_reader(file).is_row for file in repeated)
         counts.examples_repeated = tuple(map(without_query, repeated[:EXAMPLES]))
         yield TaggedOutput(STATISTICS, counts)
-    yield from files
+    for file in files:
+        yield file, min(number for _, name, number in names if name == file)
+
+
+def _split_numbered(numbered: tuple[str, int], storage: Storage) -> Iterator[Any]:
+    file, number = numbered
+    for piece in _split_file(file, storage):
+        yield piece if isinstance(piece, TaggedOutput) else piece._replace(number=number)
 
 
 def _split_file(file: str, storage: Storage, is_watched: bool = False) -> Iterator[Any]:
@@ -230,7 +271,13 @@ def _split_watched(found: FileRange, storage: Storage) -> Iterator[Any]:
 def _read_rows(
     file_range: FileRange, storage: Storage, filepath_key: str
 ) -> Iterator[Row | WebDatasetTar]:
-    return readers.read_rows(storage, file_range, filepath_key)
+    rows = readers.read_rows(storage, file_range, filepath_key)
+    if not file_range.number:
+        return rows
+    return (
+        row._replace(input_number=file_range.number) if isinstance(row, Row) else row
+        for row in rows
+    )
 
 
 def _read_watched(

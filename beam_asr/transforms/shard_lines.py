@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
 import pickle
+import tempfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -17,13 +19,17 @@ from apache_beam.transforms.window import GlobalWindow
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.base import FieldKeys, LineFormat
 from beam_asr.outputs.shards import FAILURES, FILTERED, encode, shard_count, shard_of
+from beam_asr.records import row_ids
+from beam_asr.records.parsing import with_absolute_audio
 from beam_asr.records.record import Envelope, Record, Transcript, to_record, with_duration
+from beam_asr.records.row import Row
 from beam_asr.records.setting_fields import with_flags
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.packing import compressed
 
 PACK_BYTES = 2**20  # of lines that a worker gathers before it emits them
 LINE_BYTES = 100  # approximate memory of a line beside its text
+SORTED_BYTES = 2**26  # of the lines of a shard, up to which they are sorted in memory
 
 
 class ShardKey(NamedTuple):
@@ -44,19 +50,38 @@ class ShardKey(NamedTuple):
 
 # A kind, and the number of a tar or None.
 Kind = tuple[str, int | None]
-# The reason of a record for its kind, its line, and the id of its row, which may be empty.
-Line = tuple[str, bytes, str]
+# The place of a row in the input: the numbers of its file, its line and its channel.
+Place = tuple[int, int, int]
+NO_PLACE: Place = (0, 0, 0)
+# The reason of a record for its kind, its line, the id of its row, which may be empty, and its
+# place.
+Line = tuple[str, bytes, str, Place]
 
 
-def record_line(
-    element: Envelope | Record, kind: str, flags: frozenset[str], durations: bool = False
-) -> tuple[Kind, Line]:
+class LineSettings(NamedTuple):
+    """Holds how records are written as lines.
+
+    Attributes:
+        flags: settings that messages name as flags.
+        filepath_key: the field of the audio.
+        absolute_paths: whether audio is written with its whole path.
+    """
+
+    flags: frozenset[str] = frozenset()
+    filepath_key: str = "audio_filepath"
+    absolute_paths: bool = False
+
+
+def record_line(element: Envelope | Record, kind: str, settings: LineSettings) -> tuple[Kind, Line]:
     """Returns a record as a line, with its kind and the reason for that kind."""
-    if durations:
-        element = with_duration(element)
-    record, why = to_record(element), ""
+    element = with_duration(element)
+    record, why, flags = to_record(element), "", settings.flags
     added = element.result if isinstance(element, Transcript) else record
-    row_id = "" if isinstance(element, dict) else element.row.id
+    row_id, place = "", NO_PLACE
+    if not isinstance(element, dict):
+        row_id, place = element.row.id, place_of(element.row)
+        if settings.absolute_paths:
+            record = with_absolute_audio(record, element.origin, settings.filepath_key)
     if kind == FAILURES:
         why = record["error"]["type"]
         record = {**record, "error": _with_flags(record["error"], flags)}
@@ -65,7 +90,12 @@ def record_line(
         record = {**record, "filtered": _with_flags(record["filtered"], flags)}
     elif "segments_failed" in added:
         record = {**record, "segments_failed": _with_flags(record["segments_failed"], flags)}
-    return (kind, None), (why, encode(record), row_id)
+    return (kind, None), (why, encode(record), row_id, place)
+
+
+def place_of(row: Row) -> Place:
+    """Returns the place of a row in the input."""
+    return row.input_number, row.line_number, row_ids.channel_of_id(row.id)
 
 
 def _with_flags(why: Any, flags: frozenset[str]) -> Any:
@@ -92,7 +122,7 @@ def format_line(
     origin = "" if isinstance(element, dict) else element.origin
     record = to_record(with_duration(element))
     line = chosen.to_line(record, keys, origin, tarred, transcribed)
-    return (format, line.shard), (line.left_out, line.line or b"", "")
+    return (format, line.shard), (line.left_out, line.line or b"", "", NO_PLACE)
 
 
 class PackLines(beam.DoFn):
@@ -132,9 +162,16 @@ def unpacked(pack: bytes) -> list[Line]:
 
 
 def by_shard(
-    keyed: tuple[Kind, bytes], num_shards: int | None, counts: dict[Kind, int]
+    keyed: tuple[Kind, bytes],
+    num_shards: int | None,
+    counts: dict[Kind, int],
+    samples: dict[Kind, list[Place]] | None = None,
 ) -> list[tuple[Any, bytes]]:
-    """Returns the lines of a pack, in packs by the shards that they go to."""
+    """Returns the lines of a pack, in packs by the shards that they go to.
+
+    Args:
+        samples: places of some records of each kind, if the shards have the order of the input.
+    """
     (kind, tar), pack = keyed
     if tar is not None:
         return [(tuple(ShardKey(kind, tar, shards=None)), pack)]
@@ -142,15 +179,20 @@ def by_shard(
     if shards == 1:
         return [(tuple(ShardKey(kind, 0, shards)), pack)]
     parts: dict[int, list[Line]] = defaultdict(list)
+    sample = sorted((samples or {}).get((kind, None), ()))
     for line in unpacked(pack):
-        parts[shard_of(line[1], shards)].append(line)
+        if sample:
+            shard = bisect.bisect_left(sample, line[3]) * shards // (len(sample) + 1)
+        else:
+            shard = shard_of(line[1], shards)
+        parts[shard].append(line)
     return [(tuple(ShardKey(kind, shard, shards)), packed(part)) for shard, part in parts.items()]
 
 
 def failure_examples(lines: Iterable[Line]) -> dict[str, str]:
     """Returns a failure's message by the type of its error, whatever the order of the lines."""
     least: dict[str, bytes] = {}
-    for why, line, _ in lines:
+    for why, line, *_ in lines:
         least[why] = min(line, least.get(why, line))
     return {why: str(json.loads(line)["error"].get("message", "")) for why, line in least.items()}
 
@@ -162,8 +204,63 @@ class ShardLines:
         self._packs = packs
 
     def __iter__(self) -> Iterator[bytes]:
-        return (line for _, line, _ in self.entries() if line)
+        return (line for _, line, *_ in self.entries() if line)
 
     def entries(self) -> Iterator[Line]:
-        """Yields the lines with the reasons of their records and the ids of their rows."""
+        """Yields the lines with their reasons, the ids of their rows and their places."""
         return itertools.chain.from_iterable(map(unpacked, self._packs))
+
+
+def places(keyed: tuple[Kind, bytes]) -> Iterator[tuple[Kind, Place]]:
+    """Yields the place of each line of a pack, by its kind."""
+    return ((keyed[0], place) for _, _, _, place in unpacked(keyed[1]))
+
+
+def sample_order(place: Place) -> int:
+    """Returns a number by whose order places are a random sample, the same in every attempt."""
+    return zlib.crc32(repr(place).encode())
+
+
+def in_order(lines: ShardLines, always: bool) -> ShardLines:
+    """Returns the lines of a shard in the order of the input, to iterate over as often as needed.
+
+    Args:
+        always: whether to sort lines that do not fit into `SORTED_BYTES` of memory too, in a
+            temporary file.
+    """
+    entries: list[Line] = []
+    size = 0
+    for entry in lines.entries():
+        entries.append(entry)
+        size += len(entry[1]) + LINE_BYTES
+        if size > SORTED_BYTES:
+            return _LinesInFile(lines.entries()) if always else lines
+    entries.sort(key=lambda entry: (entry[3], entry[2]))
+    return _LinesInMemory(entries)
+
+
+class _LinesInMemory(ShardLines):
+    """Iterates over lines that are in memory."""
+
+    def __init__(self, entries: list[Line]):
+        self._entries = entries
+
+    def entries(self) -> Iterator[Line]:
+        return iter(self._entries)
+
+
+class _LinesInFile(ShardLines):
+    """Holds lines in a temporary file, and iterates over them in the order of the input."""
+
+    def __init__(self, entries: Iterable[Line]):
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed with this object)
+        self._lines: list[tuple[Place, str, int, int, str]] = []
+        for why, line, row_id, place in entries:
+            self._lines.append((place, row_id, self._file.tell(), len(line), why))
+            self._file.write(line)
+        self._lines.sort()
+
+    def entries(self) -> Iterator[Line]:
+        for place, row_id, start, size, why in self._lines:
+            self._file.seek(start)
+            yield why, self._file.read(size), row_id, place

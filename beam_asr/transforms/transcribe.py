@@ -338,6 +338,10 @@ class Transcribe(beam.PTransform):
         """Returns what the journal of a run with these rows says of them."""
         return rows_identity(sum_rows(self._check_rows(), rows))
 
+    def row_groups(self, rows: Iterable[Row | WebDatasetTar]) -> Iterator[str]:
+        """Yields the group of each row: the part of its id that equal rows have in common."""
+        return map(self._check_rows().group_of, rows)
+
     def checked(self, rows: Iterable[Row | WebDatasetTar]) -> Iterator[Any]:
         """Yields what rows are once they are checked, in this process: work, or a ``Failure``."""
         check = self._check_rows()

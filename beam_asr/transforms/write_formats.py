@@ -45,7 +45,6 @@ class WriteFormats(beam.DoFn):
         filepath_key: the field of the audio.
         pred_text_key: the field of the text.
         channel_key: the field of the channel.
-        durations: whether records get their measured ``duration``.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class WriteFormats(beam.DoFn):
         filepath_key: str,
         pred_text_key: str,
         channel_key: str = "channel",
-        durations: bool = False,
     ):
         self._storage = storage
         self._folder_of = folder_of
@@ -64,7 +62,6 @@ class WriteFormats(beam.DoFn):
         self._filepath_key = filepath_key
         self._pred_text_key = pred_text_key
         self._channel_key = channel_key
-        self._durations = durations
 
     def start_bundle(self) -> None:
         self._pending: deque[_PendingWrite] = deque()
@@ -78,8 +75,7 @@ class WriteFormats(beam.DoFn):
     ) -> Iterator[Any]:
         list(ready)  # waits until the files of an earlier run are deleted
         folder = self._folder_of(window)
-        if self._durations:
-            transcript = with_duration(transcript)
+        transcript = with_duration(transcript)
         record = to_record(transcript)
         name = name_of(record, self._filepath_key, {*job_fields(), self._pred_text_key})
         paths = {

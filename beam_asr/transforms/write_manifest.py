@@ -24,6 +24,7 @@ from beam_asr.outputs.folder import (
 )
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.base import FieldKeys, LineFormat, ShardFormat, TranscriptFormat
+from beam_asr.outputs.formats.exports_index import INDEX
 from beam_asr.outputs.journal import Journal
 from beam_asr.outputs.row_index import FinishedRun, IndexedRow, RowIndex
 from beam_asr.outputs.shards import (
@@ -53,20 +54,25 @@ from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
 from beam_asr.transforms.results import Collections, Transcribed
 from beam_asr.transforms.shard_lines import (
+    LineSettings,
     PackLines,
     ShardKey,
     ShardLines,
     by_shard,
     failure_examples,
     format_line,
+    in_order,
     packed,
+    places,
     record_line,
+    sample_order,
 )
 from beam_asr.transforms.write_formats import WriteFormats
 
 logger = logging.getLogger(__name__)
 
 KINDS = (TRANSCRIPTS, FAILURES, FILTERED)  # and each `LineFormat`
+SAMPLED_PLACES = 10_000  # which divide the input into equal shards, to a few per cent
 
 
 class WriteManifest(beam.PTransform):
@@ -90,13 +96,17 @@ class WriteManifest(beam.PTransform):
         journal: the run's journal, which is removed when the output is complete.
         formats: further formats of transcripts (`registry.FORMATS`): with a file for each
             transcript, for which all but ``txt`` need the times of words; or with many transcripts
-            in a file, for which a row without ``duration`` gets the measured one.
+            in a file.
         filepath_key: the field of the audio, for the formats.
         pred_text_key: the field of the text, for the formats.
         lang_key: the field of the language, for the formats.
         channel_key: the field of the channel, for the formats.
         tarred: whether the rows are those of a NeMo tarred data set.
         flags: settings that messages in records name as flags: ``--name``, not in backticks.
+        order: ``input`` sorts records over all shards as the rows of the input; None sorts those of
+            each shard that has less than 64 MiB. In windows nothing is sorted.
+        absolute_paths: whether rows have the whole path of their audio, resolved as it was read;
+            not if ``tarred``, nor of cuts.
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
@@ -119,14 +129,17 @@ class WriteManifest(beam.PTransform):
         channel_key: str = "channel",
         tarred: bool = False,
         flags: Collection[str] = (),
+        order: str | None = None,
+        absolute_paths: bool = False,
     ):
         super().__init__()
         requested = registry.formats_of(formats)
         self._formats = tuple(
             format.name for format in requested if isinstance(format, TranscriptFormat)
         )
-        self._durations = any(format.needs_duration for format in requested)
-        self._flags = frozenset(flags)
+        self._lines_as = LineSettings(frozenset(flags), filepath_key, absolute_paths and not tarred)
+        if order not in (None, "input"):
+            raise SetupError(f"order is {order!r}, but must be input, or None")
         if not 0 <= max_failure_fraction <= 1:
             raise SetupError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
         if num_shards is not None and num_shards < 1:
@@ -146,7 +159,9 @@ class WriteManifest(beam.PTransform):
             tuple(format.name for format in requested if not isinstance(format, TranscriptFormat)),
             FieldKeys(filepath_key, pred_text_key, lang_key, channel_key),
             tarred,
-            flags=self._flags,
+            flags=self._lines_as.flags,
+            in_order=order == "input",
+            has_exports=bool(self._formats),
         )
 
     def expand(self, records: Transcribed | PCollection[Record]) -> PCollection[Record]:
@@ -170,10 +185,11 @@ class WriteManifest(beam.PTransform):
         ]
         counts = [outputs.counts for outputs in packed] | "Counts" >> beam.Flatten()
         counts |= "CountKinds" >> beam.CombinePerKey(sum)
+        packs = [outputs.packs for outputs in packed] | "Lines" >> beam.Flatten()
+        samples = {"samples": AsDict(_sample(packs))} if target.in_order else {}
         written = (
-            [outputs.packs for outputs in packed]
-            | "Lines" >> beam.Flatten()
-            | "Shard" >> beam.FlatMap(by_shard, target.num_shards, AsDict(counts))
+            packs
+            | "Shard" >> beam.FlatMap(by_shard, target.num_shards, AsDict(counts), **samples)
             | "ByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard, target, ready=AsIter(ready))
         )
@@ -192,9 +208,7 @@ class WriteManifest(beam.PTransform):
         """Returns the records, once the files of their transcripts are written."""
         if not self._formats:
             return records
-        export = WriteFormats(
-            target.storage, target.folder_of, self._formats, *self._keys, durations=self._durations
-        )
+        export = WriteFormats(target.storage, target.folder_of, self._formats, *self._keys)
         written = records.transcripts | "WriteExports" >> beam.ParDo(export, **after)
         return records._replace(transcripts=written)
 
@@ -202,9 +216,9 @@ class WriteManifest(beam.PTransform):
         """Returns the lines with their kinds, for each kind of record."""
         lines = [
             records.transcripts
-            | "Transcripts" >> beam.Map(record_line, TRANSCRIPTS, self._flags, self._durations),
-            records.failures | "Failures" >> beam.Map(record_line, FAILURES, self._flags),
-            records.filtered | "Filtered" >> beam.Map(record_line, FILTERED, self._flags),
+            | "Transcripts" >> beam.Map(record_line, TRANSCRIPTS, self._lines_as),
+            records.failures | "Failures" >> beam.Map(record_line, FAILURES, self._lines_as),
+            records.filtered | "Filtered" >> beam.Map(record_line, FILTERED, self._lines_as),
         ]
         target = self._target
         for format in target.line_formats:
@@ -254,6 +268,16 @@ class WriteManifest(beam.PTransform):
         )
 
 
+def _sample(packs: PCollection[Any]) -> PCollection[Any]:
+    """Returns the places of a sample of the records, by their kinds."""
+    return (
+        packs
+        | "Records" >> beam.Filter(lambda pack: pack[0][0] in KINDS)
+        | "Places" >> beam.FlatMap(places)
+        | "Sample" >> beam.combiners.Top.PerKey(SAMPLED_PLACES, key=sample_order, reverse=True)
+    )
+
+
 def _storage_of(storage: Storage, journal: Journal | None) -> Storage:
     """Returns the storage of the output, which a run that has lost the folder cannot change."""
     if journal is None or journal.lock is None:
@@ -276,6 +300,8 @@ class OutputTarget(NamedTuple):
         tarred: whether the rows are those of a NeMo tarred data set.
         run: the id of the run if the input is unbounded, with a folder for each window; else empty.
         flags: settings that messages name as flags.
+        in_order: whether the shards together have the order of the input.
+        has_exports: whether each transcript has files of its own.
     """
 
     folder: str
@@ -288,6 +314,8 @@ class OutputTarget(NamedTuple):
     tarred: bool
     run: str = ""
     flags: frozenset[str] = frozenset()
+    in_order: bool = False
+    has_exports: bool = False
 
     def folder_of(self, window: Any) -> str:
         if not self.run:
@@ -302,6 +330,13 @@ class OutputTarget(NamedTuple):
         """Returns the formats that are `LineFormat`."""
         formats = registry.formats_of(self.formats)
         return [format for format in formats if isinstance(format, LineFormat)]
+
+    @property
+    def shard_formats(self) -> list[ShardFormat]:
+        """Returns the formats that are `ShardFormat`, and the index if there are exports."""
+        formats = registry.formats_of(self.formats)
+        index = [INDEX] if self.has_exports else []
+        return [format for format in formats if isinstance(format, ShardFormat)] + index
 
     @property
     def part(self) -> int:
@@ -320,9 +355,8 @@ class OutputTarget(NamedTuple):
 
     def beside(self, shards: int) -> Iterator[str]:
         """Yields the paths of the files that are written with the shards of transcripts."""
-        for format in registry.formats_of(self.formats):
-            if isinstance(format, ShardFormat):
-                yield from (format.path(number, shards, self.part) for number in range(shards))
+        for format in self.shard_formats:
+            yield from (format.path(number, shards, self.part) for number in range(shards))
 
     def write_shard(self, shard: ShardKey, lines: Iterable[bytes]) -> str:
         """Writes a shard, from lines that can be iterated more than once; returns its name."""
@@ -340,8 +374,8 @@ class OutputTarget(NamedTuple):
         assert shards is not None  # only lines of formats go by tars
         name = shard_name(kind, number, shards, self.compression, self.part)
         self.storage.write(join(self.folder, name), compressed(lines, self.compression))
-        for shard_format in registry.formats_of(self.formats):
-            if kind == TRANSCRIPTS and isinstance(shard_format, ShardFormat):
+        if kind == TRANSCRIPTS:
+            for shard_format in self.shard_formats:
                 path = join(self.folder, shard_format.path(number, shards, self.part))
                 self.storage.write(path, shard_format.encode_shard(lines, self.keys))
         return name
@@ -371,11 +405,13 @@ def _write_shard(
 ) -> _Shard:
     key, lines = ShardKey(*keyed[0]), ShardLines(keyed[1])
     list(ready)  # waits until the folder is marked as unfinished, before a file is replaced
-    written = Counter(why for why, _, _ in lines.entries())
+    if not target.run:
+        lines = in_order(lines, always=target.in_order)
+    written = Counter(entry[0] for entry in lines.entries())
     examples = failure_examples(lines.entries()) if key.kind == FAILURES else {}
     name = target.write_shard(key, lines)
     if target.journal is not None and key.kind in KINDS:
-        rows = (IndexedRow.of(row_id, line, why) for why, line, row_id in lines.entries())
+        rows = (IndexedRow.of(row_id, line, why) for why, line, row_id, _ in lines.entries())
         target.row_index.write_rows(name, rows)
     return _Shard(key.kind, name, written, examples)
 

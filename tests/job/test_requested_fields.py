@@ -32,7 +32,7 @@ def test_each_family_tells_what_is_asked_for(family, manifest, tiny_model, trans
     status, _, said = transcribe(*flags, f"--output={out}", *ASKED[family])
     assert status == 0, said
     texts = {each["audio_filepath"]: each for each in read_records(plain, "transcripts")}
-    assert {tuple(each) for each in texts.values()} == {("audio_filepath", "pred_text")}
+    assert {tuple(each) for each in texts.values()} == {("audio_filepath", "pred_text", "duration")}
     for record in read_records(out, "transcripts"):
         # A beam finds other texts; and for its confidence a multitask model searches greedily,
         # which ends at the end-of-text that a random model gives anywhere.

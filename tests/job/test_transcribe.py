@@ -429,6 +429,7 @@ def test_a_row_that_json_cannot_hold_fails_alone(clips, model, tmp_path):
     assert failure["error"]["type"] == "BadFieldError"
     (transcript,) = read_records(tmp_path / "out", "transcripts")
     assert transcript.pop("pred_text")
+    assert transcript.pop("duration") > 0
     assert transcript == {
         "audio_filepath": str(clips / "01.flac"),
         "offset": 0,

@@ -32,14 +32,12 @@ class Format(ABC):
         name: the name, as the setting `formats` takes it.
         extension: the extension of its files, without the dot.
         needs_words: whether it needs the times of words.
-        needs_duration: whether it needs the ``duration`` of each row.
         needs_origin: whether it needs to know the manifest that each row comes from.
     """
 
     name: str
     extension: str
     needs_words: bool = False
-    needs_duration: bool = False
     needs_origin: bool = False
 
     @abstractmethod
@@ -67,7 +65,6 @@ class TranscriptFormat(Format):
 class NumberedFormat(Format):
     """Describes a format with numbered files, as shards: ``STEM-00000-of-00001.EXTENSION``."""
 
-    needs_duration: bool = True
     stem: str
 
     def path(self, shard: int, shards: int, part: int = 0) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from beam_asr.errors import SetupError
 from beam_asr.outputs.formats.base import Format, NumberedFormat, TranscriptFormat
+from beam_asr.outputs.formats.exports_index import INDEX
 from beam_asr.outputs.formats.timed_transcript import Record, timed_transcript
 from beam_asr.records.registry import Registry
 from beam_asr.storage.storage import Storage
@@ -86,7 +87,7 @@ def delete_stale(storage: Storage, folder: str, part: int = 0) -> None:
     Raises:
         SetupError: the format of another package cannot be used.
     """
-    for format in formats_of(FORMATS):
+    for format in (*formats_of(FORMATS), INDEX):
         path = join(folder, format.name)
         names = storage.list_names(path)
         if part:

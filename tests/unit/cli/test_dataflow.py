@@ -506,6 +506,8 @@ GIVEN = {
     "pred_text_key": ("heard", "heard"),
     "num_shards": ("12", 12),
     "compression": ("zstd", "zstd"),
+    "order": ("input", "input"),
+    "absolute_paths": ("true", True),
     "resume": ("true", True),
     "overwrite": ("True", True),
     "max_failure_fraction": ("0.25", 0.25),

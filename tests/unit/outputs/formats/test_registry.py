@@ -61,12 +61,11 @@ def test_names_are_those_that_the_command_line_has():
     assert [each.name for each in FORMATS.values()] == list(FORMATS)
 
 
-def test_formats_of_many_transcripts_need_their_durations():
+def test_of_formats_of_many_transcripts_one_needs_the_origin():
     several = formats_of(["documents", "nemo", "parquet", "documents"])
     assert [each.name for each in several] == ["documents", "nemo", "parquet"]
-    assert all(each.needs_duration and not each.needs_words for each in several)
+    assert not any(each.needs_words for each in several)
     assert [each.name for each in several if each.needs_origin] == ["nemo"]
-    assert not any(each.needs_duration for each in formats_of(["srt", "txt"]))
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones():
