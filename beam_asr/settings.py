@@ -28,6 +28,7 @@ DEVICES = ("auto", "cuda", "cpu")
 DECODERS = ("rnnt", "ctc")
 PRECISIONS = ("auto", "fp32", "bf16")
 TIMESTAMPS = ("word", "segment", "char")
+METRICS = ("punct_er", "capitals_er", "bleu", "chrf")
 MIN_SEGMENT_SECONDS = 5.0
 RECORDS_A_SHARD = 50_000
 MAX_SHARDS = 99_999  # that five digits can number
@@ -523,6 +524,12 @@ class ScoringSettings(Group, title="Scores and filters", scope=JOB):
         "none",
         "of both texts before they are compared; whisper is its normalizer for English",
         choices=("none", "basic", "whisper"),
+    )
+    metrics: tuple[str, ...] | None = setting(
+        None,
+        "further metrics of texts with a reference: {choices}; repeatable, and comma-separated",
+        choices=METRICS,
+        metavar="METRIC",
     )
     text_steps: tuple[str, ...] | None = setting(
         None,

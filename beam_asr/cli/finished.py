@@ -22,6 +22,7 @@ OF_RECORDS = (
     "pred_text_key",
     "reference_key",
     "normalizer",
+    "metrics",
     "text_steps",
     "quality",
     "keep",

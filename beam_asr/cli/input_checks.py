@@ -143,6 +143,7 @@ def _is_requested(setting: str, options: TranscribeOptions) -> bool:
     requested: dict[str, Any] = {
         "reference_key": options.names.reference_key,
         "quality": options.scoring.quality,
+        "metrics": options.scoring.metrics,
         "text_steps": options.scoring.text_steps,
         "models": options.routing.models,
         "n_best": options.transcripts.n_best,

@@ -108,6 +108,7 @@ def _score(options: TranscribeOptions, lang_key: str) -> ScoreTranscripts:
         lang_key,
         by_model=options.routing.models is not None,
         text_steps=options.scoring.text_steps or (),
+        metrics=options.scoring.metrics or (),
     )
 
 

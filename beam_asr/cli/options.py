@@ -121,6 +121,8 @@ def _conflict(flags: argparse.Namespace) -> str | None:
         return f"--min_duration={min_duration:g} is above --max_duration={max_duration:g}"
     if flags.normalizer != "none" and flags.reference_key is None:
         return f"--normalizer={flags.normalizer} needs --reference_key, which is not given"
+    if flags.metrics and flags.reference_key is None:
+        return f"--metrics={','.join(flags.metrics)} needs --reference_key, which is not given"
     return None
 
 

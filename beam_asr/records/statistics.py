@@ -6,7 +6,7 @@ import dataclasses
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from beam_asr.records import row_ids
@@ -204,7 +204,8 @@ def _to_json(value: Any) -> Any:
     """Converts a value; what JSON has no type for becomes an object with the type's name."""
     match value:
         case Score():
-            return {"score": list(astuple(value))}
+            sums = {name: list(numbers) for name, numbers in value.sums.items()}
+            return {"score": [*_COUNTS(value), sums]}
         case frozenset():
             return {"set": sorted(map(_to_json, value), key=repr)}
         case tuple():
@@ -217,7 +218,7 @@ def _to_json(value: Any) -> Any:
 def _from_json(value: Any) -> Any:
     match value:
         case {"score": numbers}:
-            return Score(*numbers)
+            return _score_of(numbers)
         case {"set": values}:
             return frozenset(map(_from_json, values))
         case {"tuple": values}:
@@ -225,6 +226,13 @@ def _from_json(value: Any) -> Any:
         case {"dict": items}:
             return {_from_json(key): _from_json(each) for key, each in items}
     return value
+
+
+def _score_of(numbers: list[Any]) -> Score:
+    """Returns the score of the numbers of `to_json`; those of older releases have no sums."""
+    *counts, sums = numbers if isinstance(numbers[-1], dict) else [*numbers, {}]
+    of_names = {name: tuple(values) for name, values in sums.items()}
+    return Score(*counts, of_names)  # type: ignore[call-arg]
 
 
 def total(parts: Iterable[Statistics]) -> Statistics:
@@ -248,6 +256,8 @@ class Score:
         seconds: of audio.
         empty_references: rows whose reference has no word.
         empty_hypotheses: rows whose hypothesis has no word.
+        sums: further numbers by the names of their rates, each with its number of rows first: what
+            the confidence intervals of rates need, and the counts of `metrics`.
     """
 
     rows: int = 0
@@ -263,9 +273,26 @@ class Score:
     seconds: float = 0.0
     empty_references: int = 0
     empty_hypotheses: int = 0
+    sums: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: Score) -> Score:
-        return Score(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+        counts = map(operator.add, _COUNTS(self), _COUNTS(other))
+        return Score(*counts, _added(self.sums, other.sums))  # type: ignore[call-arg]
+
+    def sums_of(self, name: str) -> tuple[int, ...] | None:
+        """Returns the numbers of a rate, without that of rows; None unless all rows have them."""
+        rows, *numbers = self.sums.get(name, (0,))
+        return tuple(numbers) if rows == self.rows > 0 else None
+
+    @property
+    def errors(self) -> int:
+        """Returns the number of wrong words."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def character_errors(self) -> int:
+        """Returns the number of wrong characters."""
+        return self.character_substitutions + self.character_deletions + self.character_insertions
 
     @property
     def wer(self) -> float | None:
@@ -273,11 +300,23 @@ class Score:
 
         If the references have no word at all it is the number of insertions, as in jiwer.
         """
-        wrong = self.substitutions + self.deletions + self.insertions
-        return wrong / (self.words or 1) if self.rows else None
+        return self.errors / (self.words or 1) if self.rows else None
 
     @property
     def cer(self) -> float | None:
         """Returns as ``wer``, for characters."""
-        wrong = self.character_substitutions + self.character_deletions + self.character_insertions
-        return wrong / (self.characters or 1) if self.rows else None
+        return self.character_errors / (self.characters or 1) if self.rows else None
+
+
+_COUNTS = operator.attrgetter(*(each.name for each in dataclasses.fields(Score)[:-1]))
+
+
+def _added(
+    one: Mapping[str, tuple[int, ...]], other: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Returns the sums of two scores; what one lacks is that of the other."""
+    both = {
+        name: tuple(map(operator.add, one[name], numbers)) if name in one else numbers
+        for name, numbers in other.items()
+    }
+    return {**one, **both}

@@ -7,11 +7,14 @@ lists of its normalized texts.
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from beam_asr.records.statistics import Score
+from beam_asr.transcripts.intervals import interval, squares
+from beam_asr.transcripts.metrics import METRICS, Metric
 
 DIGITS = 6  # of a row's rates
 # Seconds at which buckets begin; the names sort as the durations do.
@@ -25,6 +28,7 @@ def score(
     hypothesis: str,
     normalize: Callable[[str], str],
     seconds: float = 0.0,
+    metrics: Sequence[Metric] = (),
 ) -> Score | None:
     """Scores a row; returns None if its reference is not a text: missing, null, a number.
 
@@ -35,6 +39,7 @@ def score(
         hypothesis: the recognized text.
         normalize: a function of `beam_asr.transcripts.normalizers`, for both texts.
         seconds: of audio.
+        metrics: further ones, of the texts as they are.
     """
     if not isinstance(reference, str):
         return None
@@ -43,7 +48,7 @@ def score(
     expected, recognized = normalize(reference), normalize(hypothesis)
     words = jiwer.process_words(expected, recognized)
     characters = jiwer.process_characters(expected, recognized)
-    return Score(
+    counts = Score(
         rows=1,
         words=len(words.references[0]),
         hits=words.hits,
@@ -58,35 +63,57 @@ def score(
         empty_references=int(not words.references[0]),
         empty_hypotheses=int(not words.hypotheses[0]),
     )
+    sums = {
+        "wer": (1, *squares(counts.errors, counts.words)),
+        "cer": (1, *squares(counts.character_errors, counts.characters)),
+        **{metric.name: metric.sums(reference, hypothesis) for metric in metrics},
+    }
+    return dataclasses.replace(counts, sums=sums)
 
 
-def fields(score: Score) -> dict[str, Any]:
+def fields(score: Score, metrics: Sequence[Metric] = ()) -> dict[str, Any]:
     """Returns the fields of a row's transcript: its rates, rounded, and counts of wrong words."""
+    further: dict[str, Any] = {}
+    for metric in metrics:
+        further |= metric.field(score)
     return {
         "wer": _rounded(score.wer),
         "cer": _rounded(score.cer),
         "substitutions": score.substitutions,
         "deletions": score.deletions,
         "insertions": score.insertions,
+        **further,
     }
 
 
 def summary(score: Score) -> dict[str, Any]:
     """Returns the entry of summary.json for some rows. Its rates are not rounded."""
+    further: dict[str, Any] = {}
+    for name in METRICS:
+        if name in score.sums:
+            further |= METRICS[name].summary(score)
     return {
         "rows": score.rows,
         "hours": round(score.seconds / 3600, DIGITS),
         "words": score.words,
         "wer": score.wer,
+        "wer_interval": _interval(score, "wer", score.errors, score.words),
         "hits": score.hits,
         "substitutions": score.substitutions,
         "deletions": score.deletions,
         "insertions": score.insertions,
         "characters": score.characters,
         "cer": score.cer,
+        "cer_interval": _interval(score, "cer", score.character_errors, score.characters),
         "empty_references": score.empty_references,
         "empty_hypotheses": score.empty_hypotheses,
+        **further,
     }
+
+
+def _interval(score: Score, name: str, errors: int, units: int) -> list[float] | None:
+    sums = score.sums_of(name)
+    return None if sums is None else interval(score.rows, errors, units, sums)
 
 
 def duration_bucket(seconds: float | None) -> str:

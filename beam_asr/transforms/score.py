@@ -17,6 +17,7 @@ from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.settings import ScoringSettings
 from beam_asr.transcripts import normalizers, quality, scoring
+from beam_asr.transcripts.metrics import find_metrics
 from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT, apply_steps, find_steps
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.packing import PackedReshuffle
@@ -46,9 +47,10 @@ class ScoreTranscripts(beam.PTransform):
         by_model: whether records say which of several models transcribed them, for sums by it.
         text_steps: names of steps on the text (`post_processing.TEXT_STEPS`), applied in this order
             before all else; the model's text is then ``recognized_text``.
+        metrics: names of further metrics (`metrics.METRICS`) of texts with a reference.
 
     Raises:
-        SetupError: the condition is invalid, or the normalizer or a step is unknown.
+        SetupError: the condition is invalid, or the normalizer, a step or a metric is unknown.
     """
 
     def __init__(
@@ -61,17 +63,24 @@ class ScoreTranscripts(beam.PTransform):
         lang_key: str = "lang",
         by_model: bool = False,
         text_steps: Iterable[str] = (),
+        metrics: Iterable[str] = (),
     ):
         super().__init__()
         normalizers.normalizer(normalizer)
         text_steps = tuple(text_steps)
         find_steps(text_steps)
+        metrics = tuple(metrics)
+        find_metrics(metrics)
         if keep is not None:
             conditions.parse(keep)
         if reference_key == pred_text_key:
             raise SetupError(f"reference_key and pred_text_key are both {pred_text_key!r}")
         settings = ScoringSettings(
-            normalizer=normalizer, quality=quality, keep=keep, text_steps=text_steps
+            normalizer=normalizer,
+            quality=quality,
+            keep=keep,
+            text_steps=text_steps,
+            metrics=metrics,
         )
         self._step = _Score(settings, reference_key, pred_text_key, lang_key, by_model)
 
@@ -105,6 +114,7 @@ class _Score(beam.DoFn):
     def setup(self) -> None:
         self._steps = find_steps(self._settings.text_steps or ())
         self._normalize = normalizers.normalizer(self._settings.normalizer)
+        self._metrics = find_metrics(self._settings.metrics or ())
         keep = self._settings.keep
         self._condition = None if keep is None else conditions.parse(keep)
 
@@ -132,8 +142,8 @@ class _Score(beam.DoFn):
             reference = None if is_split(record) else record.get(self._reference_key)
             if reference is None and lhotse_cuts.is_cut(record):
                 reference = lhotse_cuts.reference_of(record, self._reference_key)
-            score = scoring.score(reference, text, self._normalize, seconds or 0.0)
-            signals |= scoring.fields(score) if score is not None else {}
+            score = scoring.score(reference, text, self._normalize, seconds or 0.0, self._metrics)
+            signals |= scoring.fields(score, self._metrics) if score is not None else {}
         if self._settings.quality:
             signals |= quality.signals(text, seconds)
         record = {**record, **signals}
