@@ -30,6 +30,16 @@ OF_INPUT = (
     "tars_without_rows",
 )
 
+# What the step that scores and filters counts.
+OF_SCORING = (
+    "scores",
+    "scored_by",
+    "without_reference",
+    "without_reference_before_keep",
+    "judged_rows",
+    "rows_without",
+)
+
 
 def _field(default: Any, merge: Callable[[Any, Any], Any]) -> Any:
     return dataclasses.field(default=default, metadata={MERGE: merge})
@@ -111,6 +121,9 @@ class Statistics:
         without_reference_before_keep: rows that the filter judges, and that have none.
         judged_rows: rows that the filter judges.
         rows_without: of them, those that lack a field which its condition reads, by the field.
+        rows_of_several_runs: rows that several of the folders have that were merged.
+        conflicts: of them, those whose transcripts have different texts.
+        examples_conflicts: some of them.
     """
 
     rows_in: int = 0
@@ -159,6 +172,9 @@ class Statistics:
     rows_without: dict[str, int] = dataclasses.field(
         default_factory=dict, metadata={MERGE: _sum_counts}
     )
+    rows_of_several_runs: int = 0
+    conflicts: int = 0
+    examples_conflicts: tuple[str, ...] = _field((), _first_examples)
 
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(
@@ -174,6 +190,11 @@ class Statistics:
     def records(self) -> int:
         """Returns the number of records that the rows must end as."""
         return self.rows_in - self.rows_in_folder + self.further_channels
+
+    def without_scores(self) -> Statistics:
+        """Returns these sums without those of scoring, which another scoring counts again."""
+        none = Statistics()
+        return dataclasses.replace(self, **{name: getattr(none, name) for name in OF_SCORING})
 
     def with_input_of(self, other: Statistics) -> Statistics:
         """Returns these sums, with what the other ones say of their input."""

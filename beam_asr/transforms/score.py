@@ -202,7 +202,7 @@ def _add(statistics: Statistics, key: tuple[str, str], score: Score) -> None:
 
 def _filtered(element: Transcript | Record, signals: Record, why: Record) -> FilteredRow | Record:
     if isinstance(element, Transcript):
-        return FilteredRow(element.row, {**element.result, **signals}, why)
+        return FilteredRow(element.row, {**element.result, **signals}, why, element.seconds)
     return {**element, **signals, "filtered": why}
 
 

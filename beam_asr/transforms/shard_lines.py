@@ -16,7 +16,7 @@ from beam_asr.errors import with_flags
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.base import FieldKeys, LineFormat
 from beam_asr.outputs.shards import FAILURES, FILTERED, encode, shard_count, shard_of
-from beam_asr.records.record import Envelope, Record, Transcript, to_record, with_duration
+from beam_asr.records.record import Envelope, Failure, Record, Transcript, to_record, with_duration
 from beam_asr.transforms.bundles import at_window
 
 PACK_BYTES = 2**20  # of lines that a worker gathers before it emits them
@@ -41,8 +41,9 @@ class ShardKey(NamedTuple):
 
 # A kind, and the number of a tar or None.
 Kind = tuple[str, int | None]
-# The reason of a record for its kind, its line, and the id of its row, which may be empty.
-Line = tuple[str, bytes, str]
+# The reason of a record for its kind, its line, the id of its row, which may be empty, and the
+# seconds of its audio, which may not be known.
+Line = tuple[str, bytes, str, float | None]
 
 
 def record_line(
@@ -62,7 +63,8 @@ def record_line(
         record = {**record, "filtered": _with_flags(record["filtered"], flags)}
     elif "segments_failed" in added:
         record = {**record, "segments_failed": _with_flags(record["segments_failed"], flags)}
-    return (kind, None), (why, encode(record), row_id)
+    seconds = None if isinstance(element, (dict, Failure)) else element.seconds
+    return (kind, None), (why, encode(record), row_id, seconds)
 
 
 def _with_flags(why: Any, flags: frozenset[str]) -> Any:
@@ -89,7 +91,7 @@ def format_line(
     origin = "" if isinstance(element, dict) else element.origin
     record = to_record(with_duration(element))
     line = chosen.to_line(record, keys, origin, tarred, transcribed)
-    return (format, line.shard), (line.left_out, line.line or b"", "")
+    return (format, line.shard), (line.left_out, line.line or b"", "", None)
 
 
 class PackLines(beam.DoFn):
@@ -133,7 +135,7 @@ def by_shard(
 def failure_examples(packs: Iterable[list[Line]]) -> dict[str, str]:
     """Returns a failure's message by the type of its error, whatever the order of the lines."""
     least: dict[str, bytes] = {}
-    for why, line, _ in itertools.chain.from_iterable(packs):
+    for why, line, *_ in itertools.chain.from_iterable(packs):
         least[why] = min(line, least.get(why, line))
     return {why: str(json.loads(line)["error"].get("message", "")) for why, line in least.items()}
 
@@ -145,4 +147,4 @@ class Lines:
         self._packs = packs
 
     def __iter__(self) -> Iterator[bytes]:
-        return (line for pack in self._packs for _, line, _ in pack if line)
+        return (line for pack in self._packs for _, line, *_ in pack if line)

@@ -95,6 +95,8 @@ class WriteManifest(beam.PTransform):
         channel_key: the field of the channel, for the formats.
         tarred: whether the rows are those of a NeMo tarred data set.
         flags: settings that messages in records name as flags: ``--name``, not in backticks.
+        earlier_seconds: of the runs whose results are written again; None for a run that measures
+            its own.
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
@@ -117,6 +119,7 @@ class WriteManifest(beam.PTransform):
         channel_key: str = "channel",
         tarred: bool = False,
         flags: Collection[str] = (),
+        earlier_seconds: float | None = None,
     ):
         super().__init__()
         requested = registry.formats_of(formats)
@@ -134,6 +137,7 @@ class WriteManifest(beam.PTransform):
         self._overwrite = overwrite
         self._max_failure_fraction = max_failure_fraction
         self._details = details or {}
+        self._earlier_seconds = earlier_seconds
         self._keys = (filepath_key, pred_text_key, channel_key)
         self._target = OutputTarget(
             folder,
@@ -176,6 +180,7 @@ class WriteManifest(beam.PTransform):
         return start | "Finish" >> beam.Map(
             _finish,
             started,
+            self._earlier_seconds,
             self._max_failure_fraction,
             self._details,
             statistics=AsSingleton(
@@ -370,11 +375,15 @@ def _write_shard(
     key, packs = ShardKey(*keyed[0]), keyed[1]
     list(ready)  # waits until the folder is marked as unfinished, before a file is replaced
     target.check()
-    written = Counter(why for pack in packs for why, _, _ in pack)
+    written = Counter(why for pack in packs for why, *_ in pack)
     examples = failure_examples(packs) if key.kind == FAILURES else {}
     name = target.write_shard(key, Lines(packs))
     if target.journal is not None and key.kind in KINDS:
-        rows = (IndexedRow.of(row_id, line, why) for pack in packs for why, line, row_id in pack)
+        rows = (
+            IndexedRow.of(row_id, line, why, seconds)
+            for pack in packs
+            for why, line, row_id, seconds in pack
+        )
         target.row_index.write_rows(name, rows)
     return _Shard(key.kind, name, written, examples)
 
@@ -398,6 +407,7 @@ def _mark_unfinished(target: OutputTarget) -> OutputTarget:
 def _finish(
     target: OutputTarget,
     started: float,
+    earlier_seconds: float | None,
     max_failure_fraction: float,
     details: Record,
     statistics: Statistics,
@@ -405,10 +415,10 @@ def _finish(
 ) -> Record:
     target.check()
     storage, folder = target.storage, target.folder
-    wall_seconds = time.time() - started
+    wall_seconds = time.time() - started if earlier_seconds is None else earlier_seconds
     summary, outcomes = _complete(target, wall_seconds, details, statistics, shards)
     failure_limit.check_failures(outcomes.records, outcomes.failures, max_failure_fraction)
-    check_kept(statistics, outcomes.transcribed)
+    check_kept(statistics, outcomes.transcribed, resumable=earlier_seconds is None)
     if target.journal is not None:
         target.row_index.drop_redone_failures()
     storage.write(join(folder, SUCCESS), [])
