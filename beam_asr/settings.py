@@ -88,8 +88,9 @@ class OutputSettings(Group, title="Output", scope=JOB):
     formats: tuple[str, ...] | None = setting(
         None,
         "also write transcripts in other formats, each in a folder of its own: {choices}; of "
-        "these, parquet, documents (texts) and nemo (pseudo-labels for training) are files of "
-        "many transcripts, the others of one; repeatable, and comma-separated",
+        "these, parquet, documents (texts), nemo (pseudo-labels for training), label_studio "
+        "(tasks) and sde (NeMo's Speech Data Explorer) are files of many transcripts, the others "
+        "of one; repeatable, and comma-separated",
         choices_of="formats",
         metavar="FORMAT",
         core=True,
