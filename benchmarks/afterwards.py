@@ -1,11 +1,11 @@
 """What ``beam-asr score`` costs over transcripts that are there, beside a job that transcribes.
 
-    .venv/bin/python -m benchmarks.afterwards [--rows=100000]
+    .venv/bin/python -m benchmarks.afterwards [--rows=100000] [--clips=568]
 
 The job transcribes the tests' prompts with the sample model. Of its CPU seconds those of a job of
-one clip are taken off, so that neither imports nor the loading of the model count, and what is left
-is reckoned up to so many rows. What is scored are its records, as often as needed. Each command is
-a process of its own, whose CPU seconds are counted with those of its children, all of them for the
+one clip are taken off, so that neither imports nor the loading of the model count. What is scored
+are as many records as are asked for, of the prompts' texts with wrong words. Each command is a
+process of its own, whose CPU seconds are counted with those of its children, all of them for the
 score: there the imports count.
 """
 
@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 from beam_asr.outputs.folder import SUCCESS
-from beam_asr.outputs.row_index import IndexedRow, RowIndex
+from beam_asr.outputs.row_index import FinishedRun, IndexedRow, RowIndex
 from beam_asr.outputs.shards import encode, shard_name
 from beam_asr.outputs.summary import Failures, Outcomes
 from beam_asr.records.statistics import Statistics
@@ -50,59 +50,60 @@ def transcribe(rows: list[dict], out: Path) -> float:
     return cpu_seconds("transcribe", str(manifest), f"--output={out}", f"--model_name={MODEL}")
 
 
-def copied(out: Path, rows: int, folder: Path) -> Path:
-    """Writes a finished folder of so many rows, of the records of another, each with a number."""
-    (shard,) = out.glob("transcripts-*")
-    records = [json.loads(line) for line in shard.read_text().splitlines()]
+def finished(rows: list[dict], count: int, folder: Path) -> Path:
+    """Writes a finished folder of so many records, of these rows, each with a number."""
     index = RowIndex(str(folder), Storage())
-    run = RowIndex(str(out), Storage()).run(0)
-    assert run is not None
-    shards = -(-rows // RECORDS_A_SHARD)
+    shards = -(-count // RECORDS_A_SHARD)
     for number in range(shards):
         name = shard_name("transcripts", number, shards)
-        numbers = range(number, rows, shards)
-        lines = [encode({"n": each, **records[each % len(records)]}) for each in numbers]
+        numbers = range(number, count, shards)
+        records = ({**rows[each % len(rows)], "n": each} for each in numbers)
+        lines = [encode({**record, "pred_text": heard(record["text"])}) for record in records]
         Storage().write(str(folder / name), lines)
         indexed = [
             IndexedRow.of(f"{each:024x}.0", line, "", 3.0)
             for each, line in zip(numbers, lines, strict=True)
         ]
         index.write_rows(name, indexed)
-    outcomes = Outcomes(rows, Failures(), Counter())
-    index.add(run._replace(statistics=Statistics(rows_in=rows, input_files=1), outcomes=outcomes))
+    statistics = Statistics(rows_in=count, input_files=1)
+    options = {"input": ["m.jsonl"], "output": str(folder), "model_name": str(MODEL)}
+    outcomes = Outcomes(count, Failures(), Counter())
+    index.add(FinishedRun({}, {"options": options}, statistics, outcomes, 1.0))
     (folder / SUCCESS).touch()
     return folder
+
+
+def heard(text: str) -> str:
+    """Returns a text with a wrong word, and without its last one if it has several."""
+    words = text.split()
+    return " ".join([*words[:1], "wrong", *words[2:-1]])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
-    count = parser.parse_args().rows
+    parser.add_argument("--clips", type=int, default=568, help="0 transcribes nothing")
+    arguments = parser.parse_args()
     fetch = REPOSITORY / "tests/support/fetch_prompts.sh"
     subprocess.run(["bash", str(fetch), str(PROMPTS)], check=True)
     rows = [json.loads(line) for line in (PROMPTS / "all.jsonl").read_text().splitlines()]
     rows = [{**row, "audio_filepath": f"{PROMPTS}/{row['audio_filepath']}"} for row in rows]
-    print(machine.describe("apache-beam", "jiwer"))
+    print(machine.describe("apache-beam", "jiwer"), flush=True)
+    count, clips = arguments.rows, rows[: arguments.clips]
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        one, many = transcribe(rows[:1], place / "one"), transcribe(rows, place / "many")
-        job = (many - one) / (len(rows) - 1) * count
-        print(f"transcribing {len(rows)} clips: {many:.1f} s of CPU, one clip: {one:.1f}")
-        print(f"reckoned for {count:,} clips, without imports and model: {job:,.0f}")
-        folder = copied(place / "many", count, place / "copied")
+        if clips:
+            one, many = transcribe(clips[:1], place / "one"), transcribe(clips, place / "many")
+            each = (many - one) / (len(clips) - 1)
+            print(f"transcribing: {1000 * each:.2f} ms of CPU a clip", flush=True)
+        folder = finished(rows, count, place / "finished")
         reference = ("--reference_key=text", "--normalizer=basic")
-        for what, command in {
-            "score": ("score", *reference),
-            "score, with --quality and all --metrics": (
-                *("score", *reference, "--quality", f"--metrics={','.join(METRICS)}"),
-            ),
-            "filter, to a new folder": (
-                *("filter", *reference, "--keep=wer <= 0.3", f"--output={place / 'kept'}"),
-            ),
-        }.items():
-            name, *flags = command
-            seconds = cpu_seconds(name, str(folder), *flags)
-            print(f"{what}: {seconds:.1f} s of CPU, {seconds / job:.4f} of that", flush=True)
+        further = ("--quality", f"--metrics={','.join(METRICS)}")
+        new = ("--keep=wer <= 0.3", f"--output={place / 'kept'}")
+        for flags in (("score",), ("score", *further), ("filter", *new)):
+            command, *others = flags
+            seconds = cpu_seconds(command, str(folder), *reference, *others)
+            print(f"{' '.join(flags)}: {1000 * seconds / count:.3f} ms of CPU a row", flush=True)
 
 
 if __name__ == "__main__":

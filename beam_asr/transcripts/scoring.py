@@ -1,16 +1,17 @@
 """Computes word and character error rates of rows and of sums of rows.
 
-jiwer aligns the texts. The rates of a sum are those that `jiwer.wer` and `jiwer.cer` return for the
-lists of its normalized texts.
+Texts are aligned as jiwer 4 does it, by rapidfuzz, but without what jiwer checks in each call,
+which takes longer than the alignment. The rates of a sum are those that `jiwer.wer` and
+`jiwer.cer` return for the lists of its normalized texts.
 """
 
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from beam_asr.records.statistics import Score
 from beam_asr.transcripts.intervals import interval, squares
@@ -43,32 +44,52 @@ def score(
     """
     if not isinstance(reference, str):
         return None
-    import jiwer
-
-    expected, recognized = normalize(reference), normalize(hypothesis)
-    words = jiwer.process_words(expected, recognized)
-    characters = jiwer.process_characters(expected, recognized)
-    counts = Score(
+    expected, recognized = normalize(reference).strip(), normalize(hypothesis).strip()
+    said, heard = _words(expected), _words(recognized)
+    numbers = {word: number for number, word in enumerate({*said, *heard})}
+    words = _edits([numbers[word] for word in said], [numbers[word] for word in heard])
+    characters = _edits(expected, recognized)
+    return Score(
         rows=1,
-        words=len(words.references[0]),
-        hits=words.hits,
+        words=len(said),
+        hits=len(said) - words.substitutions - words.deletions,
         substitutions=words.substitutions,
         deletions=words.deletions,
         insertions=words.insertions,
-        characters=len(characters.references[0]),
+        characters=len(expected),
         character_substitutions=characters.substitutions,
         character_deletions=characters.deletions,
         character_insertions=characters.insertions,
         seconds=seconds,
-        empty_references=int(not words.references[0]),
-        empty_hypotheses=int(not words.hypotheses[0]),
+        empty_references=int(not said),
+        empty_hypotheses=int(not heard),
+        sums={
+            "wer": (1, *squares(sum(words), len(said))),
+            "cer": (1, *squares(sum(characters), len(expected))),
+            **{metric.name: metric.sums(reference, hypothesis) for metric in metrics},
+        },
     )
-    sums = {
-        "wer": (1, *squares(counts.errors, counts.words)),
-        "cer": (1, *squares(counts.character_errors, counts.characters)),
-        **{metric.name: metric.sums(reference, hypothesis) for metric in metrics},
-    }
-    return dataclasses.replace(counts, sums=sums)
+
+
+class _Edits(NamedTuple):
+    """Counts what turns a sequence into another."""
+
+    substitutions: int
+    deletions: int
+    insertions: int
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(" ") if word]
+
+
+def _edits(reference: Sequence[Any], hypothesis: Sequence[Any]) -> _Edits:
+    from rapidfuzz.distance import Levenshtein
+
+    if reference == hypothesis:
+        return _Edits(0, 0, 0)
+    tags = Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
+    return _Edits(tags["replace"], tags["delete"], tags["insert"])
 
 
 def fields(score: Score, metrics: Sequence[Metric] = ()) -> dict[str, Any]:
