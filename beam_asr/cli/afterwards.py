@@ -189,6 +189,7 @@ def stored_run(source: Finished, options: TranscribeOptions) -> StoredRun:
     fields = StoredFields(
         names.pred_text_key,
         not_requested(source.options),
+        names.reference_key,
         names.channel_key,
         manifest or "",
         source.options.routing.models is not None,

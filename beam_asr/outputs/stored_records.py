@@ -17,7 +17,8 @@ from beam_asr.settings import METRICS
 from beam_asr.storage import uris
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import join
-from beam_asr.transcripts.job_fields import SCORES, job_fields
+from beam_asr.transcripts import scoring
+from beam_asr.transcripts.job_fields import SCORES, job_fields, setting_of
 from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT
 from beam_asr.transcripts.quality import SIGNALS
 
@@ -26,7 +27,8 @@ WHY = "filtered"
 # Of the result, those that are measured or taken of the audio, where the row has none itself.
 OF_AUDIO = frozenset(["duration", "channel", "type"])
 # What is made of a transcript's text: it is made again.
-_MADE_OF_TEXT = frozenset([*SCORES, *METRICS, "exports"])
+OF_SCORE = frozenset([*SCORES, *METRICS])
+_MADE_OF_TEXT = OF_SCORE | {"exports"}
 
 
 class StoredFields(NamedTuple):
@@ -35,6 +37,7 @@ class StoredFields(NamedTuple):
     Attributes:
         text: the field of the text.
         not_requested: fields of the job that the run did not add: they are the rows' own.
+        reference: the field of the reference, by which the run has scored; None if it has not.
         channel: the field of the channel.
         manifest: path or URI of the manifest of all rows; empty if there are several.
         several_models: whether records name their model.
@@ -45,6 +48,7 @@ class StoredFields(NamedTuple):
 
     text: str = "pred_text"
     not_requested: frozenset[str] = frozenset()
+    reference: str | None = None
     channel: str = "channel"
     manifest: str = ""
     several_models: bool = False
@@ -54,8 +58,14 @@ class StoredFields(NamedTuple):
     @property
     def added(self) -> frozenset[str]:
         """Returns the names of fields that may be the job's in a transcript."""
-        names = job_fields() - self.not_requested
+        names = job_fields() - self.not_requested - {REPLACED}
         return frozenset([*names, *OF_AUDIO, self.channel, WHY])
+
+    @property
+    def certain(self) -> frozenset[str]:
+        """Returns the names of fields that each transcript has of the job, but for scores."""
+        requested = (name for name in job_fields() if setting_of(name) is not None)
+        return frozenset(requested) - self.not_requested - OF_SCORE
 
 
 class StoredShard(NamedTuple):
@@ -118,7 +128,10 @@ class _Reader:
         self._several_models = fields.several_models
         self._audio, self._tar = fields.audio, fields.tar
         self._added = fields.added
-        self._added_without_score = fields.added - {*SCORES, *METRICS}
+        self._certain = fields.certain
+        self._exports = frozenset(["exports"]) - fields.not_requested
+        self._of_score = OF_SCORE - fields.not_requested
+        self._reference = fields.reference
         self._made_of_text = (_MADE_OF_TEXT | frozenset(SIGNALS)) & self._added
 
     def envelope(self, kind: str, record: Record, indexed: IndexedRow) -> Envelope:
@@ -127,9 +140,14 @@ class _Reader:
         if kind == FILTERED and record[WHY].get("by") != "keep":
             own, result = split(record, frozenset(), WHY)
             return FilteredRow(self._row(own, indexed), {}, result[WHY], _seconds(indexed))
-        scored = all(name in record for name in SCORES)  # none of them without a reference
-        added = self._added if scored else self._added_without_score
-        own, result = split(record, added, self._text)
+        # Only transcripts are exported.
+        added = self._added - ({"exports"} if kind == FILTERED else {WHY})
+        certain = self._certain | ({WHY} if kind == FILTERED else self._exports)
+        if self._is_scored(record):
+            certain |= self._of_score
+        else:
+            added -= self._of_score
+        own, result = split(record, added, self._text, certain)
         result = {key: value for key, value in result.items() if key not in self._made_of_text}
         result.pop(WHY, None)
         if RECOGNIZED_TEXT in result:
@@ -138,6 +156,12 @@ class _Reader:
         if seconds is None:
             seconds = float(record.get("duration") or 0.0)
         return Transcript(self._row(own, indexed), result, seconds)
+
+    def _is_scored(self, record: Record) -> bool:
+        """Returns whether the run has scored a row: it has not without a reference."""
+        if self._reference is None:
+            return False
+        return isinstance(scoring.reference_of(record, self._reference), str)
 
     def _failure(self, record: Record, indexed: IndexedRow) -> Failure:
         names = ["model"] if self._several_models else []
@@ -175,17 +199,25 @@ def _seconds(indexed: IndexedRow) -> float | None:
     return float(indexed.seconds) if indexed.seconds else None
 
 
-def split(record: Mapping[str, Any], added: frozenset[str], first: str) -> tuple[Record, Record]:
+def split(
+    record: Mapping[str, Any],
+    added: frozenset[str],
+    first: str,
+    certain: frozenset[str] = frozenset(),
+) -> tuple[Record, Record]:
     """Returns the fields of the row itself, and those that the job has added (`with_added`).
 
     The job's fields come after the row's, and ``first`` before its others: a field before it is the
-    row's, unless ``replaced`` has what the row has by that name.
+    row's, unless ``replaced`` has what the row has by that name. (If the row has ``first`` itself,
+    a null of its own under another name of the job's may be moved behind, or be left out.)
 
     Args:
         added: names of fields that may be the job's.
         first: the field that the job adds always, and first of all.
+        certain: of the names, those of fields that are the job's in any case: what stands before
+            ``first`` was null in the row.
     """
-    replaced = _replaced(record)
+    replaced = _replaced(record, {*added, first, REPLACED})
     own: Record = {}
     result: Record = {}
     begun = False
@@ -197,7 +229,7 @@ def split(record: Mapping[str, Any], added: frozenset[str], first: str) -> tuple
         begun = begun or key == first
         if replaced and key in replaced:
             own[key], result[key] = replaced[key], value
-        elif key == first:
+        elif key == first or (key in certain and not begun):
             own[key], result[key] = None, value  # it keeps the place, if that is among the row's
         elif begun and key in added:
             result[key] = value
@@ -208,7 +240,7 @@ def split(record: Mapping[str, Any], added: frozenset[str], first: str) -> tuple
     return own, result
 
 
-def _replaced(record: Mapping[str, Any]) -> dict[str, Any] | None:
+def _replaced(record: Mapping[str, Any], names: set[str]) -> dict[str, Any] | None:
     """Returns what the job has replaced of the row; None if ``replaced`` is missing, or the row's.
 
     The job adds it last, if the row has none; if it has one, that is within it.
@@ -217,6 +249,6 @@ def _replaced(record: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(value, dict) or not value:
         return None
     last = next(reversed(list(record))) == REPLACED
-    if (last or REPLACED in value) and all(key in record for key in value):
+    if (last or REPLACED in value) and value.keys() <= names & record.keys():
         return value
     return None

@@ -13,6 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from beam_asr.records import lhotse_cuts
+from beam_asr.records.channels import is_split
+from beam_asr.records.record import Record
 from beam_asr.records.statistics import Score
 from beam_asr.transcripts.intervals import interval, squares
 from beam_asr.transcripts.metrics import METRICS, Metric
@@ -90,6 +93,18 @@ def _edits(reference: Sequence[Any], hypothesis: Sequence[Any]) -> _Edits:
         return _Edits(0, 0, 0)
     tags = Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
     return _Edits(tags["replace"], tags["delete"], tags["insert"])
+
+
+def reference_of(record: Record, key: str) -> Any:
+    """Returns the reference of a record, which is to be a text; None without any.
+
+    Args:
+        key: its field, in Lhotse cuts that of their supervisions.
+    """
+    reference = None if is_split(record) else record.get(key)
+    if reference is None and lhotse_cuts.is_cut(record):
+        return lhotse_cuts.reference_of(record, key)
+    return reference
 
 
 def fields(score: Score, metrics: Sequence[Metric] = ()) -> dict[str, Any]:

@@ -10,8 +10,7 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
 from beam_asr.errors import SetupError
-from beam_asr.records import conditions, lhotse_cuts
-from beam_asr.records.channels import is_split
+from beam_asr.records import conditions
 from beam_asr.records.conditions import Expression
 from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
@@ -139,9 +138,7 @@ class _Score(beam.DoFn):
         text = record[self._pred_text_key]
         score = None
         if self._reference_key is not None:
-            reference = None if is_split(record) else record.get(self._reference_key)
-            if reference is None and lhotse_cuts.is_cut(record):
-                reference = lhotse_cuts.reference_of(record, self._reference_key)
+            reference = scoring.reference_of(record, self._reference_key)
             score = scoring.score(reference, text, self._normalize, seconds or 0.0, self._metrics)
             signals |= scoring.fields(score, self._metrics) if score is not None else {}
         if self._settings.quality:
