@@ -28,6 +28,7 @@ DEVICES = ("auto", "cuda", "cpu")
 DECODERS = ("rnnt", "ctc")
 PRECISIONS = ("auto", "fp32", "bf16")
 TIMESTAMPS = ("word", "segment", "char")
+METRICS = ("punct_er", "capitals_er", "bleu", "chrf")
 MIN_SEGMENT_SECONDS = 5.0
 RECORDS_A_SHARD = 50_000
 MAX_SHARDS = 99_999  # that five digits can number
@@ -90,8 +91,9 @@ class OutputSettings(Group, title="Output", scope=JOB):
     formats: tuple[str, ...] | None = setting(
         None,
         "also write transcripts in other formats, each in a folder of its own: {choices}; of "
-        "these, parquet, documents (texts) and nemo (pseudo-labels for training) are files of "
-        "many transcripts, the others of one; repeatable, and comma-separated",
+        "these, parquet, documents (texts), nemo (pseudo-labels for training), label_studio "
+        "(tasks) and sde (NeMo's Speech Data Explorer) are files of many transcripts, the others "
+        "of one; repeatable, and comma-separated",
         choices_of="formats",
         metavar="FORMAT",
         core=True,
@@ -535,6 +537,12 @@ class ScoringSettings(Group, title="Scores and filters", scope=JOB):
         "none",
         "of both texts before they are compared; whisper is its normalizer for English",
         choices=("none", "basic", "whisper"),
+    )
+    metrics: tuple[str, ...] | None = setting(
+        None,
+        "further metrics of texts with a reference: {choices}; repeatable, and comma-separated",
+        choices=METRICS,
+        metavar="METRIC",
     )
     text_steps: tuple[str, ...] | None = setting(
         None,

@@ -35,8 +35,18 @@ class CommandModule(Protocol):
         """
 
 
-COMMANDS = {
+COMMANDS: dict[str, Command] = {
     "status": Command("say how far a job is", "beam_asr.cli.status"),
+    "score": Command(
+        "score the transcripts of a finished job, by another reference too", "beam_asr.cli.score"
+    ),
+    "filter": Command(
+        "filter the transcripts of a finished job by another condition", "beam_asr.cli.filter"
+    ),
+    "merge": Command("merge the results of several finished jobs", "beam_asr.cli.merge"),
+    "export": Command(
+        "write the transcripts of a finished job in further formats", "beam_asr.cli.export"
+    ),
 }
 
 

@@ -22,6 +22,7 @@ OF_RECORDS = (
     "pred_text_key",
     "reference_key",
     "normalizer",
+    "metrics",
     "text_steps",
     "quality",
     "keep",
@@ -84,7 +85,7 @@ def clear_journal(journal: Journal) -> None:
             journal.remove()
 
 
-def _of_records(values: Mapping[str, Any]) -> dict[str, Any]:
+def of_records(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of records, with formats in one order, in which they mean the same."""
     chosen = {name: values[name] for name in OF_RECORDS if name in values}
     return {**chosen, "formats": sorted(chosen.get("formats") or ())}
@@ -100,7 +101,7 @@ def _last_run(journal: Journal, options: TranscribeOptions) -> FinishedRun:
             f"compared with those of this run. {REMEDY}"
         )
     now: dict[str, Any] = json.loads(json.dumps(without_secrets(options.values), default=list))
-    differing = differences(_of_records(finished.details.get("options", {})), _of_records(now))
+    differing = differences(of_records(finished.details.get("options", {})), of_records(now))
     if differing:
         raise ResumeError(
             f"{journal.output!r} holds the results of another run: {'; '.join(differing)}. {REMEDY}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from beam_asr.cli.job import is_unbounded, timestamps
@@ -61,7 +61,8 @@ def check_inputs(storage: Storage, options: TranscribeOptions) -> None:
             tars = nemo_tarred.find_tars(storage, options.inputs.tarred_audio)
             _check_not_in_output(tars.values(), options)
     if not may_have_any_field:
-        _check_condition(options, looks)
+        names = {name for looked in looks for name in looked.field_names()}
+        check_condition(options, names)
         _warn_of_missing_fields(options, looks)
 
 
@@ -119,16 +120,22 @@ def _holds_unknown_rows(file: str) -> bool:
     return reader.first_rows is None and not reader.is_row
 
 
-def _check_condition(options: TranscribeOptions, looks: Sequence[FirstRows]) -> None:
-    """Refuses a condition on a field of the job that no setting requests, and no row has."""
+def check_condition(options: TranscribeOptions, names: Collection[str]) -> None:
+    """Refuses a condition on a field of the job that no setting requests, and no row has.
+
+    Args:
+        names: of the fields that the first rows have.
+
+    Raises:
+        SetupError: names the field, and the setting that it needs.
+    """
     if options.scoring.keep is None:
         return
-    names = {name for looked in looks for name in looked.field_names()}
-    names.add(options.names.pred_text_key)
+    names = {*names, options.names.pred_text_key}
     for name in conditions.parse(options.scoring.keep).names:
         field = name.partition(".")[0]
         setting = job_fields.setting_of(field)
-        if setting is not None and field not in names and not _is_requested(setting, options):
+        if setting is not None and field not in names and not is_requested(setting, options):
             raise SetupError(
                 f"`keep` reads the field {field!r}, which no row would have: it needs `{setting}`"
             )
@@ -150,11 +157,13 @@ def _warn_of_missing_fields(options: TranscribeOptions, looks: Sequence[FirstRow
             logger.warning("%s", as_flags(text))
 
 
-def _is_requested(setting: str, options: TranscribeOptions) -> bool:
+def is_requested(setting: str, options: TranscribeOptions) -> bool:
+    """Returns whether a setting is requested that fields need, as ``timestamps=word``."""
     name, _, value = setting.partition("=")
     requested: dict[str, Any] = {
         "reference_key": options.names.reference_key,
         "quality": options.scoring.quality,
+        "metrics": options.scoring.metrics,
         "text_steps": options.scoring.text_steps,
         "models": options.routing.models,
         "n_best": options.transcripts.n_best,

@@ -46,8 +46,8 @@ def build(
     transcribe = recognition(options, journal)
     records = rows | "Transcribe" >> transcribe
     if needs_scoring(options):
-        records |= "ScoreTranscripts" >> _score(options, transcribe.lang_key)
-    _ = records | "WriteManifest" >> _write(options, journal, transcribe.lang_key)
+        records |= "ScoreTranscripts" >> score_step(options, transcribe.lang_key)
+    _ = records | "WriteManifest" >> write_step(options, journal, transcribe.lang_key)
 
 
 def row_source(options: TranscribeOptions) -> ReadManifest | GivenRows:
@@ -101,7 +101,8 @@ def _journal(
     )
 
 
-def _score(options: TranscribeOptions, lang_key: str) -> ScoreTranscripts:
+def score_step(options: TranscribeOptions, lang_key: str) -> ScoreTranscripts:
+    """Returns the step that scores and filters transcripts."""
     return ScoreTranscripts(
         options.names.reference_key,
         options.scoring.normalizer,
@@ -111,10 +112,23 @@ def _score(options: TranscribeOptions, lang_key: str) -> ScoreTranscripts:
         lang_key,
         by_model=options.routing.models is not None,
         text_steps=options.scoring.text_steps or (),
+        metrics=options.scoring.metrics or (),
     )
 
 
-def _write(options: TranscribeOptions, journal: Journal | None, lang_key: str) -> WriteManifest:
+def write_step(
+    options: TranscribeOptions,
+    journal: Journal | None,
+    lang_key: str,
+    details: dict[str, Any] | None = None,
+    earlier_seconds: float | None = None,
+) -> WriteManifest:
+    """Returns the step that writes the records; its last arguments are for results of other runs.
+
+    Args:
+        details: other fields of ``summary.json`` than those of the options.
+        earlier_seconds: as of `WriteManifest`.
+    """
     outputs = options.outputs
     return WriteManifest(
         outputs.output,
@@ -122,7 +136,7 @@ def _write(options: TranscribeOptions, journal: Journal | None, lang_key: str) -
         num_shards=outputs.num_shards,
         compression=outputs.compression,
         max_failure_fraction=outputs.max_failure_fraction,
-        details=_details(options),
+        details=details_of(options) | (details or {}),
         storage_options=options.reading.storage_options,
         journal=journal,
         formats=outputs.formats or (),
@@ -134,6 +148,7 @@ def _write(options: TranscribeOptions, journal: Journal | None, lang_key: str) -
         flags=() if options.in_python else FLAGS,
         order=outputs.order,
         absolute_paths=outputs.absolute_paths,
+        earlier_seconds=earlier_seconds,
     )
 
 
@@ -171,7 +186,8 @@ def timestamps(options: TranscribeOptions) -> tuple[str, ...]:
     return (*requested, "word") if timed and "word" not in requested else requested
 
 
-def _details(options: TranscribeOptions) -> dict[str, Any]:
+def details_of(options: TranscribeOptions) -> dict[str, Any]:
+    """Returns what ``summary.json`` says of the options and of versions."""
     values = options.values
     # Their values may be secrets.
     values["storage_options"] = {

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import sys
+from collections.abc import Callable
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -145,8 +146,17 @@ def is_finished(options: TranscribeOptions) -> bool:
         return True
 
 
-def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
+# As `job.build`.
+Builder = Callable[[beam.Pipeline, TranscribeOptions, FolderLock, bool], None]
+
+
+def run(
+    options: TranscribeOptions, beam_options: PipelineOptions, builder: Builder | None = None
+) -> None:
     """Runs the job to its end.
+
+    Args:
+        builder: adds the job to a pipeline; None is `job.build`.
 
     Raises:
         UsageError: another job uses the output folder, or the run in it is a different one.
@@ -163,7 +173,8 @@ def run(options: TranscribeOptions, beam_options: PipelineOptions) -> None:
         with as_usage_errors():
             # This checks the folder again: a job may have ended before the lock was taken.
             pipeline = _pipeline(beam_options)
-            build(pipeline, options, lock, not runner.ends_with_launcher(beam_options))
+            add_job = builder or build
+            add_job(pipeline, options, lock, not runner.ends_with_launcher(beam_options))
         journal = Journal(options.outputs.output, storage, lock=lock)
         heartbeat = lock.heartbeat_thread(
             lambda error: process.exit_now(str(error)), journal.check_owner

@@ -82,14 +82,22 @@ def parse_args(args: Sequence[str]) -> TranscribeOptions:
 
 
 def parse_command(args: Sequence[str]) -> argparse.Namespace:
-    """Parses the command line of one of `commands.COMMANDS`, which has no other flags.
+    """Parses the command line of one of `commands.COMMANDS`.
+
+    Flags that are not its own are passed to Beam if the command runs a job, whose parser has
+    ``beam_args``; else they are refused.
 
     Raises:
         SystemExit: with status 2 and a message that names the flag, or 0 after ``--help``.
     """
     written = [arg.partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--")]
     flags = {f"--{name[2:]}" for name in written}
-    return program_parser().parse_args(with_underscores(args, flags))
+    parser = program_parser()
+    known, rest = parser.parse_known_args(with_underscores(args, flags))
+    if rest and not hasattr(known, "beam_args"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    known.beam_args = rest
+    return known
 
 
 def _with_config(args: list[str]) -> list[str]:
@@ -158,6 +166,8 @@ def conflict(flags: Any) -> str | None:
         return f"--min_duration={min_duration:g} is above --max_duration={max_duration:g}"
     if flags.normalizer != "none" and flags.reference_key is None:
         return f"--normalizer={flags.normalizer} needs --reference_key, which is not given"
+    if flags.metrics and flags.reference_key is None:
+        return f"--metrics={','.join(flags.metrics)} needs --reference_key, which is not given"
     return None
 
 
@@ -203,9 +213,17 @@ def add_flags(parser: argparse.ArgumentParser, groups: Groups = GROUPS) -> None:
     for group in groups.values():
         section = parser.add_argument_group(group.title)
         for setting in sorted(settings_of(group), key=lambda setting: not setting.core):
-            section.add_argument(
-                flag_of(setting), dest=setting.name, help=help_of(setting), **_action(setting)
-            )
+            add_flag(section, setting)
+
+
+def add_flag(parser: Any, setting: Setting, **arguments: Any) -> None:
+    """Adds the flag of a setting to a parser of argparse, or to a group of one.
+
+    Args:
+        arguments: of argparse, that are others than those of the setting.
+    """
+    arguments = {"help": help_of(setting), **_action(setting), **arguments}
+    parser.add_argument(flag_of(setting), dest=setting.name, **arguments)
 
 
 def help_of(setting: Setting) -> str:

@@ -1,7 +1,7 @@
 """Stores which rows a finished folder holds, so that a later run can append to it.
 
     OUTPUT/_index/run-00000.json          what the first run was, and its sums
-    OUTPUT/_index/rows-00000/SHARD.tsv    the rows of one of its shards: id, hash and reason
+    OUTPUT/_index/rows-00000/SHARD.tsv    the rows of one of its shards: id, hash, reason, seconds
 
 Each run that appends has the next number. Its files, as its shards, are its own: an earlier run's
 stay as they are, but for failures of rows that came in again.
@@ -43,16 +43,19 @@ class IndexedRow(NamedTuple):
         row_id: of its row (`row_ids`), or of one channel of it; the group of an invalid line.
         line: a hash of its line.
         why: the reason for its kind, as the type of a failure's error.
+        seconds: the measured length of its audio, which a record need not have; empty if unknown.
     """
 
     row_id: str
     line: str
     why: str
+    seconds: str = ""
 
     @classmethod
-    def of(cls, row_id: str, line: bytes, why: str) -> IndexedRow:
+    def of(cls, row_id: str, line: bytes, why: str, seconds: float | None = None) -> IndexedRow:
         """Describes a record with this line."""
-        return cls(row_id, hashlib.blake2b(line, digest_size=HASH_BYTES).hexdigest(), why)
+        digest = hashlib.blake2b(line, digest_size=HASH_BYTES).hexdigest()
+        return cls(row_id, digest, why, "" if seconds is None else repr(seconds))
 
 
 class FinishedRun(NamedTuple):
@@ -178,19 +181,14 @@ class RowIndex:
         if not self.part:
             return run
         ids = self._ids()
-        runs = [*filter(None, (self._without(part, ids) for part in range(self.part))), run]
-        statistics = total(each.statistics for each in runs).with_input_of(run.statistics)
-        outcomes = functools.reduce(operator.add, (each.outcomes for each in runs))
-        # Of a row that came in again, only the last record is left.
-        statistics.rows_in = outcomes.records - statistics.further_channels
-        lines = {
-            name: sum((each.lines.get(name, Counter()) for each in runs), Counter())
-            for name in run.lines
-        }
-        wall_seconds = sum(each.wall_seconds for each in runs)
-        return run._replace(
-            statistics=statistics, outcomes=outcomes, lines=lines, wall_seconds=wall_seconds
+        return _as_one(
+            [*filter(None, (self._without(part, ids) for part in range(self.part))), run]
         )
+
+    def finished(self) -> FinishedRun | None:
+        """Returns the sums over all runs that have finished in the folder; None without any."""
+        runs = [run for part in range(self.next_part()) if (run := self.run(part)) is not None]
+        return _as_one(runs) if runs else None
 
     def drop_redone_failures(self) -> None:
         """Removes the failures of earlier runs whose rows came in again in this one.
@@ -299,6 +297,23 @@ def _run_of(fields: Mapping[str, Any]) -> FinishedRun:
         fields["wall_seconds"],
         {name: Counter(counts) for name, counts in fields["lines"].items()},
         fields["failed_channels"],
+    )
+
+
+def _as_one(runs: list[FinishedRun]) -> FinishedRun:
+    """Returns the sums over runs, with what the last one says of itself."""
+    last = runs[-1]
+    statistics = total(each.statistics for each in runs).with_input_of(last.statistics)
+    outcomes = functools.reduce(operator.add, (each.outcomes for each in runs))
+    # Of a row that came in again, only the last record is left.
+    statistics.rows_in = outcomes.records - statistics.further_channels
+    lines = {
+        name: sum((each.lines.get(name, Counter()) for each in runs), Counter())
+        for name in last.lines
+    }
+    wall_seconds = sum(each.wall_seconds for each in runs)
+    return last._replace(
+        statistics=statistics, outcomes=outcomes, lines=lines, wall_seconds=wall_seconds
     )
 
 

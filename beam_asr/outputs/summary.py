@@ -127,13 +127,21 @@ def _unknown_fields(statistics: Statistics) -> list[str]:
     ]
 
 
-def check_kept(statistics: Statistics, transcribed: int) -> None:
-    """Raises NothingKeptError if the condition keeps no row, and reads a field that no row has."""
+def check_kept(statistics: Statistics, transcribed: int, resumable: bool = True) -> None:
+    """Raises NothingKeptError if the condition keeps no row, and reads a field that no row has.
+
+    Args:
+        resumable: whether the run is one that transcribes, and can go on.
+    """
     if statistics.judged_rows and not transcribed and _unknown_fields(statistics):
         reasons = "; ".join(warnings(statistics))
-        raise NothingKeptError(
-            f"`keep` keeps none of {statistics.judged_rows} rows: {reasons}. "
+        then = (
             "Then go on with `resume`, which transcribes nothing again"
+            if resumable
+            else "Then run the command again with `overwrite`"
+        )
+        raise NothingKeptError(
+            f"`keep` keeps none of {statistics.judged_rows} rows: {reasons}. {then}"
         )
 
 
@@ -198,8 +206,9 @@ def _numbers(
         "examples_without_row": list(statistics.examples_without_row),
         "tars_without_rows": statistics.tars_without_rows,
         **_files(statistics),
+        **_merged(statistics),
         "warnings": warnings(statistics),
-        **({"scores": _scores(statistics)} if statistics.scored_by else {}),
+        **({"scores": scores(statistics)} if statistics.scored_by else {}),
     }
 
 
@@ -216,8 +225,19 @@ def _files(statistics: Statistics) -> dict[str, Any]:
     }
 
 
-def _scores(statistics: Statistics) -> dict[str, Any]:
-    """Returns the sums of scores by their groups."""
+def _merged(statistics: Statistics) -> dict[str, Any]:
+    """Returns how many rows came from several folders; nothing if folders were not merged so."""
+    if not statistics.rows_of_several_runs:
+        return {}
+    return {
+        "rows_of_several_runs": statistics.rows_of_several_runs,
+        "conflicts": statistics.conflicts,
+        "examples_conflicts": list(statistics.examples_conflicts),
+    }
+
+
+def scores(statistics: Statistics) -> dict[str, Any]:
+    """Returns the sums of scores by their groups, of a run that has scored."""
     ((reference_key, normalizer),) = statistics.scored_by
     sums: dict[str, Any] = {
         "reference_key": reference_key,

@@ -80,11 +80,13 @@ class FilteredRow(NamedTuple):
     Attributes:
         result: the fields that the job adds to those of the row, as in a `Transcript`.
         why: the reason: ``by``, the filter, and its fields.
+        seconds: of its audio; None if it was not read.
     """
 
     row: Row
     result: Mapping[str, Any]
     why: Mapping[str, Any]
+    seconds: float | None = None
 
     @classmethod
     def refused(cls, row: Row, error: Mapping[str, Any], model: str | None) -> FilteredRow:

@@ -94,6 +94,13 @@ class Row(_RowValues):
             raise BadFieldError(problem, _as_python(fields)) from None
 
     @classmethod
+    def parsed(cls, fields: dict[str, Any], row_id: str, manifest: str = "") -> Row:
+        """Creates a row of fields that were read from JSON, which are not parsed again here."""
+        row = cls(_to_json(fields), manifest, id=row_id)
+        row.__dict__[_FIELDS] = fields
+        return row
+
+    @classmethod
     def broken(cls, error: ManifestError, manifest: str = "", line_number: int = 0) -> Row:
         """Creates a row for an invalid line, so that it fails with this error."""
         name = type(error).__name__

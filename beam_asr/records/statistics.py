@@ -6,7 +6,7 @@ import dataclasses
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from beam_asr.records import row_ids
@@ -28,6 +28,16 @@ OF_INPUT = (
     "members_without_row",
     "examples_without_row",
     "tars_without_rows",
+)
+
+# What the step that scores and filters counts.
+OF_SCORING = (
+    "scores",
+    "scored_by",
+    "without_reference",
+    "without_reference_before_keep",
+    "judged_rows",
+    "rows_without",
 )
 
 
@@ -111,6 +121,9 @@ class Statistics:
         without_reference_before_keep: rows that the filter judges, and that have none.
         judged_rows: rows that the filter judges.
         rows_without: of them, those that lack a field which its condition reads, by the field.
+        rows_of_several_runs: rows that several of the folders have that were merged.
+        conflicts: of them, those whose transcripts have different texts.
+        examples_conflicts: some of them.
     """
 
     rows_in: int = 0
@@ -159,6 +172,9 @@ class Statistics:
     rows_without: dict[str, int] = dataclasses.field(
         default_factory=dict, metadata={MERGE: _sum_counts}
     )
+    rows_of_several_runs: int = 0
+    conflicts: int = 0
+    examples_conflicts: tuple[str, ...] = _field((), _first_examples)
 
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(
@@ -174,6 +190,11 @@ class Statistics:
     def records(self) -> int:
         """Returns the number of records that the rows must end as."""
         return self.rows_in - self.rows_in_folder + self.further_channels
+
+    def without_scores(self) -> Statistics:
+        """Returns these sums without those of scoring, which another scoring counts again."""
+        none = Statistics()
+        return dataclasses.replace(self, **{name: getattr(none, name) for name in OF_SCORING})
 
     def with_input_of(self, other: Statistics) -> Statistics:
         """Returns these sums, with what the other ones say of their input."""
@@ -204,7 +225,8 @@ def _to_json(value: Any) -> Any:
     """Converts a value; what JSON has no type for becomes an object with the type's name."""
     match value:
         case Score():
-            return {"score": list(astuple(value))}
+            sums = {name: list(numbers) for name, numbers in value.sums.items()}
+            return {"score": [*_COUNTS(value), sums]}
         case frozenset():
             return {"set": sorted(map(_to_json, value), key=repr)}
         case tuple():
@@ -217,7 +239,7 @@ def _to_json(value: Any) -> Any:
 def _from_json(value: Any) -> Any:
     match value:
         case {"score": numbers}:
-            return Score(*numbers)
+            return _score_of(numbers)
         case {"set": values}:
             return frozenset(map(_from_json, values))
         case {"tuple": values}:
@@ -225,6 +247,13 @@ def _from_json(value: Any) -> Any:
         case {"dict": items}:
             return {_from_json(key): _from_json(each) for key, each in items}
     return value
+
+
+def _score_of(numbers: list[Any]) -> Score:
+    """Returns the score of the numbers of `to_json`; those of older releases have no sums."""
+    *counts, sums = numbers if isinstance(numbers[-1], dict) else [*numbers, {}]
+    of_names = {name: tuple(values) for name, values in sums.items()}
+    return Score(*counts, of_names)  # type: ignore[call-arg]
 
 
 def total(parts: Iterable[Statistics]) -> Statistics:
@@ -248,6 +277,8 @@ class Score:
         seconds: of audio.
         empty_references: rows whose reference has no word.
         empty_hypotheses: rows whose hypothesis has no word.
+        sums: further numbers by the names of their rates, each with its number of rows first: what
+            the confidence intervals of rates need, and the counts of `metrics`.
     """
 
     rows: int = 0
@@ -263,9 +294,26 @@ class Score:
     seconds: float = 0.0
     empty_references: int = 0
     empty_hypotheses: int = 0
+    sums: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: Score) -> Score:
-        return Score(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+        counts = map(operator.add, _COUNTS(self), _COUNTS(other))
+        return Score(*counts, _added(self.sums, other.sums))  # type: ignore[call-arg]
+
+    def sums_of(self, name: str) -> tuple[int, ...] | None:
+        """Returns the numbers of a rate, without that of rows; None unless all rows have them."""
+        rows, *numbers = self.sums.get(name, (0,))
+        return tuple(numbers) if rows == self.rows > 0 else None
+
+    @property
+    def errors(self) -> int:
+        """Returns the number of wrong words."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def character_errors(self) -> int:
+        """Returns the number of wrong characters."""
+        return self.character_substitutions + self.character_deletions + self.character_insertions
 
     @property
     def wer(self) -> float | None:
@@ -273,11 +321,23 @@ class Score:
 
         If the references have no word at all it is the number of insertions, as in jiwer.
         """
-        wrong = self.substitutions + self.deletions + self.insertions
-        return wrong / (self.words or 1) if self.rows else None
+        return self.errors / (self.words or 1) if self.rows else None
 
     @property
     def cer(self) -> float | None:
         """Returns as ``wer``, for characters."""
-        wrong = self.character_substitutions + self.character_deletions + self.character_insertions
-        return wrong / (self.characters or 1) if self.rows else None
+        return self.character_errors / (self.characters or 1) if self.rows else None
+
+
+_COUNTS = operator.attrgetter(*(each.name for each in dataclasses.fields(Score)[:-1]))
+
+
+def _added(
+    one: Mapping[str, tuple[int, ...]], other: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Returns the sums of two scores; what one lacks is that of the other."""
+    both = {
+        name: tuple(map(operator.add, one[name], numbers)) if name in one else numbers
+        for name, numbers in other.items()
+    }
+    return {**one, **both}

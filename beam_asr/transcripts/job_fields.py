@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_asr.records.row import REPLACED
+from beam_asr.settings import METRICS
 from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT
 from beam_asr.transcripts.quality import SIGNALS
 
@@ -24,6 +25,7 @@ _REQUESTED = {
     "model": "models",
     RECOGNIZED_TEXT: "text_steps",
     **dict.fromkeys(SCORES, "reference_key"),
+    **{name: f"metrics={name}" for name in METRICS},
 }
 
 

@@ -10,13 +10,13 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
 from beam_asr.errors import SetupError
-from beam_asr.records import conditions, lhotse_cuts
-from beam_asr.records.channels import is_split
+from beam_asr.records import conditions
 from beam_asr.records.conditions import Expression
 from beam_asr.records.record import FilteredRow, Record, Transcript, to_record
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.settings import ScoringSettings
 from beam_asr.transcripts import normalizers, quality, scoring
+from beam_asr.transcripts.metrics import find_metrics
 from beam_asr.transcripts.post_processing import RECOGNIZED_TEXT, apply_steps, find_steps
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.packing import PackedReshuffle
@@ -46,9 +46,10 @@ class ScoreTranscripts(beam.PTransform):
         by_model: whether records say which of several models transcribed them, for sums by it.
         text_steps: names of steps on the text (`post_processing.TEXT_STEPS`), applied in this order
             before all else; the model's text is then ``recognized_text``.
+        metrics: names of further metrics (`metrics.METRICS`) of texts with a reference.
 
     Raises:
-        SetupError: the condition is invalid, or the normalizer or a step is unknown.
+        SetupError: the condition is invalid, or the normalizer, a step or a metric is unknown.
     """
 
     def __init__(
@@ -61,17 +62,24 @@ class ScoreTranscripts(beam.PTransform):
         lang_key: str = "lang",
         by_model: bool = False,
         text_steps: Iterable[str] = (),
+        metrics: Iterable[str] = (),
     ):
         super().__init__()
         normalizers.normalizer(normalizer)
         text_steps = tuple(text_steps)
         find_steps(text_steps)
+        metrics = tuple(metrics)
+        find_metrics(metrics)
         if keep is not None:
             conditions.parse(keep)
         if reference_key == pred_text_key:
             raise SetupError(f"reference_key and pred_text_key are both {pred_text_key!r}")
         settings = ScoringSettings(
-            normalizer=normalizer, quality=quality, keep=keep, text_steps=text_steps
+            normalizer=normalizer,
+            quality=quality,
+            keep=keep,
+            text_steps=text_steps,
+            metrics=metrics,
         )
         self._step = _Score(settings, reference_key, pred_text_key, lang_key, by_model)
 
@@ -105,6 +113,7 @@ class _Score(beam.DoFn):
     def setup(self) -> None:
         self._steps = find_steps(self._settings.text_steps or ())
         self._normalize = normalizers.normalizer(self._settings.normalizer)
+        self._metrics = find_metrics(self._settings.metrics or ())
         keep = self._settings.keep
         self._condition = None if keep is None else conditions.parse(keep)
 
@@ -129,11 +138,9 @@ class _Score(beam.DoFn):
         text = record[self._pred_text_key]
         score = None
         if self._reference_key is not None:
-            reference = None if is_split(record) else record.get(self._reference_key)
-            if reference is None and lhotse_cuts.is_cut(record):
-                reference = lhotse_cuts.reference_of(record, self._reference_key)
-            score = scoring.score(reference, text, self._normalize, seconds or 0.0)
-            signals |= scoring.fields(score) if score is not None else {}
+            reference = scoring.reference_of(record, self._reference_key)
+            score = scoring.score(reference, text, self._normalize, seconds or 0.0, self._metrics)
+            signals |= scoring.fields(score, self._metrics) if score is not None else {}
         if self._settings.quality:
             signals |= quality.signals(text, seconds)
         record = {**record, **signals}
@@ -192,7 +199,7 @@ def _add(statistics: Statistics, key: tuple[str, str], score: Score) -> None:
 
 def _filtered(element: Transcript | Record, signals: Record, why: Record) -> FilteredRow | Record:
     if isinstance(element, Transcript):
-        return FilteredRow(element.row, {**element.result, **signals}, why)
+        return FilteredRow(element.row, {**element.result, **signals}, why, element.seconds)
     return {**element, **signals, "filtered": why}
 
 

@@ -21,7 +21,7 @@ from beam_asr.outputs.formats.base import FieldKeys, LineFormat
 from beam_asr.outputs.shards import FAILURES, FILTERED, encode, shard_count, shard_of
 from beam_asr.records import row_ids
 from beam_asr.records.parsing import with_absolute_audio
-from beam_asr.records.record import Envelope, Record, Transcript, to_record, with_duration
+from beam_asr.records.record import Envelope, Failure, Record, Transcript, to_record, with_duration
 from beam_asr.records.row import Row
 from beam_asr.records.setting_fields import with_flags
 from beam_asr.transforms.bundles import at_window
@@ -53,9 +53,9 @@ Kind = tuple[str, int | None]
 # The place of a row in the input: the numbers of its file, its line and its channel.
 Place = tuple[int, int, int]
 NO_PLACE: Place = (0, 0, 0)
-# The reason of a record for its kind, its line, the id of its row, which may be empty, and its
-# place.
-Line = tuple[str, bytes, str, Place]
+# The reason of a record for its kind, its line, the id of its row, which may be empty, its place,
+# and the seconds of its audio, which may not be known.
+Line = tuple[str, bytes, str, Place, float | None]
 
 
 class LineSettings(NamedTuple):
@@ -90,7 +90,8 @@ def record_line(element: Envelope | Record, kind: str, settings: LineSettings) -
         record = {**record, "filtered": _with_flags(record["filtered"], flags)}
     elif "segments_failed" in added:
         record = {**record, "segments_failed": _with_flags(record["segments_failed"], flags)}
-    return (kind, None), (why, encode(record), row_id, place)
+    seconds = None if isinstance(element, (dict, Failure)) else element.seconds
+    return (kind, None), (why, encode(record), row_id, place, seconds)
 
 
 def place_of(row: Row) -> Place:
@@ -122,7 +123,7 @@ def format_line(
     origin = "" if isinstance(element, dict) else element.origin
     record = to_record(with_duration(element))
     line = chosen.to_line(record, keys, origin, tarred, transcribed)
-    return (format, line.shard), (line.left_out, line.line or b"", "", NO_PLACE)
+    return (format, line.shard), (line.left_out, line.line or b"", "", NO_PLACE, None)
 
 
 class PackLines(beam.DoFn):
@@ -213,7 +214,7 @@ class ShardLines:
 
 def places(keyed: tuple[Kind, bytes]) -> Iterator[tuple[Kind, Place]]:
     """Yields the place of each line of a pack, by its kind."""
-    return ((keyed[0], place) for _, _, _, place in unpacked(keyed[1]))
+    return ((keyed[0], place) for _, _, _, place, _ in unpacked(keyed[1]))
 
 
 def sample_order(place: Place) -> int:
@@ -254,13 +255,13 @@ class _LinesInFile(ShardLines):
 
     def __init__(self, entries: Iterable[Line]):
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed with this object)
-        self._lines: list[tuple[Place, str, int, int, str]] = []
-        for why, line, row_id, place in entries:
-            self._lines.append((place, row_id, self._file.tell(), len(line), why))
+        self._lines: list[tuple[Place, str, int, int, str, float | None]] = []
+        for why, line, row_id, place, seconds in entries:
+            self._lines.append((place, row_id, self._file.tell(), len(line), why, seconds))
             self._file.write(line)
         self._lines.sort()
 
     def entries(self) -> Iterator[Line]:
-        for place, row_id, start, size, why in self._lines:
+        for place, row_id, start, size, why, seconds in self._lines:
             self._file.seek(start)
-            yield why, self._file.read(size), row_id, place
+            yield why, self._file.read(size), row_id, place, seconds

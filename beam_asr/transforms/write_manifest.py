@@ -107,6 +107,8 @@ class WriteManifest(beam.PTransform):
             each shard that has less than 64 MiB. In windows nothing is sorted.
         absolute_paths: whether rows have the whole path of their audio, resolved as it was read;
             not if ``tarred``, nor of cuts.
+        earlier_seconds: of the runs whose results are written again; None for a run that measures
+            its own.
 
     Raises:
         OutputExistsError: when the graph is built, if the folder is not empty.
@@ -131,6 +133,7 @@ class WriteManifest(beam.PTransform):
         flags: Collection[str] = (),
         order: str | None = None,
         absolute_paths: bool = False,
+        earlier_seconds: float | None = None,
     ):
         super().__init__()
         requested = registry.formats_of(formats)
@@ -149,6 +152,7 @@ class WriteManifest(beam.PTransform):
         self._overwrite = overwrite
         self._max_failure_fraction = max_failure_fraction
         self._details = details or {}
+        self._earlier_seconds = earlier_seconds
         self._keys = (filepath_key, pred_text_key, channel_key)
         self._target = OutputTarget(
             folder,
@@ -196,6 +200,7 @@ class WriteManifest(beam.PTransform):
         return start | "Finish" >> beam.Map(
             _finish,
             started,
+            self._earlier_seconds,
             self._max_failure_fraction,
             self._details,
             statistics=sums,
@@ -411,7 +416,10 @@ def _write_shard(
     examples = failure_examples(lines.entries()) if key.kind == FAILURES else {}
     name = target.write_shard(key, lines)
     if target.journal is not None and key.kind in KINDS:
-        rows = (IndexedRow.of(row_id, line, why) for why, line, row_id, _ in lines.entries())
+        rows = (
+            IndexedRow.of(row_id, line, why, seconds)
+            for why, line, row_id, _, seconds in lines.entries()
+        )
         target.row_index.write_rows(name, rows)
     return _Shard(key.kind, name, written, examples)
 
@@ -437,6 +445,7 @@ def _mark_unfinished(
 def _finish(
     target: OutputTarget,
     started: float,
+    earlier_seconds: float | None,
     max_failure_fraction: float,
     details: Record,
     statistics: Statistics,
@@ -444,10 +453,10 @@ def _finish(
 ) -> Record:
     target.check()
     storage, folder = target.storage, target.folder
-    wall_seconds = time.time() - started
+    wall_seconds = time.time() - started if earlier_seconds is None else earlier_seconds
     summary, outcomes = _complete(target, wall_seconds, details, statistics, shards)
     failure_limit.check_failures(outcomes.records, outcomes.failures, max_failure_fraction)
-    check_kept(statistics, outcomes.transcribed)
+    check_kept(statistics, outcomes.transcribed, resumable=earlier_seconds is None)
     if target.journal is not None:
         target.row_index.drop_redone_failures()
     storage.write(join(folder, SUCCESS), [])

@@ -24,6 +24,8 @@ FORMATS: Registry[Format] = Registry(
         "parquet": "beam_asr.outputs.formats.parquet:FORMAT",
         "documents": "beam_asr.outputs.formats.documents:FORMAT",
         "nemo": "beam_asr.outputs.formats.nemo:FORMAT",
+        "label_studio": "beam_asr.outputs.formats.label_studio:FORMAT",
+        "sde": "beam_asr.outputs.formats.sde:FORMAT",
     },
 )
 

@@ -64,6 +64,7 @@ def test_the_defaults_are_those_of_the_interface():
         "audio_checks": "fail",
         "reference_key": None,
         "normalizer": "none",
+        "metrics": None,
         "text_steps": None,
         "quality": False,
         "keep": None,
@@ -96,6 +97,7 @@ def test_every_flag_arrives():
         --source_lang es --target_lang en --task translate --pnc no --min_duration .5
         --max_duration 60 --required_sample_rate 16000 --required_channels 2 --audio_checks filter
         --reference_key text --normalizer basic --quality --keep wer<1 --verbose --dry_run
+        --metrics bleu,punct_er --metrics chrf
         --text_steps capitals,digits --text_steps last
         --gpus .25 --cpus 3 --gpu_memory_gb 7.5
         --runner=FlinkRunner --parallelism 2"""
@@ -154,6 +156,7 @@ def test_every_flag_arrives():
         "audio_checks": "filter",
         "reference_key": "text",
         "normalizer": "basic",
+        "metrics": ("bleu", "punct_er", "chrf"),
         "text_steps": ("capitals", "digits", "last"),
         "quality": True,
         "keep": "wer<1",

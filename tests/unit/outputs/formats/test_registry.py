@@ -57,7 +57,8 @@ def test_only_text_needs_no_times():
 
 
 def test_names_are_those_that_the_command_line_has():
-    assert " ".join(FORMATS) == "srt vtt ctm stm txt textgrid parquet documents nemo"
+    names = "srt vtt ctm stm txt textgrid parquet documents nemo label_studio sde"
+    assert " ".join(FORMATS) == names
     assert [each.name for each in FORMATS.values()] == list(FORMATS)
 
 
