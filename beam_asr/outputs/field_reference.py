@@ -58,6 +58,7 @@ _REPLACED = Field(
 
 
 _SCORED = ("with `reference_key`, if the row has a reference",)
+_METRIC = "with its name in `metrics`, if the row has a reference"
 
 
 _BEFORE_SIGNALS = (
@@ -131,6 +132,28 @@ _BEFORE_SIGNALS = (
     Field("substitutions", INTEGER, "words that differ from the reference's", *_SCORED),
     Field("deletions", INTEGER, "words of the reference that are missing", *_SCORED),
     Field("insertions", INTEGER, "words that the reference lacks", *_SCORED),
+    Field("punct_er", NUMBER, "punctuation error rate, as NeMo has it", _METRIC),
+    Field(
+        "capitals_er",
+        NUMBER,
+        "error rate of capitals, of words that are right",
+        _METRIC,
+        may_be_null=True,
+    ),
+    Field(
+        "bleu",
+        NUMBER,
+        "BLEU of the row, from 0 to 100, as sacrebleu has it",
+        _METRIC,
+        may_be_null=True,
+    ),
+    Field(
+        "chrf",
+        NUMBER,
+        "chrF of the row, from 0 to 100, as sacrebleu has it",
+        _METRIC,
+        may_be_null=True,
+    ),
 )
 _AFTER_SIGNALS = (
     Field(
@@ -255,3 +278,9 @@ SUMMARY_FIELDS = [
 ]
 # Of the summary of a window of a stream.
 WINDOW_FIELDS = [Field("inputs", LIST, "the files whose rows are in the window")]
+# Of the summary of folders that were merged, if they share rows.
+MERGE_FIELDS = [
+    Field("rows_of_several_runs", INTEGER, "rows that several of the folders have"),
+    Field("conflicts", INTEGER, "those of them with different texts"),
+    Field("examples_conflicts", LIST, "some of them"),
+]

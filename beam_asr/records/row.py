@@ -76,6 +76,12 @@ class Row(_RowValues):
         row.__dict__.update(self.__dict__)
         return row
 
+    def with_input_number(self, number: int) -> Row:
+        """Returns the row with a place in the input, and with its fields if they are parsed."""
+        row = self._replace(input_number=number)
+        row.__dict__.update(self.__dict__)
+        return row
+
     def __reduce__(self) -> tuple[type[Row], tuple[Any, ...]]:
         """Pickles the tuple alone: after a shuffle, parsing the line again is cheaper."""
         return Row, tuple(self)

@@ -17,6 +17,7 @@ from beam_asr.storage.storage import Storage
 from beam_asr.transforms.bundles import at_window
 from beam_asr.transforms.results import Transcribed
 
+MAX_LINES = 2**32  # of a shard
 MAX_TEXT = 80  # characters of a text in an example
 
 
@@ -50,7 +51,11 @@ class ReadOutput(beam.PTransform):
         self._runs = runs
 
     def expand(self, begin: PBegin) -> Transcribed:
-        shards = [(number, shard) for number, run in enumerate(self._runs) for shard in run.shards]
+        shards = [
+            (number, place, shard)
+            for number, run in enumerate(self._runs)
+            for place, shard in enumerate(run.shards)
+        ]
         read = (
             begin.pipeline
             | "Shards" >> beam.Create(shards)
@@ -81,11 +86,14 @@ _KINDS = ("transcripts", "failures", "filtered")
 _Numbered = tuple[int, Envelope]  # the number of the run that it is of
 
 
-def _read(numbered: tuple[int, StoredShard], runs: Sequence[StoredRun]) -> Iterator[_Numbered]:
-    number, shard = numbered
+def _read(numbered: tuple[int, int, StoredShard], runs: Sequence[StoredRun]) -> Iterator[_Numbered]:
+    """Yields the records of a shard, whose rows are in the order of the shards and their lines."""
+    number, place, shard = numbered
     run = runs[number]
-    for envelope in read_shard(run.storage, run.folder, StoredShard(*shard), run.fields):
-        yield number, envelope
+    records = read_shard(run.storage, run.folder, StoredShard(*shard), run.fields)
+    for line, envelope in enumerate(records):
+        row = envelope.row.with_input_number(place * MAX_LINES + line)
+        yield number, envelope._replace(row=row)
 
 
 def _tagged(envelope: Envelope) -> TaggedOutput:

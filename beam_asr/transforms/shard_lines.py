@@ -123,7 +123,8 @@ def format_line(
     origin = "" if isinstance(element, dict) else element.origin
     record = to_record(with_duration(element))
     line = chosen.to_line(record, keys, origin, tarred, transcribed)
-    return (format, line.shard), (line.left_out, line.line or b"", "", NO_PLACE, None)
+    place = NO_PLACE if isinstance(element, dict) else place_of(element.row)
+    return (format, line.shard), (line.left_out, line.line or b"", "", place, None)
 
 
 class PackLines(beam.DoFn):

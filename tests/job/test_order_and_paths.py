@@ -90,7 +90,9 @@ def test_a_small_folder_has_the_order_of_the_input(job, manifests):
 def test_lines_that_do_not_fit_into_memory_are_sorted_in_a_file_if_that_is_requested(
     monkeypatch, always
 ):
-    packs = [[("", b"%d" % n, f"id{n}", (n % 3, n, 0)) for n in range(p, 90, 9)] for p in range(9)]
+    packs = [
+        [("", b"%d" % n, f"id{n}", (n % 3, n, 0), n / 2) for n in range(p, 90, 9)] for p in range(9)
+    ]
     lines = shard_lines.ShardLines([shard_lines.packed(pack) for pack in packs])
     ordered = sorted(itertools.chain(*packs), key=lambda line: line[3])
     assert list(shard_lines.in_order(lines, always).entries()) == ordered

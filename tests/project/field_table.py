@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from beam_asr.outputs.field_reference import (
     FAILURE_FIELDS,
     FILTERED_FIELDS,
+    MERGE_FIELDS,
     SUMMARY_FIELDS,
     WINDOW_FIELDS,
     Field,
@@ -32,12 +33,20 @@ PARTS = {
     "Summary": "`summary.json`: the job.",
     "Summary of a window": "`summary.json` of each window of a stream, which has all of the above "
     "but those of a job that is no stream, and",
+    "Summary of merged folders": "Those of `summary.json`, and if the folders share rows:",
 }
 
 
 def page() -> str:
     """The whole page."""
-    tables = [transcript_fields(), FAILURE_FIELDS, FILTERED_FIELDS, SUMMARY_FIELDS, WINDOW_FIELDS]
+    tables = [
+        transcript_fields(),
+        FAILURE_FIELDS,
+        FILTERED_FIELDS,
+        SUMMARY_FIELDS,
+        WINDOW_FIELDS,
+        MERGE_FIELDS,
+    ]
     parts = [HEAD]
     for (title, said), fields in zip(PARTS.items(), tables, strict=True):
         parts.append(f"\n## {title}\n\n{said}\n\n| field | type | unit | meaning | when |\n")

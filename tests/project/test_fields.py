@@ -58,6 +58,7 @@ def folders(tmp_path_factory) -> list[Path]:
                 "--quality",
                 "--text_steps=same",
                 "--reference_key=text",
+                "--metrics=punct_er,capitals_er,bleu,chrf",
                 "--keep=n != 7",
                 "--formats=txt,nemo",
                 "--partial=keep",
