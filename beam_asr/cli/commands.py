@@ -35,7 +35,16 @@ class CommandModule(Protocol):
         """
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {
+    "report": Command(
+        "make one HTML file that shows how a job went, and what to look at",
+        "beam_asr.cli.report",
+    ),
+    "compare": Command(
+        "compare the transcripts of jobs, row by row, in one HTML file",
+        "beam_asr.cli.compare",
+    ),
+}
 
 
 def add_parsers(parsers: Any) -> None:
@@ -55,6 +64,11 @@ def module_of(name: str) -> CommandModule:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the folder of results that a command reads, and how its storage is opened."""
     parser.add_argument("output", metavar="OUTPUT", help="output folder of a job, on any storage")
+    add_storage_options(parser)
+
+
+def add_storage_options(parser: argparse.ArgumentParser) -> None:
+    """Adds how storages are opened."""
     parser.add_argument(
         "--storage_options",
         type=storage_options,
