@@ -21,7 +21,7 @@ class Quantity(NamedTuple):
         unit: of the axis.
         scale: of its histogram.
         percent: whether it is shown as a percentage.
-        needs: what a user does to get it.
+        needs: the setting that writes it, in backticks; empty where none does.
     """
 
     name: str
@@ -48,7 +48,7 @@ QUANTITIES = (
         "Confidence",
         "confidence of the model",
         Scale(0.0, 1.0, 100),
-        needs="--confidence=row writes it",
+        needs="`confidence=row` writes it",
     ),
 )
 

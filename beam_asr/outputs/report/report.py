@@ -16,7 +16,13 @@ from beam_asr.outputs.report.excerpts import excerpts
 from beam_asr.outputs.report.page import render
 from beam_asr.outputs.report.quantities import QUANTITIES
 from beam_asr.outputs.report.rows_table import SAMPLE, SUSPICIOUS, WORST, RowsTable
-from beam_asr.outputs.report.run_fields import RunFields, command_of, shown, shown_place
+from beam_asr.outputs.report.run_fields import (
+    RunFields,
+    as_flags,
+    command_of,
+    shown,
+    shown_place,
+)
 from beam_asr.outputs.report.speed import speed_rows
 from beam_asr.outputs.report.word_statistics import WordStatistics
 from beam_asr.storage.allow_list import AllowList
@@ -76,7 +82,7 @@ def report(output: Output) -> bytes:
             for each in QUANTITIES
             if found.all.histograms[each.name].rows
         ],
-        "missing": _missing(summary, found),
+        "missing": list(map(as_flags, _missing(summary, found))),
         "groups": _groups(summary, found),
         "failures": [_failure(name, each) for name, each in _by_rows(found.failures)],
         "columns": columns if rows else [],
@@ -130,10 +136,10 @@ def _head(output: Output, summary: Mapping[str, Any], found: Aggregate) -> dict[
         "made": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         "tiles": _tiles(summary, found),
         "warnings": summary.get("warnings") or [],
-        "notes": _notes(summary, found),
+        "notes": list(map(as_flags, _notes(summary, found))),
         "models": models,
         "command": command,
-        "again": f"{command} --append",
+        "again": command_of(options, "append"),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "has_references": found.words.rows > 0,
     }
@@ -177,7 +183,7 @@ def _notes(summary: Mapping[str, Any], found: Aggregate) -> list[str]:
         notes.append(
             "There are no error rates, since the run had no references. beam-asr score "
             f"{shown_place(str(summary.get('options', {}).get('output', 'OUTPUT')))} "
-            "--reference_key=FIELD scores what is there, by the field with what was said."
+            "`reference_key=FIELD` scores what is there, by the field with what was said."
         )
     unscored = (summary.get("scores") or {}).get("without_reference", 0)
     if unscored and found.all.histograms["wer"].rows:
@@ -193,7 +199,7 @@ def _missing(summary: Mapping[str, Any], found: Aggregate) -> list[str]:
     ]
     if not (summary.get("options") or {}).get("quality"):
         notes.append(
-            "--quality writes further signals, by which suspicious rows are found: "
+            "`quality` writes further signals, by which suspicious rows are found: "
             f"{', '.join(SIGNALS)}."
         )
     return notes if found.all.rows else []

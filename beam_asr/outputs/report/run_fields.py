@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from beam_asr import errors
 from beam_asr.errors import ManifestError
 from beam_asr.records import lhotse_cuts
 from beam_asr.records.channels import channel_of, is_split
@@ -106,8 +107,17 @@ class RunFields(NamedTuple):
         return list(clips.values())
 
 
-def command_of(options: Mapping[str, Any]) -> str:
-    """Returns the command line of a run, without what may be secret, from its options."""
+def as_flags(message: str) -> str:
+    """Returns a message with the settings in it, which are in backticks, as flags."""
+    return errors.with_flags(message, {setting.name for setting in all_settings(GROUPS)})
+
+
+def command_of(options: Mapping[str, Any], *further: str) -> str:
+    """Returns the command line of a run, without what may be secret, from its options.
+
+    Args:
+        further: names of settings to add.
+    """
     words = ["beam-asr", "transcribe"]
     for setting in all_settings(GROUPS):
         value = options.get(setting.name)
@@ -118,12 +128,14 @@ def command_of(options: Mapping[str, Any]) -> str:
         if setting.name == "storage_options":  # a summary has their names alone
             words.append(f"--{setting.name}=OPTIONS")
         elif isinstance(value, bool):
-            words.append(f"--{setting.name}" if value else f"--no_{setting.name}")
+            name = setting.name if value else f"no_{setting.name}"
+            words.append(f"--{name}")
         elif isinstance(value, (list, tuple)):
             words.append(f"--{setting.name}={','.join(map(str, value))}")
         else:
             words.append(f"--{setting.name}={value}")
     words += options.get("beam_args") or []
+    words += [f"--{name}" for name in further]
     return shlex.join(shown(without_secrets(str(word))) for word in words)
 
 
