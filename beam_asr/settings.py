@@ -106,6 +106,11 @@ class OutputSettings(Group, title="Output", scope=JOB):
     compression: str | None = setting(
         None, "of transcripts and failures; none by default", choices=("gzip", "zstd")
     )
+    report: bool = setting(
+        False,
+        "at the end, also write report.html, which shows how the job went; where the launcher "
+        "waits for the end",
+    )
     output_window: float = setting(
         600.0,
         "with `watch` or Pub/Sub, seconds of arrivals that are written together",

@@ -99,6 +99,7 @@ def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
         ("--tarred_audio", tarred, "the tars of a data set are known at its start"),
         ("--append", outputs.append, "each window is written into a folder of its own"),
         ("--overwrite", outputs.overwrite, "each window is written into a folder of its own"),
+        ("--report", outputs.report, "the report is made at the end"),
         ("--no_retry_failures", not outputs.retry_failures, "no row is done again"),
     ):
         if is_given:

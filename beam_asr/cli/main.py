@@ -82,8 +82,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     try:
         if launch.is_finished(options):
             print(f"{options.outputs.output} is finished: nothing to resume")
-            _print_end(options)
-            return DONE
+            return _end(options)
         beam_options = launch.check(options)
         runner = runners.profile_of(beam_options)
         ends_here = runner.ends_with_launcher(beam_options)
@@ -112,15 +111,20 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
             print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
         return FAILED
     if runner.waits(beam_options):
-        _print_end(options)
-    else:
-        print(f"begun; {options.outputs.output} has a file _SUCCESS when it is done")
+        return _end(options)
+    print(f"begun; {options.outputs.output} has a file _SUCCESS when it is done")
     return DONE
 
 
-def _print_end(options: TranscribeOptions) -> None:
-    storage = Storage(options.reading.storage_options)
-    print(for_terminal(end_of_run(storage, options.outputs.output)))
+def _end(options: TranscribeOptions) -> int:
+    """Prints how a finished run ended, writes its report if requested; returns the exit status."""
+    output, storage_options = options.outputs.output, options.reading.storage_options
+    print(for_terminal(end_of_run(Storage(storage_options), output)))
+    if not options.outputs.report:
+        return DONE
+    command = argparse.Namespace(command="report", output=output, to=None)
+    command.storage_options = storage_options
+    return FAILED if run_command(command) else DONE
 
 
 def how_to_resume(args: Sequence[str]) -> str:
