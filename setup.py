@@ -29,7 +29,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["beam_asr", "beam_asr.*"]),
-    package_data={"beam_asr": ["py.typed"], "beam_asr.transforms": ["yaml_provider.yaml"]},
+    package_data={
+        "beam_asr": ["py.typed"],
+        "beam_asr.outputs.report": ["templates/*"],
+        "beam_asr.transforms": ["yaml_provider.yaml"],
+    },
     python_requires=">=3.10",
     install_requires=requirements("requirements.in"),
     extras_require={

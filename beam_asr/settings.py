@@ -120,6 +120,9 @@ class OutputSettings(Group, title="Output", scope=JOB):
     absolute_paths: bool = setting(
         False, "write the audio of each row with its whole path, not relative to its manifest"
     )
+    report: bool = setting(
+        False, "at the end, also write report.html, where the launcher waits for the end"
+    )
     output_window: float = setting(
         600.0,
         "with `watch` or Pub/Sub, seconds of arrivals that are written together",

@@ -24,6 +24,7 @@ from tests.support.job_files import REPOSITORY
 
 pytest_plugins = [
     "tests.support.audio_files",
+    "tests.support.chromium",
     "tests.support.emulators",
     "tests.support.servers",
 ]
@@ -38,6 +39,7 @@ hypothesis.settings.load_profile("any machine")
 # What takes seconds to start, and most of it a model: tests that use one have the marker `model`.
 MODEL_FIXTURES = frozenset(
     [
+        "browser",
         "tiny_model",
         "fork_server",
         "load",

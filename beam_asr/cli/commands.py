@@ -47,6 +47,14 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         "write the transcripts of a finished job in further formats", "beam_asr.cli.export"
     ),
+    "report": Command(
+        "make one HTML file that shows how a job went, and what to look at",
+        "beam_asr.cli.report",
+    ),
+    "compare": Command(
+        "compare the transcripts of jobs, row by row, in one HTML file",
+        "beam_asr.cli.compare",
+    ),
 }
 
 
@@ -67,6 +75,11 @@ def module_of(name: str) -> CommandModule:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the folder of results that a command reads, and how its storage is opened."""
     parser.add_argument("output", metavar="OUTPUT", help="output folder of a job, on any storage")
+    add_storage_options(parser)
+
+
+def add_storage_options(parser: argparse.ArgumentParser) -> None:
+    """Adds how storages are opened."""
     parser.add_argument(
         "--storage_options",
         type=storage_options,

@@ -111,6 +111,7 @@ def _check_unbounded(options: TranscribeOptions, runner: RunnerProfile) -> None:
         ("--order=input", outputs.order, "its rows have no order"),
         ("--limit", options.inputs.limit is not None, "there are never all rows to take some of"),
         ("--dry_run", options.console.dry_run, "its rows are not known"),
+        ("--report", outputs.report, "the report is made at the end"),
         ("--no_retry_failures", not outputs.retry_failures, "no row is done again"),
     ):
         if is_given:

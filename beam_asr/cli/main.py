@@ -91,8 +91,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
     try:
         if launch.is_finished(options):
             print(f"{options.outputs.output} is finished: nothing to resume")
-            _print_end(options)
-            return DONE
+            return _end(options)
         beam_options = launch.check(options)
         if options.console.dry_run:
             from beam_asr.cli import dry_run
@@ -126,10 +125,19 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
             print(f"beam-asr: {how_to_resume(args)}", file=sys.stderr)
         return FAILED
     if runner.waits(beam_options):
-        _print_end(options)
-    else:
-        print(f"begun; {options.outputs.output} has a file _SUCCESS when it is done")
+        return _end(options)
+    print(f"begun; {options.outputs.output} has a file _SUCCESS when it is done")
     return DONE
+
+
+def _end(options: TranscribeOptions) -> int:
+    """Prints how a finished run ended, writes its report if requested; returns the exit status."""
+    _print_end(options)
+    if not options.outputs.report:
+        return DONE
+    command = argparse.Namespace(command="report", output=options.outputs.output, to=None)
+    command.storage_options = options.reading.storage_options
+    return FAILED if run_command(command) else DONE
 
 
 def _print_end(options: TranscribeOptions) -> None:

@@ -56,6 +56,7 @@ Result = TypeVar("Result")
 LISTING_THREADS = 32
 DELETED_NAME = ".beam-asr-may-delete"  # no file is ever called so
 ALREADY_EXISTS = frozenset([409, 412])
+SIGNED_SECONDS = 7 * 24 * 3600  # the most that Google's and Amazon's stores allow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -388,6 +389,20 @@ class Storage:
                 return None
             raise
         return modified if modified.tzinfo else modified.replace(tzinfo=timezone.utc)
+
+    def sign(self, uri: str, seconds: int = SIGNED_SECONDS) -> str:
+        """Returns a URL by which anybody may read a file for a while; empty where there is none.
+
+        Storages sign without a request, and only with credentials that can: on ``gs`` those of a
+        service account.
+        """
+        if is_chain(uri):
+            return ""
+        try:
+            fs, path = self._file_system(uri)
+            return str(fs.sign(path, expiration=seconds))
+        except Exception:  # each storage has its own for credentials that cannot sign
+            return ""
 
     def delete(self, uri: str) -> None:
         """Deletes a file, if it exists.

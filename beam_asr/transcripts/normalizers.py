@@ -19,6 +19,8 @@ APOSTROPHES = (
     "\u2032\u2035\ua78b\ua78c\uff07\uff40"
 )
 SPACE = re.compile(r"\s")
+# Of a text in ASCII: punctuation and symbols, but an apostrophe between two letters.
+_ASCII_REMOVED = re.compile(r"(?<![a-z])'|'(?![a-z])|[!-&(-/:-@\[-`{-~]")
 
 _APOSTROPHE = re.compile(f"[{APOSTROPHES}]")
 _JOINERS = "\u200c\u200d"
@@ -58,6 +60,8 @@ def _basic(text: str) -> str:
     which splits words of Hindi and Thai.
     """
     text = _folded(text)
+    if text.isascii():  # the same, several times as fast
+        return " ".join(_ASCII_REMOVED.sub(" ", text).split())
     characters = []
     removed = False  # the character before; then marks on it go too
     for before, character, after in zip(" " + text, text, text[1:] + " "):

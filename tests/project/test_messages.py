@@ -17,7 +17,7 @@ LIBRARY = [
     path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] != "cli"
 ]
 FLAG = re.compile(r"(?<![\w-])--[a-z]\w*")
-OF_OTHERS = {"--concatenate"}  # of tar
+OF_OTHERS = {"--concatenate", "--bar", "--muted", "--line", "--accent"}  # of tar, and of CSS
 
 
 def strings(path: Path) -> Iterator[tuple[int, str, bool]]:

@@ -48,11 +48,12 @@ def test_the_wheel_holds_every_module_and_the_command(built):
         assert "beam-asr = beam_asr.__main__:main" in archive.read(points).decode()
         (metadata,) = [name for name in names if name.endswith("METADATA")]
         text = archive.read(metadata).decode()
-    modules = {
-        str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "beam_asr").rglob("*.py")
-    }
+    package = REPOSITORY / "beam_asr"
+    templates = (package / "outputs/report/templates").iterdir()
+    modules = {str(path.relative_to(REPOSITORY)) for path in package.rglob("*.py")}
     assert {name for name in names if not name.startswith("beam_asr-")} == {
         *modules,
+        *(str(path.relative_to(REPOSITORY)) for path in templates),
         "beam_asr/py.typed",
         "beam_asr/transforms/yaml_provider.yaml",
     }

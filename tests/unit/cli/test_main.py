@@ -20,6 +20,7 @@ from beam_asr.outputs.summary import Failures, Outcomes
 from beam_asr.records.statistics import Statistics
 from beam_asr.storage import storage
 from beam_asr.storage.storage import Storage
+from tests.support.finished_runs import scored, write_run
 from tests.support.servers import proxy
 
 
@@ -422,3 +423,20 @@ def test_a_field_that_none_of_the_first_rows_has_is_said_at_launch(manifest, tmp
     caplog.clear()
     launch.check(parse_args(["transcribe", *places, "--reference_key=audio_filepath"]))
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "written"),
+    [([], 0, False), (["--report"], 0, True), (["--report"], 1, False)],
+)
+def test_a_finished_run_has_a_report_if_one_is_requested(
+    tmp_path, monkeypatch, capsys, flags, status, written
+):
+    out = write_run(tmp_path / "out", [scored("one", "one")])
+    if status:
+        (out / "report.html").mkdir()  # where no file can be written
+    monkeypatch.setattr("beam_asr.cli.launch.is_finished", lambda _: True)
+    arguments = ["--input=a.jsonl", f"--output={out}", "--model_name=m.nemo", "--resume", *flags]
+    assert main.main(["transcribe", *arguments]) == status
+    assert (out / "report.html").is_file() == written
+    assert ("the report is in" in capsys.readouterr().out) == written

@@ -32,6 +32,7 @@ def test_the_defaults_are_those_of_the_interface():
         "compression": None,
         "order": None,
         "absolute_paths": False,
+        "report": False,
         "batch_timeout": 1800.0,
         "tarred_audio": None,
         "storage_options": {},
@@ -87,7 +88,7 @@ def test_every_flag_arrives():
         --storage_options {"s3":{"anon":true}}
         --audio_timeout 1.5 --max_concurrent_reads 4 --allowed_audio_prefixes /data,gs://b
         --allowed_audio_prefixes s3://c --overwrite --max_failure_fraction 0.5
-        --num_shards 12 --compression zstd --order input --absolute_paths
+        --num_shards 12 --report --compression zstd --order input --absolute_paths
         --batch_timeout 60
         --watch 2.5 --output_window 30 --accelerator type:nvidia-l4;count:1;install-nvidia-driver
         --model_copies 4 --segmentation fixed --max_segment_seconds 25 --attention local
@@ -124,6 +125,7 @@ def test_every_flag_arrives():
         "compression": "zstd",
         "order": "input",
         "absolute_paths": True,
+        "report": True,
         "batch_timeout": 60.0,
         "tarred_audio": ("t_{0..3}.tar", "u.tar"),
         "storage_options": {"s3": {"anon": True}},

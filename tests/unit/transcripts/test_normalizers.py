@@ -160,3 +160,10 @@ def test_a_normalizer_that_is_not_there_names_those_that_are():
     with pytest.raises(ValueError, match=r"'english'.*none, basic, whisper"):
         normalizer("english")
     assert {normalizer(name) is normalizer(name) for name in NORMALIZERS} == {True}
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_basic_normalizes_ascii_alone_as_beside_other_letters(text):
+    beside = normalizer("basic")(f"{text} é")
+    assert beside.split() == [*normalizer("basic")(text).split(), "é"]
+    assert beside == " ".join(beside.split())
