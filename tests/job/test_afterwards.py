@@ -11,10 +11,9 @@ import pytest
 import soundfile
 
 from beam_asr.cli import main
-from beam_asr.models import engine
 from beam_asr.records.outcome import Recognition
 from tests.support.job_files import read_records, write_manifest
-from tests.support.naming_model import RATE, NamingRecognizer
+from tests.support.naming_model import RATE, NamingRecognizer, load_models_as
 
 TEXTS = [
     "the cat sat.",
@@ -49,7 +48,7 @@ def recognition(text: str) -> Recognition:
 @pytest.fixture(autouse=True, scope="module")
 def speaker():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "load", lambda spec, *_: Speaker(spec.model_name))
+        load_models_as(Speaker, patch)
         yield
 
 

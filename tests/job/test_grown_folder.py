@@ -11,17 +11,16 @@ import pytest
 import soundfile
 
 from beam_asr.cli import main
-from beam_asr.models import engine
 from beam_asr.outputs.journal import Journal
 from beam_asr.outputs.row_index import RowIndex
 from beam_asr.transforms import write_manifest as writing
 from tests.support.job_files import read_records, write_manifest
-from tests.support.naming_model import RATE, NamingRecognizer
+from tests.support.naming_model import RATE, NamingRecognizer, load_models_as
 
 
 @pytest.fixture(autouse=True)
 def naming_model(monkeypatch):
-    monkeypatch.setattr(engine, "load", lambda spec, *_: NamingRecognizer(spec.model_name))
+    load_models_as(NamingRecognizer, monkeypatch)
 
 
 @pytest.fixture

@@ -12,16 +12,15 @@ import soundfile
 
 from beam_asr import Output
 from beam_asr.cli import main
-from beam_asr.models import engine
 from beam_asr.transforms import shard_lines
 from beam_asr.transforms import write_manifest as write_manifest_module
 from tests.support.job_files import read_records, write_manifest
-from tests.support.naming_model import RATE, NamingRecognizer
+from tests.support.naming_model import RATE, NamingRecognizer, load_models_as
 
 
 @pytest.fixture(autouse=True)
 def naming_model(monkeypatch):
-    monkeypatch.setattr(engine, "load", lambda spec, *_: NamingRecognizer(spec.model_name))
+    load_models_as(NamingRecognizer, monkeypatch)
 
 
 @pytest.fixture

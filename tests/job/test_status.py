@@ -7,11 +7,10 @@ import pytest
 
 from beam_asr.audio import clip_reader, reading
 from beam_asr.cli import main
-from beam_asr.models import engine
 from beam_asr.models.serving import batcher
 from beam_asr.outputs import progress
 from tests.support.job_files import write_manifest
-from tests.support.naming_model import RATE, NamingRecognizer
+from tests.support.naming_model import RATE, NamingRecognizer, load_models_as
 
 ROWS = 40
 
@@ -35,7 +34,7 @@ def job(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(clip_reader, "UNKNOWN_SECONDS", 1)
     monkeypatch.setattr(progress, "LOCAL_SECONDS", 0.0)
     monkeypatch.setattr(reading, "read_audio", lambda *_args, **_kwargs: silence)
-    monkeypatch.setattr(engine, "load", lambda spec, *_: Looking(spec.model_name))
+    load_models_as(Looking, monkeypatch)
     rows = [{"audio_filepath": f"{number}.wav", "duration": 1.0} for number in range(ROWS - 1)]
     manifest = write_manifest(tmp_path / "m.jsonl", [*rows, "no JSON"])
     flags = [f"--input={manifest}", f"--output={tmp_path / 'out'}", "--model_name=org/m"]

@@ -11,14 +11,13 @@ import soundfile
 
 from beam_asr import Output
 from beam_asr.cli import main
-from beam_asr.models import engine
 from beam_asr.outputs import field_reference as reference
 from beam_asr.records.outcome import Recognition
 from beam_asr.transcripts.job_fields import job_fields
 from beam_asr.transcripts.post_processing import TEXT_STEPS, TextStep
 from tests.project import field_table
 from tests.support.job_files import write_manifest
-from tests.support.naming_model import RATE, NamingRecognizer
+from tests.support.naming_model import RATE, NamingRecognizer, load_models_as
 
 TYPES = {"text": str, "number": (int, float), "integer": int, "boolean": bool, "list": list}
 LOUD = 0.9
@@ -44,7 +43,7 @@ def folders(tmp_path_factory) -> list[Path]:
     """The output of jobs that together write each field."""
     folder = tmp_path_factory.mktemp("jobs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "load", lambda spec, *_: TellingRecognizer(spec.model_name))
+        load_models_as(TellingRecognizer, patch)
         patch.setitem(TEXT_STEPS._built_in, "same", f"{__name__}:STEP")
         return [
             _job(

@@ -9,7 +9,7 @@ import pytest
 
 from beam_asr.audio import clip_reader
 from beam_asr.models import engine
-from beam_asr.models.serving import batcher
+from beam_asr.models.serving import batcher, pool
 from beam_asr.records.outcome import Recognition
 from beam_asr.transforms import chunk_recognizer, transcribe
 
@@ -47,4 +47,10 @@ def install(patch: pytest.MonkeyPatch, recognizer: type = NamingRecognizer) -> N
     patch.setattr(batcher, "FIRST_SECONDS", 2)
     patch.setattr(batcher, "MAX_SECONDS", 3)
     patch.setattr(clip_reader, "UNKNOWN_SECONDS", 1)
+    load_models_as(recognizer, patch)
+
+
+def load_models_as(recognizer: type, patch: pytest.MonkeyPatch) -> None:
+    """Has every model be one of these, and none of those that other tests have loaded."""
     patch.setattr(engine, "load", lambda spec, *_: recognizer(spec.model_name))
+    patch.setattr(pool, "pool", pool.ModelPool())
