@@ -6,6 +6,8 @@ import dataclasses
 import functools
 from typing import Literal
 
+from beam_asr.errors import StorageError
+
 PathRule = Literal["local", "url", "key", "member", "cache", "plain"]
 
 
@@ -137,3 +139,23 @@ def is_known(name: str) -> bool:
 def names_of_rule(rule: PathRule) -> list[str]:
     """Returns the names of the protocols with a rule, in the table's order."""
     return [protocol.name for protocol in PROTOCOLS if protocol.path_rule == rule]
+
+
+def check_installed(scheme: str, named: str) -> None:
+    """Raises StorageError unless fsspec has the storage of a scheme."""
+    from fsspec.registry import get_filesystem_class, known_implementations
+
+    try:
+        get_filesystem_class(scheme)
+    except ValueError:
+        raise StorageError(
+            f"{named}: no storage is known by {scheme}://; correct it, or install the package that "
+            "serves it to fsspec"
+        ) from None
+    except ImportError as error:
+        extra = find_protocol(scheme.lower()).extra
+        hint = known_implementations.get(scheme, {}).get("err", str(error))
+        remedy = f"pip install 'beam-asr[{extra}]'" if extra else hint
+        raise StorageError(
+            f"{named}: {scheme}:// needs a package that is missing: {remedy}"
+        ) from error

@@ -29,7 +29,7 @@ from beam_asr.storage.local_files import (
     local_exists,
     write_local,
 )
-from beam_asr.storage.protocols import find_protocol
+from beam_asr.storage.protocols import check_installed, find_protocol
 from beam_asr.storage.retry import (
     is_refusal,
     is_transient_locally,
@@ -82,7 +82,7 @@ class Storage:
                 '{"s3": {"endpoint_url": "..."}}'
             )
         for protocol, options in self.options.items():
-            _implementation(protocol, f"the storage options' {protocol!r}")
+            check_installed(protocol, f"the storage options' {protocol!r}")
             if not isinstance(options, Mapping):
                 raise StorageOptionsError(  # without their value: it may be a secret
                     f"the storage options of {protocol!r} are not an object but a "
@@ -97,7 +97,7 @@ class Storage:
             StorageError: with the command that installs it.
         """
         for scheme in schemes_of(uri):
-            _implementation(scheme, repr(uri))
+            check_installed(scheme, repr(uri))
 
     def check_writable(self, folder: str) -> None:
         """Checks, without writing, that a folder's storage can be written, as far as that shows.
@@ -557,26 +557,6 @@ def _shared_file_system(scheme: str, options: dict[str, Any], uri: str) -> tuple
 def _full_uri(fs: Any, name: str, pattern: str) -> str:
     """Returns the URI of a file that a file system lists, in the chain of the pattern."""
     return "::".join([fs.unstrip_protocol(name), *split_chain(pattern)[1:]])
-
-
-def _implementation(scheme: str, named: str) -> None:
-    """Raises StorageError unless fsspec has the storage of a scheme."""
-    from fsspec.registry import get_filesystem_class, known_implementations
-
-    try:
-        get_filesystem_class(scheme)
-    except ValueError:
-        raise StorageError(
-            f"{named}: no storage is known by {scheme}://; correct it, or install the package that "
-            "serves it to fsspec"
-        ) from None
-    except ImportError as error:
-        extra = find_protocol(protocol_of(f"{scheme}://")).extra
-        hint = known_implementations.get(scheme, {}).get("err", str(error))
-        remedy = f"pip install 'beam-asr[{extra}]'" if extra else hint
-        raise StorageError(
-            f"{named}: {scheme}:// needs a package that is missing: {remedy}"
-        ) from error
 
 
 def _request(fs: Any, make: Callable[[], Any]) -> Any:

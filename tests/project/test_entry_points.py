@@ -173,7 +173,7 @@ def test_a_pipeline_uses_what_a_package_adds(package, manifest, tmp_path):
 
 def test_the_help_names_what_a_package_adds(package):
     shown = python(package, "-m", "beam_asr", "transcribe", "--help").stdout
-    for added in ("{nemo,fixed}", "documents, nemo, lines"):
+    for added in ("{nemo,fixed}", "nemo, label_studio, sde, lines"):
         assert added in " ".join(shown.split())
 
 
