@@ -36,7 +36,12 @@ logger = logging.getLogger(__name__)
 
 READING_THREADS = 16
 WORKER_FILE = re.compile(r"[0-9a-f]{16}\.json")
-LOCAL_SECONDS, REMOTE_SECONDS = 1.0, 10.0  # from one write of a worker to its next
+LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0  # from one write of a worker to its next
+
+EVENTS = 32  # between two looks at the clock
+COUNTED = frozenset(
+    [Done, Failed, Filtered, FoundInFolder, RowSplit, SegmentDone, SegmentFailed, Silent]
+)
 
 READING = "reading the inputs"
 LOADING = "loading the model"
@@ -77,8 +82,12 @@ class Counts:
 
     def add(self, event: object) -> None:
         """Counts an event of recognition."""
+        if type(event) is Done:  # of almost every row
+            self.rows += 1
+            self.earlier += event.resumed
+            return
         match event:
-            case Done() | Failed() | Filtered():
+            case Failed() | Filtered():
                 self.rows += 1
                 self.failed += isinstance(event, Failed)
                 self.earlier += event.resumed
@@ -111,13 +120,18 @@ class Reporter:
         self._started: float | None = None
         self._written = 0.0
         self._changed = False
+        self._events = 0
 
     def add(self, event: object) -> None:
         """Counts an event of recognition (`Counts.add`)."""
+        if type(event) not in COUNTED:
+            return
         with self._lock:
             self._counts.add(event)
             self._changed = True
-        self._write_in_time()
+            self._events += 1
+        if self._events % EVENTS == 0:
+            self._write_in_time()
 
     def merge(self, counts: Counts) -> None:
         """Adds what was counted apart, which is cheaper where there are many events."""
