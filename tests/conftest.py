@@ -80,11 +80,9 @@ MODEL_PLACES = (
 
 
 @pytest.fixture(autouse=True)
-def root_log_level() -> Iterator[None]:
-    """What is logged stays so in later tests: NeMo and Beam set the level of the root logger."""
-    before = logging.getLogger().level
-    yield
-    logging.getLogger().setLevel(before)
+def root_log_level() -> None:
+    """Warnings are logged in each test: what ran before may have set the root logger's level."""
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

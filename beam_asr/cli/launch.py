@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -180,7 +181,7 @@ def run(
         heartbeat = lock.heartbeat_thread(
             lambda error: process.exit_now(str(error)), journal.check_owner
         )
-        with heartbeat, _display(options, beam_options):
+        with heartbeat, _display(options, beam_options), _quick_collections():
             result = pipeline.run()
             if address := runner.address(result, beam_options):
                 print(f"beam-asr: the job is at {address}", file=sys.stderr)
@@ -209,6 +210,19 @@ def _display(
     runner = beam_options.view_as(StandardOptions).runner or ""
     seconds = progress.LOCAL_SECONDS if is_local(output) else progress.REMOTE_SECONDS
     return ProgressDisplay(lambda: Progress.read(storage, output), runner, seconds=seconds)
+
+
+@contextlib.contextmanager
+def _quick_collections() -> Iterator[None]:
+    """Has the garbage collector leave out what is there by now, within the context.
+
+    That is mostly what was imported, hundreds of thousands of objects, and it is there to stay.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _release(releaser: LockReleaser) -> None:

@@ -50,6 +50,8 @@ def without_channel(row_id: str) -> str:
 
 def channel_of_id(row_id: str) -> int:
     """Returns the channel in the id of one channel of a row; 0 for that of a whole row."""
+    if ".c" not in row_id:
+        return 0
     channel = _CHANNEL.search(row_id)
     return int(channel[0][2:]) if channel else 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
+import operator
 import pickle
 import tempfile
 import zlib
@@ -237,7 +238,7 @@ def in_order(lines: ShardLines, always: bool) -> ShardLines:
         size += len(entry[1]) + LINE_BYTES
         if size > SORTED_BYTES:
             return _LinesInFile(lines.entries()) if always else lines
-    entries.sort(key=lambda entry: (entry[3], entry[2]))
+    entries.sort(key=operator.itemgetter(3, 2))  # the place, and the id
     return _LinesInMemory(entries)
 
 

@@ -534,6 +534,8 @@ GIVEN = {
     "reference_key": ("text", "text"),
     "normalizer": ("whisper", "whisper"),
     "quality": ("true", True),
+    "metrics": ("bleu,chrf", ("bleu", "chrf")),
+    "report": ("true", True),
     "quiet": ("true", True),
     "verbose": ("true", True),
     "dry_run": ("true", True),
@@ -561,7 +563,11 @@ GIVEN = {
     "allowed_audio_prefixes": ("gs://b,gs://c", ("gs://b", "gs://c")),
 }
 # What goes with another flag alone.
-WITH = {"unmapped": {"models": "en=gs://b/en.nemo"}, "normalizer": {"reference_key": "text"}}
+WITH = {
+    "unmapped": {"models": "en=gs://b/en.nemo"},
+    "normalizer": {"reference_key": "text"},
+    "metrics": {"reference_key": "text"},
+}
 GIVEN_TO_BEAM = {
     "dataflow_service_options": (f"worker_accelerator={L4}", [f"worker_accelerator={L4}"]),
     "disk_size_gb": ("200", 200),
