@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_asr.cli import main
-from beam_asr.outputs.folder import check_may_write
+from beam_asr.outputs.folder import check_may_write, folder_name
 from beam_asr.outputs.output import Output
 from beam_asr.outputs.report import aggregation, excerpts
 from beam_asr.outputs.report.quantities import QUANTITIES
@@ -139,7 +139,7 @@ def test_a_folder_of_failures_alone_and_an_empty_one_have_a_report(tmp_path):
 
 
 def test_the_report_of_a_stream_is_of_all_windows(tmp_path):
-    for name in ("one", "two"):
+    for name in (folder_name(0, "aaaaaaaa"), folder_name(600, "aaaaaaaa")):
         write_run(tmp_path / "out" / name, [scored("a", "a")])
     assert main.main(["report", str(tmp_path / "out")]) == 0
     # Again, with the report beside the windows.
