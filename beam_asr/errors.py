@@ -551,6 +551,11 @@ def tree(root: type[BeamAsrError] = BeamAsrError) -> Iterator[type[BeamAsrError]
 
 
 MAX_CHARACTERS = 500  # of a message
+# Control characters but tabs and ends of lines, marks that turn the direction of a text, further
+# ends of lines, and halves of characters, which cannot be written.
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _MAX_READ = 10_000  # characters are searched: some messages hold a tensor, or a whole program
 _ARRAY = re.compile(r"\b(tensor|array)\((?:[^()]|\([^()]*\))*(?:\)|$)")
 

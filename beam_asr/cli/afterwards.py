@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from beam_asr.cli.flag_values import storage_options
+from beam_asr.cli.commands import add_storage_options
 from beam_asr.cli.messages import for_terminal
 from beam_asr.errors import ResumeError, SetupError, UsageError
 from beam_asr.records.setting_fields import all_settings, flatten, make_groups
@@ -40,19 +40,26 @@ def add_arguments(parser: argparse.ArgumentParser, required: Iterable[str] = ())
     """
     from beam_asr.cli.options import add_flag
 
-    parser.add_argument(
-        "--storage_options",
-        type=storage_options,
-        default={},
-        metavar="JSON",
-        help="as of `beam-asr transcribe`",
-    )
+    add_storage_options(parser)
     for name in (*SCORING, *OUTPUTS):
         needed = {"required": True} if name in required else {}
         if name == "output" and not needed:
             needed = {"required": False}
         add_flag(parser, SETTINGS[name], default=None, **needed)
     parser.set_defaults(beam_args=[])
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Adds the folder that is read."""
+    parser.add_argument("folder", metavar="OUTPUT", help="output folder of a finished job")
+
+
+def rewrite(arguments: argparse.Namespace) -> int:
+    """Writes the results as a job with these settings would have written them."""
+    source = find(arguments.folder, arguments.storage_options)
+    summary = write([source], requested(source, arguments))
+    show(ended(summary, arguments.output))
+    return 0
 
 
 class Finished(NamedTuple):

@@ -208,7 +208,7 @@ def _display(
         return contextlib.nullcontext()
     output, storage = options.outputs.output, Storage(options.reading.storage_options)
     runner = beam_options.view_as(StandardOptions).runner or ""
-    seconds = progress.LOCAL_SECONDS if is_local(output) else progress.REMOTE_SECONDS
+    seconds = progress.interval_of(output)
     return ProgressDisplay(lambda: Progress.read(storage, output), runner, seconds=seconds)
 
 

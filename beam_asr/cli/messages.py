@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import TextIO
 
 from beam_asr import process
+from beam_asr.errors import UNPRINTABLE
 from beam_asr.records.setting_fields import Setting, all_settings, with_flags
 from beam_asr.settings import GROUPS
 from beam_asr.storage.uris import without_secrets
-
-# Control characters but tabs and ends of lines; marks that turn the direction of what follows;
-# further ends of lines; and halves of characters, which cannot be written. A manifest may hold any.
-UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 
 
 def flag_of(setting: Setting) -> str:

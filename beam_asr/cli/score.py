@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the command."""
-    parser.add_argument("folder", metavar="OUTPUT", help="output folder of a finished job")
+    afterwards.add_folder(parser)
     parser.add_argument(
         "--json", action="store_true", help="print the scores as summary.json would have them"
     )

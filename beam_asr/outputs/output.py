@@ -14,7 +14,7 @@ from beam_asr.inputs.compression import open_decompressed
 from beam_asr.outputs import record_tables
 from beam_asr.outputs.folder import SUCCESS, SUMMARY, WINDOW, is_finished
 from beam_asr.outputs.row_index import RowIndex
-from beam_asr.outputs.shards import FAILURES, FILTERED, SHARD, TRANSCRIPTS, part_of
+from beam_asr.outputs.shards import FAILURES, FILTERED, KINDS, SHARD, TRANSCRIPTS, part_of
 from beam_asr.records import json_numbers
 from beam_asr.records.record import Record
 from beam_asr.storage.storage import Storage
@@ -23,8 +23,6 @@ from beam_asr.storage.uris import join
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
-
-KINDS = (TRANSCRIPTS, FAILURES, FILTERED)
 
 
 class Output:
@@ -86,13 +84,12 @@ class Output:
 
     def shards(self, *kinds: str) -> list[str]:
         """Returns the paths or URIs of the shards of these kinds; of all kinds by default."""
-        return [
-            join(folder, name)
-            for folder in self.folders
-            for kind in kinds or KINDS
-            for name in sorted(self.storage.list_names(folder))
-            if (shard := SHARD.fullmatch(name)) and shard[1] == kind
-        ]
+        found: list[str] = []
+        for folder in self.folders:
+            shards = sorted(filter(SHARD.fullmatch, self.storage.list_names(folder)))
+            for kind in kinds or KINDS:
+                found += [join(folder, name) for name in shards if name.startswith(f"{kind}-")]
+        return found
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -50,6 +50,11 @@ STITCHING = "stitching long rows"
 WRITING = "writing the results"
 
 
+def interval_of(output: str) -> float:
+    """Returns the seconds from one write of a worker to its next, or from one look to the next."""
+    return LOCAL_SECONDS if is_local(output) else REMOTE_SECONDS
+
+
 @dataclasses.dataclass
 class Counts:
     """Counts what workers have done; ``+`` adds two.
@@ -111,7 +116,7 @@ class Reporter:
 
     def __init__(self, journal: Journal):
         self._journal = journal
-        self._seconds = LOCAL_SECONDS if is_local(journal.output) else REMOTE_SECONDS
+        self._seconds = interval_of(journal.output)
         self._name = f"{uuid.uuid4().hex[:16]}.json"
         self._lock = threading.Lock()
         self._writing = threading.Lock()  # so that no older counts replace newer ones
@@ -134,17 +139,9 @@ class Reporter:
             self._write_in_time()
 
     def merge(self, counts: Counts) -> None:
-        """Adds what was counted apart, which is cheaper where there are many events."""
+        """Adds what was counted apart."""
         with self._lock:
             self._counts += counts
-            self._changed = True
-        self._write_in_time()
-
-    def add_counts(self, **counts: float) -> None:
-        """Adds to the fields of `Counts`."""
-        with self._lock:
-            for name, value in counts.items():
-                setattr(self._counts, name, getattr(self._counts, name) + value)
             self._changed = True
         self._write_in_time()
 

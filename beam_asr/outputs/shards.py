@@ -19,9 +19,10 @@ from beam_asr.storage.uris import join
 TRANSCRIPTS = "transcripts"
 FAILURES = "failures"
 FILTERED = "filtered"
+KINDS = (TRANSCRIPTS, FAILURES, FILTERED)
 # The name of a shard; of a run that appends (`row_index`), with its number.
 SHARD = re.compile(
-    rf"({TRANSCRIPTS}|{FAILURES}|{FILTERED})(?:-append(?P<part>\d{{5}}))?-\d{{5}}-of-\d{{5}}\.jsonl"
+    rf"({'|'.join(KINDS)})(?:-append(?P<part>\d{{5}}))?-\d{{5}}-of-\d{{5}}\.jsonl"
     r"(?:\.gz|\.zst)?"
 )
 EXTENSIONS = {None: ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}  # by compression

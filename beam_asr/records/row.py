@@ -72,13 +72,13 @@ class Row(_RowValues):
 
     def with_id(self, row_id: str) -> Row:
         """Returns the row with an identity, and with its fields if they are parsed."""
-        row = self._replace(id=row_id)
-        row.__dict__.update(self.__dict__)
-        return row
+        return self._sharing_fields(self._replace(id=row_id))
 
     def with_input_number(self, number: int) -> Row:
         """Returns the row with a place in the input, and with its fields if they are parsed."""
-        row = self._replace(input_number=number)
+        return self._sharing_fields(self._replace(input_number=number))
+
+    def _sharing_fields(self, row: Row) -> Row:
         row.__dict__.update(self.__dict__)
         return row
 

@@ -10,7 +10,7 @@ from beam_asr.errors import TooManyFailuresError
 from beam_asr.models.routing import Routing
 from beam_asr.outputs import failure_limit
 from beam_asr.outputs.journal import Journal
-from beam_asr.outputs.progress import Reporter, reporter_of
+from beam_asr.outputs.progress import Counts, Reporter, reporter_of
 from beam_asr.records import channels
 from beam_asr.records.events import Done, Failed, Filtered, RowEnded, RowSplit
 from beam_asr.records.outcome import Outcome
@@ -51,6 +51,11 @@ class JobContext:
     def reporter(self) -> Reporter | None:
         """Returns what stores how far this process is; None without a journal."""
         return None if self.journal is None else reporter_of(self.journal)
+
+    def report(self, counts: Counts) -> None:
+        """Adds what was counted apart to the progress of this process."""
+        if (reporter := self.reporter) is not None:
+            reporter.merge(counts)
 
     def model_name(self, route: int) -> str | None:
         """Returns the name of a model in records; None if the job has only one."""

@@ -17,6 +17,7 @@ from beam_asr.audio.reading import is_replaced
 from beam_asr.audio.segment_planner import Planner
 from beam_asr.audio.source import shown
 from beam_asr.errors import AudioTimeoutError
+from beam_asr.outputs.progress import Counts
 from beam_asr.records import work
 from beam_asr.records.events import Planned, RowSplit, TooLong
 from beam_asr.records.outcome import Outcome
@@ -102,9 +103,8 @@ class PlanSegments(beam.DoFn):
             count_row(split, statistics)
             self._context.count(split)
             yield TaggedOutput("statistics", statistics)
-        if (reporter := self._context.reporter) is not None:
-            segments = sum(len(plan.segments) for plan in plans)
-            reporter.add_counts(long_rows=len(plans), segments=segments)
+        segments = sum(len(plan.segments) for plan in plans)
+        self._context.report(Counts(long_rows=len(plans), segments=segments))
         for plan in self._context.split_plans(clip.row, plans):
             yield output_of(Planned(plan), self._context, clip.route)
             yield from work.group_segments(plan)

@@ -290,8 +290,7 @@ class AssignRowIds(beam.DoFn):
         yield from at_window([TaggedOutput("statistics", self._statistics)], GlobalWindow())
 
     def _report(self) -> None:
-        if (reporter := self._context.reporter) is not None:
-            reporter.merge(self._counts)
+        self._context.report(self._counts)
         self._counts = Counts()
 
 

@@ -9,6 +9,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PBegin, TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 
+from beam_asr.outputs.shards import KINDS
 from beam_asr.outputs.stored_records import StoredFields, StoredShard, read_shard
 from beam_asr.records import row_ids
 from beam_asr.records.record import Envelope, Failure, Transcript
@@ -64,7 +65,7 @@ class ReadOutput(beam.PTransform):
         )
         sums = [run.statistics for run in self._runs]
         if len(self._runs) == 1:
-            parts = read | "ByKind" >> beam.ParDo(_ByKind()).with_outputs(*_KINDS)
+            parts = read | "ByKind" >> beam.ParDo(_ByKind()).with_outputs(*KINDS)
         else:
             sums = [_without_rows(each) for each in sums]
             parts = (
@@ -73,7 +74,7 @@ class ReadOutput(beam.PTransform):
                 | "SameRows" >> beam.GroupByKey()
                 | "Choose"
                 >> beam.ParDo(_Choose(self._runs[-1].fields.text)).with_outputs(
-                    *_KINDS, "statistics"
+                    *KINDS, "statistics"
                 )
             )
         statistics = begin.pipeline | "Sums" >> beam.Create(sums)
@@ -82,7 +83,6 @@ class ReadOutput(beam.PTransform):
         return Transcribed(parts.transcripts, parts.failures, statistics, parts.filtered)
 
 
-_KINDS = ("transcripts", "failures", "filtered")
 _Numbered = tuple[int, Envelope]  # the number of the run that it is of
 
 

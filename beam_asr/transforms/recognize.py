@@ -14,7 +14,7 @@ from beam_asr.models.serving import pool
 from beam_asr.models.serving.batcher import Batch
 from beam_asr.models.serving.host import ModelHost
 from beam_asr.outputs.journal import JournalWriter
-from beam_asr.outputs.progress import Reporter
+from beam_asr.outputs.progress import Counts
 from beam_asr.records.events import (
     ChunkClosed,
     ClipRead,
@@ -119,13 +119,12 @@ class RecognizeChunk(beam.DoFn):
     def _outputs(self, events: Iterable[Event]) -> Iterator[TaggedOutput]:
         """Yields events as outputs, once they are written to the journal and counted."""
         context, route = self._settings.context, self._settings.route
-        reporter = context.reporter
         for event in events:
             self._write_to_journal(event)
             self._counter.count(event, self._host)
             context.count(event, self._rows)
-            if reporter is not None and isinstance(event, Batch):
-                _report(event, reporter)
+            if isinstance(event, Batch):
+                context.report(_counts_of(event))
             output = output_of(event, context, route)
             if output is not None:
                 yield output
@@ -149,9 +148,9 @@ class RecognizeChunk(beam.DoFn):
                     self._writer.add(event.outcome)
 
 
-def _report(batch: Batch, reporter: Reporter) -> None:
-    """Adds a batch to what is shown of the job's progress."""
-    reporter.add_counts(
+def _counts_of(batch: Batch) -> Counts:
+    """Returns what a batch adds to the progress of the job."""
+    return Counts(
         audio_seconds=batch.audio_seconds,
         model_seconds=sum(forward_pass.seconds for forward_pass in batch.passes),
         wait_seconds=sum(forward_pass.idle_seconds for forward_pass in batch.passes),

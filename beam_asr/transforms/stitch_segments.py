@@ -10,6 +10,7 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
 from beam_asr.errors import LostRowsError, SegmentsFailedError
+from beam_asr.outputs.progress import Counts
 from beam_asr.records.events import Done, RowEnded
 from beam_asr.records.outcome import Outcome
 from beam_asr.records.statistics import Statistics
@@ -36,8 +37,7 @@ class StitchRows(beam.DoFn):
         yield TaggedOutput("statistics", _statistics(plan, results))
         event = self._event(plan, results)
         self._context.count(event)
-        if (reporter := self._context.reporter) is not None:
-            reporter.add_counts(long_rows_ended=1)
+        self._context.report(Counts(long_rows_ended=1))
         yield output_of(event, self._context, plan.clip.route)
 
     def _event(self, plan: SegmentPlan, results: list[SegmentOutcome]) -> RowEnded:

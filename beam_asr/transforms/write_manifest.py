@@ -31,6 +31,7 @@ from beam_asr.outputs.shards import (
     EXTENSIONS,
     FAILURES,
     FILTERED,
+    KINDS,
     TRANSCRIPTS,
     check_once,
     check_present,
@@ -71,7 +72,6 @@ from beam_asr.transforms.write_formats import WriteFormats
 
 logger = logging.getLogger(__name__)
 
-KINDS = (TRANSCRIPTS, FAILURES, FILTERED)  # and each `LineFormat`
 SAMPLED_PLACES = 10_000  # which divide the input into equal shards, to a few per cent
 
 

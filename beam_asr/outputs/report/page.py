@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from beam_asr.outputs.report.run_fields import UNSHOWN
+from beam_asr.errors import UNPRINTABLE
 
 SCRIPT, STYLE = "page.js", "page.css"
 
@@ -67,7 +67,7 @@ def _environment() -> jinja2.Environment:
 def _shown(value: Any) -> Any:
     """Returns a value of a template without characters that hide or turn the texts around it."""
     is_plain = isinstance(value, str) and not hasattr(value, "__html__")
-    return UNSHOWN.sub("\ufffd", value) if is_plain else value
+    return UNPRINTABLE.sub("\ufffd", value) if is_plain else value
 
 
 def _file(name: str) -> str:

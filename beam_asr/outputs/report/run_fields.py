@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from beam_asr.errors import ManifestError
+from beam_asr.errors import UNPRINTABLE, ManifestError
 from beam_asr.records import lhotse_cuts
 from beam_asr.records.channels import channel_of, is_split
 from beam_asr.records.parsing import parse
@@ -21,11 +20,6 @@ from beam_asr.settings import GROUPS
 from beam_asr.storage.uris import is_glob, without_secrets
 
 NONE = "none"  # stands for the language of a row without one
-# What a page does not show: control characters, marks that turn the direction of what follows, and
-# halves of characters.
-UNSHOWN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 
 
 class RunFields(NamedTuple):
@@ -154,7 +148,7 @@ def number(value: Any) -> float | None:
 
 def shown(value: Any) -> str:
     """Returns a text of anyone's as a page shows it: without what could hide or turn other text."""
-    return UNSHOWN.sub("\ufffd", value if isinstance(value, str) else str(value))
+    return UNPRINTABLE.sub("\ufffd", value if isinstance(value, str) else str(value))
 
 
 def shown_place(audio: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from beam_asr.outputs.report.samples import BoundedCounter
 from beam_asr.outputs.report.word_differences import edits
+from beam_asr.transcripts.intervals import interval, squares
 
 
 class WordStatistics:
@@ -27,8 +29,8 @@ class WordStatistics:
         self._left_out: BoundedCounter[str] = BoundedCounter()
         self._made_up: BoundedCounter[str] = BoundedCounter()
         self._in_silence: BoundedCounter[str] = BoundedCounter()
-        # For the interval of the error rate: sums over rows of words, errors, and their products.
-        self._words = self._errors = self._words2 = self._errors2 = self._products = 0.0
+        self._words = self._errors = 0
+        self._sums = [0, 0, 0]  # for the interval of the error rate
 
     def add(self, expected: Sequence[str], recognized: Sequence[str]) -> None:
         """Counts the words of a row."""
@@ -43,9 +45,7 @@ class WordStatistics:
             self._in_silence.update(recognized)
         self._words += len(expected)
         self._errors += wrong
-        self._words2 += len(expected) ** 2
-        self._errors2 += wrong**2
-        self._products += len(expected) * wrong
+        self._sums = list(map(operator.add, self._sums, squares(wrong, len(expected))))
 
     def _add_edits(self, expected: Sequence[str], recognized: Sequence[str]) -> int:
         wrong = 0
@@ -64,18 +64,11 @@ class WordStatistics:
         return wrong
 
     def margin(self, rows: int) -> float | None:
-        """Returns half of the 95 % interval of the error rate of all words of a number of rows.
-
-        The rate is a ratio of two sums over rows; its variance is that of the linearized ratio,
-        with rows as what is drawn.
-        """
-        if self.rows < 2 or not self._words:
+        """Returns half of the 95 % interval of the error rate of a number of rows like these."""
+        limits = interval(self.rows, self._errors, self._words, self._sums)
+        if limits is None:
             return None
-        rate = self._errors / self._words
-        squares = self._errors2 - 2 * rate * self._products + rate**2 * self._words2
-        mean_words = self._words / self.rows
-        deviation = (max(squares, 0.0) / (self.rows - 1)) ** 0.5
-        return 1.96 * deviation / mean_words / rows**0.5
+        return (limits[1] - self._errors / self._words) * (self.rows / rows) ** 0.5
 
     def confusions(self, most: int = 50) -> list[dict[str, Any]]:
         """Returns the pairs of words that are most often confused."""

@@ -59,7 +59,7 @@ def test_what_all_workers_have_done_is_summed(journal):
             Silent(2.0, True),
         ):
             worker.add(event)
-        worker.add_counts(audio_seconds=10.0, model_seconds=3.0, wait_seconds=1.0)
+        worker.merge(Counts(audio_seconds=10.0, model_seconds=3.0, wait_seconds=1.0))
         worker.flush()
     after = read(journal)
     assert (after.phase, after.rows_ended, after.failed) == (progress.TRANSCRIBING, 9, 3)
