@@ -24,7 +24,8 @@ from beam_asr.outputs.folder import (
 )
 from beam_asr.outputs.formats import registry
 from beam_asr.outputs.formats.base import FieldKeys, LineFormat, ShardFormat, TranscriptFormat
-from beam_asr.outputs.formats.exports_index import INDEX
+from beam_asr.outputs.formats.exports_index import INDEX, forget_started
+from beam_asr.outputs.formats.file_names import name_key
 from beam_asr.outputs.journal import Journal
 from beam_asr.outputs.row_index import FinishedRun, IndexedRow, RowIndex
 from beam_asr.outputs.shards import (
@@ -68,7 +69,7 @@ from beam_asr.transforms.shard_lines import (
     record_line,
     sample_order,
 )
-from beam_asr.transforms.write_formats import WriteFormats
+from beam_asr.transforms.write_formats import SharedNames, WriteFormats
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,6 @@ class WriteManifest(beam.PTransform):
         self._max_failure_fraction = max_failure_fraction
         self._details = details or {}
         self._earlier_seconds = earlier_seconds
-        self._keys = (filepath_key, pred_text_key, channel_key)
         self._target = OutputTarget(
             folder,
             _storage_of(Storage(storage_options or {}), journal),
@@ -182,7 +182,7 @@ class WriteManifest(beam.PTransform):
         # A run that fails before it has a journal then leaves an earlier one's results finished.
         sums = AsSingleton(parts.statistics | "SumStatistics" >> beam.CombineGlobally(total))
         ready = start | "Withdraw" >> beam.Map(_mark_unfinished, journaled=sums)
-        exported = self._write_exports(parts, target, ready=AsIter(ready))
+        exported = self._write_exports(parts, target, ready)
         packed = [
             lines | f"Pack{number}" >> beam.ParDo(PackLines()).with_outputs("counts", main="packs")
             for number, lines in enumerate(self._lines(exported))
@@ -208,13 +208,22 @@ class WriteManifest(beam.PTransform):
         )
 
     def _write_exports(
-        self, records: Collections, target: OutputTarget, **after: Any
+        self, records: Collections, target: OutputTarget, ready: PCollection[Any] | None = None
     ) -> Collections:
-        """Returns the records, once the files of their transcripts are written."""
+        """Returns the records, once the files of their transcripts are written.
+
+        Args:
+            ready: waits until the files of an earlier run are deleted; None in windows.
+        """
         if not self._formats:
             return records
-        export = WriteFormats(target.storage, target.folder_of, self._formats, *self._keys)
-        written = records.transcripts | "WriteExports" >> beam.ParDo(export, **after)
+        shared: dict[str, Any] = {}
+        if ready is not None:
+            taken = ready | "TakenNames" >> beam.FlatMap(_taken_names, self._formats)
+            names = records.transcripts | "SharedNames" >> SharedNames(taken, target.keys)
+            shared = {"shared": AsSingleton(names)}
+        export = WriteFormats(target.storage, target.folder_of, self._formats, target.keys)
+        written = records.transcripts | "WriteExports" >> beam.ParDo(export, **shared)
         return records._replace(transcripts=written)
 
     def _lines(self, records: Collections) -> list[PCollection[Any]]:
@@ -442,6 +451,11 @@ def _mark_unfinished(
     return target
 
 
+def _taken_names(target: OutputTarget, formats: tuple[str, ...]) -> Iterator[int]:
+    """Yields the keys of the names of files that are not this run's."""
+    return map(name_key, registry.names_taken(target.storage, target.folder, formats))
+
+
 def _finish(
     target: OutputTarget,
     started: float,
@@ -459,6 +473,8 @@ def _finish(
     check_kept(statistics, outcomes.transcribed, resumable=earlier_seconds is None)
     if target.journal is not None:
         target.row_index.drop_redone_failures()
+    if target.has_exports:
+        forget_started(storage, folder)
     storage.write(join(folder, SUCCESS), [])
     if target.journal is not None:
         target.journal.remove()

@@ -12,6 +12,7 @@ import soundfile
 
 from beam_asr import Output
 from beam_asr.cli import main
+from beam_asr.outputs.formats.file_names import HASHED
 from beam_asr.transforms import shard_lines
 from beam_asr.transforms import write_manifest as write_manifest_module
 from tests.support.job_files import read_records, write_manifest
@@ -182,3 +183,37 @@ def test_an_index_names_the_files_of_each_audio(job, clip, tmp_path):
         assert (out / each["files"]["txt"]).read_text() == "m\n"
     plain = job([clip], f"--output={out}", "--overwrite", out=out)
     assert not (plain / "exports").exists(), "a folder without such files has no index"
+
+
+def test_captions_of_later_runs_keep_those_of_earlier_ones(job, clip, tmp_path, monkeypatch):
+    def write(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        soundfile.write(folder / "a.wav", np.full(RATE // 2, 0.1), RATE)
+        return folder / "a.wav"
+
+    def captions() -> dict[str, list[str]]:
+        """Returns the names of the captions of each folder of audio."""
+        names: dict[str, list[str]] = {}
+        for record in Output(str(out)).records():
+            path = out / record["exports"]["txt"]
+            assert path.is_file()
+            names.setdefault(Path(record["audio_filepath"]).parent.name, []).append(path.name)
+        assert sum(map(len, names.values())) == len(list((out / "txt").iterdir()))
+        return names
+
+    flags = ("--formats=txt", "--append")
+    out = job([clip], *flags)
+    assert captions() == {"clips": ["a.txt"]}
+    later = write("later")
+    with monkeypatch.context() as patched:
+        patched.setattr(write_manifest_module, "_write_shard", lambda *_, **__: 1 / 0)
+        command = ["transcribe", f"--input={later}", f"--output={out}", "--model_name=m", *flags]
+        assert main.main(command) == 1
+    job([clip, later], *flags, out=out)
+    names = captions()
+    assert names.pop("clips") == ["a.txt"]
+    assert HASHED.fullmatch(names.pop("later")[0].removesuffix(".txt"))
+    other = later.rename(later.with_name("b.wav"))
+    job([other], *flags, out=out)
+    assert captions()["later"][-1] == "b.txt"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from beam_asr.outputs.formats.file_names import HASH_DIGITS
+from beam_asr.outputs.formats.file_names import HASHED
 from beam_asr.outputs.formats.timed_transcript import TimedTranscript
 from beam_asr.outputs.shards import numbered
 from beam_asr.storage.storage import Storage
@@ -42,7 +42,7 @@ class Format(ABC):
 
     @abstractmethod
     def is_own(self, file_name: str) -> bool:
-        """Returns whether a file in its folder has a name of this format."""
+        """Returns whether a file in its folder has a name that only this format uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,13 @@ class TranscriptFormat(Format):
     render: Callable[[TimedTranscript], str]
 
     def is_own(self, file_name: str) -> bool:
-        pattern = rf".+-[0-9a-f]{{{HASH_DIGITS}}}\.{re.escape(self.extension)}"
-        return re.fullmatch(pattern, file_name) is not None
+        # Files with a plain name may be somebody else's: `exports_index` knows those of the job.
+        name, dot, extension = file_name.rpartition(".")
+        return f"{dot}{extension}" == f".{self.extension}" and bool(HASHED.fullmatch(name))
+
+    def path(self, name: str) -> str:
+        """Returns the path of a transcript's file, relative to the output folder."""
+        return join(self.name, f"{name}.{self.extension}")
 
 
 @dataclass(frozen=True, kw_only=True)

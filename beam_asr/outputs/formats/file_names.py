@@ -18,7 +18,10 @@ from beam_asr.storage import uris
 from beam_asr.transcripts.job_fields import job_fields
 
 MAX_CHARACTERS = 60
+MAX_BYTES = 150  # of a plain name; file systems take 255, of which an unfinished file needs some
+PUNCTUATION = frozenset(" ._-()[]&',+=@!")  # of plain names; no shell, glob or URI changes a file
 HASH_DIGITS = 16
+HASHED = re.compile(rf"(.+)-[0-9a-f]{{{HASH_DIGITS}}}")
 NAMELESS = "audio"
 # Windows treats these as devices, whatever follows the first dot.
 RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])(\.|$)", re.IGNORECASE)
@@ -81,7 +84,39 @@ def _path_in(link: str, is_last: bool) -> str:
     return path.replace("\\", "/")
 
 
-def name_of(
+def plain_name(record: Mapping[str, Any], filepath_key: str) -> str:
+    """Returns the name of a record's files, without extension, if no other row has the same one.
+
+    This is the name of the audio, so that players find captions beside it. A name that some file
+    system, storage or shell does not take as it is becomes one of ASCII letters, digits, ``.``,
+    ``_`` and ``-``. It is empty if it looks like a name with a hash.
+    """
+    stem = unicodedata.normalize("NFC", stem_of(audio_of(record, filepath_key).name))
+    usable = (
+        0 < len(stem.encode("utf-8", "replace")) <= MAX_BYTES
+        and all(map(_is_plain, stem))
+        and stem == stem.strip(" .-")
+        and not RESERVED.match(stem)
+    )
+    name = stem if usable else _safe(stem)
+    return "" if HASHED.fullmatch(name) else name
+
+
+def _is_plain(character: str) -> bool:
+    return (
+        character in PUNCTUATION
+        or character.isalnum()
+        or unicodedata.category(character) in ("Mn", "Mc")
+    )
+
+
+def name_key(name: str) -> int:
+    """Returns 64 bits that names have in common that any file system holds to be the same."""
+    folded = unicodedata.normalize("NFKC", name.casefold()).casefold()
+    return int.from_bytes(hashlib.sha256(folded.encode("utf-8", "replace")).digest()[:8], "big")
+
+
+def hashed_name(
     record: Mapping[str, Any],
     filepath_key: str,
     output_fields: Collection[str] | None = None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from beam_asr.errors import SetupError
+from beam_asr.outputs.formats import exports_index
 from beam_asr.outputs.formats.base import Format, NumberedFormat, TranscriptFormat
 from beam_asr.outputs.formats.exports_index import INDEX
+from beam_asr.outputs.formats.file_names import HASHED
 from beam_asr.outputs.formats.timed_transcript import Record, timed_transcript
 from beam_asr.records.registry import Registry
 from beam_asr.storage.storage import Storage
@@ -69,19 +71,24 @@ def render(
     Raises:
         KeyError: the format is unknown.
     """
-    chosen = FORMATS[format]
-    assert isinstance(chosen, TranscriptFormat)
     keys = (filepath_key, pred_text_key, channel_key)
-    return chosen.render(timed_transcript(record, *keys, seconds))
+    return transcript_format(format).render(timed_transcript(record, *keys, seconds))
+
+
+def transcript_format(name: str) -> TranscriptFormat:
+    """Returns the format of this name, which has a file for each transcript."""
+    format = FORMATS[name]
+    assert isinstance(format, TranscriptFormat)
+    return format
 
 
 def delete_stale(storage: Storage, folder: str, part: int = 0) -> None:
     """Deletes the files of an earlier run, before the first one of this run is written.
 
-    A run that appends deletes only the numbered files of an earlier attempt at it.
+    A run that appends deletes only the files of an earlier attempt at it.
 
-    A folder that holds anything else belongs to somebody else: only files with this package's names
-    are deleted in it.
+    A folder that holds anything else belongs to somebody else: only files that an index lists, or
+    with names that only this package gives, are deleted in it.
 
     Args:
         part: the number of the run, of those that append; 0 for the first.
@@ -89,17 +96,34 @@ def delete_stale(storage: Storage, folder: str, part: int = 0) -> None:
     Raises:
         SetupError: the format of another package cannot be used.
     """
+    listed = exports_index.files_of_runs(storage, folder, part)
     for format in (*formats_of(FORMATS), INDEX):
         path = join(folder, format.name)
         names = storage.list_names(path)
-        if part:
-            for name in names:
-                if isinstance(format, NumberedFormat) and format.part_of(name) == part:
-                    storage.delete(join(path, name))
-            continue
-        ours = [name for name in names if format.is_own(name)]
+        ours = [
+            name
+            for name in names
+            if join(format.name, name) in listed or _is_stale(format, name, part)
+        ]
         if ours and len(ours) == len(names):
             storage.delete_folder(path)
         else:
             for name in ours:
                 storage.delete(join(path, name))
+    exports_index.forget_started(storage, folder)
+
+
+def _is_stale(format: Format, name: str, part: int) -> bool:
+    if not part:
+        return format.is_own(name)
+    return isinstance(format, NumberedFormat) and format.part_of(name) == part
+
+
+def names_taken(storage: Storage, folder: str, formats: Iterable[str]) -> Iterator[str]:
+    """Yields the names, without extension, of files that these formats may not replace."""
+    for format in formats_of(formats):
+        for name in storage.list_names(join(folder, format.name)):
+            stem = name.removesuffix(f".{format.extension}")
+            yield stem
+            if hashed := HASHED.fullmatch(stem):  # a row of this name has come before
+                yield hashed[1]

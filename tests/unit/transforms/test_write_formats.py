@@ -11,9 +11,11 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
+from beam_asr.outputs.formats.base import FieldKeys
+from beam_asr.outputs.formats.file_names import HASHED
 from beam_asr.outputs.formats.registry import delete_stale, render
 from beam_asr.storage.storage import Storage
-from beam_asr.transforms import write_formats
+from beam_asr.transforms import write_formats, write_manifest
 from beam_asr.transforms.write_formats import WriteFormats
 from beam_asr.transforms.write_manifest import WriteManifest
 from tests.support.job_files import read_records
@@ -37,11 +39,7 @@ def run(records: list[dict], folder: Path, formats: tuple[str, ...] = FORMATS) -
         _ = (
             pipeline
             | beam.Create(records)
-            | beam.ParDo(
-                WriteFormats(
-                    Storage(), lambda _: str(folder), formats, "audio_filepath", "pred_text"
-                )
-            )
+            | beam.ParDo(WriteFormats(Storage(), lambda _: str(folder), formats, FieldKeys()))
             | beam.combiners.ToList()
             | beam.Map(lambda found: out.write_text(json.dumps(found)) and None)
         )
@@ -113,11 +111,7 @@ def test_records_keep_their_windows_and_times(tmp_path):
                 lambda n: TimestampedValue(record_of("x", audio_filepath=f"/{n}.wav", n=n), n)
             )
             | beam.WindowInto(FixedWindows(10))
-            | beam.ParDo(
-                WriteFormats(
-                    Storage(), lambda _: str(tmp_path), ("txt",), "audio_filepath", "pred_text"
-                )
-            )
+            | beam.ParDo(WriteFormats(Storage(), lambda _: str(tmp_path), ("txt",), FieldKeys()))
             | beam.Map(
                 lambda record, window=beam.DoFn.WindowParam, time=beam.DoFn.TimestampParam: (
                     record["n"],
@@ -174,3 +168,89 @@ def test_a_rerun_replaces_the_files_of_the_run_before(tmp_path):
 def test_an_unknown_format_is_refused_when_the_graph_is_built(tmp_path):
     with pytest.raises(ValueError, match=r"formats has 'ass', which is none of srt"):
         WriteManifest(str(tmp_path), formats=["ass"])
+
+
+def export(folder: Path, rows: list[dict], formats=("srt",), **settings) -> dict[str, str]:
+    """Writes records as a job does; returns the text of each file, by its path."""
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        _ = pipeline | beam.Create(rows) | WriteManifest(str(folder), formats=formats, **settings)
+    for row in read_records(folder, "transcripts"):
+        assert set(row["exports"]) == set(formats)
+        assert all((folder / path).is_file() for path in row["exports"].values())
+    return {
+        f"{format}/{path.name}": path.read_text()
+        for format in formats
+        for path in (folder / format).iterdir()
+    }
+
+
+def test_captions_have_the_name_of_their_audio(tmp_path):
+    names = [
+        "podcast.mp3",
+        "a/Mein Käse (2).wav",
+        "gs://b/talk%201.flac",
+        "it's [id].webm",
+        "CON.wav",
+    ]
+    files = export(tmp_path / "out", [record_of("x", audio_filepath=name) for name in names])
+    assert sorted(files) == [
+        "srt/Mein Käse (2).srt", "srt/_CON.srt", "srt/it's [id].srt", "srt/podcast.srt",
+        "srt/talk_201.srt",
+    ]  # fmt: skip
+
+
+def test_names_that_several_rows_would_have_get_a_hash_and_no_others(tmp_path):
+    rows = [
+        record_of("one", audio_filepath="a/x.wav"),
+        record_of("two", audio_filepath="b/X.flac"),  # the same file on some systems
+        record_of("part", audio_filepath="long.wav", offset=0.0),
+        record_of("part", audio_filepath="long.wav", offset=1.0),
+        record_of("alone", audio_filepath="y.wav"),
+        record_of("twice", audio_filepath="z.wav"),
+        record_of("twice", audio_filepath="z.wav"),
+    ]
+    files = export(tmp_path / "out", rows, ("txt",))
+    hashed = {path for path in files if HASHED.fullmatch(Path(path).stem)}
+    assert {Path(path).stem[:-17] for path in hashed} == {"x", "X", "long"}
+    assert len(hashed) == 4
+    assert {path: files[path] for path in files.keys() - hashed} == {
+        "txt/y.txt": "alone\n", "txt/z.txt": "twice\n",
+    }  # fmt: skip
+
+
+def test_a_name_that_looks_like_one_with_a_hash_gets_another(tmp_path):
+    name = "x-0123456789abcdef"
+    (path,) = export(tmp_path / "out", [record_of("x", audio_filepath=f"{name}.wav")])
+    assert HASHED.fullmatch(Path(path).stem)[1] == name
+
+
+def test_a_file_of_somebody_else_stays_and_the_captions_get_a_hash(tmp_path):
+    rows = [record_of("x", audio_filepath="x.wav")]
+    (tmp_path / "out" / "srt").mkdir(parents=True)
+    (tmp_path / "out" / "srt" / "x.srt").write_text("mine")
+    for _ in range(2):
+        files = export(tmp_path / "out", rows, overwrite=True)
+        assert files.pop("srt/x.srt") == "mine"
+        assert len(files) == 1
+
+
+def test_a_rerun_deletes_files_with_plain_names_that_it_does_not_write(tmp_path):
+    export(tmp_path / "out", [record_of("x", audio_filepath=f"{name}.wav") for name in "ab"])
+    (tmp_path / "out" / "srt" / "mine.srt").write_text("mine")
+    files = export(tmp_path / "out", [record_of("x", audio_filepath="b.wav")], overwrite=True)
+    assert sorted(files) == ["srt/b.srt", "srt/mine.srt"]
+
+
+def test_the_files_of_a_run_that_did_not_end_are_deleted(tmp_path, monkeypatch):
+    out, rows = tmp_path / "out", [record_of("x", audio_filepath=f"{name}.wav") for name in "ab"]
+
+    def fail(*_, **__):
+        raise OSError("the job ends here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(write_manifest, "_write_shard", fail)
+        with pytest.raises(Exception, match="the job ends here"):
+            export(out, rows)
+    assert sorted(path.name for path in (out / "srt").iterdir()) == ["a.srt", "b.srt"]
+    assert sorted(export(out, rows[1:], overwrite=True)) == ["srt/b.srt"]
+    assert [path.name for path in (out / "exports").iterdir()] == ["index-00000-of-00001.jsonl"]
