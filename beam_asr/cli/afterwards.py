@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_asr.cli.commands import add_storage_options
-from beam_asr.cli.messages import for_terminal
-from beam_asr.errors import ResumeError, SetupError, UsageError
+from beam_asr.cli.messages import for_terminal, started
+from beam_asr.errors import ResumeError, SetupError
 from beam_asr.records.setting_fields import all_settings, flatten, make_groups
 from beam_asr.settings import GROUPS
 
@@ -58,7 +58,8 @@ def rewrite(arguments: argparse.Namespace) -> int:
     """Writes the results as a job with these settings would have written them."""
     source = find(arguments.folder, arguments.storage_options)
     summary = write([source], requested(source, arguments))
-    show(ended(summary, arguments.output))
+    if summary is not None:
+        show(ended(summary, arguments.output))
     return 0
 
 
@@ -226,7 +227,7 @@ def write(
     options: TranscribeOptions,
     details: Mapping[str, Any] | None = None,
     identity: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Writes the records of finished folders as these options have them into a new one.
 
     Args:
@@ -234,7 +235,7 @@ def write(
         identity: of the run, in place of that of the last folder.
 
     Returns:
-        The summary.
+        The summary. It is None if the runner does not wait for the end; a line says so.
 
     Raises:
         SetupError: the new folder is one of those, or holds something.
@@ -266,7 +267,8 @@ def write(
     )
     launch.run(options, beam_options, graph)
     if not runner.waits(beam_options):
-        raise UsageError(f"begun; {new} has a file _SUCCESS when it is done")
+        show(started(new))
+        return None
     return dict(json.loads(storage.read(join(new, SUMMARY))))
 
 

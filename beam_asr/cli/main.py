@@ -15,7 +15,7 @@ from typing import Any
 
 from beam_asr import errors
 from beam_asr.cli.commands import COMMANDS, module_of
-from beam_asr.cli.messages import console_handler, for_terminal, worded
+from beam_asr.cli.messages import console_handler, for_terminal, started, worded
 from beam_asr.cli.options import TranscribeOptions, parse_args, parse_command
 from beam_asr.cli.usage_errors import as_usage_errors
 from beam_asr.cli.worker_watch import WorkerWatch
@@ -126,7 +126,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         return FAILED
     if runner.waits(beam_options):
         return _end(options)
-    print(f"begun; {options.outputs.output} has a file _SUCCESS when it is done")
+    print(for_terminal(started(options.outputs.output)))
     return DONE
 
 

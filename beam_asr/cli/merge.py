@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     summary = afterwards.write(
         sources, options, {"differing": differing} if differing else {}, _identity(sources)
     )
+    if summary is None:
+        return 0
     both, conflicts = summary.get("rows_of_several_runs", 0), summary.get("conflicts", 0)
     if both:
         afterwards.show(f"{both} rows are in several folders, {conflicts} with different texts")

@@ -69,3 +69,8 @@ def console_handler() -> logging.Handler:
 def _is_not_printed(record: logging.LogRecord) -> bool:
     """Returns whether a record is not what `process.exit_now` logs and prints."""
     return record.name != process.__name__ or record.levelno < logging.CRITICAL
+
+
+def started(output: str) -> str:
+    """Returns the last line of a command whose job goes on without it."""
+    return f"Job started. {output} has a file _SUCCESS when it is complete."

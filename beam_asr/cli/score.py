@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
             afterwards.warn(warning)
     else:
         summary = afterwards.write([source], options)
+        if summary is None:
+            return 0
         scores = summary["scores"]
         if not arguments.json:
             afterwards.show(afterwards.ended(summary, arguments.output))

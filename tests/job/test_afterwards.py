@@ -176,6 +176,21 @@ def test_scores_are_printed_without_a_folder(plain, run, capsys):
     assert not list(plain.parent.glob("*/_journal"))
 
 
+@pytest.mark.parametrize("command", ["score", "filter", "export", "merge"])
+def test_a_job_that_the_command_does_not_wait_for_is_no_error(plain, run, capsys, command):
+    more = {
+        "score": ["--reference_key=text"],
+        "filter": ["--keep=n == 1"],
+        "export": ["--formats=txt"],
+        "merge": [str(plain)],
+    }[command]
+    out = run(command, str(plain), *more, "--no_wait_until_finish", out="new")
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"Job started. {out} has a file _SUCCESS when it is complete."
+    )
+    assert (out / "_SUCCESS").exists()  # this runner has ended the job all the same
+
+
 def test_formats_afterwards_are_to_the_byte_those_of_a_run_with_them(plain, transcribe, run):
     formats = "--formats=srt,vtt,ctm,stm,txt,textgrid,nemo,documents"
     at_once = transcribe(formats, *WORDS, out="once")
