@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -67,6 +67,7 @@ class Runner:
         fault: str | None = None,
         scale: float = 1.0,
         hold_after: int | None = None,
+        command: str = "transcribe",
     ) -> Started:
         own = self._flags() if callable(self._flags) else self._flags
         environment = self._fork_server.environment(scale, fault, hold_after)
@@ -84,10 +85,11 @@ class Runner:
             own = [
                 *own, "--environment_type=PROCESS", f"--environment_config={json.dumps(config)}"
             ]  # fmt: skip
-        return Started(self._fork_server.run(*flags, *own, env=environment), pool)
+        run = self._fork_server.run(*flags, *own, env=environment, command=command)
+        return Started(run, pool)
 
-    def run(self, *flags: object, fault: str | None = None, scale: float = 1.0) -> Ended:
-        return self.start(*flags, fault=fault, scale=scale).ended()
+    def run(self, *flags: object, **how: Any) -> Ended:
+        return self.start(*flags, **how).ended()
 
 
 class Started:

@@ -117,11 +117,17 @@ def records(out: Path) -> Counter[str]:
 
 
 @pytest.fixture(scope="module")
-def expected(fork_server, corpus, tmp_path_factory):
+def finished(fork_server, corpus, tmp_path_factory) -> Path:
+    """The output folder of a job on the default runner."""
     out = tmp_path_factory.mktemp("expected") / "out"
     run = fork_server.run(*given(corpus), f"--output={out}", *ASKED)
     assert run.status() == 0, run.output()
-    found = records(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def expected(finished):
+    found = records(finished)
     assert sum(found.values()) == CLIPS + 1 + 2 + 2 + 4
     assert filtered(found)
     return found
@@ -230,6 +236,24 @@ def test_tars(on, corpus, expected, passes, tmp_path):
     assert len(of_this_model) > CLIPS // 2
     assert of_this_model.items() <= texts.items()
     passes(CASES[5])
+
+
+@pytest.mark.parametrize("on", ["Prism", "Flink standalone, worker pool"], indirect=True)
+def test_results_are_filtered_again(on, runner, finished, tmp_path):
+    command = [finished, "--normalizer=none", "--keep=cer < 1.5", "--formats=txt,nemo"]
+    found = {}
+    for where in (runner(RUNNERS[0]), on):
+        out = tmp_path / where.name
+        ended = where.run(*command, f"--output={out}", command="filter")
+        assert ended.status == 0, ended.said
+        assert not ended.loads
+        found[where.name] = records(out), json.loads((out / "summary.json").read_text())["scores"]
+        texts = {path.name: path.read_text() for path in (out / "txt").iterdir()}
+        assert texts.keys() == {
+            Path(each["exports"]["txt"]).name for each in read_records(out, "transcripts")
+        }
+    assert found[on.name] == found[RUNNERS[0]]
+    assert filtered(found[on.name][0])
 
 
 def test_no_rows(on, corpus, passes, tmp_path):

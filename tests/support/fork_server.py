@@ -179,17 +179,19 @@ class ForkServer:
         fault: str | None = None,
         hold_after: int | None = None,
         env: dict[str, str] | None = None,
+        command: str = "transcribe",
     ) -> Run:
-        """Starts a run of ``beam-asr transcribe``.
+        """Starts a run of a command of ``beam-asr``.
 
         Args:
             scale: of the seconds of windows, and of the audio that waits for the model.
             fault: one of `faults.model_faults`.
             hold_after: so many clips; the result after theirs comes when the run is released.
             env: of ``environment``, where others are to share it.
+            command: its name.
         """
         environment = env or self.environment(scale, fault, hold_after)
-        return self.start(["-m", "beam_asr", "transcribe", *map(str, args)], environment)
+        return self.start(["-m", "beam_asr", command, *map(str, args)], environment)
 
     def start(self, args: list[str], environment: dict[str, str], cwd: Path | None = None) -> Run:
         """Starts any program of Python, which is ``-c`` or ``-m`` and what follows it."""
