@@ -209,6 +209,24 @@ FILTERED_FIELDS = [
     ),
 ]
 
+_WORK = (
+    Field("batches", INTEGER, "forward passes"),
+    Field("audio_hours", NUMBER, "audio that went to the model", unit="h"),
+    Field(
+        "rtfx_model",
+        NUMBER,
+        "audio that went to the model, for each second of it",
+        unit="s/s",
+        may_be_null=True,
+    ),
+    Field("model_wait_share", NUMBER, "waiting, of waiting and computing", may_be_null=True),
+    Field(
+        "padding_efficiency",
+        NUMBER,
+        "audio, of audio and padding; 1 is best",
+        may_be_null=True,
+    ),
+)
 _APPENDS = "of a job that is no stream"
 
 SUMMARY_FIELDS = [
@@ -248,6 +266,22 @@ SUMMARY_FIELDS = [
         NUMBER,
         "audio, of audio and what fills batches up; 1 is best",
         may_be_null=True,
+    ),
+    Field(
+        "workers",
+        LIST,
+        "the worker processes, by their audio; above 200 of them the last is the others",
+        fields=(Field("worker", TEXT, "host and process"), *_WORK),
+    ),
+    Field(
+        "over_time",
+        LIST,
+        "the same figures over time, in at most 120 spans",
+        fields=(
+            Field("start", TEXT, "start of the span, UTC"),
+            Field("seconds", INTEGER, "its length", unit="s"),
+            *_WORK,
+        ),
     ),
     Field("long_rows", INTEGER, "rows that were cut into segments"),
     Field("segments", INTEGER, "segments of long rows"),

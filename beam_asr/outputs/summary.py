@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 from beam_asr.errors import LostRowsError, NothingKeptError
+from beam_asr.records.model_work import ModelWork, Span
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.storage.uris import query_hidden, without_secrets
 from beam_asr.transcripts import job_fields, scoring
 
+# An object or a list without others in it. Texts of JSON hold no line end, so none is cut here.
+_INNERMOST = re.compile(r"([\[{])\n([^\[\]{}]*)\n *([\]}])")
+LINE_LENGTH = 200
+
 
 def encode_readable(record: dict[str, Any]) -> bytes:
-    """Encodes a record over several lines, for a file that people read."""
-    return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
+    """Encodes a record for a file that people read: a line for each field, and for small values."""
+    text = json.dumps(record, ensure_ascii=False, indent=2)
+    return _INNERMOST.sub(_in_a_line, text).encode() + b"\n"
+
+
+def _in_a_line(value: re.Match[str]) -> str:
+    line = value[1] + " ".join(part.strip() for part in value[2].split("\n")) + value[3]
+    return line if len(line) <= LINE_LENGTH else value[0]
 
 
 SHOWN_REASONS = 3  # of failures, on the console
@@ -193,6 +206,7 @@ def _numbers(
         ),
         "batches": statistics.batches,
         "padding_efficiency": _ratio(seconds, statistics.padded_seconds),
+        **_work(statistics),
         "long_rows": statistics.long_rows,
         "segments": statistics.segments,
         "segments_failed": statistics.segments_failed,
@@ -210,6 +224,37 @@ def _numbers(
         "warnings": warnings(statistics),
         **({"scores": scores(statistics)} if statistics.scored_by else {}),
     }
+
+
+def _work(statistics: Statistics) -> dict[str, Any]:
+    """Returns what the model did in each worker process, and in each span of time."""
+    workers = sorted(
+        statistics.by_worker.items(), key=lambda item: (-item[1].audio_seconds, item[0])
+    )
+    return {
+        "workers": [{"worker": name, **_figures(work)} for name, work in workers],
+        "over_time": [
+            {"start": _utc(span.start), "seconds": span.seconds, **_figures(work)}
+            for span, work in sorted(
+                (Span(*span), work) for span, work in statistics.by_time.items()
+            )
+        ],
+    }
+
+
+def _figures(work: tuple[float, ...]) -> dict[str, Any]:
+    sums = ModelWork(*work)  # type: ignore[arg-type]
+    return {
+        "batches": sums.batches,
+        "audio_hours": round(sums.audio_seconds / 3600, 6),
+        "rtfx_model": _ratio(sums.audio_seconds, sums.model_seconds),
+        "model_wait_share": _ratio(sums.wait_seconds, sums.wait_seconds + sums.model_seconds),
+        "padding_efficiency": _ratio(sums.audio_seconds, sums.padded_seconds),
+    }
+
+
+def _utc(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%MZ}"
 
 
 def _files(statistics: Statistics) -> dict[str, Any]:

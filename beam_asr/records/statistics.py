@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_asr.records import row_ids
+from beam_asr.records.model_work import ModelWork, Span, add_spans, add_workers
 
 EXAMPLES = 10
 MAX_KINDS = 50  # of ignored files
@@ -93,6 +94,8 @@ class Statistics:
         wait_seconds: wall time in which the model had nothing to do, from a bundle's start to
             its last batch.
         batches: forward passes.
+        by_worker: what the model did in each worker process.
+        by_time: what it did in each span of time.
         long_rows: rows that were cut into segments.
         segments: of long rows.
         segments_failed: of them.
@@ -141,6 +144,12 @@ class Statistics:
     model_seconds: float = 0.0
     wait_seconds: float = 0.0
     batches: int = 0
+    by_worker: dict[str, ModelWork] = dataclasses.field(
+        default_factory=dict, metadata={MERGE: add_workers}
+    )
+    by_time: dict[Span, ModelWork] = dataclasses.field(
+        default_factory=dict, metadata={MERGE: add_spans}
+    )
     long_rows: int = 0
     segments: int = 0
     segments_failed: int = 0
@@ -199,6 +208,16 @@ class Statistics:
     def with_input_of(self, other: Statistics) -> Statistics:
         """Returns these sums, with what the other ones say of their input."""
         return dataclasses.replace(self, **{name: getattr(other, name) for name in OF_INPUT})
+
+    def add_work(self, work: ModelWork, worker: str, span: Span) -> None:
+        """Counts a batch."""
+        self.batches += work.batches
+        self.audio_seconds += work.audio_seconds
+        self.padded_seconds += work.padded_seconds
+        self.model_seconds += work.model_seconds
+        self.wait_seconds += work.wait_seconds
+        self.by_worker = add_workers(self.by_worker, {worker: work})
+        self.by_time = add_spans(self.by_time, {span: work})
 
     def add_member_without_row(self, name: str) -> None:
         """Counts a file in a tar that has no row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ from beam_asr.records.events import (
     TarWithoutRows,
     TooLong,
 )
+from beam_asr.records.model_work import ModelWork, Span, worker_name
 from beam_asr.records.statistics import Statistics
 from beam_asr.transforms import bundles
 from beam_asr.transforms.chunk_recognizer import ChunkRecognizer, Event, RecognizeSettings, Work
@@ -219,14 +221,17 @@ class _EventCounter:
             self._statistics.models |= self._models
 
     def _count_batch(self, batch: Batch) -> None:
-        self._statistics.batches += 1
-        self._statistics.audio_seconds += batch.audio_seconds
-        self._statistics.padded_seconds += batch.padded_seconds
+        work = ModelWork(
+            1,
+            batch.audio_seconds,
+            batch.padded_seconds,
+            sum(forward_pass.seconds for forward_pass in batch.passes),
+            sum(forward_pass.idle_seconds for forward_pass in batch.passes),
+        )
+        self._statistics.add_work(work, worker_name(), Span.of(time.time()))
         self._batches.inc()
         self._audio_milliseconds.inc(round(1000 * batch.audio_seconds))
         self._padded_milliseconds.inc(round(1000 * batch.padded_seconds))
         for forward_pass in batch.passes:
-            self._statistics.model_seconds += forward_pass.seconds
-            self._statistics.wait_seconds += forward_pass.idle_seconds
             self._batch_milliseconds.update(round(1000 * forward_pass.seconds))
             self._wait_milliseconds.update(round(1000 * forward_pass.idle_seconds))

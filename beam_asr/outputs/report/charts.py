@@ -7,6 +7,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from beam_asr.outputs.report.quantities import Quantity
@@ -163,6 +164,45 @@ def intervals(title: str, marks: Sequence[Interval], name: str) -> Chart:
         ("run", "WER", "from", "to"),
         [(m.name, f"{m.value:.2%}", f"{m.low:.2%}", f"{m.high:.2%}") for m in marks],
     )
+
+
+def over_time(
+    name: str, title: str, unit: str, times: Sequence[str], values: Sequence[float], seconds: int
+) -> Chart:
+    """Draws a figure over time, a bar for each span.
+
+    Args:
+        unit: of the values; ``share`` for parts of one.
+        times: the starts of the spans, as ISO 8601 in UTC.
+        seconds: the length of each span.
+    """
+    starts = [datetime.fromisoformat(time.replace("Z", "+00:00")) for time in times]
+    form = "{:.1%}".format if unit == "share" else "{:,.1f}".format
+
+    def draw(axes: Any) -> None:
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        days = seconds / 86_400  # matplotlib counts time in days
+        axes.bar(starts, values, days, align="edge", color=BAR, linewidth=0)
+        locator = AutoDateLocator(maxticks=7)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=timezone.utc))
+        axes.grid(axis="y")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("time, UTC")
+        axes.set_ylabel(unit)
+        if unit == "share":
+            axes.yaxis.set_major_formatter(_percent())
+
+    minutes = seconds // 60
+    spans = "minute" if minutes == 1 else f"{minutes:,} minutes"
+    description = (
+        f"A bar for each {spans}, over all workers; the highest is {form(max(values))}, "
+        f"the last {form(values[-1])}."
+    )
+    rows = [(time, form(value)) for time, value in zip(times, values, strict=True)]
+    svg = _drawn(draw, (6.4, 2.5), name)
+    return Chart(name, title, description, svg, ("start, UTC", unit), rows)
 
 
 def _width(bars: Sequence[tuple[float, float, int]]) -> float:

@@ -23,13 +23,19 @@ from beam_asr.outputs.report.run_fields import (
     shown,
     shown_place,
 )
-from beam_asr.outputs.report.speed import speed_rows
+from beam_asr.outputs.report.speed import (
+    WORKER_COLUMNS,
+    charts_over_time,
+    speed_rows,
+    worker_rows,
+)
 from beam_asr.outputs.report.word_statistics import WordStatistics
 from beam_asr.storage.allow_list import AllowList
 from beam_asr.storage.storage import Storage
 from beam_asr.transcripts.quality import SIGNALS
 
 REPORT = "report.html"
+RATES = ("rtfx_end_to_end", "rtfx_model", "padding_efficiency", "workers", "over_time")
 SHOWN_GROUPS = 20
 CHARTED_GROUPS = 12
 COLUMNS = (
@@ -90,6 +96,8 @@ def report(output: Output) -> bytes:
         "rows_note": _rows_note(lists),
         "words": _words(found) if found.words.rows else None,
         "speed": speed_rows(summary),
+        "workers": (WORKER_COLUMNS, worker_rows(summary)),
+        "over_time": charts_over_time(summary),
     }
     values["sections"] = [
         (name, title)
@@ -116,7 +124,7 @@ def added(summaries: list[dict[str, Any]]) -> dict[str, Any]:
         for name in ("failed_by_type", "filtered_by"):
             total[name] = dict(Counter(total.get(name, {})) + Counter(summary.get(name, {})))
     if len(summaries) > 1:  # rates of several windows are no rates of their sum
-        for name in ("scores", "rtfx_end_to_end", "rtfx_model", "padding_efficiency"):
+        for name in ("scores", *RATES):
             total.pop(name, None)
     return total
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from beam_asr.outputs.report import charts
+from beam_asr.outputs.report.run_fields import shown
+
+SHOWN_WORKERS = 20
+
 # Of a summary: what it is called, how it is written, and what it tells.
 FIGURES = (
     (
@@ -42,4 +47,50 @@ def speed_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (label, form.format(value), meaning)
         for name, label, form, meaning in FIGURES
         if isinstance(value := summary.get(name), (int, float))
+    ]
+
+
+WORKER_COLUMNS = ("worker", "hours", "batches", "RTFx of the model", "waiting", "padding")
+
+
+def worker_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Returns what the model did in each worker process, those with the most audio first."""
+    workers = summary.get("workers") or []
+    rows: list[tuple[str, ...]] = [
+        (
+            shown(worker["worker"]),
+            f"{worker['audio_hours']:,.2f}",
+            f"{worker['batches']:,}",
+            _written(worker["rtfx_model"], "{:,.1f}"),
+            _written(worker["model_wait_share"], "{:.1%}"),
+            _written(worker["padding_efficiency"], "{:.1%}"),
+        )
+        for worker in workers[:SHOWN_WORKERS]
+    ]
+    if len(workers) > SHOWN_WORKERS:
+        further = f"({len(workers) - SHOWN_WORKERS:,} further, in summary.json)"
+        rows.append((further, *[""] * (len(WORKER_COLUMNS) - 1)))
+    return rows
+
+
+def _written(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def charts_over_time(summary: Mapping[str, Any]) -> list[charts.Chart]:
+    """Returns charts of the speed and the waiting over time; none of a run of one span."""
+    spans = summary.get("over_time") or []
+    if len(spans) < 2:
+        return []
+    times = [span["start"] for span in spans]
+    speeds = [3600 * span["audio_hours"] / span["seconds"] for span in spans]
+    shares = [span["model_wait_share"] or 0.0 for span in spans]
+    seconds = spans[0]["seconds"]
+    return [
+        charts.over_time(
+            "speed-over-time", "RTFx over time", "seconds of audio a second", times, speeds, seconds
+        ),
+        charts.over_time(
+            "waiting-over-time", "Model waiting over time", "share", times, shares, seconds
+        ),
     ]

@@ -223,3 +223,36 @@ def test_data_cannot_end_its_element(tmp_path):
     text = report(Output(str(write_run(tmp_path / "out", [row])))).decode()
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1]
     assert json.loads(data)["rows"][0]["texts"][0][1][0][1].startswith("</script><script>")
+
+
+def test_a_report_shows_the_speed_of_each_worker_and_over_time(tmp_path):
+    figures = {
+        "batches": 3,
+        "audio_hours": 1.0,
+        "model_wait_share": 0.25,
+        "padding_efficiency": 0.5,
+    }
+    spans = [
+        {"start": f"2026-12-01T23:{minute}Z", "seconds": 120, **figures, "rtfx_model": None}
+        for minute in (56, 58)
+    ]
+    spans.append({**spans[0], "start": "2026-12-02T00:00Z", "audio_hours": 2.5})
+    workers = [
+        {"worker": f"gpu-<{n}>:1", **figures, "rtfx_model": 1234.56} for n in range(25)
+    ]  # fmt: skip
+    page = report(
+        Output(
+            str(write_run(tmp_path / "out", [scored("a", "a")], workers=workers, over_time=spans))
+        )
+    ).decode()
+    row = re.search(r"<bdi>gpu-&lt;19&gt;:1</bdi>.*?</tr>", page)[0]
+    assert re.findall(r"<bdi>([^<]*)</bdi>", row)[1:] == ["1.00", "3", "1,234.6", "25.0%", "50.0%"]
+    assert "gpu-&lt;20&gt;" not in page
+    assert "(5 further, in summary.json)" in page
+    assert "A bar for each 2 minutes, over all workers; the highest is 75.0, the last 75.0." in page
+    numbers = re.search(r"RTFx over time.*?</table>", page, re.DOTALL)[0]
+    assert re.findall(r"<bdi>(2026-[^<]*|[\d.]+)</bdi>", numbers) == [
+        "2026-12-01T23:56Z", "30.0", "2026-12-01T23:58Z", "30.0", "2026-12-02T00:00Z", "75.0",
+    ]  # fmt: skip
+    one = write_run(tmp_path / "one", [scored("a", "a")], workers=workers[:1], over_time=spans[:1])
+    assert "over time" not in report(Output(str(one))).decode()

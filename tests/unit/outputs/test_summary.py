@@ -8,7 +8,14 @@ from collections import Counter
 import pytest
 
 from beam_asr.errors import LostRowsError
-from beam_asr.outputs.summary import Failures, Outcomes, check_complete, summarize
+from beam_asr.outputs.summary import (
+    Failures,
+    Outcomes,
+    check_complete,
+    encode_readable,
+    summarize,
+)
+from beam_asr.records.model_work import ModelWork, Span
 from beam_asr.records.statistics import Score, Statistics, from_json, to_json
 
 
@@ -89,3 +96,31 @@ def test_a_summary_of_nothing_divides_by_nothing():
     assert summary["rtfx_model"] is None
     assert summary["padding_efficiency"] is None
     assert summary["model_wait_share"] is None
+
+
+def test_a_summary_has_the_figures_of_each_worker_and_span_of_time():
+    statistics = Statistics()
+    for worker, seconds in (("a:1", 60.0), ("b:2", 120.0), ("b:2", 60.0)):
+        work = ModelWork(1, seconds, 2 * seconds, seconds / 10, seconds / 30)
+        statistics.add_work(work, worker, Span.of(1_800_000_000 + seconds))
+    summary = summarize(statistics, outcomes(1), 10.0, {})
+    assert summary["workers"][0] == {
+        "worker": "b:2", "batches": 2, "audio_hours": 0.05, "rtfx_model": 10.0,
+        "model_wait_share": 0.25, "padding_efficiency": 0.5,
+    }  # fmt: skip
+    assert [(each["worker"], each["batches"]) for each in summary["workers"]] == [
+        ("b:2", 2), ("a:1", 1),
+    ]  # fmt: skip
+    starts = [(each["start"], each["seconds"], each["batches"]) for each in summary["over_time"]]
+    assert starts == [("2027-01-15T08:01Z", 60, 2), ("2027-01-15T08:02Z", 60, 1)]
+
+
+def test_a_summary_has_small_values_in_a_line_and_is_the_same_json():
+    summary = {
+        "empty": {}, "text": "a {\n[ ]} \\n", "lists": [[1, 2], ["{", "a  b"]],
+        "long": ["x" * 150, "y" * 150], "objects": [{"a": 1, "b": "]"}, {"c": None}],
+    }  # fmt: skip
+    content = encode_readable(summary)
+    assert json.loads(content) == summary
+    assert b'    {"c": null}\n' in content
+    assert max(map(len, content.splitlines())) <= 200
