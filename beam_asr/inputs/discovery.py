@@ -13,7 +13,7 @@ from beam_asr.errors import NoInputError
 from beam_asr.inputs import contents
 from beam_asr.inputs.readers import DEFAULT_READER, READERS, find_reader, has_reader
 from beam_asr.records.statistics import EXAMPLES, Statistics, add_counts
-from beam_asr.storage import patterns, same_files
+from beam_asr.storage import file_kinds, patterns, same_files
 from beam_asr.storage.listing import Entry, fixed_folder
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import (
@@ -164,7 +164,7 @@ def _check_content(storage: Storage, file: str) -> None:
         kind = contents.kind_of(storage, file)
     elif contents.is_source_code(storage, file):
         kind = contents.SOURCE_CODE
-    if kind is not None and kind != contents.RECORDING:
+    if kind is not None and kind != file_kinds.RECORDING:
         raise NoInputError(f"the input {without_query(file)!r} {contents.problem(kind)}")
 
 

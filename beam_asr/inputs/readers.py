@@ -12,6 +12,7 @@ from beam_asr.inputs import compression, contents
 from beam_asr.records.registry import Registry
 from beam_asr.records.row import Row
 from beam_asr.records.work import WebDatasetTar
+from beam_asr.storage import file_kinds
 from beam_asr.storage.storage import Storage
 from beam_asr.storage.uris import extension, without_query
 
@@ -139,7 +140,7 @@ def split_file(storage: Storage, file: str) -> list[FileRange]:
     reader = find_reader(file)
     if reader is READERS[DEFAULT_READER]:
         kind = contents.kind_of(storage, file)
-        if kind == contents.RECORDING:
+        if kind == file_kinds.RECORDING:
             return [FileRange(file, reader=AUDIO_READER)]
         if kind is not None:
             return [FileRange(file, problem=f"the file {contents.problem(kind)}")]

@@ -76,7 +76,8 @@ def _capitals_ratio(counts: Sequence[int]) -> tuple[int, int]:
 
 @functools.cache
 def _sacrebleu(name: str, **settings: Any) -> Any:
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
     return {"bleu": BLEU, "chrf": CHRF}[name](**settings)
 

@@ -20,11 +20,10 @@ from beam_asr.audio.clip_reader import (
 from beam_asr.audio.reading import MAX_SECONDS
 from beam_asr.audio.segment_planner import Planner
 from beam_asr.audio.vad import is_silence
+from beam_asr.errors import ModelLoadError, PromptError
 from beam_asr.inputs.tar_clips import DoneRow, TarClip, TarEvent, TarReader, UnreadRow
 from beam_asr.models import prompts
 from beam_asr.models.engine import ModelSpec
-from beam_asr.models.nemo.decoding import ModelLoadError
-from beam_asr.models.prompts import PromptError
 from beam_asr.models.serving.batcher import Batch, Batcher
 from beam_asr.models.serving.host import ModelHost
 from beam_asr.records.events import (

@@ -151,7 +151,7 @@ def live_bytes(function: Callable[[], object]) -> list[int]:
                 storage = value.untyped_storage()
                 yield storage._cdata, storage
 
-    with Trace():
+    with Trace():  # type: ignore[no-untyped-call]
         function()
     return trace
 
