@@ -224,7 +224,7 @@ class AudioTimeoutError(AudioError, TimeoutError):
         """
         limit = "to its end" if seconds is None else f"within {seconds:g} s"
         return cls(
-            f"{name}: could not be read {limit}, and its storage does not answer. Mend the "
+            f"{name}: could not be read {limit}, and its storage does not answer. Fix the "
             "storage, or raise `audio_timeout`."
         )
 
@@ -514,8 +514,8 @@ class TooManyFailuresError(JobError):
         """Makes the error of the first rows of a worker, while the job runs."""
         return cls(
             f"{failed} of the first {rows} rows of a worker failed ({kinds}), more than "
-            f"{_allowed(max_fraction)}, so the job ends early. The last one: {last} Mend the cause "
-            "and go on with `resume`, or raise the fraction if so many are to be expected"
+            f"{_allowed(max_fraction)}, so the job ends early. The last one: {last} Fix the cause "
+            "and continue with `resume`, or raise the fraction if you expect that many failures"
         )
 
     @classmethod
@@ -525,8 +525,8 @@ class TooManyFailuresError(JobError):
         """Makes the error of all rows, at the end of the job."""
         return cls(
             f"{failed} of {rows} rows failed ({kinds}), more than {_allowed(max_fraction)}. Read "
-            "the failures in the output folder, mend the cause, or raise the fraction if they are "
-            "to be expected"
+            "the failures in the output folder, fix the cause, or raise the fraction if you expect "
+            "them"
         )
 
     @classmethod

@@ -62,7 +62,7 @@ class InputSettings(Group, title="Input", scope=JOB):
         bare=60.0,
     )
     limit: int | None = setting(
-        None, "transcribe a random sample of so many rows, the same in each run", minimum=1
+        None, "number of rows to transcribe: a random sample, the same in each run", minimum=1
     )
 
 
@@ -81,8 +81,8 @@ class OutputSettings(Group, title="Output", scope=JOB):
     overwrite: bool = setting(False, "replace the results in the output folder", core=True)
     max_failure_fraction: float = setting(
         0.1,
-        "the job fails, while it runs, if a larger part of the rows, and at least 100, failed, and "
-        "at its end, if all failed; 1 allows all",
+        "largest part of the rows that may fail: the job ends early if more, and at least 100, "
+        "failed; and it fails if all rows failed. 1 allows all failures",
         minimum=0,
         maximum=1,
         core=True,
@@ -99,33 +99,30 @@ class OutputSettings(Group, title="Output", scope=JOB):
         core=True,
     )
     retry_failures: bool = setting(
-        True, "with `resume` or `append`, keep the failures that are there as they are"
+        True, "with `resume` or `append`, do not transcribe earlier failures again"
     )
     num_shards: int | None = setting(
         None,
-        "files that the transcripts are written to; by default one for each "
-        f"{RECORDS_A_SHARD} of them",
+        f"number of files of transcripts; by default one for each {RECORDS_A_SHARD} transcripts",
         minimum=1,
         maximum=MAX_SHARDS,
     )
     compression: str | None = setting(
-        None, "of transcripts and failures; none by default", choices=("gzip", "zstd")
+        None, "compress transcripts and failures; by default not", choices=("gzip", "zstd")
     )
     order: str | None = setting(
         None,
-        "input sorts the transcripts over all files of the folder as the rows of the input; by "
-        "default each file is sorted, if it has less than 64 MiB, and rows are spread over files",
+        "input sorts all transcripts as the rows of the input, across files; by default each file "
+        "below 64 MiB is sorted, and rows are spread over the files",
         choices=("input",),
     )
-    absolute_paths: bool = setting(
-        False, "write the audio of each row with its whole path, not relative to its manifest"
-    )
+    absolute_paths: bool = setting(False, "write the path of each row's audio as an absolute path")
     report: bool = setting(
-        False, "at the end, also write report.html, where the launcher waits for the end"
+        False, "also write report.html at the end, if the launcher waits for the end"
     )
     output_window: float = setting(
         600.0,
-        "with `watch` or Pub/Sub, seconds of arrivals that are written together",
+        "with `watch` or Pub/Sub, length of the windows of time, in seconds",
         above=0,
         format="seconds",
         metavar="SECONDS",
@@ -145,7 +142,7 @@ class FieldNames(Group, title="Fields of rows"):
     )
     reference_key: str | None = setting(
         None,
-        "the field of the reference text: writes each row's WER and CER, and those of the "
+        "field of the reference text: adds WER and CER to each row, and those of the "
         "corpus into summary.json",
         metavar="FIELD",
         core=True,
@@ -164,8 +161,8 @@ class ModelSettings(Group, title="Model"):
 
     model_name: str | None = setting(
         None,
-        "name on Hugging Face or NGC, or path or URI of a .nemo file; required, unless there "
-        "is `models`, beside which it is the model of rows that they do not take",
+        "name on Hugging Face or NGC, or path or URI of a .nemo file; with `models`, the model of "
+        "all other rows, and then not required",
         noun="the name of a model",
         metavar="NAME",
         core=True,
@@ -181,7 +178,7 @@ class ModelSettings(Group, title="Model"):
     )
     precision: str = setting(
         "auto",
-        "of the model's weights; auto is bf16 on a GPU that has it, else fp32",
+        "precision of the model's weights; auto is bf16 on a GPU that supports it, else fp32",
         choices=PRECISIONS,
         identity=True,
         per_model=True,
@@ -195,16 +192,16 @@ class ModelSettings(Group, title="Model"):
     )
     attention: str = setting(
         "full",
-        "of the encoder: full; local, where the model has it; chunked encodes chunks of "
-        "10-10-5 s, whose frames are decoded as one (CTC, RNNT and TDT)",
+        "attention of the encoder: full; local, if the model supports it; chunked, which encodes "
+        "chunks of 10-10-5 s and decodes their frames as one (CTC, RNNT and TDT)",
         choices=("full", "local", "chunked"),
         identity=True,
         per_model=True,
     )
     source_lang: str | None = setting(
         None,
-        "language spoken, for a model that takes a prompt, as Canary; a row's own field "
-        "source_lang comes first",
+        "spoken language, for models that take a prompt, such as Canary; a row's source_lang "
+        "comes first",
         noun="a language",
         metavar="LANG",
         identity=True,
@@ -212,8 +209,8 @@ class ModelSettings(Group, title="Model"):
     )
     target_lang: str | None = setting(
         None,
-        "language written, for a model that takes a prompt, as Canary; a row's own field "
-        "target_lang comes first",
+        "written language, for models that take a prompt, such as Canary; a row's target_lang "
+        "comes first",
         noun="a language",
         metavar="LANG",
         identity=True,
@@ -221,14 +218,14 @@ class ModelSettings(Group, title="Model"):
     )
     task: str | None = setting(
         None,
-        "of a model that takes a prompt; a row's own field taskname comes first",
+        "task of a model that takes a prompt; a row's taskname comes first",
         choices=("transcribe", "translate"),
         identity=True,
         per_model=True,
     )
     pnc: str | None = setting(
         None,
-        "punctuation and capitals, of a model that takes a prompt; a row's own field pnc "
+        "whether a model that takes a prompt writes punctuation and capitals; a row's pnc "
         "comes first",
         choices=("yes", "no"),
         identity=True,
@@ -260,13 +257,13 @@ class RoutingSettings(Group, title="Several models"):
     )
     route_key: str | None = setting(
         None,
-        "with `models`, the field by which a row's model is chosen; by default lang",
+        "with `models`, the field that selects a row's model; by default lang",
         metavar="FIELD",
     )
     unmapped: str | None = setting(
         None,
-        "what becomes of a row that `models` do not take: a failure, or `model_name` "
-        "transcribes it, which is the default where that is given",
+        "what happens to a row that no route of `models` matches: it fails, or `model_name` "
+        "transcribes it, which is the default if that is set",
         choices=("fail", "default"),
     )
 
@@ -288,8 +285,8 @@ class BatchSettings(Group, title="Batches"):
     )
     batch_timeout: float = setting(
         1800.0,
-        "seconds that a forward pass may take; then its worker process ends, and the runner "
-        "retries in another",
+        "time limit of a forward pass in seconds; after it the worker process ends, and the "
+        "runner retries in another",
         above=0,
         format="seconds",
     )
@@ -308,28 +305,30 @@ class Resources(Group, title="Resources"):
 
     gpus: float | None = setting(
         None,
-        "of a worker machine, each with a process and a model of its own; a fraction, as 0.5, "
-        "has that many processes share one",
+        "number of GPUs of a worker machine to use, each by a process with a model of its own; a "
+        "fraction shares a GPU: with 0.5, two processes do",
         format="gpus",
         metavar="NUMBER",
         core=True,
     )
-    cpus: int | None = setting(None, "that a worker process may use", minimum=1, metavar="NUMBER")
+    cpus: int | None = setting(
+        None, "CPU threads for each worker process", minimum=1, metavar="NUMBER"
+    )
     gpu_memory_gb: float | None = setting(
-        None, "of its GPU's memory, that a worker process may use", above=0, metavar="GB"
+        None, "GPU memory for each worker process, in GB", above=0, metavar="GB"
     )
     model_copies: int = setting(
         1,
-        "worker processes that share a GPU, each with a model of its own and its part of the "
-        "memory",
+        "number of worker processes that share a GPU, each with a model of its own and an equal "
+        "part of the memory",
         minimum=1,
         metavar="NUMBER",
     )
     accelerator: str | None = setting(
         None,
-        "on Dataflow, the GPU of the workers of the model's step alone (right fitting), as "
+        "on Dataflow, the GPU of the workers of the model's step only (right fitting), such as "
         "type:nvidia-l4;count:1;install-nvidia-driver; not with worker_accelerator, which gives "
-        "one to all workers",
+        "all workers a GPU",
         format="accelerator",
         metavar="SPEC",
     )
@@ -389,15 +388,15 @@ class ReadSettings(Group, title="Reading"):
 
     storage_options: Mapping[str, Mapping[str, Any]] = setting(
         {},
-        "what each storage's fsspec file system is opened with, by protocol, or the path of a "
-        'file of it: {"s3": {"endpoint_url": "..."}}',
+        "options of the fsspec file systems, by protocol, as JSON or the path of a JSON file: "
+        '{"s3": {"endpoint_url": "..."}}',
         metavar="JSON",
         core=True,
     )
     channel: int | str | None = setting(
         None,
-        "channel of the audio of rows that name none, from 0, or each as a record of its own; by "
-        "default their average",
+        "channel to read of rows that name none, from 0; each makes a record of every channel; "
+        "by default the average of the channels",
         minimum=0,
         words=("each",),
         metavar="NUMBER|each",
@@ -405,15 +404,15 @@ class ReadSettings(Group, title="Reading"):
         per_model=True,
     )
     audio_timeout: float = setting(
-        300.0, "seconds that reading a file may take", above=0, format="seconds"
+        300.0, "time limit for reading a file, in seconds", above=0, format="seconds"
     )
     max_concurrent_reads: int = setting(
-        32, "maximum files that a worker process reads at one time", minimum=1
+        32, "maximum number of files that a worker process reads at once", minimum=1
     )
     allowed_audio_prefixes: tuple[str, ...] | None = setting(
         None,
-        "folders, buckets and hosts that rows may point to, for manifests that are not "
-        "trusted; repeatable, and comma-separated; by default anything",
+        "folders, buckets and hosts that untrusted manifests may point to; repeatable, and "
+        "comma-separated; by default any",
         metavar="PREFIX",
     )
 
@@ -424,7 +423,7 @@ class AudioLimits(Group, title="Limits of audio"):
 
     min_duration: float | None = setting(
         None,
-        "shorter audio is not transcribed",
+        "minimum duration; shorter audio is not transcribed",
         above=0,
         format="seconds",
         metavar="SECONDS",
@@ -433,7 +432,7 @@ class AudioLimits(Group, title="Limits of audio"):
     )
     max_duration: float | None = setting(
         None,
-        "longer audio is not transcribed",
+        "maximum duration; longer audio is not transcribed",
         above=0,
         format="seconds",
         metavar="SECONDS",
@@ -442,7 +441,7 @@ class AudioLimits(Group, title="Limits of audio"):
     )
     required_sample_rate: int | None = setting(
         None,
-        "audio whose file has another rate is not transcribed; by default any is resampled",
+        "sample rate that files must have, in Hz; by default any rate is resampled",
         minimum=1,
         metavar="HZ",
         identity=True,
@@ -450,7 +449,7 @@ class AudioLimits(Group, title="Limits of audio"):
     )
     required_channels: int | None = setting(
         None,
-        "audio whose file has more or fewer channels is not transcribed",
+        "number of channels that files must have; by default any",
         minimum=1,
         metavar="NUMBER",
         identity=True,
@@ -458,8 +457,8 @@ class AudioLimits(Group, title="Limits of audio"):
     )
     audio_checks: str = setting(
         "fail",
-        "what becomes of a row that one of the four above refuses: a failure, or a filtered "
-        "row, of which no job fails",
+        "what happens to a row that one of the four limits above rejects: it fails, or it is "
+        "filtered out, which fails no job",
         choices=("fail", "filter"),
         scope=PYTHON,
     )
@@ -481,15 +480,15 @@ class SegmentationSettings(Group, title="Long audio"):
 
     segmentation: str = setting(
         "vad",
-        "how a long row is cut into segments: vad in pauses, leaving silence out; fixed by "
-        "the clock, with overlaps; none gives each row to the model in one piece",
+        "how long rows are cut into segments: vad in pauses, skipping silence; fixed at equal "
+        "times, with overlaps; none transcribes each row in one piece",
         choices=("vad", "fixed", "none"),
         identity=True,
     )
     max_segment_seconds: float | None = setting(
         None,
-        "a longer row is cut into segments of at most this many seconds; by default as suits "
-        "the family of the model and its attention",
+        "maximum length of a segment in seconds; longer rows are cut; by default chosen for the "
+        "model's family and attention",
         minimum=MIN_SEGMENT_SECONDS,
         metavar="SECONDS",
         identity=True,
@@ -497,8 +496,8 @@ class SegmentationSettings(Group, title="Long audio"):
     )
     partial: str = setting(
         "fail",
-        "what becomes of a long row of which some segments failed: a failure, or a transcript "
-        "that has them in segments_failed",
+        "what happens to a long row if some segments fail: it fails, or its transcript is kept "
+        "and lists them in segments_failed",
         choices=("fail", "keep"),
         identity=True,
     )
@@ -519,13 +518,13 @@ class TranscriptSettings(Group, title="Transcripts"):
     )
     confidence: str | None = setting(
         None,
-        "write how sure the model is, from 0 to 1, of each word or of the row",
+        "write the confidence of each word or of the row, from 0 to 1",
         choices=("word", "row"),
         identity_if_given=True,
     )
     n_best: int = setting(
         0,
-        "number of texts to write, with their scores, best first; above 1 by beam search",
+        "number of best texts to write, with their scores; more than one takes a beam search",
         minimum=1,
         metavar="NUMBER",
         identity=True,
@@ -538,18 +537,18 @@ class ScoringSettings(Group, title="Scores and filters", scope=JOB):
 
     normalizer: str = setting(
         "none",
-        "of both texts before they are compared; whisper is its normalizer for English",
+        "normalizer of both texts before they are compared; whisper is Whisper's for English",
         choices=("none", "basic", "whisper"),
     )
     metrics: tuple[str, ...] | None = setting(
         None,
-        "further metrics of texts with a reference: {choices}; repeatable, and comma-separated",
+        "further metrics of rows with a reference: {choices}; repeatable, and comma-separated",
         choices=METRICS,
         metavar="METRIC",
     )
     text_steps: tuple[str, ...] | None = setting(
         None,
-        "steps on texts, before they are scored, that installed packages add, in this order; "
+        "steps of installed packages that change texts before they are scored, in this order; "
         "repeatable, and comma-separated",
         choices_of="text_steps",
         metavar="STEP",
@@ -559,8 +558,8 @@ class ScoringSettings(Group, title="Scores and filters", scope=JOB):
     )
     keep: str | None = setting(
         None,
-        "rows for which it does not hold are written apart, as filtered: "
-        "'wer <= 0.3 and duration < 30'",
+        "condition of the transcripts to keep, such as 'wer <= 0.3 and duration < 30'; other rows "
+        "are written as filtered",
         format="condition",
         metavar="EXPRESSION",
     )
@@ -573,7 +572,7 @@ class ConsoleSettings(Group, title="Console", scope=JOB):
     quiet: bool = setting(False, "print no progress, and no warnings")
     verbose: bool = setting(False, "also print what the job and Beam log")
     dry_run: bool = setting(
-        False, "transcribe nothing: print what the job would do, its size, and estimates"
+        False, "transcribe nothing; print what the job would do, its size, and estimates"
     )
 
 

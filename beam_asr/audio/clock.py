@@ -16,7 +16,7 @@ from beam_asr.errors import CorruptAudioError
 MAX_HOLES_S = 12 * 3600.0  # of a file; beyond it a timestamp is broken, or has overflowed
 # Where pieces were encoded apart and joined, the padding of each, up to 0.1 s, overlaps the next.
 MAX_OVERLAP_S = 0.25
-# Of all samples; more, and the timestamps run slower than the samples, which no cut mends.
+# Of all samples; more, and the timestamps run slower than the samples, which no cut corrects.
 _MAX_OVERLAPPING = 0.05
 _ROUNDING_S = 0.0011  # most containers count milliseconds; some round, some cut off
 _AHEAD = 16  # frames that decide whether a difference is a jump

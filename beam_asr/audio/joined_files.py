@@ -137,7 +137,7 @@ def _end_of_mp4(source: Source) -> int | None:
     """Returns where a second file may begin; None if that is unknown.
 
     Fragments of another file are read too, as where each has its ``moov`` again, if their times go
-    on; those of which the times begin anew are joined. To find those of a remote file would take a
+    on; those whose times start again are joined. To find those of a remote file would take a
     request for each, so it is searched as it is read.
     """
     second, seen = None, set()

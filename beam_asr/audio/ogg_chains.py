@@ -51,7 +51,7 @@ class _Page(NamedTuple):
 def chain_error(source: Source) -> CorruptAudioError:
     """Returns the error of a chain of streams."""
     return CorruptAudioError(
-        f"{source.shown}: is a chain of Ogg streams, of which only the first would be heard. "
+        f"{source.shown}: is a chain of Ogg streams, and only the first would be read. "
         "Convert it, for example to FLAC."
     )
 

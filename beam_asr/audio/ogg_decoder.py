@@ -39,7 +39,7 @@ class OggDecoder(SndfileDecoder):
         """Yields float32 blocks (frames, channels), up to `count` frames from frame `start` on."""
         reached = start
         if self._watch.starts_late and len(self._file.read(1)):
-            self._file.seek(0)  # else the samples that Opus skips at the start would be heard
+            self._file.seek(0)  # else the samples that Opus skips at the start would be read
         try:
             for block in super().blocks(start, count):
                 if self._finds_hole():

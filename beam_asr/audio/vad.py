@@ -265,7 +265,7 @@ def _load_session() -> Any:
         )
     except Exception as error:  # onnxruntime's own errors share no narrower class
         logger.warning(
-            "Silero VAD cannot be loaded (%r), so speech is told from silence by the level alone, "
+            "Silero VAD cannot be loaded (%r), so only the level separates speech from silence, "
             "which is worse in noise. Install silero-vad and onnxruntime.",
             error,
         )

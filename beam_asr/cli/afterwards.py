@@ -27,7 +27,7 @@ SETTINGS = {setting.name: setting for setting in all_settings(GROUPS)}
 SCORING = ("reference_key", "normalizer", "metrics", "text_steps", "quality", "keep")
 OUTPUTS = ("output", "overwrite", "formats", "num_shards", "compression")
 FIRST_ROWS = 100  # that are looked at for the fields that rows have
-# Without which records cannot be told apart, or put together.
+# Records cannot be identified or merged without these.
 KEYS = ("filepath_key", "pred_text_key", "channel_key")
 SEVERAL = "of several folders that were merged"
 
@@ -156,9 +156,9 @@ def added_by(source: Finished) -> frozenset[str]:
     """Returns the fields of scores and signals that a job has added: they are made again."""
     from beam_asr.transcripts.job_fields import job_fields, setting_of
 
-    asked = ("reference_key", "quality", "text_steps", "metrics")
+    requested = ("reference_key", "quality", "text_steps", "metrics")
     of_scoring = [
-        name for name in job_fields() if (setting_of(name) or "").partition("=")[0] in asked
+        name for name in job_fields() if (setting_of(name) or "").partition("=")[0] in requested
     ]
     return frozenset(of_scoring) - not_requested(source.options)
 

@@ -99,7 +99,7 @@ class Work:
 
 
 def describe(options: TranscribeOptions, beam_options: PipelineOptions) -> str:
-    """Describes a job: its rows and models, what the runner is told, and estimates.
+    """Describes a job: its rows and models, the options of the runner, and estimates.
 
     It reads all manifests in this process, and the headers of some audio.
     """
@@ -192,7 +192,7 @@ def _estimates(work: Work, seconds: float) -> Iterator[str]:
 
 
 def _settings(beam_options: PipelineOptions) -> str:
-    """Returns what the runner is told beside Beam's defaults."""
-    told: Mapping[str, Any] = beam_options.get_all_options(drop_default=True)
-    texts = [f"{name}={without_secrets(value)}" for name, value in sorted(told.items()) if value]
+    """Returns the runner's options that differ from Beam's defaults."""
+    changed: Mapping[str, Any] = beam_options.get_all_options(drop_default=True)
+    texts = [f"{name}={without_secrets(value)}" for name, value in sorted(changed.items()) if value]
     return f" ({', '.join(texts)})" if texts else ""

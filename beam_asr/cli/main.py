@@ -102,7 +102,7 @@ def transcribe(options: TranscribeOptions, args: Sequence[str] = ()) -> int:
         ends_here = runner.ends_with_launcher(beam_options)
 
         def interrupted(signal_name: str) -> str:
-            elsewhere = "" if ends_here else " (its runner may go on with the job: end it there)"
+            elsewhere = "" if ends_here else " (its runner may continue the job: stop it there)"
             return f"ended by {signal_name}{elsewhere}. {how_to_resume(args)}"
 
         with process.exit_on_signals(interrupted), watch.running():

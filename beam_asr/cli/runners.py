@@ -29,7 +29,7 @@ def refuse_processes(
     """
     if resources.processes > 1:
         raise SetupError(
-            f"{as_flags(resources.requested_processes)} needs a runner that starts so many "
+            f"{as_flags(resources.requested_processes)} needs a runner that starts several "
             "processes: the DirectRunner, Flink or Dataflow"
         )
 

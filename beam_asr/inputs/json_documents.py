@@ -1,7 +1,7 @@
 """Reads JSON over several lines, and lists in JSON, as rows; one row at a time is in memory.
 
 A list may be a value of an object, as in ``{"version": 1, "data": [{"audio_filepath": ...}]}``.
-That is told from a row by the list's first element, which names a file; the object names none.
+The first element of the list names a file, and the object names none: so it is no row.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def find_tars(storage: Storage, pattern: str | Iterable[str]) -> dict[int, str]:
         number = patterns.shard_number(file)
         if number is None and len(files) > 1:
             raise ShardError(
-                f"the tar {file!r} has no number in its name, as in audio_3.tar, so that no row's "
-                "shard can be told"
+                f"the tar {file!r} has no number in its name, as in audio_3.tar, so the shards "
+                "of the rows are unknown"
             )
         numbered[number or 0].append(file)
     for number, same in numbered.items():

@@ -62,7 +62,7 @@ _METRIC = "with its name in `metrics`, if the row has a reference"
 
 
 _BEFORE_SIGNALS = (
-    Field("pred_text", TEXT, "what was heard; `pred_text_key` names it"),
+    Field("pred_text", TEXT, "the transcript; `pred_text_key` names the field"),
     Field("duration", NUMBER, "the row's own, or else the measured one", unit="s"),
     Field(
         "words",
@@ -288,7 +288,7 @@ SUMMARY_FIELDS = [
     Field("segments_failed", INTEGER, "segments that could not be transcribed"),
     Field("no_speech", INTEGER, "rows in which nobody speaks"),
     Field("rows_shorter_than_file", INTEGER, "rows whose duration leaves a part of a file out"),
-    Field("unheard_hours", NUMBER, "silence of long rows that no model heard", unit="h"),
+    Field("unheard_hours", NUMBER, "silence of long rows that the model skipped", unit="h"),
     Field("models", LIST, "the models, as each describes itself"),
     Field("model_loads", INTEGER, "times that a worker loaded a model"),
     Field("model_evictions", INTEGER, "times that a worker gave a model up for another one"),

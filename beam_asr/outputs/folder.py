@@ -58,14 +58,14 @@ def check_may_write(
     if not resume and not append:
         raise OutputExistsError(
             f"the output folder {folder!r} is not empty ({shown}): choose another one, or "
-            "`overwrite` to replace its results, `resume` to go on with an unfinished run, or "
+            "`overwrite` to replace its results, `resume` to continue an unfinished run, or "
             "`append` to add the rows that it lacks"
         )
     if JOURNAL not in names:
         results = ", and no results of this job to append to" if append else ""
         grow = ", `append` to add the rows that it lacks," if INDEX in names else ","
         raise OutputExistsError(
-            f"the output folder {folder!r} holds no unfinished run to go on with{results}, but is "
+            f"the output folder {folder!r} holds no unfinished run to continue{results}, but is "
             f"not empty ({shown}): choose another one{grow} or `overwrite` to replace its results"
         )
 

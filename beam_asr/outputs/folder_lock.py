@@ -184,7 +184,7 @@ class FolderLock:
         if holder is not None and holder.run != self.run:
             raise FolderTakenError(
                 f"another run has taken the folder from this one, which stops: {self.uri} is that "
-                f"of {holder}. Wait until it has ended, or stop it, before this one is begun again"
+                f"of {holder}. Wait until it has ended, or stop it, before you start this one again"
             )
         return holder
 

@@ -282,8 +282,8 @@ class Journal:
             return dict(json.loads(content))
         except ValueError:
             raise ResumeError(
-                f"{join(self.folder, RUN)} is damaged, so what was done cannot be gone on with; "
-                "begin anew with `overwrite`"
+                f"{join(self.folder, RUN)} is damaged, so the run cannot be resumed; start again "
+                "with `overwrite`"
             ) from None
 
 
@@ -509,7 +509,7 @@ def _compare(output: str, stored: Mapping[str, Any], identity: Mapping[str, Any]
     differing = differences(stored, identity)
     if differing:
         raise ResumeError(
-            f"the run in {output!r} cannot be gone on with, since this one is not the same: "
-            f"{'; '.join(differing)}. Give it what it was begun with, or begin anew with "
-            "`overwrite`"
+            f"the run in {output!r} cannot be resumed, since this one differs: "
+            f"{'; '.join(differing)}. Start it with the same inputs and settings, or start again "
+            "with `overwrite`"
         )

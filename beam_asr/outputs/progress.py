@@ -320,5 +320,5 @@ class Progress:
 def _read(storage: Storage, file: str) -> dict[str, Any]:
     try:
         return dict(json.loads(storage.read(file)))
-    except (FileNotFoundError, ValueError):  # the run has just ended, or begun anew
+    except (FileNotFoundError, ValueError):  # the run has just ended, or started again
         return {}

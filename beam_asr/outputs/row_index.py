@@ -116,7 +116,7 @@ class RowIndex:
             raise ResumeError(
                 f"{len(gone)} of the files of earlier runs are no longer in {self.output!r}, as "
                 f"{gone[0]}: somebody has deleted them, and their rows would be missing. Restore "
-                "them, or begin anew with `overwrite`"
+                "them, or start again with `overwrite`"
             )
 
     def clear(self) -> None:
@@ -277,8 +277,8 @@ class RowIndex:
 
     def _damaged(self, path: str) -> ResumeError:
         return ResumeError(
-            f"{path!r} is damaged, so what the folder holds is not known: restore it, or begin "
-            "anew with `overwrite`"
+            f"{path!r} is damaged, so what the folder holds is not known: restore it, or start "
+            "again with `overwrite`"
         )
 
     @property

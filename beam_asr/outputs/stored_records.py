@@ -220,18 +220,18 @@ def split(
     replaced = _replaced(record, {*added, first, REPLACED})
     own: Record = {}
     result: Record = {}
-    begun = False
+    started = False
     for key, value in record.items():
         if key == REPLACED and replaced is not None:
             if REPLACED in replaced:
                 own[key] = replaced[REPLACED]
             continue
-        begun = begun or key == first
+        started = started or key == first
         if replaced and key in replaced:
             own[key], result[key] = replaced[key], value
-        elif key == first or (key in certain and not begun):
+        elif key == first or (key in certain and not started):
             own[key], result[key] = None, value  # it keeps the place, if that is among the row's
-        elif begun and key in added:
+        elif started and key in added:
             result[key] = value
         else:
             own[key] = value

@@ -149,7 +149,7 @@ def check_kept(statistics: Statistics, transcribed: int, resumable: bool = True)
     if statistics.judged_rows and not transcribed and _unknown_fields(statistics):
         reasons = "; ".join(warnings(statistics))
         then = (
-            "Then go on with `resume`, which transcribes nothing again"
+            "Then continue with `resume`, which transcribes nothing again"
             if resumable
             else "Then run the command again with `overwrite`"
         )

@@ -2,7 +2,7 @@
 
 fsspec returns only the bytes. Of the file systems it has for ``gs``, ``s3`` and ``az`` the same
 request is made here, and its answer's headers are kept. Another one, or one that is derived from
-these, is asked as fsspec asks it.
+these, is requested as fsspec does.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def version_of(file: BinaryIO) -> str:
     """Returns a text that another version of an open file does not have; empty if none is known.
 
     Of a local file it is its time and size. Its inode is not in it: some network file systems
-    number a file anew, and another machine always does. A file that is put into its place has
+    give a file a new number, and another machine always does. A file that is put into its place has
     another time; whoever has the earlier one open goes on reading that.
     """
     raw = getattr(file, "raw", file)

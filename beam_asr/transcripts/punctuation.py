@@ -26,17 +26,17 @@ def punctuation_counts(reference: str, hypothesis: str) -> tuple[int, int, int, 
     substitution before an insertion before a deletion. NeMo keeps the whole table of costs; this
     keeps a part of it, since an hour of speech has a table of 80 million.
     """
-    said, heard = _TOKEN.findall(reference), _TOKEN.findall(hypothesis)
+    said, recognized = _TOKEN.findall(reference), _TOKEN.findall(hypothesis)
     marks_said = sum(token in MARKS for token in said)
-    marks_heard = sum(token in MARKS for token in heard)
+    marks_recognized = sum(token in MARKS for token in recognized)
     right = substituted = 0
-    if marks_said and marks_heard:
-        for first, second in _equal_pairs(list(map(_masked, said)), list(map(_masked, heard))):
+    if marks_said and marks_recognized:
+        for first, second in _equal_pairs(list(map(_masked, said)), list(map(_masked, recognized))):
             if said[first] in MARKS:
-                right += said[first] == heard[second]
-                substituted += said[first] != heard[second]
+                right += said[first] == recognized[second]
+                substituted += said[first] != recognized[second]
     matched = right + substituted
-    return right, substituted, marks_said - matched, marks_heard - matched
+    return right, substituted, marks_said - matched, marks_recognized - matched
 
 
 def capital_counts(reference: str, hypothesis: str) -> tuple[int, int]:
@@ -48,17 +48,17 @@ def capital_counts(reference: str, hypothesis: str) -> tuple[int, int]:
     import jiwer
 
     said = _WORD.findall(unicodedata.normalize("NFC", reference))
-    heard = _WORD.findall(unicodedata.normalize("NFC", hypothesis))
-    if not (said and heard):
+    recognized = _WORD.findall(unicodedata.normalize("NFC", hypothesis))
+    if not (said and recognized):
         return 0, 0
-    folded, others = (" ".join(words).casefold() for words in (said, heard))
+    folded, others = (" ".join(words).casefold() for words in (said, recognized))
     (chunks,) = jiwer.process_words(folded, others).alignments
     right = wrong = 0
     for chunk in chunks:
         if chunk.type != "equal":
             continue
         first = said[chunk.ref_start_idx : chunk.ref_end_idx]
-        second = heard[chunk.hyp_start_idx : chunk.hyp_end_idx]
+        second = recognized[chunk.hyp_start_idx : chunk.hyp_end_idx]
         for one, other in zip(first, second, strict=True):
             if one != other:
                 wrong += 1
@@ -71,13 +71,13 @@ def _masked(token: str) -> str:
     return _MASK if token in MARKS else token
 
 
-def _equal_pairs(said: Sequence[str], heard: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _equal_pairs(said: Sequence[str], recognized: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Yields the places of tokens that NeMo's alignment takes for equal, from the end."""
     import numpy as np
 
-    numbers = {token: number for number, token in enumerate(dict.fromkeys([*said, *heard]))}
+    numbers = {token: number for number, token in enumerate(dict.fromkeys([*said, *recognized]))}
     tokens = [numbers[token] for token in said]
-    others = np.array([numbers[token] for token in heard], np.int64)
+    others = np.array([numbers[token] for token in recognized], np.int64)
     block = math.isqrt(len(tokens)) + 1  # rows of costs that are kept, and that are made again
     starts = [np.arange(len(others) + 1)]
     for end in range(block, len(tokens), block):

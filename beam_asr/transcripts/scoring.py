@@ -48,9 +48,9 @@ def score(
     if not isinstance(reference, str):
         return None
     expected, recognized = normalize(reference).strip(), normalize(hypothesis).strip()
-    said, heard = _words(expected), _words(recognized)
-    numbers = {word: number for number, word in enumerate({*said, *heard})}
-    words = _edits([numbers[word] for word in said], [numbers[word] for word in heard])
+    said, recognized_words = _words(expected), _words(recognized)
+    numbers = {word: number for number, word in enumerate({*said, *recognized_words})}
+    words = _edits([numbers[word] for word in said], [numbers[word] for word in recognized_words])
     characters = _edits(expected, recognized)
     return Score(
         rows=1,
@@ -65,7 +65,7 @@ def score(
         character_insertions=characters.insertions,
         seconds=seconds,
         empty_references=int(not said),
-        empty_hypotheses=int(not heard),
+        empty_hypotheses=int(not recognized_words),
         sums={
             "wer": (1, *squares(sum(words), len(said))),
             "cer": (1, *squares(sum(characters), len(expected))),

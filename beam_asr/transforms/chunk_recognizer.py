@@ -140,7 +140,7 @@ class ChunkRecognizer:
             raise ModelLoadError(
                 f"the model {settings.spec.model_name!r} takes no "
                 f"{', '.join(f'--{name}' for name in sorted(unknown))}: leave it out, or choose a "
-                "model that is told by a prompt, as Canary"
+                "model that takes a prompt, such as Canary"
             )
         host.warm_up(settings.batch_size)
         self._batcher = Batcher(host, settings.batch_size, settings.max_batch_seconds)

@@ -182,7 +182,7 @@ class NemoModelHandler(ModelHandler[Example, PredictionResult, ModelHost]):
         if model_path and model_path != self._spec.model_name:
             raise SetupError(
                 f"the model was to be replaced by {model_path!r}, but one that has been loaded "
-                "stays for as long as its process: start the pipeline anew"
+                "stays for as long as its process: start the pipeline again"
             )
 
 

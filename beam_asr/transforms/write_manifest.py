@@ -443,7 +443,7 @@ def _write_shard_of_window(
 
 def _mark_unfinished(
     target: OutputTarget,
-    journaled: Statistics,  # noqa: ARG001  (the journal is begun, so the run can be gone on with)
+    journaled: Statistics,  # noqa: ARG001  (the journal exists, so the run can be resumed)
 ) -> OutputTarget:
     mark_unfinished(target.storage, target.folder)
     target.row_index.clear()

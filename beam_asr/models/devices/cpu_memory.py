@@ -78,8 +78,8 @@ class CpuMemoryGuard:
             return MemoryModel.measure(self._encode_noise)
         except Exception as error:  # then it may still transcribe
             logger.warning(
-                "What memory long clips take cannot be told, and if it is too much the system may "
-                "kill this process: %s: %s",
+                "The memory that long clips take could not be measured. If it is too much, the "
+                "system may kill this process: %s: %s",
                 type(error).__name__,
                 error,
             )

@@ -80,7 +80,7 @@ class Watchdog:
             else:
                 return
         work, beside = works
-        others = f" (it has also begun with {listed(beside.names)})" if beside else ""
+        others = f" (it has also started on {listed(beside.names)})" if beside else ""
         process.exit_now(
             f"a forward pass has worked for more than the {self._seconds:g} s that "
             f"`batch_timeout` allows, on {listed(work.names)}{others}. {NOTHING_LOST}. If the "

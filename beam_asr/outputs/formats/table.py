@@ -49,7 +49,7 @@ _BEFORE_SIGNALS = (
     Column("duration", "double", "of the row's audio, in seconds, if the row says so"),
     Column("lang", "string", "language of the row"),
     Column("text", "string", "the row's own text, a reference"),
-    Column("pred_text", "string", "what was heard"),
+    Column("pred_text", "string", "the transcript"),
     Column("model", "string", "which of several models transcribed the row"),
     Column("confidence", "double", "how sure the model is of the row, from 0 to 1"),
     Column("wer", "double", "word error rate"),

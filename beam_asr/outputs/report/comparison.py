@@ -247,7 +247,7 @@ def _join(runs: Sequence[Run]) -> tuple[np.ndarray, list[list[int]]]:
 
 
 def _by_key(run: Run, ambiguous: set[bytes]) -> dict[Any, int]:
-    """Returns the numbers of a run's rows; equal rows are told apart by their order."""
+    """Returns the numbers of a run's rows; their order distinguishes equal rows."""
     table: dict[Any, int] = {}
     seen: Counter[Any] = Counter()
     for row, key in enumerate(run.keys):

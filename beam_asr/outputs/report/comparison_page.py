@@ -62,7 +62,7 @@ def in_words(comparison: Comparison) -> list[str]:
     for run, rate in zip(runs, comparison.rates):
         lines.append(f"{run.name}: WER {rate.rate:.2%} ({rate.low:.2%} to {rate.high:.2%})")
     for run, difference in zip(runs[1:], comparison.differences):
-        lines.append(f"{run.name} against {runs[0].name}: {_told(difference)}")
+        lines.append(f"{run.name} against {runs[0].name}: {_in_words(difference)}")
     for run, rows in zip(runs, comparison.apart):
         if rows:
             lines.append(f"{len(rows):,} rows of {run.name} are not in every run")
@@ -92,7 +92,7 @@ def page(comparison: Comparison) -> bytes:
         "runs": [_run(comparison, place) for place in range(len(runs))],
         "chart_of_rates": _chart(comparison),
         "differences": [
-            (run.name, each, _told(each)) for run, each in zip(runs[1:], comparison.differences)
+            (run.name, each, _in_words(each)) for run, each in zip(runs[1:], comparison.differences)
         ],
         "method": METHOD,
         "languages": _languages(comparison),
@@ -125,7 +125,7 @@ def _scored_note(comparison: Comparison) -> str:
     return f"none has a reference, so there are no error rates; {same}"
 
 
-def _told(difference: Difference) -> str:
+def _in_words(difference: Difference) -> str:
     """Returns a difference in words."""
     points, low, high = (100 * rate for rate in (difference.rate, difference.low, difference.high))
     is_sure = difference.low > 0 or difference.high < 0

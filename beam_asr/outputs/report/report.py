@@ -278,13 +278,13 @@ def _failure(name: str, failure: FailureClass) -> dict[str, Any]:
     what = (known.__doc__ or "").partition("\n\n")[0] if known else ""
     # What to do is the last sentence of a message.
     remedies = [message.rstrip(".").rpartition(". ")[2] for _, message in failure.examples]
-    told = bool(failure.examples) and remedies[0] != failure.examples[0][1].rstrip(".")
+    has_remedy = bool(failure.examples) and remedies[0] != failure.examples[0][1].rstrip(".")
     return {
         "name": name,
         "rows": failure.rows,
         "stage": failure.stage,
         "what": " ".join(what.replace("``", "").replace("`", "").split()),
-        "remedy": f"{remedies[0]}." if told else "",
+        "remedy": f"{remedies[0]}." if has_remedy else "",
         "examples": [(shown_place(audio), message) for audio, message in failure.examples],
     }
 

@@ -183,8 +183,8 @@ def test_workers_within_the_launcher_live_on_from_step_to_step():
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--runner=PrismRunner"], "needs a runner that starts so many processes"),
-        (["--runner=PortableRunner"], "needs a runner that starts so many processes"),
+        (["--runner=PrismRunner"], "needs a runner that starts several processes"),
+        (["--runner=PortableRunner"], "needs a runner that starts several processes"),
         (["--runner=FlinkRunner", "--parallelism=3"], "LOOPBACK"),
         ([*CLUSTER, "--environment_type=LOOPBACK", "--parallelism=3"], "LOOPBACK"),
         ([*CLUSTER, "--sdk_worker_parallelism=2"], "--sdk_worker_parallelism=2"),
