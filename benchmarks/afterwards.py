@@ -58,7 +58,7 @@ def finished(rows: list[dict], count: int, folder: Path) -> Path:
         name = shard_name("transcripts", number, shards)
         numbers = range(number, count, shards)
         records = ({**rows[each % len(rows)], "n": each} for each in numbers)
-        lines = [encode({**record, "pred_text": heard(record["text"])}) for record in records]
+        lines = [encode({**record, "pred_text": recognized(record["text"])}) for record in records]
         Storage().write(str(folder / name), lines)
         indexed = [
             IndexedRow.of(f"{each:024x}.0", line, "", 3.0)
@@ -73,7 +73,7 @@ def finished(rows: list[dict], count: int, folder: Path) -> Path:
     return folder
 
 
-def heard(text: str) -> str:
+def recognized(text: str) -> str:
     """Returns a text with a wrong word, and without its last one if it has several."""
     words = text.split()
     return " ".join([*words[:1], "wrong", *words[2:-1]])

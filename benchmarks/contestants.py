@@ -27,7 +27,7 @@ class Contestant(Protocol):
         """From the clips to their texts; this is timed."""
 
     def texts(self) -> list[str]:
-        """What the last run heard, in the manifest's order."""
+        """What the last run recognized, in the manifest's order."""
 
     def notes(self) -> dict[str, Any]:
         """What else the last run tells of itself."""
@@ -60,9 +60,9 @@ class Job:
     def texts(self) -> list[str]:
         shards = sorted(self._output.glob("transcripts-*.jsonl"))
         lines = [line for shard in shards for line in shard.read_text().splitlines()]
-        heard = {row["audio_filepath"]: row["pred_text"] for row in map(json.loads, lines)}
+        recognized = {row["audio_filepath"]: row["pred_text"] for row in map(json.loads, lines)}
         asked = map(json.loads, self._manifest.read_text().splitlines())
-        return [heard[row["audio_filepath"]] for row in asked]
+        return [recognized[row["audio_filepath"]] for row in asked]
 
     def notes(self) -> dict[str, Any]:
         summary = json.loads((self._output / "summary.json").read_text())
@@ -100,8 +100,8 @@ class Floor:
         self._texts = [""] * len(seconds)
         overhead = self._model.batch_overhead_seconds
         for batch in batch_plan.plan_batches(seconds, self._budget, BATCH_SIZE, overhead):
-            heard = self._model.transcribe([self._waveforms[index] for index in batch])
-            for index, recognition in zip(batch, heard, strict=True):
+            recognized = self._model.transcribe([self._waveforms[index] for index in batch])
+            for index, recognition in zip(batch, recognized, strict=True):
                 self._texts[index] = recognition.text
 
     def texts(self) -> list[str]:
@@ -135,15 +135,15 @@ class Nemo:
         self._paths = [clips[index].path for index in self._order]
 
     def run(self) -> None:
-        self._heard = self._model.transcribe(
+        self._recognized = self._model.transcribe(
             self._paths, batch_size=self._batch_size, verbose=False
         )
 
     def texts(self) -> list[str]:
         # Transducers may give (best, all).
-        best = self._heard[0] if isinstance(self._heard, tuple) else self._heard
-        heard = dict(zip(self._order, best, strict=True))
-        return [getattr(heard[n], "text", heard[n]) for n in range(len(heard))]
+        best = self._recognized[0] if isinstance(self._recognized, tuple) else self._recognized
+        recognized = dict(zip(self._order, best, strict=True))
+        return [getattr(recognized[n], "text", recognized[n]) for n in range(len(recognized))]
 
     def notes(self) -> dict[str, Any]:
         return {}

@@ -23,7 +23,7 @@ Each is a process that has loaded the model, and they take turns. On a GPU all u
 
 The models have Parakeet's shape and random weights; of the synthetic clips they make about as many
 tokens as of speech. Such weights decide narrowly and one token changes all that follow, so what
-bf16 does to texts is told by the sample model, which is a trained one.
+bf16 does to texts is measured with the sample model, which is trained.
 """
 
 from __future__ import annotations
@@ -389,8 +389,8 @@ def fidelity(model: str, manifest: str) -> dict[str, Any]:
     waveforms = _waveforms(manifest)
     texts = {"ours fp32": _hear(_host(model, "fp32"), waveforms)}
     for size in (16, 1):
-        heard = _nemo(model).transcribe(waveforms, batch_size=size, verbose=False)
-        texts[f"NeMo fp32, batches of {size}"] = [each.text for each in heard]
+        recognized = _nemo(model).transcribe(waveforms, batch_size=size, verbose=False)
+        texts[f"NeMo fp32, batches of {size}"] = [each.text for each in recognized]
     texts["ours bf16"] = _hear(_host(model, "bf16"), waveforms)  # last: it lets torch take TF32
     ours, sixteen, single, rounded = texts
     return {
@@ -405,7 +405,7 @@ def fidelity(model: str, manifest: str) -> dict[str, Any]:
             }
             for one, other in ((ours, sixteen), (ours, single), (sixteen, single), (rounded, ours))
         ],
-        "examples": {name: heard[:2] for name, heard in texts.items()},
+        "examples": {name: recognized[:2] for name, recognized in texts.items()},
     }
 
 
@@ -435,8 +435,8 @@ def _job(model: str, manifest: str) -> Contestant:
 
 def _floor(model: str, manifest: str) -> Contestant:
     host, waveforms = _host(model), _waveforms(manifest)
-    told = ("default_batch_seconds", "batch_overhead_seconds")
-    return lambda: _hear(host, waveforms), lambda: {name: getattr(host, name) for name in told}
+    reported = ("default_batch_seconds", "batch_overhead_seconds")
+    return lambda: _hear(host, waveforms), lambda: {name: getattr(host, name) for name in reported}
 
 
 def _transcribe(
@@ -778,7 +778,7 @@ def _speeds(runs_of: dict[str, list[dict[str, Any]]]) -> list[str]:
         "| GPU GB allocated | GPU GB reserved | RSS GB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    told = []
+    reported = []
     for name, runs in runs_of.items():
         rates = sorted(run["audio_seconds"] / run["seconds"] for run in runs)
         row = [name, f"{statistics.median(rates):.0f} ({rates[0]:.0f} to {rates[-1]:.0f})"]
@@ -788,8 +788,8 @@ def _speeds(runs_of: dict[str, list[dict[str, Any]]]) -> list[str]:
             row.append(f"{statistics.median(values):.2f}" if values else "-")
         lines.append(f"| {' | '.join(row)} |")
         notes = ", ".join(f"{key} {value}" for key, value in runs[-1]["notes"].items())
-        told += [f"`{name}` says: {notes}.", ""] if notes else []
-    return [*lines, "", *told] if runs_of else []
+        reported += [f"`{name}` says: {notes}.", ""] if notes else []
+    return [*lines, "", *reported] if runs_of else []
 
 
 def _texts(texts: dict[str, Any]) -> list[str]:

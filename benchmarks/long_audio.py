@@ -159,10 +159,10 @@ def _row(path: Path, places: list[Place], record: dict[str, Any], texts: dict[st
     )
 
 
-def _errors(said: list[str], heard: str) -> np.ndarray:
+def _errors(said: list[str], recognized: str) -> np.ndarray:
     """How many errors there are at each word; an insertion counts at the word after it."""
     errors = np.zeros(len(said))
-    for chunk in jiwer.process_words(" ".join(said), heard).alignments[0]:
+    for chunk in jiwer.process_words(" ".join(said), recognized).alignments[0]:
         if chunk.type == "insert":
             at = min(chunk.ref_start_idx, len(said) - 1)
             errors[at] += chunk.hyp_end_idx - chunk.hyp_start_idx

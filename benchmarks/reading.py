@@ -62,8 +62,8 @@ def bytes_fetched(folder: Path, url: str) -> None:
         counted(url)
         reader = ClipReader(Storage(), None, 300.0, 8)
         clips = [Clip(Row("{}"), uri, float(start), SEGMENT_SECONDS) for start in starts]
-        for heard in reader.read(clips, RATE):
-            assert len(heard.waveform) == SEGMENT_SECONDS * RATE
+        for recognized in reader.read(clips, RATE):
+            assert len(recognized.waveform) == SEGMENT_SECONDS * RATE
         ours = counted(url)["bytes"]
 
         with contextlib.suppress(soundfile.LibsndfileError):

@@ -48,10 +48,10 @@ def records(rows: int, normalizer_name: str, audio: Path):
         start, count = chance.randrange(len(spoken) - 60), chance.choice((1, 4, 8, 12, 16, 24, 40))
         said = spoken[start : start + count]
         wrong = chance.choice((0.0, 0.0, 0.05, 0.1, 0.3))
-        heard = [w if chance.random() >= wrong else chance.choice(spoken) for w in said]
+        recognized = [w if chance.random() >= wrong else chance.choice(spoken) for w in said]
         if row % 997 == 0:
-            heard += heard[-1:] * chance.randrange(5, 40)
-        text, seconds = " ".join(heard), round(count * chance.uniform(0.25, 0.5) + 0.3, 3)
+            recognized += recognized[-1:] * chance.randrange(5, 40)
+        text, seconds = " ".join(recognized), round(count * chance.uniform(0.25, 0.5) + 0.3, 3)
         reference = " ".join(said).capitalize() + "."
         score = scoring.score(reference, text, normalize, seconds)
         yield (

@@ -4,7 +4,7 @@
 
 Prints the tables of docs/scale.md. Workers start, read and group the rows, and take windows of
 audio until none is left; each is as fast as the slowest of its model, its reading, and its part of
-what the object store answers. Nothing here is a measurement: where each figure comes from is told
+what the object store answers. Nothing here is a measurement: the source of each figure is stated
 by the first table.
 """
 
@@ -187,7 +187,7 @@ def simulate(
     starts = [START_SECONDS * _spread(chance, START_SPREAD) for _ in range(workers)]
     slow = [chance.random() < slow_share for _ in range(workers)]
     own = [speed(machine) * (SLOW_SPEED if each else 1.0) for each in slow]
-    # No window is begun before all rows are read, grouped and counted.
+    # No window is started before all rows are read, grouped and counted.
     grouping = hours * HOUR / CLIP_SECONDS * ROW_SECONDS / workers
     ready = sum(starts) / workers + grouping
     left = _Left(windows, workers, shared)
@@ -379,7 +379,7 @@ def sources() -> Iterator[list[str]]:
         "Dataflow, batch",
         f"vCPU ${VCPU_HOUR}, GiB ${GIB_HOUR}, GPU {DATAFLOW_GPU:g} times Compute Engine's, "
         f"shuffle ${SHUFFLED_GB} a GB",
-        "vCPU and GiB: Dataflow's prices as told in 2019; the rest from memory 2026-11",
+        "vCPU and GiB: prices of Dataflow as published in 2019; the rest from memory 2026-11",
     )
     yield row(
         "requests",

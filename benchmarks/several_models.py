@@ -65,19 +65,21 @@ def main() -> None:
         mixed = work / "mixed.jsonl"
         mixed.write_text("".join(json.dumps(row) + "\n" for row in turns))
         print("| job | rows | seconds | model loads |\n| --- | --- | --- | --- |")
-        alone, heard = 0.0, {}
+        alone, recognized = 0.0, {}
         for lang, model in models.items():
             own = work / f"{lang}.jsonl"
             own.write_text("".join(json.dumps(row) + "\n" for row in rows[lang]))
             seconds, summary = job(own, work / lang, f"--model_name={model}")
-            heard |= texts(work / lang)
+            recognized |= texts(work / lang)
             alone += seconds
             print(f"| {lang} | {summary['rows_in']} | {seconds:.1f} | {summary['model_loads']} |")
         pairs = ",".join(f"{lang}={model}" for lang, model in models.items())
         seconds, summary = job(mixed, work / "all", f"--models={pairs}")
         print(f"| sum of the five | {len(turns)} | {alone:.1f} | 5 |")
         print(f"| one job | {summary['rows_in']} | {seconds:.1f} | {summary['model_loads']} |")
-        print(f"one job / sum: {seconds / alone:.2f}; same texts: {texts(work / 'all') == heard}")
+        print(
+            f"one job / sum: {seconds / alone:.2f}; same texts: {texts(work / 'all') == recognized}"
+        )
 
 
 if __name__ == "__main__":

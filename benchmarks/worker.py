@@ -1,4 +1,4 @@
-"""One contestant in a process of its own: loads the model once, then runs whenever it is told to.
+"""One contestant in a process of its own: loads the model once, then runs on each command.
 
     python -m benchmarks.worker CONTESTANT MODEL MANIFEST
 

@@ -40,7 +40,7 @@ def status(storage: Storage, output: str) -> str:
 
     state = Progress.read(storage, output)
     holder = holder_of(storage, lock_in(output))
-    if not state.has_begun and holder is None:
+    if not state.has_started and holder is None:
         try:
             results = Output(output, storage.options)
         except UnfinishedError:

@@ -212,7 +212,7 @@ class Progress:
         started: when the first model was loaded, in seconds since 1970; None before that.
     """
 
-    has_begun: bool = False
+    has_started: bool = False
     rows: int | None = None
     rows_invalid: int = 0
     counts: Counts = dataclasses.field(default_factory=Counts)
@@ -236,7 +236,7 @@ class Progress:
         counts = [Counts(**{name: worker[name] for name in fields}) for worker in workers]
         models = {model["model"]: model for worker in workers for model in worker["models"]}
         return cls(
-            has_begun=True,
+            has_started=True,
             rows=None if run.get("tars") else run.get("rows"),
             rows_invalid=run.get("rows_invalid", 0),
             counts=sum(counts, Counts()),
@@ -263,7 +263,7 @@ class Progress:
     def phase(self) -> str:
         """Returns what the run is doing."""
         counts = self.counts
-        if not self.has_begun:
+        if not self.has_started:
             return READING
         if self.records is not None and self.rows_ended >= self.records:
             return WRITING

@@ -62,11 +62,11 @@ class LocalFile(io.FileIO):
             if error.errno != errno.ESTALE:
                 raise
 
-        def read_anew() -> Result:
+        def read_again() -> Result:
             self._reopen()
             return read()
 
-        return retry(read_anew, may_retry=is_transient_locally)
+        return retry(read_again, may_retry=is_transient_locally)
 
     def _reopen(self) -> None:
         with open(self.name, "rb", buffering=0) as file:

@@ -165,7 +165,7 @@ def of_audio(folder: Path, server: FaultyHttpServer | None = None) -> list[Fault
         add(f"{name} among the samples", "CorruptAudioError", str(folder / f"{name}.wav"))
     write(folder / "once.mkv", Track([(0.0, tone(2.0))], "aac", RATE))
     once = (folder / "once.mkv").read_bytes()
-    put("a Matroska whose clock begins anew", "CorruptAudioError", "anew.mkv", once + once)
+    put("a Matroska whose clock begins again", "CorruptAudioError", "again.mkv", once + once)
     for name, codec in (("mp4", "aac"), ("mka", "libopus")):
         rate = 48_000 if codec == "libopus" else RATE
         pieces = [(0.0, tone(1.0, rate)), (4.0, tone(1.0, rate))]

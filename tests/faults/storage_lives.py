@@ -35,13 +35,13 @@ class HearingRecognizer(naming_model.NamingRecognizer):
     """Recognizes its own name, and each sample."""
 
     def encode(self, waveforms: list[np.ndarray], _prompt: Any) -> list[str]:
-        return [heard(self.name, waveform) for waveform in waveforms]
+        return [recognized(self.name, waveform) for waveform in waveforms]
 
     def decode(self, encoded: list[str]) -> list[Recognition]:
         return [Recognition(text) for text in encoded]
 
 
-def heard(name: str, waveform: np.ndarray) -> str:
+def recognized(name: str, waveform: np.ndarray) -> str:
     return f"{name} {zlib.crc32(np.ascontiguousarray(waveform, np.float32).tobytes()):08x}"
 
 
@@ -231,7 +231,7 @@ class Life:
     def _is(self, wanted: tuple[str, list[int]]) -> bool:
         """Tells whether each row has one record, and each transcript the right text."""
         model, rows = wanted
-        right = {n: heard(model, self.samples[n]) for n in rows}
+        right = {n: recognized(model, self.samples[n]) for n in rows}
         transcripts, failed = self._lines("transcripts"), self._lines("failures")
         texts = {record["n"]: record["pred_text"] for record in transcripts}
         once = Counter(record["n"] for record in [*transcripts, *failed]) == Counter(rows)

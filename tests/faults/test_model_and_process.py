@@ -83,7 +83,7 @@ def test_little_memory_costs_no_row_and_changes_no_text(fork_server, corpus, und
         ("full_disk", [], "File too large"),
     ],
 )
-def test_what_only_another_process_can_mend_ends_this_one_and_fails_no_row(
+def test_what_only_another_process_can_fix_ends_this_one_and_fails_no_row(
     fork_server, corpus, undisturbed, tmp_path, fault, flags, said
 ):
     out = tmp_path / "out"

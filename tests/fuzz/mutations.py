@@ -173,7 +173,7 @@ class Mutator:
 
 
 def repair_tar_headers(content: bytearray) -> None:
-    """Sums the headers of a tar anew; a reader looks no further at one whose sum is wrong."""
+    """Sums the headers of a tar again; a reader looks no further at one whose sum is wrong."""
     for start in range(0, len(content) - 511, 512):
         if content[start + 257 : start + 262] == b"ustar":
             content[start + 148 : start + 156] = b" " * 8
@@ -181,7 +181,7 @@ def repair_tar_headers(content: bytearray) -> None:
 
 
 def repair_ogg_chains(content: bytearray) -> None:
-    """Sums the pages of an Ogg file anew (RFC 3533, section 6)."""
+    """Sums the pages of an Ogg file again (RFC 3533, section 6)."""
     start = content.find(b"OggS")
     while start >= 0 and len(content) >= start + 27:
         segments = content[start + 26]

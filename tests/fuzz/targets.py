@@ -201,7 +201,7 @@ def _rows(piece: FileRange) -> Iterator[Row]:
 
 
 def _check_may_fail(name: str, content: bytes, error: Exception) -> None:
-    """Raises the error anew if the lines of a file that is whole cannot be read."""
+    """Raises the error again if the lines of a file that is whole cannot be read."""
     if isinstance(error, DamagedInputError):
         # No bytes are no stream, to most; how an empty file counts is left to each format.
         if content and _decompressed(Path(name).suffix, content) is not None:

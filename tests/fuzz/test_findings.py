@@ -159,10 +159,10 @@ def test_samples_near_the_largest_float_do_not_become_infinite(channels):
     loud[::7] *= -1
     content = sound_file(loud, 8_000, format="WAV", subtype="FLOAT")
     try:
-        heard = read_audio("a.wav", AudioRequest(sample_rate=RATE), content=content)
+        recognized = read_audio("a.wav", AudioRequest(sample_rate=RATE), content=content)
     except CorruptAudioError:
         return
-    assert np.isfinite(heard).all()
+    assert np.isfinite(recognized).all()
 
 
 def test_a_wavpack_file_that_is_cut_short_is_the_files_fault():
@@ -172,12 +172,12 @@ def test_a_wavpack_file_that_is_cut_short_is_the_files_fault():
 
 def test_samples_of_64_bit_integers_are_read_or_are_the_files_fault():
     try:
-        heard = read_audio(
+        recognized = read_audio(
             "a.wav", AudioRequest(sample_rate=RATE), content=encoded("wav", "pcm_s64le")
         )
     except AudioError:
         return
-    assert np.allclose(heard, samples(), atol=1e-6)
+    assert np.allclose(recognized, samples(), atol=1e-6)
 
 
 def test_a_stream_that_begins_late_is_no_error_or_is_the_files_fault():
@@ -189,10 +189,10 @@ def test_a_stream_that_begins_late_is_no_error_or_is_the_files_fault():
         tag = following
     content[tag] = 9  # the last one's type: video
     try:
-        heard = read_audio("a.flv", AudioRequest(sample_rate=RATE), content=bytes(content))
+        recognized = read_audio("a.flv", AudioRequest(sample_rate=RATE), content=bytes(content))
     except AudioError:
         return
-    assert 7.9 < len(heard) / RATE < 8.1
+    assert 7.9 < len(recognized) / RATE < 8.1
 
 
 # Manifests

@@ -30,7 +30,7 @@ def resampled(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def heard(prompts, tmp_path_factory):
+def recognized(prompts, tmp_path_factory):
     """The records of each file, whole and from a place in its hole, by their ids."""
     from beam_asr.cli import main
 
@@ -63,11 +63,11 @@ def heard(prompts, tmp_path_factory):
 
 @pytest.mark.parametrize("part", ["", " part"])
 @pytest.mark.parametrize("name", [*TRACKS, "sound.ogg"])
-def test_words_are_heard_when_a_player_plays_them(heard, name, part):
+def test_words_are_recognized_when_a_player_plays_them(recognized, name, part):
     alone = name == "sound.ogg"  # without the picture that begins before
-    expected = heard[1]["plain.wav" + part]
+    expected = recognized[1]["plain.wav" + part]
 
-    record = heard[1][name + part]
+    record = recognized[1][name + part]
 
     assert len(record["words"]) > 3
     if not alone:  # without the silence before it, the model hears one word otherwise
@@ -79,8 +79,8 @@ def test_words_are_heard_when_a_player_plays_them(heard, name, part):
         assert word["start"] == pytest.approx(start, abs=0.17)  # two frames of the model
 
 
-def test_captions_are_shown_when_a_player_plays_them(heard):
-    captions = sorted(heard[0].glob("**/*clip*.srt"))
+def test_captions_are_shown_when_a_player_plays_them(recognized):
+    captions = sorted(recognized[0].glob("**/*clip*.srt"))
     assert len(captions) == 2 * len(TRACKS)
     for path in captions:
         hours, minutes, seconds = re.match(

@@ -70,14 +70,14 @@ def test_one_job_over_five_languages(manifest, models, tmp_path, monkeypatch):
         own = [row for row in rows if row["lang"][:2] == language]
         of_one = write_manifest(tmp_path / f"{language}.jsonl", own)
         alone = transcripts_of(of_one, model, tmp_path / language)
-        assert heard(mine) == heard(alone)
+        assert recognized(mine) == recognized(alone)
     for language in ("en_US", "es-MX"):
         mine = [each for each in found if each["lang"] == language]
         texts = [each["text"] for each in mine], [each["pred_text"] for each in mine]
         assert summary["scores"]["by_language"][language]["wer"] == pytest.approx(jiwer.wer(*texts))
 
 
-def test_a_language_is_heard_better_by_its_own_model(manifest, models, tmp_path):
+def test_a_language_is_recognized_better_by_its_own_model(manifest, models, tmp_path):
     def wer_of(tag: str, language: str) -> float:
         pairs = f"--models={tag}={models[language]}"
         out = tmp_path / f"{tag}-{language}"
@@ -88,5 +88,5 @@ def test_a_language_is_heard_better_by_its_own_model(manifest, models, tmp_path)
     assert wer_of("es", "es") < wer_of("es", "en")
 
 
-def heard(records: list[dict]) -> dict[str, str]:
+def recognized(records: list[dict]) -> dict[str, str]:
     return {each["audio_filepath"]: each["pred_text"] for each in records}

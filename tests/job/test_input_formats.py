@@ -58,9 +58,9 @@ def expected(corpus, model, tmp_path_factory):
 
 
 def texts(records) -> dict[int, str]:
-    heard = {int(record["n"]): record["pred_text"] for record in records}
-    assert len(heard) == len(records)
-    return heard
+    recognized = {int(record["n"]): record["pred_text"] for record in records}
+    assert len(recognized) == len(records)
+    return recognized
 
 
 @pytest.fixture
@@ -305,14 +305,14 @@ def test_a_tarred_data_set_whose_manifest_and_tars_do_not_agree(tarred, expected
     )
     assert texts(records) == {n: text for n, text in expected.items() if n not in (3, 4)}
     errors = [failure.pop("error") for failure in failures]
-    told = {error["type"]: error["message"] for error in errors}
+    reported = {error["type"]: error["message"] for error in errors}
     assert sorted(error["type"] for error in errors) == [
         "BadFieldError",
         "BadFieldError",
         "MissingMemberError",
     ]
-    assert "stray.flac" in told["MissingMemberError"]
-    assert "audio_1.tar" in told["MissingMemberError"]
+    assert "stray.flac" in reported["MissingMemberError"]
+    assert "audio_1.tar" in reported["MissingMemberError"]
     assert sorted(failures, key=str) == sorted(strays, key=str)
     assert summary["members_without_row"] == 2
     assert summary["examples_without_row"] == [
@@ -321,7 +321,7 @@ def test_a_tarred_data_set_whose_manifest_and_tars_do_not_agree(tarred, expected
     ]
 
 
-def test_a_tar_without_rows_is_told(tarred, hear):
+def test_a_tar_without_rows_is_reported(tarred, hear):
     _, _, summary = hear(
         f"--input={tarred / 'sharded_manifests/manifest_0.json'}",
         f"--tarred_audio={tarred / 'audio_{0..2}.tar'}",
@@ -418,11 +418,11 @@ def test_a_tar_of_samples_with_bad_ones(corpus, expected, hear, tmp_path):
         writer.write({"__key__": "list", "flac": good["flac"], "json": b"[1, 2]"})
     records, failures, summary = hear(f"--input={tmp_path / 's.tar'}")
     assert texts(records) == {1: expected[1]}
-    told = {
+    reported = {
         failure["audio_filepath"].partition("::")[0]: failure["error"]["type"]
         for failure in failures
     }
-    assert told == {
+    assert reported == {
         "tar://silent": "MissingMemberError",
         "tar://noise.flac": "NotAudioError",
         "tar://list.flac": "NotAnObjectError",

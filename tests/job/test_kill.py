@@ -58,7 +58,7 @@ def records(out: Path) -> list[str]:
 
 
 def settle(out: Path) -> None:
-    """Waits for what a killed process has begun in the kernel: a file may yet get its name."""
+    """Waits for what a killed process has started in the kernel: a file may yet get its name."""
     windows = out / "_journal" / "windows"
 
     def is_settled() -> bool:

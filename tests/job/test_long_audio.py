@@ -1,4 +1,4 @@
-"""Long recordings, as a user has them: cut, heard, and put together with times."""
+"""Long recordings, as a user has them: cut, recognized, and put together with times."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def alone(prompts, recordings, tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def heard(recordings, tmp_path_factory):
+def recognized(recordings, tmp_path_factory):
     """The transcripts of the recordings, whole and in parts, by their ids."""
     from beam_asr.cli import main
 
@@ -50,7 +50,7 @@ def heard(recordings, tmp_path_factory):
         {"id": "none", "audio_filepath": "none.flac", "duration": places["none.flac"][-1].end},
         {"id": "part", "audio_filepath": "pauses.flac", "offset": 60.25, "duration": 90.0},
     ]
-    out = tmp_path_factory.mktemp("heard") / "out"
+    out = tmp_path_factory.mktemp("recognized") / "out"
     manifest = write_manifest(folder / "m.jsonl", rows)
     flags = [f"--max_segment_seconds={LONGEST}", "--timestamps=word,segment,char"]
     formats = "--formats=srt,vtt,ctm,stm,txt,textgrid"
@@ -60,11 +60,11 @@ def heard(recordings, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["pauses", "none"])
-def test_no_word_is_lost_or_doubled_by_cutting(name, heard, recordings, alone):
+def test_no_word_is_lost_or_doubled_by_cutting(name, recognized, recordings, alone):
     places = recordings[1][f"{name}.flac"]
     said = " ".join(each.text for each in places)
     one_by_one = jiwer.process_words(said, " ".join(alone[each.audio] for each in places))
-    whole = jiwer.process_words(said, heard[1][name]["pred_text"])
+    whole = jiwer.process_words(said, recognized[1][name]["pred_text"])
     assert whole.wer <= one_by_one.wer + 0.01
     # A cut that loses or doubles words shows in these, whatever the model mishears.
     assert whole.deletions <= one_by_one.deletions + 2
@@ -72,22 +72,22 @@ def test_no_word_is_lost_or_doubled_by_cutting(name, heard, recordings, alone):
 
 
 @pytest.mark.parametrize("name", ["pauses", "none"])
-def test_words_are_where_they_are_said(name, heard, recordings):
+def test_words_are_where_they_are_said(name, recognized, recordings):
     places = recordings[1][f"{name}.flac"]
-    starts, ends = long_recordings.place_errors(places, heard[1][name]["words"])
+    starts, ends = long_recordings.place_errors(places, recognized[1][name]["words"])
     for errors in (np.abs(starts), np.abs(ends)):
         assert len(errors) > 0.7 * len(places)
         assert np.median(errors) < 0.1
         assert np.percentile(errors, 95) < 0.3
 
 
-def test_times_are_in_order_and_within_the_audio(heard, recordings):
+def test_times_are_in_order_and_within_the_audio(recognized, recordings):
     for name, start, end in (
         ("pauses", 0.0, None),
         ("none", 0.0, None),
         ("part", 60.25, 150.25),
     ):
-        record = heard[1][name]
+        record = recognized[1][name]
         end = end or soundfile.info(recordings[0] / f"{name}.flac").duration
         for kind in ("words", "segments", "chars"):
             times = [time for each in record[kind] for time in (each["start"], each["end"])]
@@ -103,9 +103,9 @@ def test_times_are_in_order_and_within_the_audio(heard, recordings):
         ]
 
 
-def test_a_part_of_a_recording_says_what_the_whole_does_there(heard):
-    whole = [w for w in heard[1]["pauses"]["words"] if w["start"] > 61 and w["end"] < 149]
-    part = heard[1]["part"]["words"]
+def test_a_part_of_a_recording_says_what_the_whole_does_there(recognized):
+    whole = [w for w in recognized[1]["pauses"]["words"] if w["start"] > 61 and w["end"] < 149]
+    part = recognized[1]["part"]["words"]
     same = [w for w in whole if any(is_same(w, other) for other in part)]
     assert len(same) >= 0.9 * len(whole) > 50
 
@@ -114,8 +114,8 @@ def is_same(word, other) -> bool:
     return word["word"] == other["word"] and abs(word["start"] - other["start"]) < 0.15
 
 
-def test_summary_counts_segments(heard, recordings):
-    summary = json.loads((heard[0] / "summary.json").read_text())
+def test_summary_counts_segments(recognized, recordings):
+    summary = json.loads((recognized[0] / "summary.json").read_text())
     seconds = sum(
         soundfile.info(recordings[0] / name).duration for name in ("pauses.flac", "none.flac")
     )
@@ -124,8 +124,8 @@ def test_summary_counts_segments(heard, recordings):
     assert summary["audio_hours"] * 3600 == pytest.approx(seconds + 90, rel=0.01)
 
 
-def test_a_file_for_each_transcript_and_format(heard):
-    out, records = heard
+def test_a_file_for_each_transcript_and_format(recognized):
+    out, records = recognized
     for record in records.values():
         assert set(record["exports"]) == {"srt", "vtt", "ctm", "stm", "txt", "textgrid"}
         for path in record["exports"].values():
@@ -144,7 +144,7 @@ def test_short_rows_beside_a_long_one_are_not_touched(recordings, alone, prompts
     }
 
 
-def test_clips_in_tars_are_cut_too(recordings, heard, transcribe, tmp_path):
+def test_clips_in_tars_are_cut_too(recordings, recognized, transcribe, tmp_path):
     folder, _ = recordings
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.add(folder / "pauses.flac", "pauses.flac")
@@ -153,7 +153,7 @@ def test_clips_in_tars_are_cut_too(recordings, heard, transcribe, tmp_path):
     status, _, said = transcribe(f"--input={tmp_path}/a.tar", f"--output={out}", *flags)
     assert status == 0, said
     (record,) = read_records(out, "transcripts")
-    assert record["pred_text"] == heard[1]["pauses"]["pred_text"]
+    assert record["pred_text"] == recognized[1]["pauses"]["pred_text"]
 
 
 @pytest.mark.parametrize("segmentation", ["fixed", "none"])
@@ -197,7 +197,7 @@ def test_rows_without_speech(transcribe, tmp_path):
 
 
 @pytest.mark.parametrize("partial", ["fail", "keep"])
-def test_a_recording_that_breaks_off(partial, recordings, heard, transcribe, tmp_path):
+def test_a_recording_that_breaks_off(partial, recordings, recognized, transcribe, tmp_path):
     whole = (recordings[0] / "pauses.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
     manifest, out = write_manifest(tmp_path / "m", [{"audio_filepath": "cut.flac"}]), tmp_path / "o"
@@ -215,7 +215,7 @@ def test_a_recording_that_breaks_off(partial, recordings, heard, transcribe, tmp
     seconds = soundfile.info(recordings[0] / "pauses.flac").duration
     assert 0.4 * seconds < failed["start"] < 0.6 * seconds < failed["end"] <= seconds
     words = record["pred_text"].split()
-    assert words[:-20] == heard[1]["pauses"]["pred_text"].split()[: len(words) - 20]
+    assert words[:-20] == recognized[1]["pauses"]["pred_text"].split()[: len(words) - 20]
 
 
 def test_planning_reads_as_a_stream(recordings):

@@ -287,7 +287,7 @@ def test_a_bundle_that_is_tried_again_uses_what_its_windows_left(clips, tiny_mod
     assert sorted(found) == sorted(row["n"] for row in rows_of(clips))
 
 
-def test_overwriting_begins_anew(clips, base, tmp_path):
+def test_overwriting_begins_again(clips, base, tmp_path):
     listed = write_manifest(tmp_path / "m.jsonl", rows_of(clips))
     flags = [*base, f"--input={listed}", f"--output={tmp_path / 'out'}"]
     with breaking(after=6):

@@ -107,12 +107,12 @@ def test_audio_in_a_bucket_needs_no_manifest(
         f"--storage_options={json.dumps(gs_bucket.storage_options)}",
     )
     assert status == 0, errors
-    heard = {
+    recognized = {
         record["audio_filepath"].rpartition("/")[2][0]: record["pred_text"]
         for record in read_records(out, "transcripts")
     }
     numbers = range(8) if pattern == "clips" else range(0, 8, 2)
-    assert heard == {str(n): dict(expected)[n] for n in numbers}
+    assert recognized == {str(n): dict(expected)[n] for n in numbers}
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def test_equal_rows_stay_two_and_blank_lines_are_none(clips, model, transcribe, 
     assert len({record["pred_text"] for record in records}) == 1
 
 
-def test_offset_and_duration_choose_what_is_heard(clips, model, transcribe, tmp_path):
+def test_offset_and_duration_choose_what_is_recognized(clips, model, transcribe, tmp_path):
     samples, _ = soundfile.read(clips / "19.flac", dtype="float32")
     part = samples[int(0.5 * RATE) : int(2.25 * RATE)]
     soundfile.write(tmp_path / "part.flac", part, RATE)
@@ -227,7 +227,7 @@ def test_offset_and_duration_choose_what_is_heard(clips, model, transcribe, tmp_
     assert ranged == said[("part.flac", None)] != said[(whole, None)]
 
 
-def test_a_chosen_channel_is_heard_alone(clips, model, transcribe, tmp_path):
+def test_a_chosen_channel_is_recognized_alone(clips, model, transcribe, tmp_path):
     left, right = (soundfile.read(clips / f"{n}.flac", frames=RATE)[0] for n in ("10", "15"))
     soundfile.write(tmp_path / "left.wav", left, RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "both.wav", np.stack([left, right], 1), RATE, subtype="FLOAT")

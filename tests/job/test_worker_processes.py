@@ -116,9 +116,9 @@ def test_processes_that_start_at_once_download_the_model_once(
         options = {"gs": {**gs_bucket.storage_options["gs"], "endpoint_url": address}}
         flags = [PROCESSES, "--direct_num_workers=3", f"--storage_options={json.dumps(options)}"]
         for _ in range(2):
-            run, heard = job(*flags, model=uri, **cache)
+            run, recognized = job(*flags, model=uri, **cache)
             assert len(set(run.loaded())) == 3
-            assert len(heard) == 12
+            assert len(recognized) == 12
             counts.append(reads())
     first, second = counts[1] - counts[0], counts[2] - counts[1]
     # Each launch reads some of the content, by which it knows the model again.
@@ -139,18 +139,18 @@ def test_a_process_killed_while_it_downloads_leaves_the_model_to_the_one_that_wa
             [sys.executable, "-c", DOWNLOAD, url], stdout=subprocess.PIPE, text=True
         )
 
-    def begun() -> bool:
+    def running() -> bool:
         return any(each.is_file() and each.stat().st_size for each in tmp_path.rglob("*"))
 
     started = [download()]
     try:
-        wait_until(begun)
+        wait_until(running)
         http_server.behave("m.nemo", stall=0.1)
         started.append(download())
         time.sleep(2)  # in which it comes to wait, or takes what is there if it does not wait
         started[0].kill()
         started[0].wait()
-        assert begun(), "it was killed before or after its download"
+        assert running(), "it was killed before or after its download"
         http_server.behave("m.nemo")
         said, _ = started[1].communicate(timeout=MAX_SECONDS)
     finally:
@@ -161,19 +161,19 @@ def test_a_process_killed_while_it_downloads_leaves_the_model_to_the_one_that_wa
 
 
 def test_worker_processes_load_the_model_once_each_and_the_launcher_never(job):
-    run, heard = job(PROCESSES, "--direct_num_workers=2")
+    run, recognized = job(PROCESSES, "--direct_num_workers=2")
     assert len(set(run.loaded())) == len(run.loaded()) == 2
     assert run.pid not in run.loaded()
-    assert len(heard) == 12
+    assert len(recognized) == 12
 
 
 def test_two_copies_of_the_model_hear_what_one_hears(job):
     one, expected = job()
     assert one.loaded() == [one.pid]
-    two, heard = job("--model_copies=2")
+    two, recognized = job("--model_copies=2")
     assert len(set(two.loaded())) == len(two.loaded()) == 2
     assert two.pid not in two.loaded()
-    assert heard == expected
+    assert recognized == expected
 
 
 # ----------------------------------------------------------------------- within a process

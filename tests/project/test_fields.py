@@ -32,10 +32,10 @@ class TellingRecognizer(NamingRecognizer):
         return len(waveforms)
 
     def decode(self, encoded):
-        told = Recognition(
+        reported = Recognition(
             "one.", ("▁one", "."), (0.1, 0.2), (0.2, 0.3), (0.5, 1.0), -0.5, (("one.", -0.5),)
         )
-        return [told] * encoded
+        return [reported] * encoded
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,9 @@ def report(tmp_path_factory):
     transcripts = [
         scored(
             " ".join(f"said{place}" for place in range(60)),
-            " ".join(f"heard{place}" if place < wrong else f"said{place}" for place in range(60)),
+            " ".join(
+                f"recognized{place}" if place < wrong else f"said{place}" for place in range(60)
+            ),
             audio_filepath=flac(),
             offset=round(wrong / 50, 2),
             duration=2.0,
@@ -213,7 +215,7 @@ def hostile_rows(text):
     audio = text.replace("\0", "")
     return [
         scored("what was said", text, audio_filepath=audio, lang=text, model=text),
-        scored(text, "what was heard", audio_filepath=audio, lang="en", model="m", offset=1),
+        scored(text, "what was recognized", audio_filepath=audio, lang="en", model="m", offset=1),
     ]
 
 

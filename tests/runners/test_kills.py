@@ -61,7 +61,7 @@ def goes_on(runner, corpus, out, expected) -> None:
     assert len(ended.decoded) == CLIPS + 2 - len(kept)
 
 
-def test_begun_on_flink_killed_and_finished_on_the_direct_runner(
+def test_started_on_flink_killed_and_finished_on_the_direct_runner(
     runner, corpus, expected, tmp_path
 ):
     out = tmp_path / "out"

@@ -76,7 +76,7 @@ def sound_of(clip: np.ndarray) -> tuple[int, int]:
 
 
 def place_errors(places: list[Place], words: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds by which the first and the last words of prompts are late, where they were heard."""
+    """Seconds by which the first and the last words of prompts are late."""
     said = [word for each in places for word in each.text.split()]
     aligned = jiwer.process_words(" ".join(said), " ".join(word["word"] for word in words))
     of_said = {

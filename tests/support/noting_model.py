@@ -51,7 +51,7 @@ def batch(name, clips=1, samples=10):
 
 
 def submitted_together(host, model, names, since=0.0):
-    """So that each waits while the one before is begun."""
+    """So that each waits while the one before is started."""
     model.go_on.clear()
     done = [host.submit(batch(name), since) for name in names]
     model.go_on.set()

@@ -52,7 +52,7 @@ def special(name, kind, target="x.wav"):
 
 
 class Pipe:
-    """A file that can only be read, forwards; it counts, and fails where it is told to."""
+    """A file that can only be read, forwards; it counts, and fails at a chosen place."""
 
     def __init__(self, parts, fail_at=None, error=None):
         self._parts = iter([parts] if isinstance(parts, bytes) else parts)

@@ -195,8 +195,8 @@ def ffmpeg_decodes(path: Path) -> Laid:
                 place = round((frame.pts * stream.time_base - zero) * frame.sample_rate)
             rate, samples = frame.sample_rate, _mono(frame)
             if frames and frames[-1][0] + len(frames[-1][1]) - place > rate // 500:
-                last, heard = frames[-1]
-                frames[-1] = last, heard[: max(0, place - last)]
+                last, recognized = frames[-1]
+                frames[-1] = last, recognized[: max(0, place - last)]
             frames.append((place, samples))
             end = place + len(samples)
     return Laid(rate, [(place, samples) for place, samples in frames if len(samples)])

@@ -68,11 +68,14 @@ def test_an_inverted_channel_is_found_through_every_codec(tmp_path, ending):
     assert error.channel in (0, 1)
     assert "cancel each other" in str(error)
     assert "channel=each" in str(error)
-    (heard,) = ClipReader(Storage(), None, 60.0, 1).read(
+    (recognized,) = ClipReader(Storage(), None, 60.0, 1).read(
         [Clip(Row("{}"), str(path), 0, None)], RATE
     )
-    assert heard.clip.taken == TakenChannel(error.channel, 2, louder=True)
-    assert likeness(heard.waveform, voice(1)) > 0.9 or likeness(heard.waveform, -voice(1)) > 0.9
+    assert recognized.clip.taken == TakenChannel(error.channel, 2, louder=True)
+    assert (
+        likeness(recognized.waveform, voice(1)) > 0.9
+        or likeness(recognized.waveform, -voice(1)) > 0.9
+    )
 
 
 @pytest.mark.parametrize("ending", ["wav", "mp3"])
@@ -133,8 +136,8 @@ AVERAGED = {
 @pytest.mark.parametrize("name", AVERAGED)
 def test_what_is_averaged(tmp_path, name, ending):
     samples = AVERAGED[name]
-    heard = average_of(write(tmp_path / f"a.{ending}", samples))
-    assert likeness(heard, samples.mean(axis=1)) > (0.99 if ending == "wav" else 0.7)
+    recognized = average_of(write(tmp_path / f"a.{ending}", samples))
+    assert likeness(recognized, samples.mean(axis=1)) > (0.99 if ending == "wav" else 0.7)
 
 
 def test_many_pairs_of_talkers_are_averaged():

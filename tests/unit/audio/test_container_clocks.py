@@ -92,7 +92,7 @@ def trembling():
 MPEG4 = (0.0, 6.0, "mpeg4")
 VORBIS = {"options": {"strict": "-2"}, "layout": "stereo"}  # all that FFmpeg's encoder can
 VBR = {"options": {"flags": "+qscale", "global_quality": "470"}}
-WRAP = 2**33 / 90_000  # seconds until the clock of a transport stream begins anew
+WRAP = 2**33 / 90_000  # seconds until the clock of a transport stream begins again
 TWO = [whole("aac", 16_000), hole("aac", 44_100, 1, layout="stereo")]  # the second is read
 
 FILES: dict[str, Writer] = {
@@ -232,12 +232,12 @@ def test_the_stretches_of_a_long_recording_hold_all_of_it(tmp_path, name):
 
     (plan,) = Planner(Storage(), None, 300.0, "fixed", False).plan(clip, 60.0)
     groups = list(group_segments(plan))
-    heard = list(ClipReader(Storage(), None, 300.0, 1).read(groups, laid.rate))
+    recognized = list(ClipReader(Storage(), None, 300.0, 1).read(groups, laid.rate))
 
     assert plan.seconds == pytest.approx(laid.end / laid.rate, abs=0.001)
     assert len(groups) > 1
-    assert len(heard) == len(plan.segments)
-    for outcome, segment in zip(heard, plan.segments, strict=True):
+    assert len(recognized) == len(plan.segments)
+    for outcome, segment in zip(recognized, plan.segments, strict=True):
         assert isinstance(outcome, Loaded)
         assert laid.lost(outcome.waveform, round(segment.start * laid.rate)) == []
 
@@ -295,7 +295,7 @@ def test_joined_transport_streams_are_read_one_after_the_other(files, tmp_path):
     np.testing.assert_allclose(part, samples[20 * laid.rate :][: len(part)], atol=1e-6)
 
 
-def test_joined_matroska_whose_clock_begins_anew_is_an_error(files, tmp_path):
+def test_joined_matroska_whose_clock_begins_again_is_an_error(files, tmp_path):
     content = bytearray(files("aac.mkv").read_bytes())
     size = content.find(b"\x18\x53\x80\x67") + 4  # of the segment, which a live one does not state
     content[size : size + 8] = b"\x01" + b"\xff" * 7

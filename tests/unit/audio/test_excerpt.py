@@ -18,10 +18,10 @@ def recording(tmp_path):
 
 def test_an_excerpt_is_the_range_of_the_recording(recording):
     mp3, is_cut = read_excerpt(recording, offset=2.0, duration=3.0)
-    heard = read("excerpt.mp3", content=mp3)
-    lag, error = lag_and_error(heard, chirp(6.0)[2 * RATE : 5 * RATE])
+    recognized = read("excerpt.mp3", content=mp3)
+    lag, error = lag_and_error(recognized, chirp(6.0)[2 * RATE : 5 * RATE])
     assert not is_cut
-    assert len(heard) == 3 * SAMPLE_RATE
+    assert len(recognized) == 3 * SAMPLE_RATE
     assert abs(lag) <= 1
     assert error < 0.1
     assert len(mp3) < 15_000

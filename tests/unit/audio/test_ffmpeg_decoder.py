@@ -160,7 +160,7 @@ def test_ffmpeg_stays_quiet(tmp_path, capfd):
     ],
 )
 def test_a_range_of_adpcm_equals_the_slice(tmp_path, name, codec, rate, seekable):
-    """A decoder that carries its state from the start on is not begun in the middle."""
+    """A decoder that carries its state from the start on is not started in the middle."""
     path = tmp_path / name
     encode(path, chirp(20, rate), codec=codec, rate=rate)
     whole = read(path, sample_rate=rate)

@@ -204,7 +204,7 @@ def mp3(frames: int) -> bytes:
 
 
 def mp3_of_a_variable_bit_rate_without_a_header() -> bytes:
-    """Twenty quiet seconds, by whose bit rate the length is reckoned, and twenty loud ones."""
+    """Twenty quiet seconds, by whose bit rate the length is estimated, and twenty loud ones."""
     rng = np.random.default_rng(0)
     samples = rng.standard_normal(40 * RATE) * np.repeat([1e-4, 0.3], 20 * RATE)
     made = io.BytesIO()
@@ -676,8 +676,8 @@ def test_an_mp4_whose_samples_are_in_another_file_reads_its_own_bytes(elsewhere,
         dref = full_box(b"dref", struct.pack(">I", 1), reference)
         Path("a.mp4").write_bytes(mp4(dref=dref))
         try:
-            heard = read_audio("a.mp4", AudioRequest(sample_rate=RATE))
-            np.testing.assert_array_equal(heard, np.full(1000, 16 / 2**15, np.float32))
+            recognized = read_audio("a.mp4", AudioRequest(sample_rate=RATE))
+            np.testing.assert_array_equal(recognized, np.full(1000, 16 / 2**15, np.float32))
         except ZeroLengthAudioError:
             pass
     assert http_server.requests == []
@@ -815,9 +815,9 @@ def test_long_clips_among_short_ones_keep_their_order(tmp_path, monkeypatch, con
         (tmp_path / f"{number}.flac").write_bytes(content(length))
     reader = ClipReader(Storage(), None, 60.0, 3)
     clips = [clip(tmp_path / f"{number}.flac") for number in range(len(seconds))]
-    heard = list(reader.read(clips, RATE))
-    assert [each.clip for each in heard] == clips
-    assert [len(each.waveform) / RATE for each in heard] == seconds
+    recognized = list(reader.read(clips, RATE))
+    assert [each.clip for each in recognized] == clips
+    assert [len(each.waveform) / RATE for each in recognized] == seconds
     in_memory = [(each, Path(each.audio).read_bytes()) for each in clips]
     again = list(reader.decode(in_memory, RATE))
     assert [len(each.waveform) / RATE for each in again] == seconds
@@ -825,8 +825,8 @@ def test_long_clips_among_short_ones_keep_their_order(tmp_path, monkeypatch, con
 
 def test_a_long_clip_that_is_broken_fails_as_what_it_is(tmp_path):
     (tmp_path / "a.flac").write_bytes(flac(10 * HOUR))
-    (heard,) = ClipReader(Storage(), None, 60.0, 1).read([clip(tmp_path / "a.flac")], RATE)
-    assert type(heard.error) is TruncatedAudioError
+    (recognized,) = ClipReader(Storage(), None, 60.0, 1).read([clip(tmp_path / "a.flac")], RATE)
+    assert type(recognized.error) is TruncatedAudioError
 
 
 def test_the_time_limit_of_a_clip_grows_with_its_hours_and_begins_with_its_turn(
@@ -871,9 +871,9 @@ def memory(key):
 clip_reader.LONG_SECONDS = 20
 before, seconds = memory("VmRSS"), 0
 clips = [Clip(Row("{}"), path, 0.0, None) for path in sorted(glob.glob(sys.argv[1]))]
-for heard in ClipReader(Storage(), None, 300.0, 4).read(clips, 16_000):
-    seconds += len(heard.waveform) / 16_000
-    del heard
+for recognized in ClipReader(Storage(), None, 300.0, 4).read(clips, 16_000):
+    seconds += len(recognized.waveform) / 16_000
+    del recognized
 print(seconds, memory("VmHWM") - before)
 """
 
@@ -930,8 +930,8 @@ reader = ClipReader(Storage(), None, 60.0, 2)
 list(reader.read(clips[:1], 16_000))  # the threads are there, and their heaps
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 10**8, size + 10**8))
-for heard in reader.read(clips, 16_000):
-    outcome = heard.waveform if isinstance(heard, Loaded) else heard.error
+for recognized in reader.read(clips, 16_000):
+    outcome = recognized.waveform if isinstance(recognized, Loaded) else recognized.error
     print(type(outcome).__name__, outcome)
 """
     files = [str(tmp_path / name) for name in ("short.wav", "long.flac", "short.wav")]

@@ -301,5 +301,5 @@ def test_all_threads_share_the_connections_of_a_server(server, short):
 def test_samples_of_one_file_of_a_tar_are_decoded_without_a_file(short):
     reader = ClipReader(Storage(), None, 10.0, 2)
     clips = [(Clip(Row("{}"), "t.tar: a.wav", n / 2, 0.5), encoded(short)) for n in range(5)]
-    for n, heard in enumerate(reader.decode(iter(clips), RATE)):
-        assert_same(heard.waveform, short[n * RATE // 2 : (n + 1) * RATE // 2])
+    for n, recognized in enumerate(reader.decode(iter(clips), RATE)):
+        assert_same(recognized.waveform, short[n * RATE // 2 : (n + 1) * RATE // 2])

@@ -62,12 +62,12 @@ def pauses_of(count):
 
 @pytest.fixture(scope="module")
 def paused(spoken):
-    """A recording with pauses of 0.3 to 1 s: what is heard in it by each method, and its spans."""
+    """A recording with pauses of 0.3 to 1 s: its segments by each method, and its spans."""
     audio, spans = recording(spoken, pauses_of(len(spoken)))
-    return {method: heard(audio, method) for method in METHODS}, spans
+    return {method: recognized(audio, method) for method in METHODS}, spans
 
 
-def heard(audio, method="silero"):
+def recognized(audio, method="silero"):
     detector = detector_of(method)
     detector.add(audio)
     return detector.finish()
@@ -121,7 +121,7 @@ def test_in_noise_all_is_held_and_cut_in_pauses(spoken, noise_db):
     """Of 10 to 15 dB below the speech, that is."""
     spoken = spoken[:70]
     audio, spans = recording(spoken, pauses_of(len(spoken)), noise_db)
-    found = plan_by_pauses(heard(audio), 30)
+    found = plan_by_pauses(recognized(audio), 30)
     check(found, len(audio) / RATE, 30)
     assert cut_within(found, spans) == []
     assert missed(found, spans) < 0.1
@@ -129,7 +129,7 @@ def test_in_noise_all_is_held_and_cut_in_pauses(spoken, noise_db):
 
 def test_in_noise_the_level_alone_loses_nothing_either(spoken):
     audio, spans = recording(spoken, pauses_of(len(spoken)), -30)
-    found = plan_by_pauses(heard(audio, "energy"), 30)
+    found = plan_by_pauses(recognized(audio, "energy"), 30)
     check(found, len(audio) / RATE, 30)
     assert missed(found, spans) < 0.1
 
@@ -138,7 +138,7 @@ def test_in_noise_the_level_alone_loses_nothing_either(spoken):
 @pytest.mark.parametrize("noise_db", [-60, -150])
 def test_long_pauses_are_left_out(spoken, method, noise_db):
     audio, spans = recording(spoken[:20], [9.0] * 20, noise_db)
-    found = plan_by_pauses(heard(audio, method), 30)
+    found = plan_by_pauses(recognized(audio, method), 30)
     assert len(found) == 20
     assert missed(found, spans) < 1e-6
     kept = sum(segment.end - segment.start for segment in found)
@@ -150,7 +150,7 @@ def test_long_pauses_are_left_out(spoken, method, noise_db):
 def test_without_pauses_all_is_held_and_cut_where_the_level_dips(spoken, method, longest):
     spoken = spoken[:50]
     audio, spans = recording(spoken, [0.0] * len(spoken))
-    activity = heard(audio, method)
+    activity = recognized(audio, method)
     found = plan_by_pauses(activity, longest)
     check(found, len(audio) / RATE, longest)
     assert missed(found, spans) < 0.1
@@ -164,13 +164,13 @@ def test_without_pauses_all_is_held_and_cut_where_the_level_dips(spoken, method,
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("seconds", [0, 0.001, 1, 60])
 def test_silence_has_no_segments(method, seconds):
-    assert plan_by_pauses(heard(np.zeros(round(seconds * RATE), np.float32), method), 30) == []
+    assert plan_by_pauses(recognized(np.zeros(round(seconds * RATE), np.float32), method), 30) == []
 
 
 @pytest.mark.parametrize("decibels", [-20, -50, -80])
 def test_noise_has_no_segments(decibels):
     noise = np.random.default_rng(0).standard_normal(60 * RATE) * 10 ** (decibels / 20)
-    assert plan_by_pauses(heard(noise.astype(np.float32)), 30) == []
+    assert plan_by_pauses(recognized(noise.astype(np.float32)), 30) == []
 
 
 @pytest.mark.parametrize("pitch", [110, 220, 440, 1000])
@@ -179,8 +179,8 @@ def test_tones_have_no_segments(pitch):
     time = np.arange(30 * RATE) / RATE
     tone = sum(np.sin(2 * np.pi * pitch * n * time) / n for n in (1, 2, 3)) * 0.1
     struck = tone * np.exp(-4 * (time % 0.5))
-    assert plan_by_pauses(heard(struck.astype(np.float32)), 30) == []
-    assert plan_by_pauses(heard(tone.astype(np.float32)), 30) == []
+    assert plan_by_pauses(recognized(struck.astype(np.float32)), 30) == []
+    assert plan_by_pauses(recognized(tone.astype(np.float32)), 30) == []
 
 
 def activity_of(runs, speech_db=-20.0, pause_db=-60.0):

@@ -36,7 +36,7 @@ def test_a_wav_written_to_a_pipe_is_read_to_its_end(tmp_path, size):
     [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "ULAW"), ("WAV", "GSM610"),
      ("WAV", "IMA_ADPCM"), ("WAVEX", "PCM_16"), ("AIFF", "PCM_16")],
 )  # fmt: skip
-def test_a_recorder_that_mended_only_the_size_of_the_file(tmp_path, container, subtype, size):
+def test_a_recorder_that_fixed_only_the_size_of_the_file(tmp_path, container, subtype, size):
     path = tmp_path / "clip"
     with soundfile.SoundFile(path, "w", RATE, 1, format=container, subtype=subtype) as file:
         file.write(chirp(6.4))

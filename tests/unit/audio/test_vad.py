@@ -110,10 +110,10 @@ def test_in_noise_the_probabilities_are_those_of_the_network_that_goes_frame_by_
 def test_where_pauses_stand_out_all_that_the_network_hears_is_speech(speech):
     """There it is asked about a part alone."""
     found = activity(speech).speech
-    heard = np.array(by_stock_network(speech)) >= 0.5
+    recognized = np.array(by_stock_network(speech)) >= 0.5
     assert set(np.unique(found)) == {0.0, 1.0}
     assert np.mean(found == 0) > 0.05
-    assert np.mean(found[heard]) > 0.97  # the network notices a pause late
+    assert np.mean(found[recognized]) > 0.97  # the network notices a pause late
 
 
 def test_sounds_that_are_no_speech_are_none_where_pauses_stand_out_either():
@@ -142,7 +142,7 @@ def test_faint_noise_is_no_speech_by_its_level(decibels):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("samples", [0, 1, FRAME_SAMPLES, 20 * RATE + 1])
-def test_digital_silence_is_told_apart(method, samples):
+def test_digital_silence_is_no_speech(method, samples):
     found = activity(np.zeros(samples, np.float32), method)
     assert found.seconds == samples / RATE
     assert len(found.speech) == len(found.level) == -(-samples // FRAME_SAMPLES)
@@ -192,12 +192,12 @@ def test_neither_torch_nor_beam_is_imported():
     assert not run.stderr
 
 
-def test_digital_silence_need_not_be_heard(monkeypatch):
+def test_digital_silence_need_not_be_recognized(monkeypatch):
     """Hours of it are a small file."""
-    heard = []
-    monkeypatch.setattr(vad, "_run_network", lambda *_: heard.append(1))
+    recognized = []
+    monkeypatch.setattr(vad, "_run_network", lambda *_: recognized.append(1))
     noise = np.random.default_rng(0).standard_normal(40 * RATE).astype(np.float32)
     found = activity(1e-5 * noise + np.float32(0.001))  # with an offset, as of a microphone
     assert not found.speech.any()
     assert len(found.speech) == 40 * RATE // FRAME_SAMPLES
-    assert not heard
+    assert not recognized

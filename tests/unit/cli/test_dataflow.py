@@ -302,7 +302,7 @@ def recorded(graph: beam_runner_api_pb2.Pipeline) -> dict:
     return details["options"]
 
 
-def test_a_job_asks_for_what_it_was_told_to(launch):
+def test_a_job_requests_what_its_flags_say(launch):
     status, _, errors = launch(
         FOR_ALL, "--machine_type=g2-standard-8", "--disk_size_gb=100", "--max_num_workers=3",
         "--no_use_public_ips", "--service_account_email=a@b.example", "--experiments=a_mode=x",
@@ -394,7 +394,7 @@ def test_every_flag_travels_with_the_job_and_no_secret_is_shown(launch):
         "--batch_timeout=11", "--channel=1", "--compression=zstd", "--decoder=ctc",
         "--device=cuda", "--filepath_key=text", "--max_batch_seconds=13", "--num_shards=17",
         "--max_concurrent_reads=19", "--max_failure_fraction=0.5", "--overwrite",
-        "--precision=fp32", "--pred_text_key=heard", "--no_wait_until_finish",
+        "--precision=fp32", "--pred_text_key=recognized", "--no_wait_until_finish",
     ]  # fmt: skip
     status, out, errors = launch(*flags)
     assert status == 0, errors
@@ -435,16 +435,16 @@ def test_a_job_that_is_not_waited_for_is_left_to_itself(launch):
     assert [request.partition(" ")[0] for request in launch.service.requests] == ["POST"]
 
 
-@pytest.mark.parametrize("begun", [False, True])
-def test_a_job_that_failed_is_told_of(launch, begun):
+@pytest.mark.parametrize("started", [False, True])
+def test_a_job_that_failed_is_reported(launch, started):
     launch.service.state = "JOB_STATE_FAILED"
     launch.service.error = "Workflow failed. Causes: no zone has the GPU."
-    if begun:
+    if started:
         launch.files.pipe_file(f"{launch.bucket.uri}/out/_journal/run.json", b"{}")
-    status, _, errors = launch(*(["--resume"] if begun else []))
+    status, _, errors = launch(*(["--resume"] if started else []))
     assert status == 1
     assert "no zone has the GPU" in errors
-    assert ("To go on: beam-asr transcribe" in errors) == begun
+    assert ("To go on: beam-asr transcribe" in errors) == started
 
 
 def test_what_cannot_go_together_is_wrong_usage(launch):
@@ -503,7 +503,7 @@ GIVEN = {
     "model_name": (MODEL, MODEL),
     "tarred_audio": ("gs://b/_OP_0..3_CL_.tar", ("gs://b/_OP_0..3_CL_.tar",)),
     "filepath_key": ("path", "path"),
-    "pred_text_key": ("heard", "heard"),
+    "pred_text_key": ("recognized", "recognized"),
     "num_shards": ("12", 12),
     "compression": ("zstd", "zstd"),
     "order": ("input", "input"),

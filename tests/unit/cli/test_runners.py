@@ -1,4 +1,4 @@
-"""What each runner is told, what is refused before anything starts, and how a job ends there."""
+"""What each runner gets, what is refused before anything starts, and how a job ends there."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_it_is_known_whether_the_workers_end_with_the_launcher(flags, ends):
     assert runners.profile_of(beam_options).ends_with_launcher(beam_options) is ends
 
 
-def test_a_launcher_stays_unless_it_is_told_to_leave_or_only_writes_a_template():
+def test_a_launcher_stays_unless_a_flag_has_it_leave_or_only_writes_a_template():
     def waits(*flags: str) -> bool:
         beam_options = PipelineOptions(list(flags))
         return runners.profile_of(beam_options).waits(beam_options)
@@ -219,7 +219,7 @@ def test_more_cpus_than_this_machine_has_are_refused():
     settled(*CLUSTER, cpus=there + 1)  # of other machines
 
 
-def test_what_flink_was_told_is_kept():
+def test_options_of_flink_that_a_user_chose_stay():
     flags = ["--runner=flink", "--environment_cache_millis=5", "--sdk_worker_parallelism=2"]
     portable = settled(*flags).view_as(PortableOptions)
     assert int(portable.environment_cache_millis) == 5
@@ -232,7 +232,7 @@ def test_other_runners_stream(runner):
     assert beam_options.view_as(StandardOptions).runner == runner
 
 
-# What the job is told, and what it is refused.
+# What the job gets, and what it is refused.
 
 
 def test_a_check_gives_beam_what_the_job_runs_with(asked, command):

@@ -75,7 +75,7 @@ def test_in_a_single_tar_is_everything():
         ("", "manifest_4.json", "number 4"),
     ],
 )
-def test_a_row_whose_tar_cannot_be_told_fails_with_why(fields, manifest, message):
+def test_a_row_whose_tar_is_unknown_fails_with_why(fields, manifest, message):
     with pytest.raises(BadFieldError, match=message):
         number(fields, manifest)
 
@@ -164,7 +164,7 @@ def test_a_row_is_about_the_member_of_its_name_in_any_order(rows, members, expec
         assert sorted(rows_in(found)) == sorted(rows)
 
 
-def test_rows_of_several_members_are_told_with_them():
+def test_rows_of_several_members_name_them():
     found = events(tar_of(("d/x.wav", b""), ("e/x.wav", b"")), "x.wav", "x.wav")
     several, *without_row = found
     assert several == RowsOfSeveralMembers(["x.wav", "x.wav"], ["d/x.wav", "e/x.wav"])

@@ -90,7 +90,7 @@ def test_whatever_the_bytes_are_every_row_comes_out_once(data):
 
 
 @pytest.mark.parametrize("no_tar", [b"", b"<html>" + b" " * 2000, b"x", b"\x1f\x8b\x08", b"{}\n"])
-def test_what_is_no_tar_is_told(no_tar):
+def test_what_is_no_tar_is_reported(no_tar):
     (rest,) = events(no_tar, "x.wav")
     assert rest.rows == ["x.wav"]
     assert re.match(r"T\.tar is no tar, or is damaged from its start", str(rest.cause))
@@ -99,7 +99,7 @@ def test_what_is_no_tar_is_told(no_tar):
     assert str(error) == str(rest.cause)
 
 
-def test_damage_is_told_with_its_place():
+def test_damage_is_reported_with_its_place():
     (*_, rest) = events(tar_of(*CLIPS)[:-END], *CLIP_NAMES)
     assert re.match(r"T\.tar .*breaks off in or after its member 'c\.wav'", str(rest.cause))
     tar = bytearray(tar_of(*CLIPS))
@@ -109,7 +109,7 @@ def test_damage_is_told_with_its_place():
     assert re.match(r"T\.tar is damaged .* 'a\.wav' .*bad checksum", str(rest.cause))
 
 
-def test_a_tar_after_the_end_of_another_is_told():
+def test_a_tar_after_the_end_of_another_is_reported():
     two = tar_of(("a.wav", b"")) + tar_of(("b.wav", b""))
     a, rest = events(two, "a.wav", "b.wav")
     assert (a.rows, rest.rows) == (["a.wav"], ["b.wav"])

@@ -138,7 +138,7 @@ def test_a_sample_that_cannot_be_used_says_why(members, kind, message, fields):
     assert (sample.content, sample.fields) == (None, fields)
 
 
-def told(tar):
+def reported(tar):
     """What comes of the samples of a tar: fields, or the problem, by the audio's or their name."""
     found, error = samples(tar)
     assert error is None
@@ -215,7 +215,7 @@ def test_a_json_belongs_to_the_recording_of_its_name_dots_or_not(monkeypatch, or
 )
 def test_what_may_belong_to_several_recordings_is_a_problem_of_those(names, rows):
     for ordered in itertools.permutations(names):
-        found = told(tar_of(*((name, json.dumps({name: 1}).encode()) for name in ordered)))
+        found = reported(tar_of(*((name, json.dumps({name: 1}).encode()) for name in ordered)))
         assert found.keys() == rows.keys()
         for name, expected in rows.items():
             if isinstance(expected, str):
@@ -246,7 +246,7 @@ def test_recordings_of_one_key_are_not_all_in_memory():
     assert [(name, length) for name, length, _ in found[:48]] == [
         (name, size) for name in names[:48]
     ]
-    # A text that comes when some are gone is told.
+    # A text that comes when some are gone is reported.
     assert "2024.txt" in " ".join(str(problem) for _, _, problem in found)
 
 
@@ -255,7 +255,7 @@ def test_what_macos_stores_is_no_part_of_a_sample_and_named():
     content += [("d/a.json", b'{"a": 1}'), ("__MACOSX/d/._a.txt", b"\0"), ("d/a.txt", b"said")]
     content += [("d/b.flac", b"2"), ("__MACOSX/d/b.flac", b"\0")]
     tar = tar_of(special("._d", tarfile.DIRTYPE), *content)
-    assert told(tar) == {"d/a.flac": {"a": 1, "text": "said"}, "d/b.flac": {}}
+    assert reported(tar) == {"d/a.flac": {"a": 1, "text": "said"}, "d/b.flac": {}}
     skipped = [
         s.name for s in webdataset_samples(Pipe(tar), "T.tar") if isinstance(s, SkippedMember)
     ]
@@ -283,7 +283,7 @@ def test_attributes_of_macos_in_extended_headers_change_nothing():
         tar.addfile(member, io.BytesIO(b"1"))
         member.name, member.size = "a.b.json", 8
         tar.addfile(member, io.BytesIO(b'{"a": 1}'))
-    assert told(packed.getvalue()) == {"a.b.flac": {"a": 1}}
+    assert reported(packed.getvalue()) == {"a.b.flac": {"a": 1}}
 
 
 NAMES = st.lists(st.sampled_from(["x", "x.1", "x.2", "y", "y.1.2"]), unique=True)
@@ -297,7 +297,7 @@ def test_no_recording_and_no_text_is_lost_or_with_another(stems):
     ]
     found, error = samples(tar_of(*members))
     assert error is None
-    heard = [sample.audio_name for sample in found if sample.content is not None]
+    recognized = [sample.audio_name for sample in found if sample.content is not None]
     for stem, extensions in stems:
         audio = [f"{stem}.{extension}" for extension in extensions if extension in ("flac", "wav")]
         own = [s for s in found if s.content is not None and s.audio_name in audio]
@@ -305,7 +305,7 @@ def test_no_recording_and_no_text_is_lost_or_with_another(stems):
         assert len(own) <= 1
         if own and "json" in extensions:
             assert own[0].fields["of"] == stem
-        if own and "json" not in extensions and len(heard) > 1:
+        if own and "json" not in extensions and len(recognized) > 1:
             assert "of" not in own[0].fields or stem.startswith(own[0].fields["of"])
 
 

@@ -448,7 +448,7 @@ def test_weights_that_are_more_or_less_than_tensors_are_refused(tmp_path, kind, 
     assert len(message) < 500
 
 
-def test_weights_are_tensors_alone_whatever_torch_is_told(tmp_path, monkeypatch):
+def test_weights_are_tensors_alone_whatever_torch_is_set_to(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     check_archive(pack_files(tmp_path / "m.nemo", {}))
     command = f"touch {tmp_path / 'sentinel'}"

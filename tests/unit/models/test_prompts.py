@@ -67,7 +67,7 @@ def canary(tiny_model) -> engine.Recognizer:
 
 
 def texts(ours: engine.Recognizer, clips: list[np.ndarray], prompt: Prompt) -> list[str]:
-    return [heard.text for heard in ours.decode(ours.encode(clips, prompt))]
+    return [recognized.text for recognized in ours.decode(ours.encode(clips, prompt))]
 
 
 def spy_on_prompts(model, monkeypatch) -> list[list[int]]:
@@ -160,8 +160,8 @@ def test_batches_that_overlap_keep_their_prompts(family, first, second, tiny_mod
     expected = texts(ours, clips, first), texts(ours, clips, second)
     assert expected[0] != expected[1]
     one, other = ours.encode(clips, first), ours.encode(clips, second)
-    heard = [[each.text for each in ours.decode(encoded)] for encoded in (one, other)]
-    assert tuple(heard) == expected
+    recognized = [[each.text for each in ours.decode(encoded)] for encoded in (one, other)]
+    assert tuple(recognized) == expected
 
 
 def test_languages_are_found_as_people_write_them(canary, monkeypatch, clips):
@@ -243,9 +243,9 @@ def test_times_of_a_model_that_is_asked_for_them_come_with_a_prompt(tiny_model, 
     path = str(tiny_model(AED_WITH_TIMES))
     ours = engine.load(ModelSpec(path, "cpu", times="required", confidence=True))
     seen = spy_on_prompts(ours._model, monkeypatch)
-    heard = ours.transcribe(clips, Prompt("es", "en", pnc="no"))
-    assert any(each.starts for each in heard)
-    assert all(len(each.confidences) == len(each.pieces) for each in heard)
+    recognized = ours.transcribe(clips, Prompt("es", "en", pnc="no"))
+    assert any(each.starts for each in recognized)
+    assert all(len(each.confidences) == len(each.pieces) for each in recognized)
     tokens = ours._model.tokenizer.ids_to_tokens(seen[0])
     assert {"<|es|>", "<|en|>", "<|nopnc|>", "<|timestamp|>"} <= set(tokens)
 
@@ -258,10 +258,10 @@ def test_the_n_best_and_the_aligned_times_come_with_a_prompt(tiny_model, clips, 
     prompt = Prompt("es", "es", pnc="no")
     plain = texts(engine.load(ModelSpec(str(path), "cpu")), clips, prompt)
     aligned = engine.load(ModelSpec(str(path), "cpu", times="required")).transcribe(clips, prompt)
-    assert [heard.text for heard in aligned] == plain
-    assert any(heard.starts for heard in aligned)
+    assert [recognized.text for recognized in aligned] == plain
+    assert any(recognized.starts for recognized in aligned)
     several = engine.load(ModelSpec(str(path), "cpu", n_best=3)).transcribe(clips, prompt)
-    assert max(len(heard.n_best) for heard in several) == 3
+    assert max(len(recognized.n_best) for recognized in several) == 3
 
 
 def test_windows_of_long_audio_have_the_prompt_of_their_clip(tiny_model):

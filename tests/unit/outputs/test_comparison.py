@@ -56,8 +56,8 @@ def test_rates_are_those_of_jiwer_over_the_rows_of_all_runs(tmp_path):
     ]
     comparison = compare(outputs(tmp_path, runs[0], runs[1][:20], runs[2]))
     for run, rate in zip(runs, comparison.rates):
-        heard = [row["pred_text"] for row in run[:20]]
-        assert rate.rate == pytest.approx(jiwer.wer(said[:20], heard))
+        recognized = [row["pred_text"] for row in run[:20]]
+        assert rate.rate == pytest.approx(jiwer.wer(said[:20], recognized))
         assert rate.low <= rate.rate <= rate.high
     assert [(each.wins, each.losses, each.ties) for each in comparison.differences] == [
         (0, 20, 0)
@@ -118,7 +118,7 @@ def test_rows_that_were_filtered_count(tmp_path):
     assert [rate.rate for rate in comparison.rates] == [0.5, 0.5]
 
 
-def test_runs_with_no_row_in_common_are_told(tmp_path):
+def test_runs_with_no_row_in_common_are_reported(tmp_path):
     runs = outputs(
         tmp_path, [scored("a", "a", audio_filepath="a")], [scored("a", "a", audio_filepath="b")]
     )

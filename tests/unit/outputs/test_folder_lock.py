@@ -74,7 +74,7 @@ class Place(NamedTuple):
 
 
 class Launcher:
-    """Another process, which does as it is told."""
+    """Another process, which does what it reads."""
 
     def __init__(self, storage: Storage):
         self.process = subprocess.Popen(
@@ -391,7 +391,7 @@ def test_a_run_whose_lock_was_deleted_goes_on_and_leaves_it_deleted(place):
     assert place.content()["run"] == other.run
 
 
-def test_a_beat_mends_a_damaged_lock(disk):
+def test_a_beat_fixes_a_damaged_lock(disk):
     lock = disk.take()
     disk.storage.write(disk.lock, [b""])
     lock.check()
@@ -465,19 +465,19 @@ def test_a_storage_that_is_away_for_a_moment_does_not_end_the_beats(watched):
     lock.check()
 
 
-def test_who_keeps_a_lock_alive_is_told_once_that_it_is_taken(disk):
+def test_a_heartbeat_reports_once_that_its_lock_is_taken(disk):
     lock = disk.take()
-    told, heard = [], threading.Event()
+    reported, recognized = [], threading.Event()
 
     def on_taken(error):
-        told.append(error)
-        heard.set()
+        reported.append(error)
+        recognized.set()
 
     with lock.heartbeat_thread(on_taken, seconds=0.01):
         for _ in range(round(PATIENCE / 0.1)):  # a beat that is under way may write over a change
             disk.change(run="another")
-            if heard.wait(0.1):
+            if recognized.wait(0.1):
                 break
-    assert [type(error) for error in told] == [FolderTakenError]
-    assert "run another" in str(told[0])
+    assert [type(error) for error in reported] == [FolderTakenError]
+    assert "run another" in str(reported[0])
     assert disk.content()["run"] == "another"

@@ -157,7 +157,7 @@ def test_damaged_lines_are_left_out(kept, tmp_path):
 
 
 def begin(kept: Journal, run: str, identity: dict = IDENTITY, rows: int = 3) -> Journal:
-    """The journal of a run that has begun."""
+    """The journal of a run that has started."""
     own = kept.for_run(run, identity)
     own.begin({"rows": rows})
     return own
@@ -171,10 +171,12 @@ def test_a_run_goes_on_with_its_like_alone(kept):
     assert own.read_chunk(["a.0"]) == [text("a.0")]
     for changed in ({"model_name": "n.nemo"}, {"decoder": "ctc"}):
         ((key, value),) = changed.items()
-        with pytest.raises(ResumeError) as told:
+        with pytest.raises(ResumeError) as reported:
             begin(again, "third", {**IDENTITY, **changed})
-        assert f"{key.replace('_', ' ')} was {IDENTITY[key]!r} and is {value!r}" in str(told.value)
-        assert "`overwrite`" in str(told.value)
+        assert f"{key.replace('_', ' ')} was {IDENTITY[key]!r} and is {value!r}" in str(
+            reported.value
+        )
+        assert "`overwrite`" in str(reported.value)
     # What could not be found out does not differ.
     unknown = begin(again, "fourth", {**IDENTITY, "model_content": None})
     assert unknown.read_chunk(["a.0"]) == [text("a.0")]
@@ -188,7 +190,7 @@ def test_a_new_run_leaves_nothing_of_an_earlier_one_but_its_own_when_tried_again
     assert begin(kept, "second").names() == []
 
 
-def test_a_journal_whose_run_cannot_be_told_is_refused(kept, tmp_path):
+def test_a_journal_of_an_unknown_run_is_refused(kept, tmp_path):
     begin(kept, "first")
     (tmp_path / "out" / "_journal" / "run.json").write_text("{")
     with pytest.raises(ResumeError, match=r"run\.json"):
@@ -274,7 +276,7 @@ def test_a_run_that_lost_the_folder_writes_nothing_into_it(kept):
     assert second.names() == [chunk_name(["b.0"], second.run)]
 
 
-def test_a_run_that_wakes_when_its_successor_has_ended_is_told(kept):
+def test_a_run_that_wakes_after_its_successor_has_ended_stops(kept):
     first, second = taken(kept)
     summary = {"run": second.run}
     second.lock.release()

@@ -32,14 +32,14 @@ STARTED = 1_000.0
 
 
 def progress_of(rows: int | None, counts: Counts, started: float | None = STARTED) -> Progress:
-    return Progress(has_begun=True, rows=rows, counts=counts, models=(MODEL,), started=started)
+    return Progress(has_started=True, rows=rows, counts=counts, models=(MODEL,), started=started)
 
 
 @pytest.fixture
 def journal(tmp_path) -> Journal:
-    begun = Journal(str(tmp_path / "out")).for_run("run1", {"model_name": "m.nemo"})
-    begun.begin({"rows": 10, "rows_digest": "0", "rows_invalid": 1, "tars": 0})
-    return begun
+    run = Journal(str(tmp_path / "out")).for_run("run1", {"model_name": "m.nemo"})
+    run.begin({"rows": 10, "rows_digest": "0", "rows_invalid": 1, "tars": 0})
+    return run
 
 
 def read(journal: Journal) -> Progress:

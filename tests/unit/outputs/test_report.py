@@ -30,9 +30,9 @@ WORDS = st.lists(st.sampled_from("abcd"), max_size=8)
 
 
 @given(WORDS, WORDS)
-def test_differences_are_those_that_jiwer_counts(said, heard):
-    found = list(edits(said, heard))
-    counted = jiwer.process_words(" ".join(said), " ".join(heard))
+def test_differences_are_those_that_jiwer_counts(said, recognized):
+    found = list(edits(said, recognized))
+    counted = jiwer.process_words(" ".join(said), " ".join(recognized))
     of = {
         kind: sum(len(e.expected) for e in found if e.kind == kind)
         for kind in ("replace", "delete")
@@ -41,7 +41,7 @@ def test_differences_are_those_that_jiwer_counts(said, heard):
     wrong = of["replace"] + of["delete"] + made_up
     assert wrong == counted.substitutions + counted.deletions + counted.insertions
     assert [word for each in found for word in each.expected] == said
-    assert [word for each in found for word in each.recognized] == heard
+    assert [word for each in found for word in each.recognized] == recognized
 
 
 def test_a_long_text_is_shown_in_part():
@@ -52,14 +52,14 @@ def test_a_long_text_is_shown_in_part():
 
 def test_words_are_counted_by_what_became_of_them():
     words = WordStatistics()
-    for said, heard in (
+    for said, recognized in (
         ("call mister novak now", "call mister no now"),
         ("mister novak", "mister no wack"),
         ("the end", "end"),
         ("", "thank you"),
         ("the end", "the end"),
     ):
-        words.add(said.split(), heard.split())
+        words.add(said.split(), recognized.split())
     assert words.confusions()[0] == {"expected": "novak", "recognized": "no", "count": 1}
     assert words.never_recognized() == [{"word": "novak", "count": 2, "instead": "no"}]
     assert words.left_out() == [("the", 1)]
@@ -125,7 +125,7 @@ def test_the_report_has_the_numbers_of_the_summary(tmp_path):
 
 
 def test_without_references_one_sentence_says_how_to_get_them(tmp_path):
-    row = {"audio_filepath": "a.flac", "pred_text": "heard", "duration": 2.0}
+    row = {"audio_filepath": "a.flac", "pred_text": "recognized", "duration": 2.0}
     text = report(Output(str(write_run(tmp_path / "out", [row])))).decode()
     assert text.count("--reference_key=FIELD") == 1
     assert 'id="words"' not in text
@@ -197,7 +197,7 @@ def test_audio_is_inlined_up_to_a_limit_and_linked_beyond(monkeypatch):
     assert all(each.link.startswith("file:///") for each in found)
 
 
-def test_audio_that_is_gone_is_told_and_no_hindrance():
+def test_audio_that_is_gone_is_reported_and_no_hindrance():
     (found,) = excerpts.excerpts([{"audio_filepath": "/gone.flac"}], RunFields(), Storage())
     assert (found.media, found.link) == ("", "")
     assert "/gone.flac: no such file" in found.problem

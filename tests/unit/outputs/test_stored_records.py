@@ -41,7 +41,7 @@ def without_nulls(record: dict) -> dict:
 
 @given(own=OWN, duration=st.booleans())
 def test_a_transcript_has_the_same_record_again_and_the_rows_fields_are_its_own(own, duration):
-    result: dict = {"pred_text": "heard", "words": []}
+    result: dict = {"pred_text": "recognized", "words": []}
     result |= {"duration": 1.5} if duration and own.get("duration") is None else {}
     element = Transcript(Row.of(own, "m"), result, 1.5)
     scored = SCORES if isinstance(own.get("text"), str) else {}
@@ -53,7 +53,7 @@ def test_a_transcript_has_the_same_record_again_and_the_rows_fields_are_its_own(
         read = through(kind, stored)
         assert isinstance(read, Transcript)
         assert (read.seconds, read.row.id) == (1.5, INDEXED.row_id)
-        # Scored anew, it is the record of a run that scored once.
+        # Scored again, it is the record of a run that scored once.
         again, once = read.adding(exported).record(), element.adding(exported).record()
         assert without_nulls(again) == without_nulls(once)
         if "pred_text" not in own:  # else a null may stand at another place, or be gone
@@ -79,7 +79,7 @@ def test_a_line_without_fields_stays_what_it_is():
     assert through("failures", element).record() == element.record()
 
 
-def test_steps_on_texts_begin_anew_from_what_the_model_gave():
+def test_steps_on_texts_begin_again_from_what_the_model_gave():
     element = Transcript(Row.of({"a": 1}), {"pred_text": "NEW", "recognized_text": "old"}, 1.0)
     assert through("transcripts", element).result == {"pred_text": "old"}
 

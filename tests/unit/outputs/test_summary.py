@@ -25,7 +25,7 @@ def outcomes(transcribed: int, failed: int = 0) -> Outcomes:
     return Outcomes(transcribed, failures, Counter())
 
 
-def test_lost_and_doubled_rows_are_told_with_the_numbers():
+def test_lost_and_doubled_rows_are_reported_with_the_numbers():
     ten = Statistics(rows_in=10)
     check_complete(ten, outcomes(7, 3))
     with pytest.raises(LostRowsError, match=r"10 rows went in, but 6 .* 3 .* 1 rows"):

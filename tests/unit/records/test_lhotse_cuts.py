@@ -290,7 +290,7 @@ def test_any_json_in_any_place_of_a_cut_is_a_range_or_an_error_in_the_manifest(c
 
 
 @given(st.dictionaries(st.sampled_from(["type", *WHOLE, "tracks"]), JSON))
-def test_any_object_is_told_from_a_cut(fields):
+def test_any_object_is_reported_from_a_cut(fields):
     assert is_cut(fields) in (True, False)
     with pytest.raises(ManifestError):
         audio_of(fields)

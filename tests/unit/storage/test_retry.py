@@ -154,7 +154,7 @@ def test_no_wait_goes_beyond_the_deadline():
     assert attempts_of(raised.value) == 3
 
 
-def test_attempts_are_told_of_the_cause_too():
+def test_attempts_are_reported_of_the_cause_too():
     cause = ConnectionResetError()
     cause.attempts = 4
     error = ValueError("cannot be read")

@@ -71,7 +71,7 @@ def test_a_folder_is_deleted(tmp_path, stale):
 
 
 class LosingFile(io.FileIO):
-    """A file whose handle is stale from the third read on, until it is opened anew."""
+    """A file whose handle is stale from the third read on, until it is opened again."""
 
     reads, before_error = 0, staticmethod(lambda: None)
 

@@ -29,20 +29,22 @@ def texts(seed: int, count: int, words: int = 12) -> list[tuple[str, str]]:
     pairs = []
     for _ in range(count):
         said = chance.choices(WORDS, k=chance.randrange(words + 1))
-        heard = [chance.choice([word, word, word, chance.choice(WORDS)]) for word in said]
-        del heard[: chance.randrange(3)]
-        pairs.append((" ".join(said), " ".join(heard)))
+        recognized = [chance.choice([word, word, word, chance.choice(WORDS)]) for word in said]
+        del recognized[: chance.randrange(3)]
+        pairs.append((" ".join(said), " ".join(recognized)))
     return pairs
 
 
 def total(pairs: list[tuple[str, str]]) -> Score:
     metrics = tuple(METRICS.values())
-    return sum((score(said, heard, NONE, metrics=metrics) for said, heard in pairs), Score())
+    return sum(
+        (score(said, recognized, NONE, metrics=metrics) for said, recognized in pairs), Score()
+    )
 
 
-def nemos_counts(said: str, heard: str) -> tuple[int, int, int, int]:
+def nemos_counts(said: str, recognized: str) -> tuple[int, int, int, int]:
     """The counts by the whole table of costs, with the ties as NeMo breaks them."""
-    first, second = (punctuation._TOKEN.findall(text) for text in (said, heard))
+    first, second = (punctuation._TOKEN.findall(text) for text in (said, recognized))
     masked, others = (
         [punctuation._masked(each) for each in each_of] for each_of in (first, second)
     )
@@ -77,8 +79,11 @@ def test_the_example_of_nemo_has_its_counts():
 
 
 def test_marks_are_aligned_as_by_the_whole_table_of_costs():
-    for said, heard in [*texts(1, 400), *texts(2, 5, words=150)]:
-        assert punctuation_counts(said, heard) == nemos_counts(said, heard), (said, heard)
+    for said, recognized in [*texts(1, 400), *texts(2, 5, words=150)]:
+        assert punctuation_counts(said, recognized) == nemos_counts(said, recognized), (
+            said,
+            recognized,
+        )
 
 
 @pytest.mark.model
@@ -96,7 +101,7 @@ def test_the_punctuation_error_rate_is_that_of_nemo():
 
 
 @pytest.mark.parametrize(
-    ("said", "heard", "counts"),
+    ("said", "recognized", "counts"),
     [
         ("Paris is here", "paris is Here", (0, 2)),
         ("In Paris.", "in, Paris", (1, 1)),
@@ -106,16 +111,16 @@ def test_the_punctuation_error_rate_is_that_of_nemo():
         ("", "A", (0, 0)),
     ],
 )
-def test_capitals_are_compared_in_words_that_both_texts_have(said, heard, counts):
-    assert capital_counts(said, heard) == counts
+def test_capitals_are_compared_in_words_that_both_texts_have(said, recognized, counts):
+    assert capital_counts(said, recognized) == counts
 
 
 def test_bleu_and_chrf_are_sacrebleus_of_the_corpus_and_of_a_sentence():
     pairs = texts(4, 60)
-    said, heard = map(list, zip(*pairs))
+    said, recognized = map(list, zip(*pairs))
     of_all = summary(total(pairs))
-    assert of_all["bleu"] == sacrebleu.corpus_bleu(heard, [said]).score
-    assert of_all["chrf"] == sacrebleu.corpus_chrf(heard, [said]).score
+    assert of_all["bleu"] == sacrebleu.corpus_bleu(recognized, [said]).score
+    assert of_all["chrf"] == sacrebleu.corpus_chrf(recognized, [said]).score
     for one, other in pairs[:20]:
         row = fields(total([(one, other)]), tuple(METRICS.values()))
         assert row["bleu"] == round(sacrebleu.sentence_bleu(other, [one]).score, 6)

@@ -33,14 +33,14 @@ def sentences(draw):
 
 @st.composite
 def pairs(draw):
-    """What was said and what was heard, often nearly the same, sometimes nothing."""
+    """What was said and what was recognized, often nearly the same, sometimes nothing."""
     said = draw(sentences())
-    heard = draw(st.one_of(st.just(said), st.just(said[1:-2]), st.just(""), sentences()))
-    return said, heard
+    recognized = draw(st.one_of(st.just(said), st.just(said[1:-2]), st.just(""), sentences()))
+    return said, recognized
 
 
 def total(rows, normalize=NONE) -> Score:
-    return sum((score(said, heard, normalize) for said, heard in rows), Score())
+    return sum((score(said, recognized, normalize) for said, recognized in rows), Score())
 
 
 @pytest.mark.parametrize("name", NORMALIZERS)
@@ -48,11 +48,11 @@ def total(rows, normalize=NONE) -> Score:
 def test_rates_of_a_sum_are_those_of_jiwer_for_the_same_lists(name, rows):
     normalize = normalizer(name)
     said = [normalize(each) for each, _ in rows]
-    heard = [normalize(each) for _, each in rows]
+    recognized = [normalize(each) for _, each in rows]
     result = total(rows, normalize)
-    assert math.isclose(result.wer, jiwer.wer(said, heard), rel_tol=0, abs_tol=1e-9)
-    assert math.isclose(result.cer, jiwer.cer(said, heard), rel_tol=0, abs_tol=1e-9)
-    aligned = jiwer.process_words(said, heard)
+    assert math.isclose(result.wer, jiwer.wer(said, recognized), rel_tol=0, abs_tol=1e-9)
+    assert math.isclose(result.cer, jiwer.cer(said, recognized), rel_tol=0, abs_tol=1e-9)
+    aligned = jiwer.process_words(said, recognized)
     assert (result.hits, result.substitutions) == (aligned.hits, aligned.substitutions)
     assert (result.deletions, result.insertions) == (aligned.deletions, aligned.insertions)
     assert result.rows == len(rows)
@@ -67,7 +67,7 @@ def test_neither_the_order_of_rows_nor_how_they_are_summed_matters(rows, seed):
 
 
 @pytest.mark.parametrize(
-    ("said", "heard", "wer", "cer"),
+    ("said", "recognized", "wer", "cer"),
     [
         ("", "", 0, 0),
         (" \n", "\t", 0, 0),
@@ -79,15 +79,15 @@ def test_neither_the_order_of_rows_nor_how_they_are_summed_matters(rows, seed):
         ("a\u3000b", "a b", 0, 0),
     ],
 )
-def test_empty_texts_and_white_space(said, heard, wer, cer):
-    """Nothing said and something heard is as many errors as words, and as many as characters."""
-    row = score(said, heard, NONE)
+def test_empty_texts_and_white_space(said, recognized, wer, cer):
+    """A text where nothing was said is as many errors as it has words, and characters."""
+    row = score(said, recognized, NONE)
     assert (row.wer, row.cer) == (wer, cer)
     assert row.empty_references == (not said.split())
-    assert row.empty_hypotheses == (not heard.split())
+    assert row.empty_hypotheses == (not recognized.split())
 
 
-def test_what_is_heard_where_nothing_was_said_counts_in_a_corpus():
+def test_what_is_recognized_where_nothing_was_said_counts_in_a_corpus():
     assert total([("", "x"), ("a b", "a b")]).wer == 0.5 == jiwer.wer(["", "a b"], ["x", "a b"])
 
 

@@ -48,7 +48,7 @@ def test_parts_cut_at_pauses_are_joined_as_they_are():
     ]
 
 
-def test_nothing_heard_is_an_empty_transcript():
+def test_nothing_recognized_is_an_empty_transcript():
     assert stitch([]) == Stitched("", [])
     assert stitch([part(0, 5, False, []), untimed(5, 9, False, " ")]) == Stitched("", [])
 
@@ -67,19 +67,19 @@ def test_parts_are_joined_by_a_space_where_their_script_writes_one(texts, expect
     assert stitch(parts) == Stitched(expected, None)
 
 
-def test_times_are_told_if_each_part_with_a_text_has_them():
+def test_times_are_reported_if_each_part_with_a_text_has_them():
     timed = part(0, 5, False, said("so", 1))
     assert stitch([timed, untimed(5, 9, False, "then")]) == Stitched("so then", None)
     assert stitch([timed, untimed(5, 9, False, "")]).tokens == timed.tokens
 
 
-def test_words_that_both_heard_are_there_once():
+def test_words_that_both_recognized_are_there_once():
     left = part(0, 10, False, said("we go to the sea", 6.0, 6.5, 7.5, 8.5, 9.0))
     right = part(6, 16, True, said("go to the sea now", 6.6, 7.4, 8.6, 9.1, 10.5))
     assert text_of(left, right) == "we go to the sea now"
 
 
-def test_words_cut_at_an_edge_are_taken_from_the_part_that_heard_them_whole():
+def test_words_cut_at_an_edge_are_taken_from_the_part_that_recognized_them_whole():
     left = part(0, 10, False, said("he went to the libra", 6.0, 6.6, 7.5, 8.2, 9.7))
     right = part(6.8, 16, True, said("end to the library today", 6.8, 7.5, 8.2, 9.7, 10.5))
     assert text_of(left, right) == "he went to the library today"
@@ -125,27 +125,27 @@ def test_where_nothing_agrees_each_part_has_its_half():
 
 
 @pytest.mark.parametrize("shift", [-0.12, 0.12])
-def test_a_word_in_the_middle_that_both_heard_differently_is_there_once(shift):
+def test_a_word_in_the_middle_that_both_recognized_differently_is_there_once(shift):
     left = part(0, 10, False, said("a for d", 6.0, 7.85 - shift / 2, 9.2))
     right = part(6, 16, True, said("x four z", 6.1, 7.85 + shift / 2, 9.3))
     assert text_of(left, right) in ("a for z", "a four z")
 
 
-def test_a_word_in_the_middle_that_one_heard_in_part_is_there_once():
+def test_a_word_in_the_middle_that_one_recognized_in_part_is_there_once():
     left = part(0, 10, False, [Token("a", 6.0, 6.3), Token(" four", 7.6, 8.3)])
     right = part(6, 16, True, [Token("or", 8.02, 8.3), Token(" z", 9.3, 9.6)])
     assert text_of(left, right) == "a four z"
 
 
-def test_what_one_part_alone_heard_away_from_its_edge_stays():
-    heard = said("one two three", 6.8, 7.6, 9.0)
+def test_what_one_part_alone_recognized_away_from_its_edge_stays():
+    recognized = said("one two three", 6.8, 7.6, 9.0)
     nothing = part(6, 16, True, said("later", 12.0))
-    assert text_of(part(0, 10, False, heard), nothing) == "one two three later"
+    assert text_of(part(0, 10, False, recognized), nothing) == "one two three later"
     early = part(0, 10, False, said("before", 4.0))
-    assert text_of(early, part(6, 16, True, heard)) == "before one two three"
+    assert text_of(early, part(6, 16, True, recognized)) == "before one two three"
 
 
-def test_what_one_part_alone_heard_at_its_edge_goes_if_the_other_was_in_its_middle():
+def test_what_one_part_alone_recognized_at_its_edge_goes_if_the_other_was_in_its_middle():
     left = part(0, 10, False, said("one two", 6.8, 9.7))
     right = part(6, 16, True, said("later", 12.0))
     assert text_of(left, right) == "one later"
@@ -163,8 +163,8 @@ def test_beside_a_part_without_any_text_nothing_goes():
 
 def test_words_that_one_part_missed_before_they_agree_stay():
     left = part(0, 12, False, said("well and so", 3.0, 10.0, 10.5))
-    right = part(6, 16, True, said("we two heard and so on", 7.0, 7.6, 8.2, 10.1, 10.4, 12.5))
-    assert text_of(left, right) == "well we two heard and so on"
+    right = part(6, 16, True, said("we two recognized and so on", 7.0, 7.6, 8.2, 10.1, 10.4, 12.5))
+    assert text_of(left, right) == "well we two recognized and so on"
 
 
 def test_three_parts_that_overlap_in_a_row():
@@ -211,13 +211,13 @@ WORDS = "no one two the libraries to a yes".split()
 
 @st.composite
 def recordings(draw):
-    """What was said, as tokens, and what was heard of it in overlapping parts."""
+    """What was said, as tokens, and what was recognized of it in overlapping parts."""
     rng = random.Random(draw(st.integers(0, 2**32)))
     vocabulary = draw(st.sampled_from([WORDS, WORDS[:2], WORDS[:1]]))
     at, true = rng.uniform(0, 1), []
     for _ in range(draw(st.integers(5, 60))):
         word, length = rng.choice(vocabulary), rng.uniform(0.15, 0.5)
-        # Equal words must be told apart by their times.
+        # Times distinguish equal words.
         again = [t for t in true[-3:] if t.text == f" {word}"]
         if again:
             at = max(at, (again[-1].start + again[-1].end) / 2 + 0.5 - length / 2)
@@ -230,10 +230,10 @@ def recordings(draw):
         start = end - rng.uniform(2.5, 5)
         end = start + rng.uniform(8, 15)
     edges.append((start, total))
-    return true, [(a, b, _heard(true, a, b, a > 0, b < total, rng)) for a, b in edges]
+    return true, [(a, b, _recognized(true, a, b, a > 0, b < total, rng)) for a, b in edges]
 
 
-def _heard(true, start, end, cut_before, cut_after, rng):
+def _recognized(true, start, end, cut_before, cut_after, rng):
     tokens = []
     for token in true:
         if token.end <= start or token.start >= end:
@@ -255,13 +255,13 @@ def _heard(true, start, end, cut_before, cut_after, rng):
 @settings(max_examples=400)
 @given(recordings())
 def test_what_was_said_comes_out_however_it_was_cut(recording):
-    true, heard = recording
-    for (start, _, right), (_, end, left) in zip(heard[1:], heard):
-        # Both heard a word of what is between their edges.
+    true, recognized = recording
+    for (start, _, right), (_, end, left) in zip(recognized[1:], recognized):
+        # Both recognized a word of what is between their edges.
         assume(any(start + 0.35 < t.start and t.end < end - 0.35 for t in true))
         assert left
         assert right
-    parts = [part(a, b, index > 0, tokens) for index, (a, b, tokens) in enumerate(heard)]
+    parts = [part(a, b, index > 0, tokens) for index, (a, b, tokens) in enumerate(recognized)]
     assert text_of(*parts) == "".join(token.text for token in true).strip()
 
 
@@ -281,5 +281,5 @@ def test_any_parts_give_a_transcript_with_times_that_go_forward(parts):
         times = [t for token in stitched.tokens for t in (token.start, token.end)]
         assert all(a <= b for a, b in itertools.pairwise(times))
     if not any(over for _, over, _ in parts):
-        heard = "".join("".join(text.split()) for text, _, _ in parts)
-        assert "".join(stitched.text.split()) == heard
+        recognized = "".join("".join(text.split()) for text, _, _ in parts)
+        assert "".join(stitched.text.split()) == recognized

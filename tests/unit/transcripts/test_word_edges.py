@@ -174,10 +174,10 @@ def test_edges_of_recorded_speech_are_found(prompts, noise_db, error):
             truth.append((start, at))
             late = min(rng.uniform(0, 0.2), 0.3 * len(clip) / RATE)
             early = min(rng.uniform(0, 0.4), 0.4 * len(clip) / RATE)
-            heard = spread(row["text"], start + late, at - early)
-            tokens += [heard[0]._replace(text=" " + heard[0].text), *heard[1:]]
+            recognized = spread(row["text"], start + late, at - early)
+            tokens += [recognized[0]._replace(text=" " + recognized[0].text), *recognized[1:]]
             tokens[-1] = tokens[-1]._replace(start=tokens[-1].end - 0.04)
-            if len(heard) == 1:
+            if len(recognized) == 1:
                 tokens[-1] = tokens[-1]._replace(start=start + late)
         joined = np.concatenate([*wave, np.zeros(RATE // 2)])
         joined = joined + rng.normal(size=len(joined)) * 10 ** (noise_db / 20)

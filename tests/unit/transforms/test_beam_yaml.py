@@ -99,7 +99,7 @@ def test_rows_are_transcribed_and_broken_ones_go_to_the_errors(texts, tmp_path):
               config:
                 model_name: {SAMPLE_MODEL}
                 filepath_key: audio
-                pred_text_key: heard
+                pred_text_key: recognized
                 device: cpu
                 batch_size: 2
                 segmentation: none
@@ -109,7 +109,7 @@ def test_rows_are_transcribed_and_broken_ones_go_to_the_errors(texts, tmp_path):
               input: TranscribeNeMo
               config:
                 language: python
-                fields: {{heard: heard, next: number + 1}}
+                fields: {{recognized: recognized, next: number + 1}}
             - type: WriteNeMoManifest
               name: Good
               input: Shorter
@@ -123,7 +123,7 @@ def test_rows_are_transcribed_and_broken_ones_go_to_the_errors(texts, tmp_path):
     )
 
     good = read_records(tmp_path / "good", "transcripts")
-    assert sorted((row["next"], row["heard"]) for row in good) == [
+    assert sorted((row["next"], row["recognized"]) for row in good) == [
         (1, texts["digits_4.flac"]),
         (3, texts["vm-INBOX.flac"]),
     ]
@@ -157,9 +157,11 @@ def test_fields_keep_their_types_and_values(texts):
     given.clear()
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         rows = pipeline | beam.Create(calls).with_output_types(Call)
-        heard = rows | TranscribeNeMo(str(SAMPLE_MODEL), timestamps=["word"], confidence="word")
-        heard | beam.Map(give)
-        kinds = dict(named_fields_from_element_type(heard.element_type))
+        recognized = rows | TranscribeNeMo(
+            str(SAMPLE_MODEL), timestamps=["word"], confidence="word"
+        )
+        recognized | beam.Map(give)
+        kinds = dict(named_fields_from_element_type(recognized.element_type))
     words = kinds.pop("words")
     assert kinds.pop("no_speech") is kinds.pop("channels_cancel") is bool
     assert kinds.pop("channel") is not None

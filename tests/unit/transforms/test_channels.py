@@ -43,13 +43,13 @@ class Voices:
     batch_overhead_seconds = 0.0
     weight_bytes, prompt_fields = 0, frozenset()
     fails_on = ""
-    heard = 0
+    recognized = 0
 
     def warm_up(self, batch_size):
         pass
 
     def encode(self, waveforms, _prompt):
-        self.heard += len(waveforms)
+        self.recognized += len(waveforms)
         return [self.text(waveform) for waveform in waveforms]
 
     def text(self, waveform) -> str:
@@ -110,12 +110,12 @@ def run(source, out, *, reference=None, formats=(), resume=False, finish=True, *
     journal = Journal(str(out), resume=resume)
     tarred = settings.get("tarred_audio") is not None
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        heard = pipeline | ReadManifest(str(source))
-        heard |= Transcribe("any", journal=journal, **settings)
+        recognized = pipeline | ReadManifest(str(source))
+        recognized |= Transcribe("any", journal=journal, **settings)
         if reference is not None:
-            heard |= ScoreTranscripts(reference)
+            recognized |= ScoreTranscripts(reference)
         if finish:
-            heard | WriteManifest(
+            recognized | WriteManifest(
                 str(out), journal=journal, formats=formats, tarred=tarred, max_failure_fraction=1
             )
     return read_records(out, "transcripts"), read_records(out, "failures")
@@ -426,14 +426,14 @@ def test_a_run_goes_on_with_the_rows_whose_channels_are_not_done(tmp_path, model
     both = write_manifest(tmp_path / "m.jsonl", [{"audio_filepath": name} for name in names])
     out, settings = tmp_path / "out", {"channel": "each", "max_segment_seconds": 8.0}
     run(both, out, finish=False, **settings)
-    before, whole = model.heard, run(both, tmp_path / "whole", **settings)[0]
-    assert model.heard == 2 * before
+    before, whole = model.recognized, run(both, tmp_path / "whole", **settings)[0]
+    assert model.recognized == 2 * before
     # What is done is not read again: the files are gone.
     for name in ("both.wav", "half.flac"):
         (tmp_path / name).unlink()
     done, failed = run(both, out, resume=True, **settings)
     assert failed == []
-    assert model.heard == 2 * before
+    assert model.recognized == 2 * before
     key = lambda record: (record["audio_filepath"], record["channel"])  # noqa: E731
     assert sorted(done, key=key) == sorted(whole, key=key)
     counts = summary(out)
@@ -451,9 +451,9 @@ def test_a_channel_that_failed_is_tried_again_with_its_row(tmp_path, model, retr
     model.fails_on = ""
     journal = Journal(str(out), resume=True, retry_failures=retry)
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        heard = pipeline | ReadManifest(str(listed))
-        heard |= Transcribe("any", journal=journal, channel="each")
-        heard | WriteManifest(str(out), journal=journal, max_failure_fraction=1)
+        recognized = pipeline | ReadManifest(str(listed))
+        recognized |= Transcribe("any", journal=journal, channel="each")
+        recognized | WriteManifest(str(out), journal=journal, max_failure_fraction=1)
     done, failed = read_records(out, "transcripts"), read_records(out, "failures")
     assert by_channel(done) == (EACH if retry else {(0, "agent")})
     assert [record["channel"] for record in failed] == ([] if retry else [1])

@@ -217,7 +217,7 @@ def test_samples_of_a_tar_are_counted_as_they_are_found(sounds, tmp_path):
     assert len(started) == 2
 
 
-def test_members_of_a_tarred_data_set_without_rows_are_told(sounds, tmp_path):
+def test_members_of_a_tarred_data_set_without_rows_are_reported(sounds, tmp_path):
     wave = (sounds / "5.wav").read_bytes()
     tar = tar_of(tmp_path / "audio_0.tar", a_wav=wave, b_wav=wave)
     rows = [Clip(Row(json.dumps({"audio_filepath": name})), name, 0.0, None) for name in
@@ -249,7 +249,7 @@ def test_a_prompt_that_the_model_does_not_take_is_an_error_of_the_job():
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac", "m4a"])
-def test_rows_that_are_shorter_than_their_files_are_told(model, tmp_path, ending):
+def test_rows_that_are_shorter_than_their_files_are_reported(model, tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     if ending == "m4a":
         encode(path, speechlike(3.0, seed=1), codec="aac", container="mp4")
@@ -264,9 +264,9 @@ def test_rows_that_are_shorter_than_their_files_are_told(model, tmp_path, ending
         "part": {"duration": 1.5, "offset": 0.0},
         "later part": {"duration": 1.5, "offset": 1.0},
     }
-    told = {}
+    reported = {}
     for name, fields in rows.items():
         (read,) = of_type(events_of(recognizer(), clip(path, **fields)), ClipRead)
-        told[name] = read.shorter_than_file
-    assert {name for name, shorter in told.items() if shorter} == {"shorter", "null"}
+        reported[name] = read.shorter_than_file
+    assert {name for name, shorter in reported.items() if shorter} == {"shorter", "null"}
     assert model  # which is asked for what the row states

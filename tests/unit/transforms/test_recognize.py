@@ -61,27 +61,27 @@ def test_the_next_window_is_read_while_the_model_works_on_one(
     rows = [{"audio_filepath": str(path), "duration": 0.9} for path in sorted(clips.iterdir())]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         alone = Transcribe(str(model), max_concurrent_reads=1, max_batch_seconds=0.5)
-        heard = pipeline | beam.Create(rows) | alone
-        heard | WriteManifest(str(tmp_path / "out"))
+        recognized = pipeline | beam.Create(rows) | alone
+        recognized | WriteManifest(str(tmp_path / "out"))
     assert len(met) >= 6
     assert all(met), "the model had to end a window before the next one was read"
     assert len(read_records(tmp_path / "out", "transcripts")) == 12
 
 
 class Counter:
-    """Counts the reads that have begun."""
+    """Counts the reads that have started."""
 
     def __init__(self, monkeypatch, seconds: float):
-        self.begun = 0
+        self.started = 0
         self.samples = np.ones(int(seconds), np.float32)
         monkeypatch.setattr(reading, "read_audio", self.read)
 
     def read(self, *_, **__):
-        self.begun += 1
+        self.started += 1
         return self.samples
 
 
-def begun_before_anything_is_taken(counter, durations, concurrency):
+def started_before_anything_is_taken(counter, durations, concurrency):
     taken = []
     clips = []
 
@@ -91,24 +91,24 @@ def begun_before_anything_is_taken(counter, durations, concurrency):
             yield Clip(Row("{}"), f"{number}.wav", 0.0, duration)
 
     reader = ClipReader(Storage(), None, 30.0, concurrency)
-    for heard in reader.read(given(), 1):
+    for recognized in reader.read(given(), 1):
         if not taken:
             ahead = len(clips)
-        taken.append(heard.clip.audio)
+        taken.append(recognized.clip.audio)
     assert taken == [f"{number}.wav" for number in range(len(durations))]
-    assert counter.begun == len(durations)
+    assert counter.started == len(durations)
     return ahead
 
 
 def test_what_is_read_ahead_is_bounded_by_number(monkeypatch):
     counter = Counter(monkeypatch, 1.0)
-    assert begun_before_anything_is_taken(counter, [1.0] * 100, concurrency=4) == 8 + 1
+    assert started_before_anything_is_taken(counter, [1.0] * 100, concurrency=4) == 8 + 1
 
 
 def test_what_is_read_ahead_is_bounded_by_seconds(monkeypatch):
     counter = Counter(monkeypatch, 400.0)
     assert clip_reader.AHEAD_SECONDS == 1200
-    assert begun_before_anything_is_taken(counter, [400.0] * 20, concurrency=8) == 3 + 1
+    assert started_before_anything_is_taken(counter, [400.0] * 20, concurrency=8) == 3 + 1
 
 
 def test_hours_that_no_row_states_are_taken_for_granted_only_once(monkeypatch):
@@ -116,16 +116,16 @@ def test_hours_that_no_row_states_are_taken_for_granted_only_once(monkeypatch):
     counter = Counter(monkeypatch, 3600.0)
     reader = ClipReader(Storage(), None, 30.0, 4)
     clips = (Clip(Row("{}"), f"{n}.wav", 0.0, None) for n in range(40))
-    heard = reader.read(clips, 1)
+    recognized = reader.read(clips, 1)
     for _ in range(20):
-        next(heard)
-    assert counter.begun <= 20 + 1
-    assert len(list(heard)) == 20
+        next(recognized)
+    assert counter.started <= 20 + 1
+    assert len(list(recognized)) == 20
 
 
 def test_a_clip_longer_than_all_that_may_be_ahead_is_read_alone(monkeypatch):
     counter = Counter(monkeypatch, 5.0)
-    assert begun_before_anything_is_taken(counter, [9000.0] * 5, concurrency=4) == 1 + 1
+    assert started_before_anything_is_taken(counter, [9000.0] * 5, concurrency=4) == 1 + 1
 
 
 def test_the_model_counts_as_waiting_only_for_what_comes_late(tiny_model):
@@ -165,8 +165,8 @@ def test_what_was_too_much_for_the_memory_is_not_tried_again(
     monkeypatch.setattr(type(host._model), "encode", limited)
     rows = [{"audio_filepath": str(path), "duration": 0.9} for path in sorted(clips.iterdir())] * 8
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        heard = pipeline | beam.Create(rows) | Transcribe(str(model), max_batch_seconds=9)
-        heard | WriteManifest(str(tmp_path / "out"))
+        recognized = pipeline | beam.Create(rows) | Transcribe(str(model), max_batch_seconds=9)
+        recognized | WriteManifest(str(tmp_path / "out"))
     assert len(read_records(tmp_path / "out", "transcripts")) == 96
     failed = [place for place, size in enumerate(sizes) if size > 4]
     assert 1 <= len(failed) <= 6  # those that were on their way already

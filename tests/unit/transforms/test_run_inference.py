@@ -78,8 +78,8 @@ def results(handler):
                 | f"Give-{name}" >> beam.Map(give, name)
             )
         transcribe = Transcribe(str(SAMPLE_MODEL), device="cpu", segmentation="none")
-        heard = pipeline | beam.Create(ROWS) | transcribe
-        heard.transcripts | beam.Map(give, "transcribed")
+        recognized = pipeline | beam.Create(ROWS) | transcribe
+        recognized.transcripts | beam.Map(give, "transcribed")
     return {**given, "loads": loads}
 
 
@@ -180,7 +180,7 @@ def test_what_runinference_would_have_the_model_do_and_it_cannot_is_refused():
     handler = NemoModelHandler("any.nemo")
     with pytest.raises(ValueError, match="inference_args has 'beam'"):
         handler.validate_inference_args({"beam": 4})
-    with pytest.raises(ValueError, match="start the pipeline anew"):
+    with pytest.raises(ValueError, match="start the pipeline again"):
         handler.update_model_path("other.nemo")
 
 

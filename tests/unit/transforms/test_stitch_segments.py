@@ -18,7 +18,7 @@ from tests.support.long_rows import LONG, SEGMENTS
 ERROR = {"stage": "model", "type": "NotFiniteError", "message": "NaN.", "attempts": 3}
 
 
-def heard(number: int, text: str, *times: tuple[float, float]) -> SegmentOutcome:
+def recognized(number: int, text: str, *times: tuple[float, float]) -> SegmentOutcome:
     words = text.split()
     tokens = [
         [f" {word}" if place else word, *time, 0.5 + 0.1 * number]
@@ -34,10 +34,10 @@ def failed(number: int) -> SegmentOutcome:
 
 
 OUTCOMES = [
-    heard(3, "last", (141.0, 141.5)),
-    heard(0, "first", (101.0, 101.5)),
-    heard(2, "three four five", (116.9, 117.3), (118.0, 118.5), (121.0, 121.5)),
-    heard(1, "two three four", (112.0, 112.5), (117.0, 117.3), (118.0, 118.4)),
+    recognized(3, "last", (141.0, 141.5)),
+    recognized(0, "first", (101.0, 101.5)),
+    recognized(2, "three four five", (116.9, 117.3), (118.0, 118.5), (121.0, 121.5)),
+    recognized(1, "two three four", (112.0, 112.5), (117.0, 117.3), (118.0, 118.4)),
 ]
 
 
@@ -72,7 +72,7 @@ def test_segments_come_together_in_order_whatever_order_they_come_in():
 
 def test_the_best_texts_of_segments_make_those_of_the_row():
     row = LONG._replace(segments=(SEGMENTS[0], SEGMENTS[3]))
-    last = heard(1, "last", (141.0, 141.5))
+    last = recognized(1, "last", (141.0, 141.5))
     (record,) = stitched([OUTCOMES[1], last], row=row)["transcripts"]
     assert record["n_best"] == [
         {"text": "first last", "score": -3.0},
@@ -83,7 +83,7 @@ def test_the_best_texts_of_segments_make_those_of_the_row():
 def test_a_quiet_segment_takes_nothing_from_the_others():
     row = LONG._replace(segments=(SEGMENTS[0], SEGMENTS[1], SEGMENTS[3]))
     quiet = SegmentOutcome(1, Outcome("g.0/1", transcript.empty_result(4.0)))
-    last = heard(2, "last", (141.0, 141.5))
+    last = recognized(2, "last", (141.0, 141.5))
     (record,) = stitched([OUTCOMES[1], quiet, last], row=row)["transcripts"]
     assert record["said"] == "first last"
     assert record["n_best"][0] == {"text": "first last", "score": -4.0}
@@ -133,7 +133,7 @@ def test_a_row_without_segments_has_no_speech():
 
 
 @pytest.mark.parametrize(
-    "values", [OUTCOMES[1:], [*OUTCOMES, OUTCOMES[0]], [*OUTCOMES, heard(4, "", *[])]]
+    "values", [OUTCOMES[1:], [*OUTCOMES, OUTCOMES[0]], [*OUTCOMES, recognized(4, "", *[])]]
 )
 def test_lost_and_doubled_segments_fail_the_job(values):
     with pytest.raises(RuntimeError, match="segment"):

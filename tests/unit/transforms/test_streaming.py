@@ -261,9 +261,11 @@ def test_messages_are_read_from_a_subscription_or_a_topic(kind):
     ],
 )
 def test_another_address_is_refused_with_the_form_that_it_has(address):
-    with pytest.raises(ValueError, match="pubsub://projects/PROJECT/subscriptions/NAME") as told:
+    with pytest.raises(
+        ValueError, match="pubsub://projects/PROJECT/subscriptions/NAME"
+    ) as reported:
         ReadManifest(address)
-    assert repr(address) in str(told.value)
+    assert repr(address) in str(reported.value)
 
 
 def test_messages_are_not_mixed_with_other_inputs():
@@ -360,9 +362,9 @@ def test_each_record_lands_in_the_window_of_its_row_and_the_sums_of_a_window_are
     for start, numbers in expected.items():
         summary = summary_of(folders[start])
         records = read_records(folders[start], "transcripts")
-        heard = {each["audio_filepath"]: each["pred_text"] for each in records}
-        assert len(records) == len(heard)
-        assert heard == {str(clips / f"{number}.wav"): str(number) for number in numbers}
+        recognized = {each["audio_filepath"]: each["pred_text"] for each in records}
+        assert len(records) == len(recognized)
+        assert recognized == {str(clips / f"{number}.wav"): str(number) for number in numbers}
         failures = read_records(folders[start], "failures")
         types = [each["error"]["type"] for each in failures]
         assert types == {60.0: ["AudioNotFoundError"], 120.0: ["NotJsonError"]}.get(start, [])
@@ -447,8 +449,8 @@ def test_the_summary_of_an_input_with_an_end_lists_no_inputs(clips, loudness, tm
         tar.add(clips / "8.wav", "8.wav")
     items = [row, WebDatasetTar(str(tmp_path / "more.tar"))]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        heard = pipeline | beam.Create(items) | Transcribe(loudness, device="cpu")
-        heard | WriteManifest(str(tmp_path / "out"))
+        recognized = pipeline | beam.Create(items) | Transcribe(loudness, device="cpu")
+        recognized | WriteManifest(str(tmp_path / "out"))
     assert "inputs" not in summary_of(tmp_path / "out")
 
 

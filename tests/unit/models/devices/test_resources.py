@@ -105,7 +105,7 @@ def test_more_cpus_than_there_are_are_refused_before_a_model_is_loaded():
         engine.load(ModelSpec("no-such-model", "cpu", resources=Resources(cpus=there + 1)))
 
 
-# The GPU's memory. There is no GPU here: what torch tells of one, and is told, is stood in for.
+# The GPU's memory. There is no GPU here: what torch returns of one, and gets, is stood in for.
 
 
 class Gpus:

@@ -35,14 +35,14 @@ FRAME = 0.08
 
 
 @dataclasses.dataclass
-class Told:
-    """What a model told of the clips, in one batch, with and without extras."""
+class Case:
+    """What a model returned for the clips, in one batch, with and without extras."""
 
     family: str
     decoder: str | None
     model: Any
     plain: list[Recognition]
-    heard: list[Recognition]
+    results: list[Recognition]
     path: str
 
     @property
@@ -72,13 +72,13 @@ def clips() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module", params=HEADS, ids=lambda head: "-".join(filter(None, head)))
-def told(request, tiny_model, clips) -> Told:
+def case(request, tiny_model, clips) -> Case:
     family, decoder = request.param
     path = str(tiny_model(family))
     plain = engine.load(ModelSpec(path, "cpu", decoder)).transcribe(clips)
     times = "wanted" if family == "aed_multitask" else "required"
     model = engine.load(ModelSpec(path, "cpu", decoder, times=times, confidence=True))
-    return Told(family, decoder, model, plain, model.transcribe(clips), path)
+    return Case(family, decoder, model, plain, model.transcribe(clips), path)
 
 
 def visible(text: str) -> str:
@@ -89,13 +89,13 @@ def seconds(clip: np.ndarray) -> float:
     return len(clip) / SAMPLE_RATE
 
 
-def are_within(heard: Recognition, duration: float) -> bool:
+def are_within(results: Recognition, duration: float) -> bool:
     """Whether times are of each piece, in order and within the clip."""
-    assert heard.starts is not None
-    assert heard.ends is not None
-    assert len(heard.starts) == len(heard.ends) == len(heard.pieces or ())
-    assert list(heard.starts) == sorted(heard.starts)
-    spans = zip(heard.starts, heard.ends, strict=True)
+    assert results.starts is not None
+    assert results.ends is not None
+    assert len(results.starts) == len(results.ends) == len(results.pieces or ())
+    assert list(results.starts) == sorted(results.starts)
+    spans = zip(results.starts, results.ends, strict=True)
     return all(0 <= start <= end <= duration for start, end in spans)
 
 
@@ -103,53 +103,53 @@ def texts(results: list[Recognition]) -> list[str]:
     return [result.text for result in results]
 
 
-def test_the_text_is_the_same_and_the_pieces_are_all_of_it(told):
-    assert texts(told.heard) == texts(told.plain)
-    assert any(texts(told.plain))
-    assert [visible("".join(each.pieces)) for each in told.heard] == [
-        visible(each.text) for each in told.plain
+def test_the_text_is_the_same_and_the_pieces_are_all_of_it(case):
+    assert texts(case.results) == texts(case.plain)
+    assert any(texts(case.plain))
+    assert [visible("".join(each.pieces)) for each in case.results] == [
+        visible(each.text) for each in case.plain
     ]
-    for each in told.plain:
+    for each in case.plain:
         assert each == Recognition(each.text)
 
 
-def test_times_are_in_order_and_within_the_clip(told, clips):
-    assert told.model.has_timestamps == (told.family != "aed_multitask")
-    for each, clip in zip(told.heard, clips, strict=True):
-        if told.model.has_timestamps:
+def test_times_are_in_order_and_within_the_clip(case, clips):
+    assert case.model.has_timestamps == (case.family != "aed_multitask")
+    for each, clip in zip(case.results, clips, strict=True):
+        if case.model.has_timestamps:
             assert are_within(each, seconds(clip))
         else:
             assert each.starts is None
             assert each.ends is None
 
 
-@pytest.mark.parametrize("told", WITH_TIMES, indirect=True)
-def test_times_of_a_short_clip_count_from_its_own_first_sample(told, clips):
+@pytest.mark.parametrize("case", WITH_TIMES, indirect=True)
+def test_times_of_a_short_clip_count_from_its_own_first_sample(case, clips):
     missing = SAMPLE_RATE - len(clips[1])
     before = missing // 2 / SAMPLE_RATE
-    (by_hand,) = told.model.transcribe([np.pad(clips[1], (missing // 2, missing - missing // 2))])
-    assert list(told.heard[1].starts) == pytest.approx(
+    (by_hand,) = case.model.transcribe([np.pad(clips[1], (missing // 2, missing - missing // 2))])
+    assert list(case.results[1].starts) == pytest.approx(
         [min(max(start - before, 0.0), seconds(clips[1])) for start in by_hand.starts]
     )
 
 
-def test_each_piece_has_a_confidence(told):
-    for each in told.heard:
+def test_each_piece_has_a_confidence(case):
+    for each in case.results:
         assert len(each.confidences) == len(each.pieces)
         assert all(0.0 <= confidence <= 1.0 for confidence in each.confidences)
 
 
-def test_what_is_told_does_not_depend_on_the_batch(told, clips):
+def test_what_is_reported_does_not_depend_on_the_batch(case, clips):
     for at in (0, 3):
-        (alone,) = told.model.transcribe([clips[at]])
-        assert alone.pieces == told.heard[at].pieces
-        assert alone.starts == told.heard[at].starts
-        assert alone.ends == told.heard[at].ends
-        assert alone.confidences == pytest.approx(told.heard[at].confidences, abs=1e-6, rel=1e-2)
+        (alone,) = case.model.transcribe([clips[at]])
+        assert alone.pieces == case.results[at].pieces
+        assert alone.starts == case.results[at].starts
+        assert alone.ends == case.results[at].ends
+        assert alone.confidences == pytest.approx(case.results[at].confidences, abs=1e-6, rel=1e-2)
 
 
-def test_results_are_plain_and_small(told):
-    for each in told.heard:
+def test_results_are_plain_and_small(case):
+    for each in case.results:
         plain = dataclasses.asdict(each)
         assert json.loads(json.dumps(plain)).keys() == plain.keys()
         for values in (each.starts or (), each.ends or (), each.confidences):
@@ -157,16 +157,16 @@ def test_results_are_plain_and_small(told):
         assert len(pickle.dumps(each)) < 500 + 40 * len(each.pieces)
 
 
-def test_times_and_confidence_are_those_that_nemo_computes(told, clips):
+def test_times_and_confidence_are_those_that_nemo_computes(case, clips):
     """NeMo alone with each clip: its times of TDT depend on the batch."""
     from nemo.collections.asr.models import ASRModel
     from omegaconf import OmegaConf
 
-    model = ASRModel.restore_from(told.path, map_location="cpu")
+    model = ASRModel.restore_from(case.path, map_location="cpu")
     method = {key: CONFIDENCE[key] for key in ("name", "entropy_type", "alpha", "entropy_norm")}
     config = OmegaConf.create(
         OmegaConf.to_container(
-            model.cfg.aux_ctc.decoding if told.decoder == "ctc" else model.cfg.decoding
+            model.cfg.aux_ctc.decoding if case.decoder == "ctc" else model.cfg.decoding
         )
     )
     config.confidence_cfg = {
@@ -176,66 +176,66 @@ def test_times_and_confidence_are_those_that_nemo_computes(told, clips):
         "method_cfg": method,
     }
     options = {}
-    if told.family == "aed_multitask":
+    if case.family == "aed_multitask":
         config.strategy = "greedy"
         options = {"source_lang": "en", "target_lang": "en"}
         model.change_decoding_strategy(config)
     else:
         config.compute_timestamps = True
-        head = {"decoder_type": "ctc"} if told.decoder == "ctc" else {}
+        head = {"decoder_type": "ctc"} if case.decoder == "ctc" else {}
         model.change_decoding_strategy(config, verbose=False, **head)
-    for at in told.whole(clips)[1:]:
+    for at in case.whole(clips)[1:]:
         (theirs,) = model.transcribe(
             [clips[at]], return_hypotheses=True, verbose=False, batch_size=1, **options
         )
-        ours = told.heard[at]
+        ours = case.results[at]
         confidence = [float(each) for each in theirs.token_confidence]
         # NeMo's greedy search makes one token less than its beam search before it gives up.
         assert len(ours.confidences) - len(confidence) in (
-            (0, 1) if told.family == "aed_multitask" else (0,)
+            (0, 1) if case.family == "aed_multitask" else (0,)
         )
         assert list(ours.confidences[: len(confidence)]) == pytest.approx(
             confidence, abs=1e-6, rel=1e-2
         )
-        if told.is_ctc or told.family == "aed_multitask":
+        if case.is_ctc or case.family == "aed_multitask":
             continue
         offsets = theirs.timestamp["char"]
         assert list(ours.starts) == pytest.approx(
-            [each["start_offset"] * told.frame for each in offsets]
+            [each["start_offset"] * case.frame for each in offsets]
         )
         # Tokens of no frame take one here.
         ends = [max(each["start_offset"] + 1, each["end_offset"]) for each in offsets]
         assert list(ours.ends) == pytest.approx(
-            [min(end * told.frame, seconds(clips[at])) for end in ends]
+            [min(end * case.frame, seconds(clips[at])) for end in ends]
         )
 
 
-@pytest.mark.parametrize("told", OF_CTC, indirect=True)
-def test_ctc_tokens_are_where_their_label_is_the_best(told, clips):
+@pytest.mark.parametrize("case", OF_CTC, indirect=True)
+def test_ctc_tokens_are_where_their_label_is_the_best(case, clips):
     import torch
 
-    model = told.model._model
-    decoding = model.ctc_decoding if told.decoder else model.decoding
-    for at in told.whole(clips):
+    model = case.model._model
+    decoding = model.ctc_decoding if case.decoder else model.decoding
+    for at in case.whole(clips):
         with torch.inference_mode():
-            log_probs, count = told.model._family.encode(
+            log_probs, count = case.model._family.encode(
                 torch.from_numpy(clips[at])[None], torch.tensor([len(clips[at])])
             )[:2]
         labels = log_probs[0, : int(count)].argmax(dim=1).tolist()
-        heard = told.heard[at]
+        results = case.results[at]
         covered = [decoding.blank_id] * len(labels)
-        for piece, start, end in zip(heard.pieces, heard.starts, heard.ends, strict=True):
-            first = round(start / told.frame)
+        for piece, start, end in zip(results.pieces, results.starts, results.ends, strict=True):
+            first = round(start / case.frame)
             assert decoding.decode_ids_to_tokens([labels[first]]) == [piece]
-            for frame in range(first, max(first + 1, math.ceil(end / told.frame - 1e-6))):
+            for frame in range(first, max(first + 1, math.ceil(end / case.frame - 1e-6))):
                 assert labels[frame] == labels[first]
                 covered[frame] = labels[frame]
         assert covered == labels
 
 
-def test_a_frame_is_as_long_as_it_measures(told):
-    model = told.model._model
-    assert hypotheses.frame_seconds(model) == pytest.approx(told.frame)
+def test_a_frame_is_as_long_as_it_measures(case):
+    model = case.model._model
+    assert hypotheses.frame_seconds(model) == pytest.approx(case.frame)
     factor = model.encoder.subsampling_factor
     assert hypotheses._measured_factor(model) == factor
 
@@ -260,20 +260,20 @@ def test_one_best_is_the_greedy_text_with_its_score(tiny_model, clips, family, d
 def test_a_beam_gives_the_n_best_with_times(tiny_model, clips, family, decoder):
     path = str(tiny_model(family))
     model = engine.load(ModelSpec(path, "cpu", decoder, times="required", n_best=3))
-    heard = model.transcribe(clips)
-    assert max(len(each.n_best) for each in heard) == 3
-    for each, clip in zip(heard, clips, strict=True):
+    results = model.transcribe(clips)
+    assert max(len(each.n_best) for each in results) == 3
+    for each, clip in zip(results, clips, strict=True):
         check_n_best(each, 3)
         assert visible("".join(each.pieces)) == visible(each.text)
         assert are_within(each, seconds(clip))
-    assert model.transcribe(clips[3:4])[0].text == heard[3].text
+    assert model.transcribe(clips[3:4])[0].text == results[3].text
 
 
-def check_n_best(heard: Recognition, most: int) -> None:
-    assert 1 <= len(heard.n_best) <= most
-    found, scores = zip(*heard.n_best, strict=True)
-    assert found[0] == heard.text
-    assert scores[0] == heard.score
+def check_n_best(results: Recognition, most: int) -> None:
+    assert 1 <= len(results.n_best) <= most
+    found, scores = zip(*results.n_best, strict=True)
+    assert found[0] == results.text
+    assert scores[0] == results.score
     assert len(set(found)) == len(found)
     assert list(scores) == sorted(scores, reverse=True)
     assert all(type(score) is float for score in scores)
@@ -286,11 +286,11 @@ def test_a_ctc_beam_tells_the_times_and_confidence_of_the_greedy_text(tiny_model
         clips
     )
     beam = engine.load(ModelSpec(path, "cpu", times="required", confidence=True, n_best=5))
-    heard = beam.transcribe(clips)
-    assert [(e.pieces, e.starts, e.ends) for e in heard] == [
+    results = beam.transcribe(clips)
+    assert [(e.pieces, e.starts, e.ends) for e in results] == [
         (e.pieces, e.starts, e.ends) for e in greedy
     ]
-    for ours, theirs in zip(heard, greedy, strict=True):
+    for ours, theirs in zip(results, greedy, strict=True):
         assert ours.confidences == pytest.approx(theirs.confidences)
 
 
@@ -347,22 +347,24 @@ def test_the_model_that_comes_with_a_multitask_model_aligns_its_words(aligned, t
     clips = [clips[2], speechlike(6.1, seed=5)]
     plain = engine.load(ModelSpec(str(tiny_model("aed_multitask")), "cpu")).transcribe(clips)
     model = engine.load(ModelSpec(str(aligned), "cpu", times="required", confidence=True))
-    heard = model.transcribe(clips)
+    results = model.transcribe(clips)
     assert model.has_timestamps
-    assert texts(heard) == texts(plain)
-    with_times = [at for at, each in enumerate(heard) if each.starts]
+    assert texts(results) == texts(plain)
+    with_times = [at for at, each in enumerate(results) if each.starts]
     assert with_times, "these texts have more tokens than the clips have frames"
     reference = ASRModel.restore_from(str(aligned), map_location="cpu")
     for at in with_times:
-        assert [each.removeprefix("▁") for each in heard[at].pieces] == heard[at].text.split()
-        assert len(heard[at].confidences) == len(heard[at].pieces)
-        assert are_within(heard[at], seconds(clips[at]))
+        assert [each.removeprefix("▁") for each in results[at].pieces] == results[at].text.split()
+        assert len(results[at].confidences) == len(results[at].pieces)
+        assert are_within(results[at], seconds(clips[at]))
         (theirs,) = reference.transcribe(
             [clips[at]], timestamps=True, batch_size=1, verbose=False, source_lang="en",
             target_lang="en",
         )  # fmt: skip
         words = theirs.timestamp["word"]
-        assert list(heard[at].starts) == pytest.approx([each["start"] for each in words], abs=0.01)
+        assert list(results[at].starts) == pytest.approx(
+            [each["start"] for each in words], abs=0.01
+        )
 
 
 def test_an_aligner_finds_spoken_words_in_order():
@@ -397,10 +399,10 @@ def test_a_multitask_model_without_one_is_asked_for_times_only_where_they_are_re
     assert not wanted.has_timestamps
     assert texts(wanted.transcribe(clips)) == texts(plain)
     required = engine.load(ModelSpec(path, "cpu", times="required", confidence=True))
-    heard = required.transcribe(clips)
+    results = required.transcribe(clips)
     assert required.has_timestamps
-    assert any(each.starts for each in heard)
-    for each, clip in zip(heard, clips, strict=True):
+    assert any(each.starts for each in results)
+    for each, clip in zip(results, clips, strict=True):
         assert "<|" not in each.text
         assert visible("".join(each.pieces)) == visible(each.text)
         assert len(each.confidences) == len(each.pieces)
@@ -443,9 +445,9 @@ def test_spoken_words_follow_each_other_within_their_clips():
     audio = [soundfile.read(SAMPLES / row["audio_filepath"], dtype="float32")[0] for row in rows]
     model = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu", times="required"))
     plain = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu"))
-    heard = model.transcribe(audio)
-    assert texts(heard) == texts(plain.transcribe(audio))
-    for each, clip in zip(heard, audio, strict=True):
+    results = model.transcribe(audio)
+    assert texts(results) == texts(plain.transcribe(audio))
+    for each, clip in zip(results, audio, strict=True):
         assert are_within(each, seconds(clip))
         words = [
             start
@@ -458,7 +460,7 @@ def test_spoken_words_follow_each_other_within_their_clips():
         assert each.ends[-1] < loud[-1] + 0.5
 
 
-def test_the_confidence_told_is_the_one_that_was_set_up(tiny_model):
+def test_the_confidence_is_the_one_that_was_set_up(tiny_model):
     model = engine.load(ModelSpec(str(tiny_model("tdt_bpe")), "cpu", confidence=True))._model
     config = model.cfg.decoding.confidence_cfg
     assert {**config, **config.method_cfg}.items() >= CONFIDENCE.items()

@@ -325,7 +325,7 @@ def test_chunked_is_refused_where_it_cannot_be(full, convolutional):
         Chunked(generic.GenericFamily(model), model)
 
 
-def test_of_real_speech_it_hears_about_what_is_heard_of_the_parts(full, prompts):
+def test_of_real_speech_it_hears_about_what_is_recognized_of_the_parts(full, prompts):
     rows = [json.loads(line) for line in (prompts / "all.jsonl").read_text().splitlines()]
     chosen, seconds = [], 0.0
     for row in rows[::5]:

@@ -186,7 +186,7 @@ def test_bf16_hears_what_fp32_hears_but_for_a_few_letters(prompts):
     texts = {}
     for precision in ("auto", "fp32", "bf16"):
         model = engine.load(ModelSpec(str(SAMPLE_MODEL), "cpu", precision=precision))
-        texts[precision] = [heard.text for heard in model.transcribe(waveforms)]
+        texts[precision] = [recognized.text for recognized in model.transcribe(waveforms)]
         rounded = "bfloat16" if precision == "bf16" else "float32"
         assert model.describe()["precision"] == rounded
     assert texts["auto"] == texts["fp32"]

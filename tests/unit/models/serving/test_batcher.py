@@ -85,8 +85,8 @@ class Host:
         elif len(waveforms) > self.most_clips:
             answer.set_exception(MemoryError("out of memory"))
         else:
-            heard = [Recognition(text_of(int(each[0]), len(each))) for each in waveforms]
-            self.passes.append(ForwardPass(heard, 1.0 + place, 0.0))
+            recognized = [Recognition(text_of(int(each[0]), len(each))) for each in waveforms]
+            self.passes.append(ForwardPass(recognized, 1.0 + place, 0.0))
             answer.set_result(self.passes[-1])
 
 
@@ -112,13 +112,13 @@ def number_of(result):
 
 
 def texts(batches):
-    """What was heard in each clip, by its number."""
-    heard = {}
+    """What was recognized in each clip, by its number."""
+    recognized = {}
     for batch in batches:
         for result in batch.results:
-            assert number_of(result) not in heard
-            heard[number_of(result)] = getattr(result.recognition, "text", result.recognition)
-    return heard
+            assert number_of(result) not in recognized
+            recognized[number_of(result)] = getattr(result.recognition, "text", result.recognition)
+    return recognized
 
 
 def numbers(batches):
@@ -158,14 +158,14 @@ def fed(budget, clips=1500, seed=0):
 
 @given(lengths, limit | st.none(), size, overhead)
 def test_every_clip_comes_out_once_with_its_own_text(samples, limit, size, overhead):
-    heard = texts(run(Host(overhead=overhead), samples, size, limit))
-    assert heard == {number: text_of(number, each) for number, each in enumerate(samples)}
+    recognized = texts(run(Host(overhead=overhead), samples, size, limit))
+    assert recognized == {number: text_of(number, each) for number, each in enumerate(samples)}
 
 
 def test_the_clips_of_a_long_corpus_come_out_with_their_own_texts():
     samples = speech(2000)
-    heard = texts(run(Host(), samples))
-    assert heard == {number: text_of(number, each) for number, each in enumerate(samples)}
+    recognized = texts(run(Host(), samples))
+    assert recognized == {number: text_of(number, each) for number, each in enumerate(samples)}
 
 
 @given(lengths, limit, size, overhead)
@@ -294,14 +294,14 @@ def test_what_has_been_drained_is_not_there_any_more():
 def test_a_clip_that_the_model_cannot_take_fails_alone(samples, data):
     poison = data.draw(st.sets(st.integers(0, len(samples) - 1), max_size=3))
     host = Host(poison=poison)
-    heard = texts(run(host, samples))
-    assert len(heard) == len(samples)
+    recognized = texts(run(host, samples))
+    assert len(recognized) == len(samples)
     for number, each in enumerate(samples):
         if number in poison:
-            assert isinstance(heard[number], RuntimeError)
-            assert str(heard[number]) == f"cannot take [{number}]"
+            assert isinstance(recognized[number], RuntimeError)
+            assert str(recognized[number]) == f"cannot take [{number}]"
         else:
-            assert heard[number] == text_of(number, each)
+            assert recognized[number] == text_of(number, each)
 
 
 @given(few_lengths, st.data())
@@ -314,13 +314,13 @@ def test_attempts_are_the_batches_that_a_clip_was_part_of(samples, data):
 
 
 @given(few_lengths, st.data())
-def test_every_pass_that_worked_is_told_with_its_batch(samples, data):
+def test_every_pass_that_worked_is_reported_with_its_batch(samples, data):
     poison = data.draw(st.sets(st.integers(0, len(samples) - 1), max_size=3))
     host = Host(poison=poison)
     batches = run(host, samples)
     assert [each for batch in batches for each in batch.passes] == host.passes
     for batch in batches:
-        in_passes = [heard.text for each in batch.passes for heard in each.results]
+        in_passes = [recognized.text for each in batch.passes for recognized in each.results]
         in_results = [
             r.recognition.text for r in batch.results if isinstance(r.recognition, Recognition)
         ]
@@ -328,7 +328,7 @@ def test_every_pass_that_worked_is_told_with_its_batch(samples, data):
 
 
 @given(few_lengths, st.data())
-def test_the_model_is_told_the_names_of_the_clips_it_gets(samples, data):
+def test_the_model_gets_the_names_of_the_clips_it_gets(samples, data):
     poison = data.draw(st.sets(st.integers(0, len(samples) - 1), max_size=2))
     host = Host(poison=poison)
     run(host, samples)

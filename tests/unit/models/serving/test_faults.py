@@ -242,7 +242,7 @@ def model(request, tiny_model):
     return through_transcribe
 
 
-def heard(model, clips):
+def recognized(model, clips):
     """The text of each clip, or the error that it ends with."""
     results = [result for result, _ in isolation.apply_bisecting(model.transcribe, clips)]
     return [getattr(result, "text", result) for result in results]
@@ -271,11 +271,11 @@ def overflow_if_loud(model):
 
 
 def test_a_clip_of_nan_or_infinity_fails_alone(model):
-    expected = heard(model, GOOD)
-    assert len(set(expected)) == len(GOOD), "the texts cannot be told apart"
+    expected = recognized(model, GOOD)
+    assert len(set(expected)) == len(GOOD), "the texts do not differ"
     bad = [speechlike(2.2, seed=9) for _ in range(2)]
     bad[0][1000], bad[1][20_000] = np.nan, np.inf
-    texts = heard(model, [GOOD[0], bad[0], *GOOD[1:4], bad[1], GOOD[4]])
+    texts = recognized(model, [GOOD[0], bad[0], *GOOD[1:4], bad[1], GOOD[4]])
     assert [type(texts.pop(place)) for place in (5, 1)] == [NotFiniteError] * 2
     assert texts == expected
     assert model.encode(bad).tensors[0].isfinite().all(), "the decoder gets nothing of it"
@@ -283,9 +283,9 @@ def test_a_clip_of_nan_or_infinity_fails_alone(model):
 
 def test_a_clip_at_which_the_weights_overflow_fails_alone(model):
     overflow_if_loud(model)
-    expected = heard(model, GOOD)
-    assert len(set(expected)) == len(GOOD), "the texts cannot be told apart"
-    bad, *others = heard(model, [loud(6.0), *GOOD])
+    expected = recognized(model, GOOD)
+    assert len(set(expected)) == len(GOOD), "the texts do not differ"
+    bad, *others = recognized(model, [loud(6.0), *GOOD])
     assert type(bad) is NotFiniteError
     assert others == expected
 
@@ -298,8 +298,8 @@ def test_padding_may_hold_anything():
     states = torch.ones(2, 4, 6)
     states[0, :, 3:] = torch.nan
     states[1, 2, 5] = -torch.inf
-    told = transducer.Transducer.finite(None, states, frames(3, 6))
-    assert told.tolist() == [True, False]
+    reported = transducer.Transducer.finite(None, states, frames(3, 6))
+    assert reported.tolist() == [True, False]
     assert transducer.Transducer.finite(None, states, frames(4, 5)).tolist() == [False, True]
     by_frame = states.permute(0, 2, 1)
     mask = torch.tensor([[1.0] * 3 + [0.0] * 3, [1.0] * 6])
@@ -340,7 +340,7 @@ HOST = """
 
         def decode(self, waveforms):
             self.work("decode", waveforms[0][0])
-            return [Recognition("heard")] * len(waveforms)
+            return [Recognition("recognized")] * len(waveforms)
 
         def describe(self):
             return {}
@@ -419,7 +419,7 @@ def test_a_pass_that_takes_long_by_both_halves_ends_the_process_and_names_its_ne
         """,
         "",
     )
-    assert_ended(done, "on gs://clips/1-0.wav", "also begun with gs://clips/2-0.wav")
+    assert_ended(done, "on gs://clips/1-0.wav", "also started with gs://clips/2-0.wav")
 
 
 def test_neither_waiting_nor_the_work_on_others_counts_as_time_of_a_pass():

@@ -20,7 +20,7 @@ from tests.support.noting_model import Notes, batch, submitted_together
 from tests.support.waiting import wait_until
 
 
-def test_a_batch_is_begun_before_the_one_before_is_fetched(model):
+def test_a_batch_is_started_before_the_one_before_is_fetched(model):
     host = model_host.ModelHost(engine.ModelSpec("any"))
     done = submitted_together(host, model, [1, 2, 3])
     assert [each.result(30).results[0].text for each in done] == ["1", "2", "3"]
@@ -74,7 +74,7 @@ def test_clips_below_a_second_count_as_one_when_the_memory_is_exhausted(model):
     assert host.memory_limit_seconds == 6 * 1.0 / 2
 
 
-def test_what_warming_up_finds_is_told(model):
+def test_what_warming_up_finds_is_reported(model):
     host = model_host.ModelHost(engine.ModelSpec("any"))
     assert host.default_batch_seconds == 40.0
     host.warm_up(16)
@@ -134,18 +134,18 @@ class Cramped(Notes):
     def __init__(self, half):
         super().__init__()
         self.half = half
-        self.begun = set()
+        self.started = set()
         self.tried = []
 
     def _do(self, what, name):
-        self.begun.add(name)
+        self.started.add(name)
         self.tried.append((what, name))
-        if (what, name) == (self.half, 2) and len(self.begun) > 1:
-            self.begun.remove(name)
+        if (what, name) == (self.half, 2) and len(self.started) > 1:
+            self.started.remove(name)
             raise torch.OutOfMemoryError("CUDA out of memory")
         super()._do(what, name)
         if what == "decode":
-            self.begun.remove(name)
+            self.started.remove(name)
 
 
 @pytest.mark.parametrize("half", ["encode", "decode"])
@@ -202,7 +202,7 @@ class Memory(Notes):
         return waveforms
 
     def decode(self, waveforms):
-        return [Recognition("heard")] * len(waveforms)
+        return [Recognition("recognized")] * len(waveforms)
 
     def padded(self, fits):
         return [padded for clips, padded, each in self.passes if each is fits and clips > 1]

@@ -41,8 +41,14 @@ def test_each_field_has_its_place():
 
 
 def test_names_of_fields_are_those_that_were_asked_for():
-    record = {"path": "a.wav", "heard": "yes", "language": "en", "pred_text": "no", "lang": "de"}
-    document = to_document(record, "path", "heard", "language")
+    record = {
+        "path": "a.wav",
+        "recognized": "yes",
+        "language": "en",
+        "pred_text": "no",
+        "lang": "de",
+    }
+    document = to_document(record, "path", "recognized", "language")
     assert (document.source, document.text, document.language) == ("a.wav", "yes", "en")
     assert json.loads(document.metadata) == {"pred_text": "no", "lang": "de"}
 

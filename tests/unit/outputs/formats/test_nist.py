@@ -86,7 +86,7 @@ def test_sclite_scores_ctm_by_stm(sclite, tmp_path):
     for format in ("stm", "ctm"):
         content = "".join(render(format, record) for record in records)
         (tmp_path / f"a.{format}").write_text(content, encoding="utf-8")
-    # The wrong word is told, so a right score is no accident.
+    # The wrong word is named, so a right score is no accident.
     wrong = (tmp_path / "a.ctm").read_text(encoding="utf-8").replace(" longer.", " shorter.")
     (tmp_path / "wrong.ctm").write_text(wrong, encoding="utf-8")
     for name, errors in {"a.ctm": "0", "wrong.ctm": "1"}.items():

@@ -21,7 +21,7 @@ from beam_asr.records import record as manifest
 from beam_asr.records.row import Row
 from tests.support.job_files import SAMPLE_MODEL, SAMPLES, read_records
 
-ROW = {"audio_filepath": "/data/a.flac", "duration": 2.5, "pred_text": "heard"}
+ROW = {"audio_filepath": "/data/a.flac", "duration": 2.5, "pred_text": "recognized"}
 MADE = {
     "words": [],
     "segments": [],
@@ -39,14 +39,14 @@ def line_of(record, **arguments) -> dict:
     return json.loads(label(record, **arguments).line)
 
 
-def test_what_was_heard_is_the_text_and_the_row_is_kept():
+def test_what_was_recognized_is_the_text_and_the_row_is_kept():
     record = {**ROW, **MADE, "offset": 1.5, "text": "said", "lang": "cs", "speaker": "Řehoř"}
     made = label(record)
     assert json.loads(made.line) == {
         "audio_filepath": "/data/a.flac",
         "offset": 1.5,
         "duration": 2.5,
-        "text": "heard",
+        "text": "recognized",
         "reference": "said",
         "lang": "cs",
         "speaker": "Řehoř",
@@ -59,12 +59,12 @@ def test_what_was_heard_is_the_text_and_the_row_is_kept():
 def test_a_reference_of_the_row_stays():
     record = {**ROW, "text": "said", "reference": "mine"}
     assert line_of(record)["reference"] == "mine"
-    assert "reference" not in line_of({**ROW, "text": "heard"}, pred_text_key="text")
+    assert "reference" not in line_of({**ROW, "text": "recognized"}, pred_text_key="text")
 
 
 def test_names_of_fields_become_those_of_nemo():
-    record = {"path": "/a.flac", "duration": 1.0, "heard": "yes", "pred_text": "old"}
-    line = line_of(record, filepath_key="path", pred_text_key="heard")
+    record = {"path": "/a.flac", "duration": 1.0, "recognized": "yes", "pred_text": "old"}
+    line = line_of(record, filepath_key="path", pred_text_key="recognized")
     expected = {"audio_filepath": "/a.flac", "text": "yes", "offset": 0.0, "duration": 1.0}
     assert line == {**expected, "pred_text": "old"}
 
@@ -134,10 +134,10 @@ def test_a_cut_becomes_a_line_of_nemo():
     assert line == {**expected, "custom": {"x": 1}}
 
 
-def test_a_tar_is_told_by_the_row_or_by_its_manifest():
+def test_the_row_or_its_manifest_names_the_tar():
     record = {**ROW, "audio_filepath": "x/a.flac", "offset": 0.0}
     made = tarred_label(record, manifest_path="gs://b/sharded_manifests/manifest_7.json")
-    expected = {"audio_filepath": "x/a.flac", "duration": 2.5, "text": "heard", "shard_id": 7}
+    expected = {"audio_filepath": "x/a.flac", "duration": 2.5, "text": "recognized", "shard_id": 7}
     assert json.loads(made.line) == expected
     assert made.shard == 7
     assert tarred_label({**record, "shard_id": 2}, manifest_path="manifest_7.json").shard == 2
@@ -200,10 +200,10 @@ def samples(name: str, start: float = 0.0, seconds: float | None = None) -> np.n
     return audio if seconds is None else audio[: round(rate * seconds)]
 
 
-def assert_same(heard: np.ndarray, expected: np.ndarray) -> None:
-    assert abs(len(heard) - len(expected)) <= 1  # times of lines are rounded
-    shorter = min(len(heard), len(expected))
-    np.testing.assert_allclose(heard[:shorter], expected[:shorter], atol=1e-4)
+def assert_same(recognized: np.ndarray, expected: np.ndarray) -> None:
+    assert abs(len(recognized) - len(expected)) <= 1  # times of lines are rounded
+    shorter = min(len(recognized), len(expected))
+    np.testing.assert_allclose(recognized[:shorter], expected[:shorter], atol=1e-4)
 
 
 def write(path: Path, labels: list[FormatLine]) -> str:
@@ -223,14 +223,14 @@ def test_nemo_reads_the_audio_and_its_labels(load, tmp_path):
     labels = [label(record, manifest_path=str(SAMPLES / "manifest.jsonl")) for record in records]
     reasons = ["no_text", "no_duration"]
     assert [each.left_out for each in labels] == [""] * 3 + reasons + [""] * (len(rows) - 5)
-    heard = load(manifest_filepath=write(tmp_path / "out/nemo.jsonl", labels))
-    assert heard.keys() == {each["pred_text"] for each in records} - {"", "label 4"}
-    assert_same(heard["label 0"][0], samples(rows[0]["audio_filepath"], 1.0, 2.0))
-    assert_same(heard["label 1"][0], samples(rows[1]["audio_filepath"], 0.0, 0.5))
+    recognized = load(manifest_filepath=write(tmp_path / "out/nemo.jsonl", labels))
+    assert recognized.keys() == {each["pred_text"] for each in records} - {"", "label 4"}
+    assert_same(recognized["label 0"][0], samples(rows[0]["audio_filepath"], 1.0, 2.0))
+    assert_same(recognized["label 1"][0], samples(rows[1]["audio_filepath"], 0.0, 0.5))
     for number, row in enumerate(rows):
         if number not in (0, 1, 3, 4):
-            assert_same(heard[f"label {number}"][0], samples(row["audio_filepath"]))
-    _, fields = heard["label 0"]
+            assert_same(recognized[f"label {number}"][0], samples(row["audio_filepath"]))
+    _, fields = recognized["label 0"]
     assert fields["cut"].supervisions[0].language == "en"
     assert fields["reference"] == rows[0]["text"]
     assert fields["prompt"] == rows[0]["prompt"]
@@ -278,9 +278,9 @@ def expected_of(records: list[dict]) -> dict[str, np.ndarray]:
 def test_nemo_reads_a_tarred_set_of_which_rows_are_left_out(load, tarred, tmp_path, sharded):
     tars, records = tarred
     failed = {"stage": "audio", "type": "X", "message": "no", "attempts": 1}
-    heard_of = [records[0], *records[2:4], *records[6:]]
+    recognized_of = [records[0], *records[2:4], *records[6:]]
     given = [
-        *heard_of,
+        *recognized_of,
         {**records[1], "pred_text": ""},
         {**records[4], "segments_failed": [{}]},
         {**{key: records[5][key] for key in ("audio_filepath", "shard_id")}, "error": failed},
@@ -295,11 +295,11 @@ def test_nemo_reads_a_tarred_set_of_which_rows_are_left_out(load, tarred, tmp_pa
                 tmp_path / f"manifest_{shard}.json",
                 [each for each in labels if each.shard == shard],
             )
-    heard = load(manifest_filepath=path, tarred_audio_filepaths=tars)
-    expected = expected_of(heard_of)
-    assert heard.keys() == expected.keys()
+    recognized = load(manifest_filepath=path, tarred_audio_filepaths=tars)
+    expected = expected_of(recognized_of)
+    assert recognized.keys() == expected.keys()
     for text, audio in expected.items():
-        assert_same(heard[text][0], audio)
+        assert_same(recognized[text][0], audio)
 
 
 def test_nemo_reads_what_the_command_makes_of_a_tarred_set(load, tarred, tmp_path):
@@ -323,23 +323,23 @@ def test_nemo_reads_what_the_command_makes_of_a_tarred_set(load, tarred, tmp_pat
     assert len(read_records(out, "failures")) == len(read_records(out, "filtered")) == 1
     found = read_records(out, "transcripts")
     manifests = f"{out}/nemo/manifest__OP_0..1_CL_.json"
-    heard = load(manifest_filepath=manifests, tarred_audio_filepaths=tars)
+    recognized = load(manifest_filepath=manifests, tarred_audio_filepaths=tars)
     expected = expected_of([record for record in found if record["pred_text"]])
-    assert len(heard) >= 5
-    assert heard.keys() == expected.keys()
+    assert len(recognized) >= 5
+    assert recognized.keys() == expected.keys()
     for text, audio in expected.items():
-        assert_same(heard[text][0], audio)
+        assert_same(recognized[text][0], audio)
 
 
-def test_nemo_stops_at_a_file_that_no_line_is_about_unless_told(load, tarred, tmp_path):
+def test_nemo_stops_at_a_file_that_no_line_is_about_by_default(load, tarred, tmp_path):
     tars, records = tarred
     kept = [record for record in records if record is not records[4]]
     path = write(tmp_path / "nemo.jsonl", [tarred_label(record) for record in kept])
     where = {"manifest_filepath": path, "tarred_audio_filepaths": tars}
     with pytest.raises(RuntimeError, match="Mismatched entry"):
         load(**where)
-    heard = load(**where, skip_missing_manifest_entries=True)
-    assert heard.keys() == expected_of(kept).keys()
+    recognized = load(**where, skip_missing_manifest_entries=True)
+    assert recognized.keys() == expected_of(kept).keys()
 
 
 def test_nemo_reads_a_tarred_set_of_a_single_tar(load, tarred, tmp_path):
@@ -348,5 +348,5 @@ def test_nemo_reads_a_tarred_set_of_a_single_tar(load, tarred, tmp_path):
     rows = [{**record, "shard_id": None} for record in records if record["shard_id"] == 1]
     labels = [tarred_label(record, manifest_path="/in/manifest_5.json") for record in rows]
     path = write(tmp_path / "nemo.jsonl", labels)
-    heard = load(manifest_filepath=path, tarred_audio_filepaths=str(tmp_path / "audio_5.tar"))
-    assert heard.keys() == {record["pred_text"] for record in rows}
+    recognized = load(manifest_filepath=path, tarred_audio_filepaths=str(tmp_path / "audio_5.tar"))
+    assert recognized.keys() == {record["pred_text"] for record in rows}

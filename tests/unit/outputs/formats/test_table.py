@@ -56,12 +56,12 @@ def test_pandas_reads_it():
 
 
 def test_columns_have_their_names_whatever_the_fields_are_called():
-    record = {"path": "a.flac", "heard": "yes", "pred_text": "old", "audio_filepath": None}
-    row = row_of(record, "path", "heard")
+    record = {"path": "a.flac", "recognized": "yes", "pred_text": "old", "audio_filepath": None}
+    row = row_of(record, "path", "recognized")
     assert (row["audio_filepath"], row["pred_text"]) == ("a.flac", "yes")
     assert json.loads(row["other_fields"]) == {"pred_text": "old", "audio_filepath": None}
-    row = row_of({"audio_filepath": "a.flac", "text": "heard"}, pred_text_key="text")
-    assert (row["pred_text"], row["text"], row["other_fields"]) == ("heard", None, None)
+    row = row_of({"audio_filepath": "a.flac", "text": "recognized"}, pred_text_key="text")
+    assert (row["pred_text"], row["text"], row["other_fields"]) == ("recognized", None, None)
 
 
 @pytest.mark.parametrize(
