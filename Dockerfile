@@ -22,8 +22,7 @@ RUN python -m pip install --no-cache-dir "uv>=0.7" \
     && if [ "${TORCH}" != base ]; then \
         uv pip install --torch-backend="${TORCH}" "$(grep -oE '^torch==[0-9.]+' requirements.txt)"; \
     fi
-COPY setup.py pyproject.toml MANIFEST.in README.md LICENSE requirements.in requirements-storage.in \
-    requirements-test.in ./
+COPY pyproject.toml MANIFEST.in README.md LICENSE ./
 COPY beam_asr beam_asr
 RUN uv pip install --no-deps . && python -c "import torch, beam_asr; print(torch.__version__)"
 

@@ -51,7 +51,7 @@ conformance: .venv/installed-test
 	WRITE_TABLE=1 $(BIN)/python -m pytest -q tests/runners/test_conformance.py
 
 # uv installs the lock in a fraction of the time that pip takes, from the same registry.
-.venv/installed: requirements.txt setup.py
+.venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; choose one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
@@ -65,13 +65,21 @@ conformance: .venv/installed-test
 	touch $@
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
-	--custom-compile-command "make lock"
+	--custom-compile-command "make lock" pyproject.toml
+# Leaves out of the last file what the others list, since it is installed beside them.
+BESIDE := awk 'FILENAME != last { listed[$$0]; next } /^\#/ || !($$0 in listed)'
 
-# s3fs of fsspec's release here needs wrapt 1, and the storages must install on top of the package.
 lock: .venv/installed
-	echo "wrapt<2" | $(COMPILE) --constraint - requirements.in -o requirements.txt
-	$(COMPILE) requirements-storage.in -o requirements-storage.txt
-	$(COMPILE) requirements-test.in -o requirements-test.txt
+	$(COMPILE) --extra gcp -o requirements.txt
+	$(COMPILE) --extra gcp --extra s3 --extra azure --extra hf \
+		--constraint requirements.txt -o requirements-storage.txt
+	$(BESIDE) last=requirements-storage.txt requirements.txt requirements-storage.txt > lock.new
+	mv lock.new requirements-storage.txt
+	$(COMPILE) --extra test --constraint requirements.txt --constraint requirements-storage.txt \
+		-o requirements-test.txt
+	$(BESIDE) last=requirements-test.txt requirements.txt requirements-storage.txt \
+		requirements-test.txt > lock.new
+	mv lock.new requirements-test.txt
 
 clean:
 	rm -rf .venv build dist out *.egg-info

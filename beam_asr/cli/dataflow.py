@@ -1,11 +1,14 @@
 """Configures Dataflow for models on GPUs, and refuses options that conflict there.
 
-It imports Beam's options, and nothing of Google's. The facts are those of Dataflow's documentation
-("Use GPUs", "Right fitting", "Use NVIDIA MPS", "FlexRS") and of Compute Engine's machine types.
+It imports Beam's options, and no package of Google's. The facts are those of Dataflow's
+documentation ("Use GPUs", "Right fitting", "Use NVIDIA MPS", "FlexRS") and of Compute Engine's
+machine types.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import re
 from typing import Any
 
@@ -83,6 +86,7 @@ def apply_dataflow_defaults(
     Raises:
         SetupError: the options do not go together; it says which, and what to do.
     """
+    _check_installed()
     _check_accelerators(beam_options, accelerator)
     _check_gpus(beam_options, accelerator, resources)
     if resources.copies > 1:
@@ -103,6 +107,17 @@ def apply_dataflow_defaults(
     if _image(beam_options) and setup.sdk_location == "default":
         # Otherwise Beam looks for an SDK to stage over that of the image.
         setup.sdk_location = "container"
+
+
+def _check_installed() -> None:
+    """Raises SetupError unless Google's packages are installed, which are an extra of Beam's."""
+    with contextlib.suppress(ModuleNotFoundError, ValueError):  # of the packages around it
+        if importlib.util.find_spec("google.cloud.storage") is not None:
+            return
+    raise SetupError(
+        "the DataflowRunner needs Google's packages, which are not installed: "
+        "pip install 'beam-asr[gcp]'"
+    )
 
 
 def vcpus(machine_type: str) -> int | None:

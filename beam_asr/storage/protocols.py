@@ -59,6 +59,7 @@ PROTOCOLS = (
     StorageProtocol(
         name="gs",
         aliases=("gcs",),
+        extra="gcp",
         is_bucket_store=True,
         path_rule="key",
         transient_classes=(*AIOHTTP, *REQUESTS, "TransportError"),  # google.auth's

@@ -90,8 +90,7 @@ def _write_to_bigquery() -> Any:
         from apache_beam.io.gcp.bigquery import WriteToBigQuery
     except ImportError as error:
         raise ImportError(
-            f"BigQuery needs a package that is not installed ({error}): "
-            "pip install 'apache-beam[gcp]'"
+            f"BigQuery needs a package that is not installed ({error}): pip install 'beam-asr[gcp]'"
         ) from error
     return WriteToBigQuery
 

@@ -55,7 +55,7 @@ def package(tmp_path_factory) -> Path:
     try:
         return Path(
             Stager._build_setup_package(
-                str(source / "setup.py"), str(tmp_path_factory.mktemp("staged"))
+                str(source / "pyproject.toml"), str(tmp_path_factory.mktemp("staged"))
             )
         )
     finally:
@@ -159,8 +159,8 @@ def test_the_images_are_of_the_releases_in_the_lock():
     assert arg("BEAM_VERSION") == locked("apache-beam")
     assert re.fullmatch(rf"pytorch/pytorch:{re.escape(locked('torch'))}-cuda.+", arg("BASE_IMAGE"))
     assert f"/python{minor.replace('.', '')}-template-launcher-base:" in arg("LAUNCHER_IMAGE")
-    setup = (REPOSITORY / "setup.py").read_text()
-    requires = SpecifierSet(re.search(r'python_requires="(.+)"', setup)[1])
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    requires = SpecifierSet(re.search(r'^requires-python = "(.+)"', project, re.M)[1])
     assert f"{minor}.0" in requires
     from apache_beam.runners.dataflow.internal import apiclient
 

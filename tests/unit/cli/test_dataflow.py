@@ -26,6 +26,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 
 from beam_asr.cli import dataflow, options, runners
 from beam_asr.cli.messages import flag_of
+from beam_asr.errors import SetupError
 from beam_asr.models.devices import resources
 from beam_asr.records.setting_fields import all_settings
 from beam_asr.settings import GROUPS, Resources
@@ -49,6 +50,12 @@ def settled(*flags: str, accelerator: str | None = None, **asked) -> PipelineOpt
     beam_options = PipelineOptions(["--runner=DataflowRunner", *flags])
     dataflow.apply_dataflow_defaults(beam_options, accelerator, Resources(**asked))
     return beam_options
+
+
+def test_without_packages_of_google_it_is_refused_with_the_command_that_installs_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
+    with pytest.raises(SetupError, match=r"pip install 'beam-asr\[gcp\]'"):
+        settled()
 
 
 def experiments(beam_options: PipelineOptions) -> list[str]:

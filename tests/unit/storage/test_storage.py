@@ -173,6 +173,7 @@ def test_what_a_store_refuses_to_list_or_to_read_is_named_with_the_reason(http_s
 
 
 MISSING = {
+    "gs://b/m.jsonl": "gcp",
     "s3://b/m.jsonl": "s3",
     "abfs://b/m.jsonl": "azure",
     "hf://datasets/a/b/m.jsonl": "hf",
@@ -189,7 +190,7 @@ def test_a_missing_package_is_named_at_launch_with_the_command_that_installs_it(
     ]
     script = f"""
 import sys
-for package in ("s3fs", "adlfs", "huggingface_hub"):
+for package in ("gcsfs", "s3fs", "adlfs", "huggingface_hub"):
     sys.modules[package] = None  # as if it were not installed
 from beam_asr.cli import main as cli
 for args in {launches!r}:
