@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from beam_asr.errors import LostRowsError, NothingKeptError
-from beam_asr.records.model_work import ModelWork, Span
+from beam_asr.records.model_work import ModelWork
 from beam_asr.records.statistics import Score, Statistics
 from beam_asr.storage.uris import query_hidden, without_secrets
 from beam_asr.transcripts import job_fields, scoring
@@ -235,15 +235,12 @@ def _work(statistics: Statistics) -> dict[str, Any]:
         "workers": [{"worker": name, **_figures(work)} for name, work in workers],
         "over_time": [
             {"start": _utc(span.start), "seconds": span.seconds, **_figures(work)}
-            for span, work in sorted(
-                (Span(*span), work) for span, work in statistics.by_time.items()
-            )
+            for span, work in sorted(statistics.by_time.items())
         ],
     }
 
 
-def _figures(work: tuple[float, ...]) -> dict[str, Any]:
-    sums = ModelWork(*work)  # type: ignore[arg-type]
+def _figures(sums: ModelWork) -> dict[str, Any]:
     return {
         "batches": sums.batches,
         "audio_hours": round(sums.audio_seconds / 3600, 6),

@@ -54,7 +54,7 @@ class Span(NamedTuple):
         return Span(self.start // seconds * seconds, seconds)
 
 
-def add(one: tuple[float, ...], other: tuple[float, ...]) -> ModelWork:
+def add(one: ModelWork, other: ModelWork) -> ModelWork:
     """Adds two sums."""
     return ModelWork(*map(operator.add, one, other))
 
@@ -80,7 +80,7 @@ def add_spans(
     """Adds sums by spans of time, which become longer if there are too many."""
     if not one or not other:
         return dict(one or other)
-    seconds = max((span[1] for span in (*one, *other)), default=MINUTE)
+    seconds = max((span.seconds for span in (*one, *other)), default=MINUTE)
     while True:
         sums = _added(_in_spans(one, seconds), _in_spans(other, seconds))
         if len(sums) <= MAX_SPANS:
@@ -91,7 +91,7 @@ def add_spans(
 def _in_spans(work: Mapping[Span, ModelWork], seconds: int) -> dict[Span, ModelWork]:
     sums: dict[Span, ModelWork] = {}
     for span, part in work.items():
-        within = Span(*span).within(seconds)
+        within = span.within(seconds)
         sums[within] = add(sums.get(within, ModelWork()), part)
     return sums
 

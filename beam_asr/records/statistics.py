@@ -246,6 +246,10 @@ def _to_json(value: Any) -> Any:
         case Score():
             sums = {name: list(numbers) for name, numbers in value.sums.items()}
             return {"score": [*_COUNTS(value), sums]}
+        case ModelWork():
+            return {"work": list(value)}
+        case Span():
+            return {"span": list(value)}
         case frozenset():
             return {"set": sorted(map(_to_json, value), key=repr)}
         case tuple():
@@ -259,6 +263,10 @@ def _from_json(value: Any) -> Any:
     match value:
         case {"score": numbers}:
             return _score_of(numbers)
+        case {"work": values}:
+            return ModelWork(*values)
+        case {"span": values}:
+            return Span(*values)
         case {"set": values}:
             return frozenset(map(_from_json, values))
         case {"tuple": values}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import random
 
 import pytest
@@ -60,3 +61,9 @@ def test_statistics_keep_them_through_json_and_sums():
     assert both.by_time == {
         Span(NOON): one.by_worker["host:1"], Span(NOON + 60): two.by_worker["host:2"],
     }  # fmt: skip
+    again = from_json(json.loads(json.dumps(to_json(both))))
+    assert again == both
+    assert {type(work) for work in (*again.by_worker.values(), *again.by_time.values())} == {
+        ModelWork
+    }
+    assert {type(span) for span in again.by_time} == {Span}
