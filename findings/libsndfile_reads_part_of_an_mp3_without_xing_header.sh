@@ -39,9 +39,9 @@ with av.open("a.mp3", "w", options={"write_xing": "0", "id3v2_version": "0"}) as
 with av.open("a.mp3") as file:
     decoded = sum(frame.samples for frame in file.decode(audio=0))
 with soundfile.SoundFile("a.mp3") as file:
-    stated, heard = file.frames, len(file.read())
+    stated, read = file.frames, len(file.read())
 print(f"encoded: {len(samples) / RATE:.2f} s")
 print(f"PyAV decodes {decoded / RATE:.2f} s")
-print(f"soundfile: frames says {stated / RATE:.2f} s, read() gives {heard / RATE:.2f} s, and no error")
-sys.exit(not (decoded >= len(samples) and stated == heard < 0.9 * len(samples)))
+print(f"soundfile: frames says {stated / RATE:.2f} s, read() gives {read / RATE:.2f} s, and no error")
+sys.exit(not (decoded >= len(samples) and stated == read < 0.9 * len(samples)))
 PY

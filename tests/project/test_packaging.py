@@ -59,7 +59,7 @@ def test_the_wheel_holds_every_module_and_the_command(built):
     }
     assert "Name: beam-asr" in text
     required = re.findall(r"^Requires-Dist: ([\w\[\]-]+)[^;]*$", text, re.M)
-    assert {"nemo_toolkit[asr]", "apache-beam"} <= set(required)
+    assert {"nemo-toolkit[asr]", "apache-beam"} <= {name.replace("_", "-") for name in required}
     extras = re.findall(r'^Requires-Dist: ([\w\[\]-]+).*; extra == "(gcp|s3|azure|hf)"', text, re.M)
     assert extras == [
         ("apache-beam[gcp]", "gcp"), ("gcsfs", "gcp"), ("s3fs", "s3"), ("adlfs", "azure"),
