@@ -58,7 +58,7 @@ def test_the_wheel_holds_every_module_and_the_command(built):
         "beam_asr/transforms/yaml_provider.yaml",
     }
     assert "Name: beam-asr" in text
-    required = re.findall(r"^Requires-Dist: ([\w\[\]-]+)[^;]*$", text, re.M)
+    required = re.findall(r"^Requires-Dist: ([\w\[\]-]+)[^;\n]*$", text, re.M)
     assert {"nemo-toolkit[asr]", "apache-beam"} <= {name.replace("_", "-") for name in required}
     extras = re.findall(r'^Requires-Dist: ([\w\[\]-]+).*; extra == "(gcp|s3|azure|hf)"', text, re.M)
     assert extras == [

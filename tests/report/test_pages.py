@@ -91,7 +91,7 @@ def test_rows_are_paged_sorted_and_filtered(report, opened):
     assert rows_of(tab).first.locator("td[data-label=WER]").inner_text() == "1.7%"
     tab.locator("#choose-language").select_option("de")
     assert tab.locator("#count").inner_text() == "Rows 1 to 20 of 30"
-    tab.locator("#search").fill("heard58")
+    tab.locator("#search").fill("recognized58")
     assert tab.locator("#count").inner_text() == "Rows 1 to 1 of 1"
     tab.locator("#search").fill("nobody said this")
     assert tab.locator("#count").inner_text() == "No row fits"
@@ -109,7 +109,7 @@ def test_differences_are_marked_in_the_words(report, opened):
     tab.get_by_role("button", name="WER").click()
     row = rows_of(tab).first
     assert row.locator("del").inner_text() == "said0"
-    assert row.locator("ins").inner_text() == "heard0"
+    assert row.locator("ins").inner_text() == "recognized0"
     colours = row.evaluate(
         "row => ['del', 'ins', '.text'].map(it => getComputedStyle(row.querySelector(it)).color)"
     )
