@@ -29,6 +29,7 @@ quick-rest:
 check: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell -D - -D tests/project/words.txt *.md beam_asr benchmarks docs findings samples templates tests
 	$(BIN)/mypy beam_asr
 	$(BIN)/lint-imports
 
