@@ -66,7 +66,7 @@ TAILS = {
     "padding": bytes(100_000),
     "text that names formats": b"fLaC .snd ftyp moov caff FLV\1 #!AMR TTA1 RIFF WAVE" * 9,
 }
-RECOGNIZED = ("w64", "w64 of ADPCM", "voc", "voc by FFmpeg", "sphere", "svx", "au of G.721")  # as sound
+AS_SOUND = ("w64", "w64 of ADPCM", "voc", "voc by FFmpeg", "sphere", "svx", "au of G.721")
 NO_NOISE = ("amr", "nut")  # an error, unless a tag
 NO_TAG = ("nut",)  # an error
 
@@ -132,7 +132,7 @@ def test_what_is_no_file_may_follow(written, name, tail):
         assert "joined" not in str(caught.value)
         return
     with_tail = read(name, content=content + TAILS[tail])
-    if name in RECOGNIZED:
+    if name in AS_SOUND:
         with_tail = with_tail[: len(alone)]
     np.testing.assert_allclose(with_tail, alone[: len(with_tail)], atol=1e-6)
     assert len(with_tail) == len(alone)
