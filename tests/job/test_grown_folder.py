@@ -151,8 +151,11 @@ def test_the_summary_is_that_of_one_run_over_all_rows(rows, append, tmp_path):
     differing = {key for key in once if grown[key] != once[key]}
     assert {key for key in differing if "seconds" not in key and "rtfx" not in key} <= {
         *("run", "options", "appended", "rows_in_folder", "model_wait_share"),
-        *("batches", "padding_efficiency", "model_loads"),
+        *("batches", "padding_efficiency", "model_loads", "workers", "over_time"),
     }
+    for name in ("workers", "over_time"):
+        hours = [sum(part["audio_hours"] for part in summary[name]) for summary in (grown, once)]
+        assert hours[0] == pytest.approx(hours[1], abs=1e-5) != 0
     assert (grown["nemo"]["rows"], grown["input_files"], grown["rows_in_folder"]) == (4, 1, 6)
 
 
