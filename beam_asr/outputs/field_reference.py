@@ -42,7 +42,7 @@ def _times(of: str) -> tuple[Field, Field]:
 
 _ERROR = (
     Field("stage", TEXT, "where the row failed: `manifest`, `audio` or `model`"),
-    Field("type", TEXT, "class of the error, of the README's table"),
+    Field("type", TEXT, "class of the error: docs/errors.md"),
     Field("message", TEXT, "what is wrong, and what to do"),
     Field("attempts", INTEGER, "how often it was tried"),
     Field("replaced", ANY, "the row's own `error`", "if the row has one"),

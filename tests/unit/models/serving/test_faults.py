@@ -473,9 +473,9 @@ def test_a_model_thread_that_cannot_go_on_ends_the_process():
     assert_ended(done, "model's thread", "OSError: no more of anything")
 
 
-def test_the_readme_names_the_failures_of_the_model():
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in readme.splitlines() if line.startswith("| `model` |")]
+def test_the_docs_name_the_failures_of_the_model():
+    page = (REPOSITORY / "docs" / "errors.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `model` |")]
     for each in ModelError.__subclasses__():
         assert any(f"`{each.__name__}`" in row for row in rows)
     assert ClipTooLongError in ModelError.__subclasses__()
