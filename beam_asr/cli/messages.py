@@ -63,12 +63,21 @@ def console_handler() -> logging.Handler:
     console = _Console()
     console.setFormatter(TerminalFormatter("%(levelname)s %(name)s: %(message)s"))
     console.addFilter(_is_not_printed)
+    console.addFilter(_is_of_interest)
     return console
 
 
 def _is_not_printed(record: logging.LogRecord) -> bool:
     """Returns whether a record is not what `process.exit_now` logs and prints."""
     return record.name != process.__name__ or record.levelno < logging.CRITICAL
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    """Returns whether a record is not Beam's note that Google's packages are missing.
+
+    Beam logs it at each start without its extra ``gcp``. A job that needs them is refused.
+    """
+    return record.name != "root" or not str(record.msg).startswith("apitools not found")
 
 
 def started(output: str) -> str:

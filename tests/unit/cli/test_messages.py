@@ -52,6 +52,21 @@ def test_why_a_process_ends_is_said_once():
     ]  # fmt: skip
 
 
+WITHOUT_GOOGLE = """
+import logging
+from beam_asr.cli import messages
+logging.basicConfig(handlers=[messages.console_handler()])
+logging.warning("apitools not found, and what that means for Google's packages")
+logging.warning("another warning")
+"""
+
+
+def test_a_start_without_packages_of_google_is_quiet():
+    """Beam warns of them at each start; a job that needs them is refused."""
+    ended = subprocess.run([sys.executable, "-c", WITHOUT_GOOGLE], capture_output=True, text=True)
+    assert ended.stderr.splitlines() == ["WARNING root: another warning"]
+
+
 def test_the_command_that_resumes_shows_no_query():
     args = ["transcribe", f"--input=https://h/m.jsonl?{SECRET}&x=1", f"https://h/n?{SECRET}"]
     assert SECRET not in main.how_to_resume(args)
