@@ -419,7 +419,7 @@ def test_a_pass_that_takes_long_by_both_halves_ends_the_process_and_names_its_ne
         """,
         "",
     )
-    assert_ended(done, "on gs://clips/1-0.wav", "also started with gs://clips/2-0.wav")
+    assert_ended(done, "on gs://clips/1-0.wav", "also started on gs://clips/2-0.wav")
 
 
 def test_neither_waiting_nor_the_work_on_others_counts_as_time_of_a_pass():
