@@ -93,4 +93,4 @@ except ImportError as error:
     print(error)
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "pip install 'apache-beam[gcp]'" in run.stdout, run.stderr
+    assert "pip install 'beam-asr[gcp]'" in run.stdout, run.stderr
