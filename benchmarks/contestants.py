@@ -61,8 +61,8 @@ class Job:
         shards = sorted(self._output.glob("transcripts-*.jsonl"))
         lines = [line for shard in shards for line in shard.read_text().splitlines()]
         recognized = {row["audio_filepath"]: row["pred_text"] for row in map(json.loads, lines)}
-        asked = map(json.loads, self._manifest.read_text().splitlines())
-        return [recognized[row["audio_filepath"]] for row in asked]
+        rows = map(json.loads, self._manifest.read_text().splitlines())
+        return [recognized[row["audio_filepath"]] for row in rows]
 
     def notes(self) -> dict[str, Any]:
         summary = json.loads((self._output / "summary.json").read_text())

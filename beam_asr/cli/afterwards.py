@@ -156,9 +156,9 @@ def added_by(source: Finished) -> frozenset[str]:
     """Returns the fields of scores and signals that a job has added: they are made again."""
     from beam_asr.transcripts.job_fields import job_fields, setting_of
 
-    requested = ("reference_key", "quality", "text_steps", "metrics")
+    settings = ("reference_key", "quality", "text_steps", "metrics")
     of_scoring = [
-        name for name in job_fields() if (setting_of(name) or "").partition("=")[0] in requested
+        name for name in job_fields() if (setting_of(name) or "").partition("=")[0] in settings
     ]
     return frozenset(of_scoring) - not_requested(source.options)
 

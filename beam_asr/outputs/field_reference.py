@@ -209,23 +209,29 @@ FILTERED_FIELDS = [
     ),
 ]
 
+_BATCHES = Field("batches", INTEGER, "forward passes")
+_RTFX_MODEL = Field(
+    "rtfx_model",
+    NUMBER,
+    "audio that went to the model, for each second of it",
+    unit="s/s",
+    may_be_null=True,
+)
+_WAIT_SHARE = Field(
+    "model_wait_share", NUMBER, "waiting, of waiting and computing", may_be_null=True
+)
+_PADDING = Field(
+    "padding_efficiency",
+    NUMBER,
+    "audio, of audio and what fills batches up; 1 is best",
+    may_be_null=True,
+)
 _WORK = (
-    Field("batches", INTEGER, "forward passes"),
+    _BATCHES,
     Field("audio_hours", NUMBER, "audio that went to the model", unit="h"),
-    Field(
-        "rtfx_model",
-        NUMBER,
-        "audio that went to the model, for each second of it",
-        unit="s/s",
-        may_be_null=True,
-    ),
-    Field("model_wait_share", NUMBER, "waiting, of waiting and computing", may_be_null=True),
-    Field(
-        "padding_efficiency",
-        NUMBER,
-        "audio, of audio and padding; 1 is best",
-        may_be_null=True,
-    ),
+    _RTFX_MODEL,
+    _WAIT_SHARE,
+    _PADDING,
 )
 _APPENDS = "of a job that is no stream"
 
@@ -250,23 +256,12 @@ SUMMARY_FIELDS = [
         unit="s/s",
         may_be_null=True,
     ),
-    Field(
-        "rtfx_model",
-        NUMBER,
-        "audio that went to the model, for each second of it",
-        unit="s/s",
-        may_be_null=True,
-    ),
+    _RTFX_MODEL,
     Field("model_seconds", NUMBER, "in the model and its decoding, over all workers", unit="s"),
     Field("model_wait_seconds", NUMBER, "in which a model waited for audio", unit="s"),
-    Field("model_wait_share", NUMBER, "waiting, of waiting and computing", may_be_null=True),
-    Field("batches", INTEGER, "forward passes"),
-    Field(
-        "padding_efficiency",
-        NUMBER,
-        "audio, of audio and what fills batches up; 1 is best",
-        may_be_null=True,
-    ),
+    _WAIT_SHARE,
+    _BATCHES,
+    _PADDING,
     Field(
         "workers",
         LIST,

@@ -181,8 +181,8 @@ def _numbers(
     statistics: Statistics, outcomes: Outcomes, wall_seconds: float | None
 ) -> dict[str, Any]:
     failures, filtered_by = outcomes.failures, outcomes.filtered_by
-    seconds = statistics.audio_seconds
-    all_seconds = seconds + statistics.skipped_silence_seconds
+    work = _figures(statistics.work)
+    all_seconds = statistics.audio_seconds + statistics.skipped_silence_seconds
     return {
         "rows_in": statistics.rows_in,
         "further_channels": statistics.further_channels,
@@ -198,14 +198,12 @@ def _numbers(
         "audio_hours": round((all_seconds + statistics.resumed_seconds) / 3600, 6),
         "wall_seconds": None if wall_seconds is None else round(wall_seconds, 3),
         "rtfx_end_to_end": _ratio(all_seconds, wall_seconds),
-        "rtfx_model": _ratio(seconds, statistics.model_seconds),
+        "rtfx_model": work["rtfx_model"],
         "model_seconds": round(statistics.model_seconds, 3),
         "model_wait_seconds": round(statistics.wait_seconds, 3),
-        "model_wait_share": _ratio(
-            statistics.wait_seconds, statistics.wait_seconds + statistics.model_seconds
-        ),
-        "batches": statistics.batches,
-        "padding_efficiency": _ratio(seconds, statistics.padded_seconds),
+        "model_wait_share": work["model_wait_share"],
+        "batches": work["batches"],
+        "padding_efficiency": work["padding_efficiency"],
         **_work(statistics),
         "long_rows": statistics.long_rows,
         "segments": statistics.segments,

@@ -200,6 +200,17 @@ class Statistics:
         """Returns the number of records that the rows must end as."""
         return self.rows_in - self.rows_in_folder + self.further_channels
 
+    @property
+    def work(self) -> ModelWork:
+        """Returns what the model did, in all workers."""
+        return ModelWork(
+            self.batches,
+            self.audio_seconds,
+            self.padded_seconds,
+            self.model_seconds,
+            self.wait_seconds,
+        )
+
     def without_scores(self) -> Statistics:
         """Returns these sums without those of scoring, which another scoring counts again."""
         none = Statistics()

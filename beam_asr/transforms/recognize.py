@@ -154,8 +154,8 @@ def _counts_of(batch: Batch) -> Counts:
     """Returns what a batch adds to the progress of the job."""
     return Counts(
         audio_seconds=batch.audio_seconds,
-        model_seconds=sum(forward_pass.seconds for forward_pass in batch.passes),
-        wait_seconds=sum(forward_pass.idle_seconds for forward_pass in batch.passes),
+        model_seconds=batch.model_seconds,
+        wait_seconds=batch.wait_seconds,
     )
 
 
@@ -225,8 +225,8 @@ class _EventCounter:
             1,
             batch.audio_seconds,
             batch.padded_seconds,
-            sum(forward_pass.seconds for forward_pass in batch.passes),
-            sum(forward_pass.idle_seconds for forward_pass in batch.passes),
+            batch.model_seconds,
+            batch.wait_seconds,
         )
         self._statistics.add_work(work, worker_name(), Span.of(time.time()))
         self._batches.inc()

@@ -98,9 +98,9 @@ class WriteFormats(beam.DoFn):
         """
         transcript = with_duration(transcript)
         record = to_record(transcript)
-        plain = "" if shared is None else plain_name(record, self._keys.audio)
-        is_plain = bool(plain) and name_key(plain) not in (shared or ())
-        name = plain if is_plain else hashed_name_of(record, self._keys)
+        plain = plain_name(record, self._keys.audio)
+        is_plain = shared is not None and plain != "" and name_key(plain) not in shared
+        name = plain if is_plain else _hashed_name(record, self._keys)
         self._new.append(_NamedTranscript(transcript, record, name, is_plain, window, timestamp))
         if len(self._new) >= MAX_NEW:
             self._start_writes()
@@ -180,14 +180,14 @@ def _named(transcript: Transcript | Record, keys: FieldKeys) -> Iterator[tuple[s
     record = to_record(with_duration(transcript))
     plain = plain_name(record, keys.audio)
     if plain:
-        yield str(name_key(plain)), hashed_name_of(record, keys)
+        yield str(name_key(plain)), _hashed_name(record, keys)
 
 
 def _shared(names: dict[str, list[str]]) -> Iterator[int]:
     return (int(key) for key, hashed in names.items() if len(set(hashed)) > 1)
 
 
-def hashed_name_of(record: Record, keys: FieldKeys) -> str:
+def _hashed_name(record: Record, keys: FieldKeys) -> str:
     """Returns the name with a hash of a record of a job."""
     return hashed_name(record, keys.audio, {*job_fields(), keys.text})
 

@@ -14,7 +14,7 @@ clips then serves to cut them into words, and items of words out of their senten
 a small corpus of repeated phrases is else learned by heart, and no new word is spelled right.
 Clips that are kept at one speed are not cut.
 
-``--new_pieces`` takes only the encoder of that model. The decoder is made again, of the pieces of
+``--new_pieces`` takes only the encoder of that model. The decoder is new, of the pieces of
 these manifests: so a model learns another language. Its clips are cut when a third of the time is
 used, by what it has learned by then.
 """
@@ -440,7 +440,7 @@ def main() -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     mean = [p.detach().clone() for p in trained]
     blank = model.decoder.num_classes_with_blank - 1
-    started, losses, recognized = time.monotonic(), [], 0
+    started, losses, frames_seen = time.monotonic(), [], 0
 
     def swap() -> None:
         """Exchanges the weights and their mean."""
@@ -463,7 +463,7 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
         frames, lengths, targets, target_lengths = (part.to(device) for part in collate(batch))
-        recognized += int(lengths.sum())
+        frames_seen += int(lengths.sum())
         with torch.autocast(device.type, dtype=torch.bfloat16):
             encoded, encoded_lengths = model.encoder(audio_signal=frames, length=lengths)
         log_probs = model.decoder(encoder_output=encoded.float())
@@ -485,7 +485,7 @@ def main() -> None:
         if step % 100 == 0:
             minutes = (time.monotonic() - started) / 60
             print(
-                f"step {step} {minutes:.1f} min, {recognized / 360_000:.1f} h recognized, "
+                f"step {step} {minutes:.1f} min, {frames_seen / 360_000:.1f} h of audio, "
                 f"loss a token {sum(losses[-100:]) / 100:.3f}, rate {rate:.2e}",
                 flush=True,
             )
@@ -506,7 +506,7 @@ def main() -> None:
     for row, text in zip(held_out, texts, strict=True):
         print(json.dumps({"reference": row["text"], "transcript": text}))
     size = args.output.stat().st_size / 1e6
-    print(f"{args.output}: {size:.1f} MB, {recognized / 360_000:.0f} h recognized in {step} steps")
+    print(f"{args.output}: {size:.1f} MB, {frames_seen / 360_000:.0f} h of audio in {step} steps")
     print(f"held-out WER {wer:.4f} over {len(held_out)} clips", flush=True)
 
 

@@ -55,6 +55,16 @@ class Batch(NamedTuple):
     padded_seconds: float
     passes: list[ForwardPass]
 
+    @property
+    def model_seconds(self) -> float:
+        """Returns the wall time of the passes and their decoding, in seconds."""
+        return sum(forward_pass.seconds for forward_pass in self.passes)
+
+    @property
+    def wait_seconds(self) -> float:
+        """Returns the wall time in which the model had nothing to do, in seconds."""
+        return sum(forward_pass.idle_seconds for forward_pass in self.passes)
+
 
 class _Queued(NamedTuple):
     """A clip that waits for the model.

@@ -58,8 +58,13 @@ class TranscriptFormat(Format):
 
     def is_own(self, file_name: str) -> bool:
         # Files with a plain name may be somebody else's: `exports_index` knows those of the job.
-        name, dot, extension = file_name.rpartition(".")
-        return f"{dot}{extension}" == f".{self.extension}" and bool(HASHED.fullmatch(name))
+        name = self.name_in(file_name)
+        return name is not None and HASHED.fullmatch(name) is not None
+
+    def name_in(self, file_name: str) -> str | None:
+        """Returns the name in that of a file, as `path` takes it; None with another extension."""
+        name = file_name.removesuffix(f".{self.extension}")
+        return None if name == file_name else name
 
     def path(self, name: str) -> str:
         """Returns the path of a transcript's file, relative to the output folder."""

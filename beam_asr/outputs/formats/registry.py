@@ -120,10 +120,14 @@ def _is_stale(format: Format, name: str, part: int) -> bool:
 
 
 def names_taken(storage: Storage, folder: str, formats: Iterable[str]) -> Iterator[str]:
-    """Yields the names, without extension, of files that these formats may not replace."""
-    for format in formats_of(formats):
-        for name in storage.list_names(join(folder, format.name)):
-            stem = name.removesuffix(f".{format.extension}")
-            yield stem
-            if hashed := HASHED.fullmatch(stem):  # a row of this name has come before
+    """Yields the names, without extension, of files that these formats may not replace.
+
+    Args:
+        formats: names of formats with a file for each transcript.
+    """
+    for format in map(transcript_format, formats):
+        files = storage.list_names(join(folder, format.name))
+        for name in filter(None, map(format.name_in, files)):
+            yield name
+            if hashed := HASHED.fullmatch(name):  # a row of this name has come before
                 yield hashed[1]

@@ -366,7 +366,7 @@ def begin_peak() -> int:
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        pytest.skip("this system does not let a process begin its peak again")
+        pytest.skip("this system does not let a process reset its peak of memory")
     return resident("VmRSS:")
 
 
