@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m beam_asr transcribe
 
-.PHONY: demo test quick quick-audio quick-rest check docs flink conformance lock clean
+.PHONY: demo test quick quick-audio quick-rest check site docs flink conformance lock clean
 
 demo: .venv/installed
 	$(RUN) --input=samples/manifest.jsonl --output=out/demo --overwrite \
@@ -26,12 +26,16 @@ quick-audio:
 quick-rest:
 	$(WITHOUT_MODELS) tests/unit $(AUDIO:%=--ignore=%)
 
-check: .venv/installed-test
+check: .venv/installed-test site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell -D - -D tests/project/words.txt *.md beam_asr benchmarks docs findings samples templates tests
 	$(BIN)/mypy beam_asr
 	$(BIN)/lint-imports
+
+# The site of docs/, in site/. A warning fails it, but with --quiet MkDocs counts none.
+site: .venv/installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Writes what the docs and the templates show of the code: the flags, the fields, the failures, the
 # rooms, the signals, and the parameters of the Flex Template.

@@ -41,7 +41,7 @@ class Language:
         """Whether it is known what the voice says in the clip of this sentence."""
         return self.all_listed or bool(sentence and not re.search(r"\d\d", sentence))
 
-    def normalise(self, sentence: str) -> str:
+    def normalize(self, sentence: str) -> str:
         """Lower-case words, as they are spoken; empty for a sound without words."""
         for written, spoken in self.spoken.items():
             sentence = sentence.replace(written, spoken)
@@ -83,7 +83,19 @@ ENGLISH = Language(
         "#": " pound ",
         "*": " star ",
     },
+    words=dict(
+        pair.split("=")
+        for pair in (
+            "allsion=allison deposite=deposit distrobution=distribution dupliction=duplication "
+            "facilites=facilities retrvial=retrieval servies=services gigabyes=gigabytes "
+            "indefinately=indefinitely vagas=vegas simultanious=simultaneous avaialble=available "
+            "oaklahoma=oklahoma pheonix=phoenix annoucement=announcement contol=control "
+            "destuct=destruct temporarialy=temporarily representitivie=representative "
+            "tuscon=tucson twelveth=twelfth virgina=virginia exremely=extremely"
+        ).split()
+    ),
 )
+
 
 SPANISH = Language(
     letters="a-záéíóúñü",

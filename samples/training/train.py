@@ -122,7 +122,7 @@ def config(tokenizer_dir: str, args: argparse.Namespace) -> OmegaConf:
 
 
 def spectrograms(model: EncDecCTCModelBPE, row: dict, speeds: int) -> list[torch.Tensor]:
-    """Log-mel frames, not normalised, float16 of shape (80, frames), at each speed."""
+    """Log-mel frames, not normalized, float16 of shape (80, frames), at each speed."""
     samples, rate = soundfile.read(row["audio_filepath"], dtype="float32")
     if rate != SAMPLE_RATE:
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
@@ -162,7 +162,7 @@ def augment(frames: torch.Tensor, rng: random.Random, babble: torch.Tensor) -> t
 
 
 def mask(frames: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """SpecAugment on normalised frames (80, n): two bands of bins, about 6 % of the time."""
+    """SpecAugment on normalized frames (80, n): two bands of bins, about 6 % of the time."""
     frames = frames.clone()
     for _ in range(2):
         width = rng.randint(0, 16)
@@ -237,7 +237,7 @@ def align(log_probs: torch.Tensor, tokens: list[int], blank: int) -> list[tuple[
 
 
 def find_words(model: EncDecCTCModelBPE, clip: Clip) -> None:
-    """Sets where the clip's words are, as the model hears it at the middle speed."""
+    """Sets where the clip's words are, as the model aligns it at the middle speed."""
     frames = clip.speeds[len(clip.speeds) // 2].float()[None].to(model.device)
     length = torch.tensor([frames.shape[2]], device=model.device)
     words = clip.text.split()
@@ -364,7 +364,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", action="append", required=True, type=Corpus.parse)
     parser.add_argument("--held_out", type=Corpus.parse, required=True)
-    parser.add_argument("--start", type=Path, help="a model of this program's to go on from")
+    parser.add_argument("--start", type=Path, help="a model that this program made, to train further")
     parser.add_argument("--language", choices=LANGUAGES, default="en")
     parser.add_argument("--new_pieces", action="store_true", help="only the encoder of --start")
     parser.add_argument("--minutes", type=float, default=90)
@@ -410,14 +410,14 @@ def main() -> None:
     print(f"{count / 1e6:.2f}M parameters, {args.pieces} pieces", flush=True)
 
     started = time.monotonic()
-    normalised, model.preprocessor.featurizer.normalize = "per_feature", None
+    normalized, model.preprocessor.featurizer.normalize = "per_feature", None
     model.eval()
     with torch.inference_mode():
         corpora = [
             [Clip(spectrograms(model, row, corpus.speeds), row["text"]) for row in corpus_rows]
             for corpus, corpus_rows in zip(args.manifest, rows, strict=True)
         ]
-    model.preprocessor.featurizer.normalize = normalised
+    model.preprocessor.featurizer.normalize = normalized
 
     def cut_into_words() -> None:
         model.eval()
@@ -433,6 +433,8 @@ def main() -> None:
     items = Items(corpora, weights, model.tokenizer.text_to_ids, rng, batch_frames)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # A processor without the instructions emulates bfloat16, twenty times slower than float32.
+    bfloat16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
     model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.02
@@ -464,7 +466,7 @@ def main() -> None:
             group["lr"] = rate
         frames, lengths, targets, target_lengths = (part.to(device) for part in collate(batch))
         frames_seen += int(lengths.sum())
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
             encoded, encoded_lengths = model.encoder(audio_signal=frames, length=lengths)
         log_probs = model.decoder(encoder_output=encoded.float())
         loss = torch.nn.functional.ctc_loss(
@@ -498,7 +500,7 @@ def main() -> None:
 
     swap()
     save(model, args.output)
-    # Measured as the job hears them: clips of less than a second are padded.
+    # Measured as in a job: clips of less than a second are padded.
     job = engine.load(ModelSpec(str(args.output), "cpu"))
     clips = [soundfile.read(row["audio_filepath"], dtype="float32")[0] for row in held_out]
     texts = [job.transcribe([clip])[0].text for clip in clips]

@@ -1,4 +1,4 @@
-"""What README shows is what happens: its examples are run, its flags exist."""
+"""What README and docs/python.md show is what happens: the examples run, the flags exist."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ ROOTS = (errors.ManifestError, errors.AudioError, errors.ModelError)
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+PYTHON = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("example", blocks("python"))
+@pytest.mark.parametrize("example", blocks("python", PYTHON))
 def test_python_examples_run(example, project, capfd):
     exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
     printed = capfd.readouterr().out
@@ -58,6 +61,10 @@ def test_command_lines_that_need_a_cloud_are_accepted(example):
     program, *args = shlex.split(example.replace("\\\n", " "))
     assert program == "beam-asr"
     assert options.parse_args(args).beam_args == []
+
+
+def test_the_example_of_readme_is_the_first_of_its_page():
+    assert blocks("python") == blocks("python", PYTHON)[:1]
 
 
 def test_figures_of_speed_are_those_of_the_results():
