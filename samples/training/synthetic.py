@@ -169,7 +169,8 @@ def speak(text: str, voice: str, rng: random.Random, path: Path) -> None:
         soundfile.write(path, np.frombuffer(pcm, np.int16), SAMPLE_RATE)
         return
     if voice in PIPER_VOICES:
-        return speak_with_piper(text, rng, path)
+        speak_with_piper(text, rng, path)
+        return
     if voice in FLITE_VOICES:
         stretch = f"duration_stretch={rng.uniform(0.85, 1.2):.2f}"
         command = ["flite", "-voice", voice, "--setf", stretch, "-t", text, "-o", str(wav)]

@@ -364,7 +364,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manifest", action="append", required=True, type=Corpus.parse)
     parser.add_argument("--held_out", type=Corpus.parse, required=True)
-    parser.add_argument("--start", type=Path, help="a model that this program made, to train further")
+    parser.add_argument(
+        "--start", type=Path, help="a model that this program made, to train further"
+    )
     parser.add_argument("--language", choices=LANGUAGES, default="en")
     parser.add_argument("--new_pieces", action="store_true", help="only the encoder of --start")
     parser.add_argument("--minutes", type=float, default=90)

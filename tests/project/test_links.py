@@ -9,11 +9,8 @@ import pytest
 
 from tests.support.job_files import REPOSITORY
 
-PAGES = sorted(
-    path
-    for pattern in ("*.md", "docs/*.md", "samples/*.md", "benchmarks/*.md", "findings/*.md", "templates/**/*.md")
-    for path in REPOSITORY.glob(pattern)
-)
+FOLDERS = (".", "docs", "samples", "benchmarks", "findings", "templates/**")
+PAGES = sorted(path for folder in FOLDERS for path in REPOSITORY.glob(f"{folder}/*.md"))
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
