@@ -4,7 +4,7 @@
 
 The job transcribes the tests' prompts with the sample model. Of its CPU seconds those of a job of
 one clip are taken off, so that neither imports nor the loading of the model count. What is scored
-are as many records as are asked for, of the prompts' texts with wrong words. Each command is a
+are as many records as requested, of the prompts' texts with wrong words. Each command is a
 process of its own, whose CPU seconds are counted with those of its children, all of them for the
 score: there the imports count.
 """

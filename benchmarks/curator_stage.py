@@ -3,7 +3,7 @@
 The stage is driven as Curator's executors drive it: `setup` once, then `process_batch` on batches
 of tasks in the manifest's order. What is timed is that alone: the stage reads the files
 (torchaudio), resamples, transcribes (NeMo's `transcribe` on arrays) and writes the texts into the
-tasks. Curator's reader, writer and Ray are left out, in its favour.
+tasks. Curator's reader, writer and Ray are left out, in its favor.
 """
 
 from __future__ import annotations

@@ -602,14 +602,14 @@ class Bench:
         known: the parts of the report.
     """
 
-    def __init__(self, asked: argparse.Namespace, folder: Path):
-        self._asked, self._folder, self._audio = asked, folder, folder / "audio"
+    def __init__(self, args: argparse.Namespace, folder: Path):
+        self._args, self._folder, self._audio = args, folder, folder / "audio"
         self._began = time.monotonic()
-        self._ends = self._began + 60 * asked.minutes - 10  # which it takes to tidy up
+        self._ends = self._began + 60 * args.minutes - 10  # which it takes to tidy up
         self.known: dict[str, Any] = {"machine": "?", "models": {}, "notes": []}
         self._audio.mkdir()
         names = {"audio": "", "prepare": NEMO}
-        for model in asked.models:
+        for model in args.models:
             names |= {f"{model}-{kind}": imports for kind, imports in KINDS.items()}
         self._workers = {name: Worker(folder / f"{name}.log", names[name]) for name in names}
 
@@ -620,8 +620,8 @@ class Bench:
             for name in early:
                 self._workers[name].start()
             self.known["machine"] = self._ask("audio", 120, describe)
-            self._write_audio(self._asked.first_audio)
-            built = [model for model in self._asked.models if self._build(model)]
+            self._write_audio(self._args.first_audio)
+            built = [model for model in self._args.models if self._build(model)]
             self._compare("sample", ROOT / "samples/model.nemo", ROOT / "samples/manifest.jsonl")
             self._workers["prepare"].stop()
             for number, model in enumerate(built):
@@ -644,8 +644,8 @@ class Bench:
     def _save(self, why: str, value: Any = "") -> None:
         text = f"{why} {json.dumps(value)[:300]}" if value else why
         print(f"{time.monotonic() - self._began:4.0f} s  {text}", file=sys.stderr, flush=True)
-        if self._asked.out is not None:
-            self._asked.out.write_text(json.dumps(self.known, indent=1))
+        if self._args.out is not None:
+            self._args.out.write_text(json.dumps(self.known, indent=1))
 
     def _about(self, model: str) -> dict[str, Any]:
         return self.known["models"].setdefault(model, {})
@@ -656,7 +656,7 @@ class Bench:
             written = self.known["audio"]
             free = shutil.disk_usage(self._audio).free / written["bytes"] * written["seconds"]
             seconds = min(seconds, written["seconds"] + free / 2)
-        options = {"folder": str(self._audio), "unique_minutes": self._asked.unique_minutes}
+        options = {"folder": str(self._audio), "unique_minutes": self._args.unique_minutes}
         self.known["audio"] = self._ask("audio", 180, write_audio, seconds=seconds, **options)
         self._save("audio", self.known["audio"])
 
@@ -677,14 +677,14 @@ class Bench:
 
     def _build(self, model: str) -> bool:
         """Builds a model and looks at its texts; says whether there is one."""
-        options = {"kind": model, "path": self._path(model), "small": self._asked.small}
+        options = {"kind": model, "path": self._path(model), "small": self._args.small}
         try:
             self._about(model)["build"] = self._ask("prepare", 240, build, **options)
         except FailedError as error:
             self._note(f"{model}, building it: {error}")
             return False
         self._save(model, self._about(model)["build"])
-        self._compare(model, self._path(model), self._part(clips=self._asked.compared)[0])
+        self._compare(model, self._path(model), self._part(clips=self._args.compared)[0])
         return True
 
     def _compare(self, model: str, path: Any, manifest: Any) -> None:
@@ -702,10 +702,10 @@ class Bench:
             try:
                 rate = self._rate(model, name)
                 self._about(model).setdefault("rough_rtfx", {})[name] = round(rate)
-                least = self._asked.first_audio / 8
-                seconds = max(self._asked.seconds * SHARES[name] * rate, least)
+                least = self._args.first_audio / 8
+                seconds = max(self._args.seconds * SHARES[name] * rate, least)
                 if name == "job" and seconds > self.known["audio"]["seconds"]:
-                    self._write_audio(min(seconds, self._asked.most_audio))
+                    self._write_audio(min(seconds, self._args.most_audio))
                 parts[name] = self._part(seconds)
                 takes[name] = parts[name][1] / rate
             except FailedError as error:
@@ -742,11 +742,11 @@ class Bench:
 
     def _rate(self, model: str, name: str) -> float:
         """About how many seconds of audio a contestant transcribes a second; it is warm then."""
-        part, seconds = self._part(self._asked.first_audio / 16)
+        part, seconds = self._part(self._args.first_audio / 16)
         self._contest(model, name, part, 180)
         while True:
             took = self._contest(model, name, part, 120)["seconds"]
-            if took > 1 or seconds >= self._asked.first_audio / 2:
+            if took > 1 or seconds >= self._args.first_audio / 2:
                 return seconds / took
             part, seconds = self._part(4 * seconds)
 
@@ -818,16 +818,16 @@ def main() -> None:
     run.add_argument("--models", type=lambda text: text.split(","), default=["tdt", "ctc"])
     run.add_argument("--seconds", type=float, help="that a run of the job shall take")
     run.add_argument("--most-audio", type=float, default=400_000.0, help="seconds of it")
-    asked = parser.parse_args()
-    if asked.command == "wheels":
-        wheels(asked.folder)
+    args = parser.parse_args()
+    if args.command == "wheels":
+        wheels(args.folder)
     else:
-        asked.seconds = asked.seconds or (2.0 if asked.small else 30.0)
-        asked.unique_minutes, asked.first_audio = (1, 120.0) if asked.small else (20, 40_000.0)
-        asked.compared = 20 if asked.small else 200
+        args.seconds = args.seconds or (2.0 if args.small else 30.0)
+        args.unique_minutes, args.first_audio = (1, 120.0) if args.small else (20, 40_000.0)
+        args.compared = 20 if args.small else 200
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             _install(Path(folder) / "site")
-            bench = Bench(asked, Path(folder))
+            bench = Bench(args, Path(folder))
             bench.run()
         print(*tables(bench.known), sep="\n")
 

@@ -155,17 +155,17 @@ def main() -> None:
     parser.add_argument("--rows", type=lambda text: [int(n) for n in text.split(",")], default=ROWS)
     parser.add_argument("--against", type=Path, help="another checkout, to run in turn")
     parser.add_argument("--measure", type=int, metavar="LEFT", help="in this process")
-    asked, flags = parser.parse_known_args()
-    if asked.measure is not None:
-        measure(asked.measure, flags)
+    args, flags = parser.parse_known_args()
+    if args.measure is not None:
+        measure(args.measure, flags)
         return
     from benchmarks import machine
 
     print(f"{machine.describe('apache-beam')}\n")
     print("| rows | | CPU seconds before | now | ratio | peak MB before | now | ratio |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    checkouts = [ROOT] if asked.against is None else [asked.against.resolve(), ROOT]
-    for rows in asked.rows:
+    checkouts = [ROOT] if args.against is None else [args.against.resolve(), ROOT]
+    for rows in args.rows:
         taken = [measure_checkout(checkout, rows) for checkout in checkouts]
         if len({took["resume"]["digest"] for took in taken}) > 1:
             raise RuntimeError("the two checkouts wrote different lines")

@@ -219,17 +219,17 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another checkout, to run in turn")
     parser.add_argument("--pairs", type=int, default=3, help="how often both run")
     parser.add_argument("--measure", nargs=2, metavar=("GRAPH", "MANIFEST"), help="in this process")
-    asked = parser.parse_args()
-    if asked.measure:
-        measure(*asked.measure)
+    args = parser.parse_args()
+    if args.measure:
+        measure(*args.measure)
         return
     print(f"{machine.describe('apache-beam')}\n")
     with tempfile.TemporaryDirectory() as folder:
-        made = manifests(Path(folder), asked.rows)
-        if asked.against is None:
+        made = manifests(Path(folder), args.rows)
+        if args.against is None:
             table(made)
         else:
-            compare(made, asked.against.resolve(), asked.pairs)
+            compare(made, args.against.resolve(), args.pairs)
 
 
 if __name__ == "__main__":

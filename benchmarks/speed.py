@@ -34,7 +34,7 @@ SAMPLE = corpora.ROOT / "samples" / "model.nemo"
 LARGE = corpora.MADE / "fastconformer.nemo"
 MODELS = {"sample": SAMPLE, "fastconformer": LARGE}
 WARM_UP_CLIPS = 4
-# Whose texts the others' are compared with, the best one first: alone, no clip has neighbours.
+# Whose texts the others' are compared with, the best one first: alone, no clip has neighbors.
 REFERENCES = ("nemo-single", "nemo-sorted", "nemo-shuffled")
 
 
@@ -43,7 +43,7 @@ class DiedError(RuntimeError):
 
 
 class Worker:
-    """A contestant's process, started when it is first asked, and again after it died."""
+    """A contestant's process, started when it is first needed, and again after it died."""
 
     def __init__(self, name: str, model: Path, threads: int):
         self.name = name
@@ -118,20 +118,20 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=3, help="of each contestant, in turns")
     parser.add_argument("--limit", type=int, help="take the first clips alone, of each corpus")
     parser.add_argument("--threads", type=int, default=2, help="of torch, for each contestant")
-    asked = parser.parse_args(args)
+    parsed = parser.parse_args(args)
 
-    manifests = {name: corpora.manifest(name, asked.limit) for name in asked.corpora}
+    manifests = {name: corpora.manifest(name, parsed.limit) for name in parsed.corpora}
     packages = ("apache-beam", "nemo_toolkit", "torch")
-    print(f"{machine.describe(*packages)}; {asked.threads} threads, {asked.runs} runs\n")
-    for model in asked.models:
+    print(f"{machine.describe(*packages)}; {parsed.threads} threads, {parsed.runs} runs\n")
+    for model in parsed.models:
         if MODELS[model] == LARGE and not LARGE.exists():
             command = [sys.executable, "-m", "benchmarks.fastconformer", LARGE]
             subprocess.run(command, cwd=corpora.ROOT, check=True, stdout=sys.stderr)
-        workers = [Worker(name, MODELS[model], asked.threads) for name in asked.contestants]
+        workers = [Worker(name, MODELS[model], parsed.threads) for name in parsed.contestants]
         try:
             for corpus, manifest in manifests.items():
                 seconds = sum(clip.seconds for clip in corpora.clips(manifest))
-                results = measure(workers, manifest, asked.runs)
+                results = measure(workers, manifest, parsed.runs)
                 print(f"Model {model}, {corpus}: {seconds:.0f} s of audio\n")
                 print(*table(results, seconds), sep="\n", end="\n\n", flush=True)
         finally:

@@ -129,7 +129,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", default="sample", help=f"some of {', '.join(MODELS)}")
     parser.add_argument("--runs", type=int, default=5, help="of each, with NeMo imported")
     parser.add_argument("--cold_runs", type=int, default=3, help="of each, cold")
-    asked = parser.parse_args(args)
+    parsed = parser.parse_args(args)
 
     manifest = corpora.manifest(CORPUS)
     few = corpora.manifest(CORPUS, 2)
@@ -139,12 +139,12 @@ def main(args: Sequence[str] | None = None) -> None:
         jobs = Jobs(Path(folder))
         print(machine.describe("apache-beam", "nemo_toolkit", "torch"))
         try:
-            for name in asked.models.split(","):
+            for name in parsed.models.split(","):
                 print(f"\nModel {name}, {CORPUS}: {seconds:.0f} s of audio\n")
                 kinds = {
-                    "cold": (manifest, asked.cold_runs, True),
-                    "imported": (manifest, asked.runs, False),
-                    "two clips": (few, asked.runs, False),
+                    "cold": (manifest, parsed.cold_runs, True),
+                    "imported": (manifest, parsed.runs, False),
+                    "two clips": (few, parsed.runs, False),
                 }
                 taken = {
                     kind: measure(jobs, each, MODELS[name], runs, cold)

@@ -88,7 +88,7 @@ class Recognizer(Protocol):
 
         Returns:
             One result for each waveform, in their order; an error for one that the model cannot
-            transcribe. The result of a clip does not depend on its neighbours in the batch. It has
+            transcribe. The result of a clip does not depend on its neighbors in the batch. It has
             the text, and the times, confidence and other texts that the model was loaded for: see
             ``Recognition``.
         """

@@ -307,7 +307,7 @@ class Score:
 
     Attributes:
         rows: number of rows.
-        words: of the references, normalised.
+        words: of the references, normalized.
         hits: words that are right.
         substitutions, deletions, insertions: words that are not.
         characters: of the references, with the spaces between their words.

@@ -162,7 +162,7 @@ def _spliced(
         times = [(left[i].middle + right[j].middle) / 2 for i, j in pairs]
         nearest = min(range(len(pairs)), key=lambda index: abs(times[index] - middle))
         left_end, right_start = pairs[nearest]
-        # The word itself comes from the segment where its neighbours are shared too, or whose edge
+        # The word itself comes from the segment where its neighbors are shared too, or whose edge
         # is farther away.
         follows = (left_end + 1, right_start + 1) in pairs
         precedes = (left_end - 1, right_start - 1) in pairs

@@ -212,8 +212,8 @@ def _cut(audio: str, channel: int, of: int) -> dict[str, Any]:
     }
 
 
-def _served(server: FaultyHttpServer, name: str, content: bytes, **behaviour: Any) -> str:
+def _served(server: FaultyHttpServer, name: str, content: bytes, **behavior: Any) -> str:
     assert isinstance(server.files, dict)
     server.files[name] = content
-    server.behave(name, **behaviour)
+    server.behave(name, **behavior)
     return server.url(name)

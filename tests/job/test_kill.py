@@ -160,7 +160,7 @@ def test_a_signal_ends_a_run_within_seconds_and_what_was_done_is_kept(
 def test_of_two_jobs_into_one_folder_the_second_refuses(fork_server, corpus, tmp_path, transcribe):
     out = tmp_path / "out"
     run = fork_server.run(*corpus, f"--output={out}", scale=SCALE, hold_after=1)
-    run.wait_until_held()  # so that it does not end before the others have asked
+    run.wait_until_held()  # so that it does not end before the others have looked
     for flag in ("--resume", "--overwrite"):
         status, _, said = transcribe(*corpus, f"--output={out}", flag)
         assert status == 2

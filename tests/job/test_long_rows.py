@@ -31,8 +31,8 @@ def recording(tmp_path_factory, tiny_model):
     rows += [{"audio_filepath": str(path)} for path in sorted(SAMPLES.glob("*.flac"))[:3]]
     manifest = write_manifest(folder / "m.jsonl", rows)
     model = tiny_model("ctc_bpe")
-    asked = ["--max_segment_seconds=6", "--timestamps=word", "--max_batch_seconds=12"]
-    return [f"--input={manifest}", f"--model_name={model}", *asked]
+    requested = ["--max_segment_seconds=6", "--timestamps=word", "--max_batch_seconds=12"]
+    return [f"--input={manifest}", f"--model_name={model}", *requested]
 
 
 def parts(kept: set[str]) -> set[str]:

@@ -25,7 +25,7 @@ def manifest(tmp_path_factory):
 
 
 @pytest.mark.parametrize("family", ASKED)
-def test_each_family_tells_what_is_asked_for(family, manifest, tiny_model, transcribe, tmp_path):
+def test_each_family_returns_what_is_requested(family, manifest, tiny_model, transcribe, tmp_path):
     flags = [f"--input={manifest}", f"--model_name={tiny_model(family)}"]
     plain, out = tmp_path / "plain", tmp_path / "out"
     assert transcribe(*flags, f"--output={plain}")[0] == 0
@@ -41,13 +41,13 @@ def test_each_family_tells_what_is_asked_for(family, manifest, tiny_model, trans
         assert [each["word"] for each in record.get("words", [])] == (
             record["pred_text"].split() if "words" in record else []
         )
-        asked = " ".join(ASKED[family])
+        requested = " ".join(ASKED[family])
         for word in record.get("words", []):
             assert set(word) == {"word"} | (
-                {"start", "end"} if "timestamps" in asked else set()
-            ) | ({"confidence"} if "confidence" in asked else set())
+                {"start", "end"} if "timestamps" in requested else set()
+            ) | ({"confidence"} if "confidence" in requested else set())
             assert 0 <= word.get("confidence", 0) <= 1
-        if "n_best" in asked:
+        if "n_best" in requested:
             assert record["n_best"][0]["text"] == record["pred_text"]
             scores = [each["score"] for each in record["n_best"]]
             assert scores == sorted(scores, reverse=True)

@@ -295,9 +295,9 @@ def test_refused_audio_is_filtered_and_fails_no_job(models, corpus, tmp_path):
 def test_each_row_has_its_own_prompt_and_batches_never_mix_them(tiny_model, corpus, tmp_path):
     _, rows = corpus
     path = tiny_model(AED_CANARY)
-    asked = [{"source_lang": "es", "target_lang": "en"}, {"lang": "fr_CA"}, {"pnc": "no"}, {}]
+    requested = [{"source_lang": "es", "target_lang": "en"}, {"lang": "fr_CA"}, {"pnc": "no"}, {}]
     plain = [{key: value for key, value in row.items() if key != "lang"} for row in rows]
-    rows = [{**row, **asked[row["n"] % 4]} for row in plain]
+    rows = [{**row, **requested[row["n"] % 4]} for row in plain]
     rows[3]["source_lang"] = "tlh"
     manifest = write_manifest(tmp_path / "m.jsonl", rows)
     flags = [f"--model_name={path}", "--target_lang=en"]

@@ -116,7 +116,7 @@ def test_audio_in_a_bucket_needs_no_manifest(
 
 
 @pytest.mark.parametrize(
-    "behaviour",
+    "behavior",
     [
         {},
         {"ranges": False, "length": "chunked", "head": 405},
@@ -126,11 +126,11 @@ def test_audio_in_a_bucket_needs_no_manifest(
     ids=str,
 )
 def test_the_whole_job_over_http(
-    http_server, corpus, model, expected, transcribe, tmp_path, behaviour
+    http_server, corpus, model, expected, transcribe, tmp_path, behavior
 ):  # fmt: skip
     http_server.files = corpus
     shutil.copy(model, corpus / "tiny.nemo")
-    http_server.behave(**behaviour)
+    http_server.behave(**behavior)
     out = tmp_path / "out"
     status, _, errors = transcribe(
         f"--input={http_server.url('m.jsonl')}",

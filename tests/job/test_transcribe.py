@@ -304,12 +304,12 @@ def test_one_thread_drives_the_model(model, monkeypatch):
 
 
 def test_the_model_is_warmed_up_for_the_batches_that_it_will_get(clips, model, monkeypatch):
-    asked = []
-    monkeypatch.setattr(model_host.ModelHost, "warm_up", lambda _, size: asked.append(size))
+    requested = []
+    monkeypatch.setattr(model_host.ModelHost, "warm_up", lambda _, size: requested.append(size))
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         rows = [{"audio_filepath": str(path)} for path in sorted(clips.iterdir())]
         _ = pipeline | beam.Create(rows) | Transcribe(model_name=str(model), batch_size=7)
-    assert set(asked) == {7}
+    assert set(requested) == {7}
 
 
 def test_a_clip_that_breaks_the_model_costs_no_other(clips, model, monkeypatch, tmp_path):
@@ -348,7 +348,7 @@ def test_a_model_that_cannot_be_loaded_fails_the_job_and_no_row(clips, transcrib
     assert not list(out.glob("*.jsonl"))
 
 
-def test_a_gpu_that_was_asked_for_and_is_not_there_fails_the_job(
+def test_a_gpu_that_was_requested_and_is_not_there_fails_the_job(
     clips, model, transcribe, tmp_path
 ):
     import torch

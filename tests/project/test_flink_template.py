@@ -208,7 +208,7 @@ def test_there_is_a_launcher_in_the_readme():
     assert len(readme_commands()) == 1
 
 
-def test_no_more_slots_are_asked_for_than_there_may_be_each_with_a_gpu_of_its_own():
+def test_no_more_slots_are_requested_than_there_may_be_each_with_a_gpu_of_its_own():
     configuration = cluster()["spec"]["flinkConfiguration"]
     assert configuration["taskmanager.numberOfTaskSlots"] == "1"
     assert configuration["slotmanager.number-of-slots.max"] == FILLED["GPUS"]

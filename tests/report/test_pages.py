@@ -110,10 +110,10 @@ def test_differences_are_marked_in_the_words(report, opened):
     row = rows_of(tab).first
     assert row.locator("del").inner_text() == "said0"
     assert row.locator("ins").inner_text() == "recognized0"
-    colours = row.evaluate(
+    colors = row.evaluate(
         "row => ['del', 'ins', '.text'].map(it => getComputedStyle(row.querySelector(it)).color)"
     )
-    assert len(set(colours)) == 3
+    assert len(set(colors)) == 3
 
 
 def test_the_player_plays_the_range_of_the_row(report, opened):
@@ -172,7 +172,7 @@ def test_failures_are_shown_with_what_to_do_and_the_command(report, opened):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_have_contrast_in_both_themes(report, opened, scheme):
     tab = opened(report, color_scheme=scheme)
-    colours = tab.evaluate(
+    colors = tab.evaluate(
         """() => ["del", "ins", ".from", ".tiles dt", "#rows thead button", "nav a"].map((it) => {
           const element = document.querySelector(it);
           let behind = element;
@@ -181,15 +181,15 @@ def test_texts_have_contrast_in_both_themes(report, opened, scheme):
           return [it, getComputedStyle(element).color, back(behind || document.body)];
         })"""
     )
-    for name, text, behind in colours:
+    for name, text, behind in colors:
         assert contrast(text, behind) >= 4.5, name
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast of two colours, as WCAG 2 has it."""
+    """The contrast of two colors, as WCAG 2 has it."""
 
-    def luminance(colour: str) -> float:
-        channels = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    def luminance(color: str) -> float:
+        channels = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
         linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

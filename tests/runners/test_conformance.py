@@ -46,7 +46,7 @@ CASES = (
     "a long row's words and times, the same",
     "a model load for each process",
     "failures of their own class",
-    "shards and compression as asked",
+    "shards and compression as requested",
     "tars, and rows whose audio is in them",
     "no rows",
     "too many failures",

@@ -20,7 +20,7 @@ JOBS = re.compile(r"/v1b3/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+
 
 @dataclass
 class DataflowStub:
-    """What was asked, and what becomes of each job as soon as it is there."""
+    """The requests, and what becomes of each job as soon as it is there."""
 
     endpoint: str
     state: str = "JOB_STATE_DONE"

@@ -1,7 +1,7 @@
 """Processes that begin with NeMo imported: for runs of ``beam-asr``, and for workers of runners.
 
 Importing NeMo takes half a minute; a process that has done so, and nothing else, forks for each
-one that is asked for. They can be killed, and their windows are scaled down with their data.
+one that is requested. They can be killed, and their windows are scaled down with their data.
 
 Each connection to the server's socket stands for a process: it begins with a request, and one that
 is closed before the process has ended kills it.

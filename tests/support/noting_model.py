@@ -1,4 +1,4 @@
-"""A model that notes what it is asked to do."""
+"""A model that records its calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from beam_asr.records.outcome import Recognition
 
 
 class Notes:
-    """A recognizer that notes what it is asked to do; its waveforms hold their own name."""
+    """A recognizer that records its calls; its waveforms hold their own name."""
 
     sample_rate = 10
     default_batch_seconds = max_clip_seconds = segment_seconds = 40.0

@@ -25,7 +25,7 @@ BLOCK = 64 << 10
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class Behavior:
     """How one file is served; all these may be combined."""
 
     ranges: bool = True
@@ -76,7 +76,7 @@ class FaultyHttpServer(socketserver.ThreadingTCPServer):
         self.requests: list[Request] = []
         self.connections = 0
         self.most_at_once = 0
-        self._behaviours: dict[str, Behaviour] = {}
+        self._behaviours: dict[str, Behavior] = {}
         self._faults_met: Counter[str] = Counter()
         self._at_once = 0
         self._open: set[socket.socket] = set()
@@ -108,10 +108,10 @@ class FaultyHttpServer(socketserver.ThreadingTCPServer):
     def url(self, name: str) -> str:
         return f"{self.address}/{quote(name)}"
 
-    def behave(self, name: str = "*", **behaviour: Any) -> str:
+    def behave(self, name: str = "*", **behavior: Any) -> str:
         """Serves a file, or "*" for each without its own, in this way; gives its URL."""
         with self._lock:
-            self._behaviours[name] = Behaviour(**behaviour)
+            self._behaviours[name] = Behavior(**behavior)
             self._faults_met.clear()
         return self.url(name)
 
@@ -133,10 +133,10 @@ class FaultyHttpServer(socketserver.ThreadingTCPServer):
         return path.read_bytes() if path.is_file() else None
 
     @contextmanager
-    def serving(self, request: Request) -> Iterator[tuple[Behaviour, bool]]:
-        """Counts the request; gives the behaviour that it meets, and whether its faults too."""
+    def serving(self, request: Request) -> Iterator[tuple[Behavior, bool]]:
+        """Counts the request; gives the behavior that it meets, and whether its faults too."""
         with self._lock:
-            how = self._behaviours.get(request.name) or self._behaviours.get("*", Behaviour())
+            how = self._behaviours.get(request.name) or self._behaviours.get("*", Behavior())
             # A fault of the body is none for HEAD, which has no body.
             faulty = self._faults_met[request.name] < how.times and (
                 request.method != "HEAD" or how.status != 200 or bool(how.redirect)
@@ -183,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def _answer(self, how: Behaviour, faulty: bool) -> None:
+    def _answer(self, how: Behavior, faulty: bool) -> None:
         body = self.server.read(self.request_.name)
         if faulty and how.redirect:
             return self._plain(302, {"Location": how.redirect})
@@ -254,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _span(header: str, size: int) -> tuple[int, int] | None:
-    """The first byte asked for and the one after the last; None without one plain range."""
+    """The first byte requested and the one after the last; None without one plain range."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", header)
     if not match or not (match[1] or match[2]):
         return None
@@ -270,7 +270,7 @@ def forbidden_server(
     """A server at an address that nobody may connect to, which is checked at its end."""
     with FaultyHttpServer(files, host) as server:
         yield server
-        assert server.connections == 0, f"the forbidden address was asked: {server.requests}"
+        assert server.connections == 0, f"the forbidden address was requested: {server.requests}"
 
 
 FORBIDDEN = b"<Error><Code>AccessDenied</Code><Message>no delete</Message></Error>"

@@ -4,7 +4,7 @@ They are real NeMo models (real classes, configurations shaped like those of the
 published checkpoints, tokenizers inside the ``.nemo`` file) with two-layer encoders of
 width 32, so that a build, a restore and a forward pass each take a moment on a CPU.
 The weights are random, but the output layers are *calibrated* on synthetic audio:
-logits are centred and the blank (or end-of-text) bias is set by a quantile.  Greedy
+logits are centered and the blank (or end-of-text) bias is set by a quantile.  Greedy
 decoding therefore gives gibberish that is non-empty, differs from clip to clip and
 depends on the whole clip, which is what a comparison of two ways to run the same model
 needs; a plainly random model emits one token for ever, or none.
@@ -33,7 +33,7 @@ FAMILIES = (
     "aed_multitask",
 )
 
-#: One that is asked for times by its prompt, and says them with its words.
+#: A model whose prompt requests times, which it writes between its words.
 AED_WITH_TIMES = "aed_multitask_times"
 
 #: One with the first Canary's prompt, which names the task. It writes the first three languages.
@@ -485,7 +485,7 @@ def _calibrate_transducer(model, encoded, lengths, has_unk: bool, blank: float, 
         # A token makes itself less likely to come next: no endless runs of it.
         after = torch.relu(f[:500, None] + joint.pred(firsts)[None]).mean(0) - hidden.mean(0)
         linear.weight[:vocabulary] -= 5.0 * after / after.square().sum(1, keepdim=True)
-        for _ in range(rounds):  # centre along the model's own greedy paths
+        for _ in range(rounds):  # center along the model's own greedy paths
             hidden = _transducer_path(model, encoded, lengths)
             logits = hidden @ linear.weight.T
             linear.bias.copy_(linear.bias + 0.7 * (-logits.mean(0) - linear.bias))
@@ -765,7 +765,7 @@ def _aed_multitask(folder: Path, times: int = 0, first_canary: bool = False):
 
 
 def _calibrate_aed(model, encoded, lengths, end: float = 0.09, rounds: int = 6):
-    """Centre the logits along the model's own greedy texts, then let `end` of the steps end it."""
+    """Center the logits along the model's own greedy texts, then let `end` of the steps end it."""
     import torch
 
     memory = model.encoder_decoder_proj(encoded.permute(0, 2, 1))

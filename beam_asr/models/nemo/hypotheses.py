@@ -192,7 +192,7 @@ def words_between_frames(raw: str, frame_seconds: float) -> tuple[str, list[dict
     """Parses the output of a multitask model with times, such as ``<|3|> word <|9|>``.
 
     Words between the same two times share them; words outside of times belong to the text too, and
-    take the times of their neighbours.
+    take the times of their neighbors.
 
     Returns:
         The text without the times, and the words with ``start`` and ``end`` in seconds, as NeMo's

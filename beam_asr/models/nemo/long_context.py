@@ -1,6 +1,6 @@
 """Encodes long audio by NeMo's local attention or by overlapping chunks.
 
-Local attention lets each frame attend only to its neighbours, 128 on either side; the forward pass
+Local attention lets each frame attend only to its neighbors, 128 on either side; the forward pass
 is otherwise the model's. Chunked inference cuts the audio into overlapping context chunks, encodes
 each with full attention, and joins the frames of their middles, which have enough context on both
 sides; the decoder then has one long clip. A context chunk is a chunk of 10 s with the 10 s before
@@ -93,7 +93,7 @@ class Chunked:
 
     A clip that is no longer than a context chunk goes through the encoder as it is. A longer one
     has as many frames as the whole clip would have, and frame ``i`` stands for the samples from
-    ``i * frame`` on, wherever the chunks are. The spectrogram of each context chunk is normalised
+    ``i * frame`` on, wherever the chunks are. The spectrogram of each context chunk is normalized
     by itself, as in NeMo's script.
 
     Attributes:

@@ -306,7 +306,7 @@ class NemoRecognizer:
         Subsampling by stacking counts a clip's frames as ``(frames + padding) // factor`` with the
         padding of the whole batch (StackingSubsampling in
         nemo/collections/asr/parts/submodules/subsampling.py), so that the last frame of a clip
-        comes and goes with its neighbours. A batch of a multiple of the factor needs no padding
+        comes and goes with its neighbors. A batch of a multiple of the factor needs no padding
         and rounds each of them down, as for a clip alone: there the spectrogram is a frame
         longer than the clip's ``samples // hop`` frames.
         """

@@ -1,4 +1,4 @@
-"""Draws charts as SVG within a page, in the page's colours, light or dark or printed."""
+"""Draws charts as SVG within a page, in the page's colors, light or dark or printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from beam_asr.outputs.report.quantities import Quantity
 from beam_asr.outputs.report.samples import Histogram
 
-# Colours that stand for those of the page; no two are alike, and nothing else has them.
+# Colors that stand for those of the page; no two are alike, and nothing else has them.
 BAR, TEXT, GRID, STRONG = "#010203", "#010204", "#010205", "#010206"
 _COLOURS = {
     BAR: "var(--bar)",
@@ -272,8 +272,8 @@ def _for_page(svg: str, name: str) -> str:
     # Its styles would be those of the whole page, and its font is not the page's.
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    for colour, variable in _COLOURS.items():
-        svg = svg.replace(colour, variable)
+    for color, variable in _COLOURS.items():
+        svg = svg.replace(color, variable)
     # Ids are of the whole page: those that are used get a prefix, the others go.
     used = set(re.findall(r"#([\w.-]+)", svg))
     svg = _ID.sub(lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)

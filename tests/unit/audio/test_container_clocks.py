@@ -68,7 +68,7 @@ def edited(track: Track, *edits: tuple[int, int], container: str = "mov") -> Wri
 
 
 def lost_packets():
-    """Every tenth packet, and some neighbours."""
+    """Every tenth packet, and some neighbors."""
     return lambda number, packet: None if number % 10 == 7 or 90 < number < 95 else packet
 
 

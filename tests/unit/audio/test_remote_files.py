@@ -85,7 +85,7 @@ def assert_same(waveform, samples):
 
 
 @pytest.mark.parametrize(
-    "behaviour",
+    "behavior",
     [
         {},
         {"ranges": False},
@@ -96,8 +96,8 @@ def assert_same(waveform, samples):
     ],
     ids=str,
 )
-def test_a_clip_is_read_from_any_server(server, short, long, behaviour):
-    server.behave(**behaviour)
+def test_a_clip_is_read_from_any_server(server, short, long, behavior):
+    server.behave(**behavior)
     assert_same(read(server.url("short.wav")), short)
     assert_same(read(server.url("long.wav")), long)
 
@@ -154,7 +154,7 @@ def test_a_host_that_refuses_connections_fails_the_row_with_attempts_and_a_remed
     ("status", "kind"),
     [(404, AudioNotFoundError), (403, AudioAccessError), (401, AudioAccessError)],
 )
-def test_what_is_not_there_or_forbidden_is_asked_for_once(server, status, kind):
+def test_what_is_not_there_or_forbidden_is_requested_once(server, status, kind):
     server.behave("short.wav", status=status)
     error = read(server.url("short.wav"))
     assert type(error) is kind

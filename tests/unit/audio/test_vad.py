@@ -108,7 +108,7 @@ def test_in_noise_the_probabilities_are_those_of_the_network_that_goes_frame_by_
 
 
 def test_where_pauses_stand_out_all_that_the_network_hears_is_speech(speech):
-    """There it is asked about a part alone."""
+    """There it gets only a part."""
     found = activity(speech).speech
     recognized = np.array(by_stock_network(speech)) >= 0.5
     assert set(np.unique(found)) == {0.0, 1.0}

@@ -1,4 +1,4 @@
-"""What Dataflow is asked for: Beam's own client sends the real job to a stand-in for the service.
+"""What Dataflow gets: Beam's own client sends the real job to a stand-in for the service.
 
 The files are staged in an emulator of Google Cloud Storage. What Dataflow makes of a job is not
 tested.
@@ -46,9 +46,9 @@ ACCELERATOR_HINT = "beam:resources:accelerator:v1"
 # The options, without a job.
 
 
-def settled(*flags: str, accelerator: str | None = None, **asked) -> PipelineOptions:
+def settled(*flags: str, accelerator: str | None = None, **requested) -> PipelineOptions:
     beam_options = PipelineOptions(["--runner=DataflowRunner", *flags])
-    dataflow.apply_dataflow_defaults(beam_options, accelerator, Resources(**asked))
+    dataflow.apply_dataflow_defaults(beam_options, accelerator, Resources(**requested))
     return beam_options
 
 
@@ -159,7 +159,7 @@ def test_one_gpu_is_what_a_worker_has_anyway():
 
 
 @pytest.mark.parametrize(
-    ("flags", "accelerator", "asked", "said"),
+    ("flags", "accelerator", "requested", "said"),
     [
         ([], None, {"gpus": 1}, "--gpus=1 needs workers with a GPU"),
         ([], None, {"gpus": 4}, "--accelerator, as type:nvidia-l4;count:4;install-nvidia-driver"),
@@ -196,9 +196,9 @@ def test_one_gpu_is_what_a_worker_has_anyway():
         ),
     ],
 )  # fmt: skip
-def test_resources_that_workers_would_not_have_are_refused(flags, accelerator, asked, said):
+def test_resources_that_workers_would_not_have_are_refused(flags, accelerator, requested, said):
     with pytest.raises(ValueError, match=re.escape(said)):
-        settled(*flags, accelerator=accelerator, **asked)
+        settled(*flags, accelerator=accelerator, **requested)
 
 
 def test_a_gpu_or_a_machine_that_is_not_known_is_left_to_the_worker():
@@ -351,8 +351,8 @@ def test_right_fitting_gives_the_gpu_to_the_step_of_the_model_and_no_other(launc
     (pool,) = job["environment"]["workerPools"]
     assert {each["containerImage"] for each in pool["sdkHarnessContainerImages"]} == {IMAGE}
     # The hint belongs to the environment of the same name in the graph.
-    asked = {each["environmentId"] for each in pool["sdkHarnessContainerImages"]}
-    assert asked == set(graph.components.environments)
+    requested = {each["environmentId"] for each in pool["sdkHarnessContainerImages"]}
+    assert requested == set(graph.components.environments)
 
 
 def test_a_job_that_watches_its_input_is_a_streaming_one(launch):
@@ -405,8 +405,8 @@ def test_every_flag_travels_with_the_job_and_no_secret_is_shown(launch):
     ]  # fmt: skip
     status, out, errors = launch(*flags)
     assert status == 0, errors
-    asked = options.parse_args(["transcribe", *launch.job, *launch.beam, *flags])
-    expected = asked.values
+    requested = options.parse_args(["transcribe", *launch.job, *launch.beam, *flags])
+    expected = requested.values
     expected["storage_options"] = {"gs": ["endpoint_url", "token"], "s3": ["key", "secret"]}
     graph = launch.graph()
     assert recorded(graph) == expected
@@ -764,10 +764,12 @@ def test_the_command_line_of_the_docs_is_accepted():
     text = (REPOSITORY / "docs" / "dataflow.md").read_text()
     (example,) = re.findall(r"```sh\n(beam-asr .*?)```", text, re.DOTALL)
     _, *args = shlex.split(example.replace("\\\n", " "))
-    asked = options.parse_args(args)
-    beam_options = PipelineOptions(asked.beam_args)
-    dataflow.apply_dataflow_defaults(beam_options, asked.resources.accelerator, asked.resources)
+    requested = options.parse_args(args)
+    beam_options = PipelineOptions(requested.beam_args)
+    dataflow.apply_dataflow_defaults(
+        beam_options, requested.resources.accelerator, requested.resources
+    )
     assert not dataflow.launcher_waits(beam_options)
     assert set(beam_options.get_all_options(drop_default=True)) >= {
-        arg.lstrip("-").partition("=")[0] for arg in asked.beam_args
+        arg.lstrip("-").partition("=")[0] for arg in requested.beam_args
     }

@@ -26,10 +26,10 @@ PUBSUB = "pubsub://projects/my-project/subscriptions/rows"
 CLUSTER = ["--runner=FlinkRunner", "--flink_master=m:8081"]
 
 
-def settled(*flags: str, streaming: bool = False, **asked) -> PipelineOptions:
+def settled(*flags: str, streaming: bool = False, **requested) -> PipelineOptions:
     beam_options = PipelineOptions(list(flags))
     beam_options.view_as(StandardOptions).streaming = streaming
-    runners.apply_runner_defaults(beam_options, None, Resources(**asked))
+    runners.apply_runner_defaults(beam_options, None, Resources(**requested))
     return beam_options
 
 
@@ -51,7 +51,7 @@ def with_input(command: list[str], address: str) -> list[str]:
 
 
 @pytest.fixture
-def asked(command, tmp_path) -> TranscribeOptions:
+def requested(command, tmp_path) -> TranscribeOptions:
     (tmp_path / "in" / "m.jsonl").write_text((SAMPLES / "manifest.jsonl").read_text())
     return parse_args(command)
 
@@ -145,20 +145,20 @@ def test_on_one_machine_nothing_tries_to_download_a_runner(flags):
 
 @pytest.mark.parametrize("workers", [[], ["--direct_num_workers=4"]])
 @pytest.mark.parametrize(
-    "asked", [{"model_copies": 4}, {"gpus": 4}, {"gpus": 2, "model_copies": 2}, {"gpus": 0.25}]
+    "requested", [{"model_copies": 4}, {"gpus": 4}, {"gpus": 2, "model_copies": 2}, {"gpus": 0.25}]
 )
-def test_models_on_one_machine_are_in_processes_of_their_own(workers, asked):
-    direct = settled(*workers, **asked).view_as(DirectOptions)
+def test_models_on_one_machine_are_in_processes_of_their_own(workers, requested):
+    direct = settled(*workers, **requested).view_as(DirectOptions)
     assert (direct.direct_num_workers, direct.direct_running_mode) == (4, "multi_processing")
 
 
-@pytest.mark.parametrize("asked", [{}, {"gpus": 1}])
-def test_a_single_model_leaves_the_workers_as_they_were_asked_for(asked):
-    direct = settled("--direct_num_workers=2", **asked).view_as(DirectOptions)
+@pytest.mark.parametrize("requested", [{}, {"gpus": 1}])
+def test_a_single_model_leaves_the_workers_as_requested(requested):
+    direct = settled("--direct_num_workers=2", **requested).view_as(DirectOptions)
     assert (direct.direct_num_workers, direct.direct_running_mode) == (2, "in_memory")
 
 
-def test_processes_that_were_asked_for_without_gpus_stay():
+def test_processes_that_were_requested_without_gpus_stay():
     flags = ["--direct_num_workers=3", "--direct_running_mode=multi_processing"]
     direct = settled(*flags, gpu_memory_gb=8).view_as(DirectOptions)
     assert (direct.direct_num_workers, direct.direct_running_mode) == (3, "multi_processing")
@@ -170,8 +170,8 @@ def test_flink_has_a_process_for_each_model_and_keeps_none_that_could_have_died(
     portable = settled(*CLUSTER).view_as(PortableOptions)
     assert int(portable.sdk_worker_parallelism) == 1
     assert int(portable.environment_cache_millis) == 0
-    for asked in ({"model_copies": 4}, {"gpus": 4}, {"gpus": 2, "model_copies": 2}):
-        portable = settled(*CLUSTER, "--parallelism=8", **asked).view_as(PortableOptions)
+    for requested in ({"model_copies": 4}, {"gpus": 4}, {"gpus": 2, "model_copies": 2}):
+        portable = settled(*CLUSTER, "--parallelism=8", **requested).view_as(PortableOptions)
         assert int(portable.sdk_worker_parallelism) == 4
 
 
@@ -195,10 +195,10 @@ def test_workers_within_the_launcher_live_on_from_step_to_step():
         (["--direct_num_workers=2"], "--direct_num_workers=2"),
     ],
 )
-@pytest.mark.parametrize("asked", [{"model_copies": 3}, {"gpus": 3}])
-def test_processes_that_the_runner_would_not_start_or_not_use_are_refused(flags, said, asked):
+@pytest.mark.parametrize("requested", [{"model_copies": 3}, {"gpus": 3}])
+def test_processes_that_the_runner_would_not_start_or_not_use_are_refused(flags, said, requested):
     with pytest.raises(ValueError, match=f"={3}.*{said}"):
-        settled(*flags, **asked)
+        settled(*flags, **requested)
 
 
 @pytest.mark.parametrize("runner", ["PrismRunner", "PortableRunner", "FlinkRunner"])
@@ -235,8 +235,8 @@ def test_other_runners_stream(runner):
 # What the job gets, and what it is refused.
 
 
-def test_a_check_gives_beam_what_the_job_runs_with(asked, command):
-    beam_options = launch.check(asked)
+def test_a_check_gives_beam_what_the_job_runs_with(requested, command):
+    beam_options = launch.check(requested)
     standard = beam_options.view_as(StandardOptions)
     assert (standard.runner, bool(standard.streaming)) == ("FnApiRunner", False)
     beam_options = launch.check(parse_args([*command, "--runner=FlinkRunner", "--watch"]))
@@ -318,7 +318,7 @@ def test_what_only_an_input_with_an_end_has_is_refused(command, messages, flags,
         (["--paralelism=2"], "did you mean --parallelism?"),
     ],
 )
-@pytest.mark.usefixtures("asked")
+@pytest.mark.usefixtures("requested")
 def test_what_cannot_be_is_refused_with_status_2_and_named(command, flags, said, capsys, tmp_path):
     assert main.main([*command, *flags]) == 2
     assert said in capsys.readouterr().err
@@ -334,7 +334,7 @@ def test_a_flag_that_only_a_job_server_knows_is_passed_to_one_and_else_refused(c
     assert "did you mean --max_parallelism?" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("asked")
+@pytest.mark.usefixtures("requested")
 def test_a_checkpoint_of_flink_waits_for_the_outputs_of_a_bundle(command):
     """Its watermark would pass them otherwise, and they would come too late for their window."""
     flag = "--finish_bundle_before_checkpointing"

@@ -137,7 +137,7 @@ def test_a_glob_of_manifests_may_have_any_ending(tmp_path):
     assert found.ignored == {"hidden": 1}
 
 
-def test_hidden_files_that_are_asked_for_are_found(tmp_path):
+def test_hidden_files_that_are_requested_are_found(tmp_path):
     for name in (".cache/hub/a.wav", ".cache/.new/b.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -118,7 +118,7 @@ def test_a_value_that_python_has_none_for_costs_its_record_alone():
 
 
 class Watched(io.BytesIO):
-    """A file that notes how much was asked of it at once."""
+    """A file that records the largest read."""
 
     largest = 0
 

@@ -125,7 +125,7 @@ def test_a_compressed_tar_may_be_of_several_streams(packing):
 
 
 @pytest.mark.parametrize("packing", PACK)
-def test_a_file_may_give_less_than_it_is_asked_for(packing):
+def test_a_file_may_give_less_than_it_is_requested(packing):
     packed = PACK[packing](tar_of(*CLIPS))
     bytewise = Pipe(packed[i : i + 1] for i in range(len(packed)))
     rows = [(name, name) for name in CLIP_NAMES]

@@ -206,9 +206,9 @@ def test_a_model_takes_what_its_prompt_has(canary, tiny_model, clips):
     assert second.prompt_fields == set(Prompt._fields)
     without = engine.load(ModelSpec(str(tiny_model("ctc_bpe")), "cpu"))
     assert without.prompt_fields == set()
-    asked = Prompt("tlh", "tlh", "translate", "no")
-    without.check_prompt(asked)
-    assert texts(without, clips, asked) == texts(without, clips, NO_PROMPT)
+    requested = Prompt("tlh", "tlh", "translate", "no")
+    without.check_prompt(requested)
+    assert texts(without, clips, requested) == texts(without, clips, NO_PROMPT)
 
 
 def test_a_model_without_a_language_for_all_works_with_one_that_is_named(tiny_model, clips):
@@ -239,7 +239,7 @@ def test_a_tokenizer_for_all_languages_tells_them_too(tmp_path):
     assert multitask._languages_of(tokenizer, slots) == (known, known)
 
 
-def test_times_of_a_model_that_is_asked_for_them_come_with_a_prompt(tiny_model, clips, monkeypatch):
+def test_times_of_a_model_that_is_requested_them_come_with_a_prompt(tiny_model, clips, monkeypatch):
     path = str(tiny_model(AED_WITH_TIMES))
     ours = engine.load(ModelSpec(path, "cpu", times="required", confidence=True))
     seen = spy_on_prompts(ours._model, monkeypatch)

@@ -113,7 +113,7 @@ def test_a_folder_may_be_a_path(tmp_path):
     assert list(Output(tmp_path).records()) == [ONE]
 
 
-def test_records_are_read_as_they_are_asked_for(tmp_path, monkeypatch):
+def test_records_are_read_as_they_are_requested(tmp_path, monkeypatch):
     opened = []
     read = module.open_decompressed
 

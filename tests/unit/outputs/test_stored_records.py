@@ -28,7 +28,7 @@ WHY = {"by": "keep", "expression": "wer < 0", "values": {"wer": 0.5}}
 def through(kind: str, element: Transcript | Failure | FilteredRow):
     """What is read of the line of a record."""
     record = json.loads(json.dumps(element.record()))
-    # The run has written scores and words, and has not been asked for other fields.
+    # The run has written scores and words, and no other fields were requested.
     rest = job_fields() - {*SCORES, "words", "exports", "no_speech", "replaced", "recognized_text"}
     return _Reader(StoredFields(not_requested=rest, reference="text")).envelope(
         kind, record, INDEXED

@@ -122,7 +122,7 @@ def test_unknown_matters_only_where_the_rest_does_not_decide(text):
 
 
 @pytest.mark.parametrize("name", ["absent", "nothing", "nan", "scores.absent", "lang.absent"])
-def test_null_is_asked_for_by_none(name):
+def test_null_is_requested_by_none(name):
     assert holds(f"{name} is None and {name} == None and None == {name}")
     assert holds(f"not ({name} is not None) and not ({name} != None)")
     assert holds(f"{name} in (None, 'a') and not ({name} not in (None, 'a'))")

@@ -235,10 +235,10 @@ def test_a_folder_that_fsspec_would_take_for_a_chain_is_a_folder(disk):
     inner.mkdir(parents=True)
     (inner / "s.wav").write_bytes(b"not the secret")
     (disk / "audio/harmless").symlink_to(disk / "audio/x::")
-    asked = str(disk / "audio/harmless" / str(disk / "secret/s.wav")[1:])
+    requested = str(disk / "audio/harmless" / str(disk / "secret/s.wav")[1:])
     storage = Storage(allowed=AllowList.of([str(disk / "audio")]))
-    assert storage.read(asked) == b"not the secret"
-    with storage.open(asked) as file:
+    assert storage.read(requested) == b"not the secret"
+    with storage.open(requested) as file:
         assert file.read() == b"not the secret"
 
 
@@ -667,7 +667,7 @@ def calls(fs, url):
 @pytest.mark.parametrize("call", list(calls(None, "")))
 @pytest.mark.parametrize("name", ["301", "302", "303", "307", "308", "twice"])
 def test_a_redirect_elsewhere_is_refused_before_it_is_followed(allowed_host, forbidden, call, name):
-    address, asked = allowed_host
+    address, requested = allowed_host
     fs = http(AllowList.of([f"{address}/audio"]))
     with pytest.raises((NotAllowedError, FileNotFoundError)) as error:
         calls(fs, f"{address}/audio/{name}")[call]()
@@ -675,7 +675,7 @@ def test_a_redirect_elsewhere_is_refused_before_it_is_followed(allowed_host, for
     assert f"{forbidden[0]}/secret" in message
     assert SETTING in message
     assert "word" not in message, "a signature in a redirect is no matter for a record"
-    assert asked[f"/audio/{name}"]
+    assert requested[f"/audio/{name}"]
     assert not forbidden[1]
 
 
@@ -686,10 +686,10 @@ def test_the_same_redirect_is_followed_without_an_allow_list(allowed_host, forbi
 
 @pytest.mark.parametrize("name", ["up", "encoded"])
 def test_a_redirect_on_an_allowed_host_stays_below_the_prefix(allowed_host, name):
-    address, asked = allowed_host
+    address, requested = allowed_host
     with pytest.raises(RequestNotAllowedError):
         http(AllowList.of([f"{address}/audio"])).cat_file(f"{address}/audio/{name}")
-    assert list(asked) == [f"/audio/{name}"]
+    assert list(requested) == [f"/audio/{name}"]
 
 
 def test_redirects_between_allowed_places_are_followed(allowed_host, forbidden):

@@ -82,7 +82,7 @@ def test_what_dead_writers_left_is_deleted_and_what_is_written_stays(tmp_path):
     assert Storage().delete_leftovers(str(tmp_path / "none")) == []
 
 
-def test_files_of_writers_who_cannot_be_asked_are_leftovers_when_they_are_old(
+def test_files_of_writers_that_cannot_be_identified_are_leftovers_when_they_are_old(
     tmp_path, monkeypatch
 ):
     import fcntl

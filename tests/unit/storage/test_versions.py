@@ -121,14 +121,14 @@ def test_an_object_that_is_replaced_while_it_is_read_is_an_error(bucket):
         assert file.read() == b"short\n"
 
 
-@pytest.mark.parametrize("behaviour", [{"etag": True}, {"etag": True, "ranges": False}], ids=str)
-def test_a_url_whose_file_is_replaced_while_it_is_read_is_an_error(http_server, behaviour):
+@pytest.mark.parametrize("behavior", [{"etag": True}, {"etag": True, "ranges": False}], ids=str)
+def test_a_url_whose_file_is_replaced_while_it_is_read_is_an_error(http_server, behavior):
     http_server.files["m.jsonl"] = LINES
-    url = http_server.behave("m.jsonl", **behaviour)
+    url = http_server.behave("m.jsonl", **behavior)
     with Storage().open(f"{url}?signature=secret") as file:
         file.read(100)
         http_server.files["m.jsonl"] = OTHER_LINES
-        if not behaviour.get("ranges", True):  # then it was fetched whole
+        if not behavior.get("ranges", True):  # then it was fetched whole
             assert file.read() == LINES[100:]
             return
         with pytest.raises(ReplacedError) as raised:

@@ -269,4 +269,4 @@ def test_rows_that_are_shorter_than_their_files_are_reported(model, tmp_path, en
         (read,) = of_type(events_of(recognizer(), clip(path, **fields)), ClipRead)
         reported[name] = read.shorter_than_file
     assert {name for name, shorter in reported.items() if shorter} == {"shorter", "null"}
-    assert model  # which is asked for what the row states
+    assert model  # which reads what the row states

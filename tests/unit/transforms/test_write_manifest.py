@@ -88,7 +88,7 @@ def test_windows_shorter_than_a_second_lose_nothing(tmp_path):
     assert sorted(there) == [1.0, 1.25, 1.5, 2.0]
 
 
-def test_a_window_has_as_many_shards_as_were_asked_for_empty_ones_too(tmp_path):
+def test_a_window_has_as_many_shards_as_were_requested_empty_ones_too(tmp_path):
     many = [(1, {"n": number}) for number in range(50)]
     write(
         tmp_path / "out",

@@ -25,7 +25,7 @@ L4_BYTES = 23_660 * 10**6  # what CUDA tells of an L4, of 24 GB
 
 
 @pytest.mark.parametrize(
-    ("asked", "counts"),
+    ("requested", "counts"),
     [
         (Resources(), (1, 1, 1)),
         (Resources(gpus=1), (1, 1, 1)),
@@ -37,8 +37,8 @@ L4_BYTES = 23_660 * 10**6  # what CUDA tells of an L4, of 24 GB
         (Resources(gpus=4, model_copies=2), (4, 2, 8)),
     ],
 )
-def test_so_many_cards_copies_and_processes_are_meant(asked, counts):
-    assert (asked.gpu_count, asked.copies, asked.processes) == counts
+def test_so_many_cards_copies_and_processes_are_meant(requested, counts):
+    assert (requested.gpu_count, requested.copies, requested.processes) == counts
 
 
 @pytest.mark.parametrize(
@@ -62,25 +62,25 @@ def test_what_cannot_be_meant_is_refused(given, said):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("requested", "said"),
     [
         (Resources(gpus=2), "`gpus=2` asks for a GPU"),
         (Resources(gpu_memory_gb=8), "`gpu_memory_gb=8` asks for a GPU"),
         (Resources(gpus=0.5, gpu_memory_gb=8), "`gpus=0.5` `gpu_memory_gb=8` asks"),
     ],
 )
-def test_what_needs_a_gpu_does_not_go_with_the_cpu(asked, said):
+def test_what_needs_a_gpu_does_not_go_with_the_cpu(requested, said):
     for device in ("auto", "cuda"):
-        resources.check(asked, device)
+        resources.check(requested, device)
     with pytest.raises(ValueError, match=f"{said}.*`device=cpu`"):
-        resources.check(asked, "cpu")
+        resources.check(requested, "cpu")
     resources.check(Resources(cpus=2, model_copies=2), "cpu")
 
 
 def test_they_travel_to_workers():
-    asked = Resources(gpus=4, cpus=2, gpu_memory_gb=8.5, model_copies=2)
-    assert pickle.loads(pickle.dumps(asked)) == asked
-    assert hash(asked) == hash(Resources(gpus=4, cpus=2, gpu_memory_gb=8.5, model_copies=2))
+    requested = Resources(gpus=4, cpus=2, gpu_memory_gb=8.5, model_copies=2)
+    assert pickle.loads(pickle.dumps(requested)) == requested
+    assert hash(requested) == hash(Resources(gpus=4, cpus=2, gpu_memory_gb=8.5, model_copies=2))
 
 
 # CPUs.
@@ -211,8 +211,8 @@ def test_on_a_cpu_no_part_is_taken():
 
 def test_a_process_has_the_only_card_without_asking_which(monkeypatch):
     Gpus(L4_BYTES).install(monkeypatch)
-    for asked in (Resources(), Resources(gpus=1), Resources(gpus=0.5)):
-        assert str(loading._choose_device("auto", asked)) == "cuda"
+    for requested in (Resources(), Resources(gpus=1), Resources(gpus=0.5)):
+        assert str(loading._choose_device("auto", requested)) == "cuda"
 
 
 def test_a_process_takes_one_of_several_cards_and_makes_it_its_current_one(monkeypatch):
@@ -233,12 +233,12 @@ def test_more_cards_than_there_are_are_refused(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("asked", [Resources(gpus=1), Resources(gpu_memory_gb=8)])
-def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(asked):
+@pytest.mark.parametrize("requested", [Resources(gpus=1), Resources(gpu_memory_gb=8)])
+def test_a_requested_gpu_is_not_replaced_by_the_cpu(requested):
     with pytest.raises(
-        ModelLoadError, match=f"{asked.requested_gpu} was requested, but torch sees no"
+        ModelLoadError, match=f"{requested.requested_gpu} was requested, but torch sees no"
     ):
-        engine.load(ModelSpec("no-such-model", "auto", resources=asked))
+        engine.load(ModelSpec("no-such-model", "auto", resources=requested))
 
 
 def test_memory_that_is_not_there_is_an_error_of_the_load(monkeypatch):

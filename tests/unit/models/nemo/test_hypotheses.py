@@ -390,7 +390,7 @@ def test_an_aligner_finds_spoken_words_in_order():
         assert 0 <= starts[0] <= starts[-1] < seconds(clip)
 
 
-def test_a_multitask_model_without_one_is_asked_for_times_only_where_they_are_required(
+def test_a_multitask_model_without_one_is_requested_times_only_where_they_are_required(
     tiny_model, clips
 ):
     path, clips = str(tiny_model(AED_WITH_TIMES)), clips[1:4]

@@ -27,7 +27,7 @@ HEADS = [(family, None) for family in FAMILIES] + [
 
 
 def nemo_texts(model, clips: list[np.ndarray], batch_size: int) -> list[str]:
-    """What NeMo's transcribe() says, asked as its users ask it."""
+    """What NeMo's transcribe() returns, called as its users call it."""
     kwargs = {}
     if type(model).__name__ == "EncDecMultiTaskModel":
         kwargs = {"source_lang": "en", "target_lang": "en"}

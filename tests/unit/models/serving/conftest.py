@@ -1,4 +1,4 @@
-"""A model that says what it was asked, in place of any."""
+"""A model that records its calls, in place of any."""
 
 from __future__ import annotations
 

@@ -147,12 +147,12 @@ def fed(budget, clips=1500, seed=0):
     waiting = Batcher(host, 128, None)
     read = 0.0
     for number, each in enumerate(samples):
-        submitted, asked = len(host.batches), len(host.waited_for)
+        submitted, requested = len(host.batches), len(host.waited_for)
         read += each / RATE
         waits = read - sum(host.seconds)
         batches = list(waiting.add(*clip_of(number, each)))
         submitted_now = range(submitted, len(host.batches))
-        steps.append(Step(waits, submitted_now, host.waited_for[asked:], batches))
+        steps.append(Step(waits, submitted_now, host.waited_for[requested:], batches))
     return host, steps
 
 
@@ -267,12 +267,12 @@ def test_at_the_end_all_is_given_before_any_result_is_waited_for(samples):
     waiting = Batcher(host, 128, None)
     for number, each in enumerate(samples):
         list(waiting.add(*clip_of(number, each)))
-    asked = len(host.waited_for)
+    requested = len(host.waited_for)
     last = numbers(waiting.drain())
     assert sorted(itertools.chain(*host.batches)) == list(range(len(samples)))
-    assert last == host.batches[asked:]
-    assert host.waited_for[asked:] == [
-        (place, len(host.batches)) for place in range(asked, len(host.batches))
+    assert last == host.batches[requested:]
+    assert host.waited_for[requested:] == [
+        (place, len(host.batches)) for place in range(requested, len(host.batches))
     ]
 
 

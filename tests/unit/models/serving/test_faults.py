@@ -64,7 +64,7 @@ def followed_by(first, second):
 
 
 def never():
-    raise AssertionError("the device must not be asked")
+    raise AssertionError("the device must not be used")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_device_is_lost_by_errors_that_stay(error):
     ],
     ids=str,
 )
-def test_of_other_errors_of_a_device_it_is_asked(error):
+def test_other_errors_of_a_device_lead_to_a_check_of_it(error):
     assert gpu_faults.is_lost(error, lambda: False)
     assert not gpu_faults.is_lost(error, lambda: True)
 
@@ -252,7 +252,7 @@ GOOD = [speechlike(1.5 + 0.5 * seed, seed=seed) for seed in range(5)]
 
 
 def loud(seconds):
-    """Near silence with a bang, the loudest thing after normalisation."""
+    """Near silence with a bang, the loudest thing after normalization."""
     noise = np.random.default_rng(0).standard_normal(round(seconds * RATE))
     gain = np.full(len(noise), 1e-6)
     gain[len(noise) // 2 :][:320] = 1.0

@@ -40,7 +40,7 @@ def test_each_field_has_its_place():
     assert "Řehoř" in document.metadata
 
 
-def test_names_of_fields_are_those_that_were_asked_for():
+def test_names_of_fields_are_those_that_were_requested():
     record = {
         "path": "a.wav",
         "recognized": "yes",

@@ -34,7 +34,7 @@ def test_each_field_is_in_its_column():
     assert row == {**same, "segments_failed": [failed], "other_fields": other}
 
 
-def test_what_nobody_asked_for_is_null_and_what_is_empty_is_empty():
+def test_what_nobody_requested_is_null_and_what_is_empty_is_empty():
     (row,) = table_of({**PLAIN, "words": [], "lang": None}).to_pylist()
     given = {**PLAIN, "words": []}
     assert row == {**dict.fromkeys(column.name for column in columns()), **given}
