@@ -43,6 +43,9 @@ CANARY_LANGUAGES = ("en", "es", "fr-FR", "de", "pt-BR", "pt-PT")
 #: One with ``target_lang`` that is no hybrid, and none for all languages.
 RNNT_WITH_PROMPT = "rnnt_bpe_prompt"
 
+#: A TDT model of characters, of which NeMo's own texts lack the last letters of the alphabet.
+TDT_OF_CHARACTERS = "tdt_char"
+
 #: Values of ``target_lang`` known to the prompt-conditioned model.
 PROMPT_LANGUAGES = {"en-US": 0, "de-DE": 1, "es-ES": 2, "auto": 3}
 
@@ -562,6 +565,13 @@ def _rnnt_bpe(folder: Path):
     return model
 
 
+def _tdt_char(_folder: Path):
+    cfg = _common(64, _conformer_encoder(64)) | {"labels": _CHARS} | _transducer(_DURATIONS)
+    model = _make("EncDecRNNTModel", cfg)
+    _calibrate_transducer(model, *_encode(model), has_unk=False, blank=0.6)
+    return model
+
+
 def _tdt_bpe(folder: Path):
     cfg = (
         _common(128, _encoder(128, use_bias=False))
@@ -816,7 +826,7 @@ def _aed_canary(folder: Path):
 
 _BUILDERS = {
     name: globals()[f"_{name}"]
-    for name in (*FAMILIES, AED_WITH_TIMES, AED_CANARY, RNNT_WITH_PROMPT)
+    for name in (*FAMILIES, AED_WITH_TIMES, AED_CANARY, RNNT_WITH_PROMPT, TDT_OF_CHARACTERS)
 }
 
 

@@ -63,6 +63,10 @@ class Transducer(FamilyDefaults):
         self._languages: dict[str, int] = {str(name): int(known[name]) for name in known}
         self.prompt_fields = frozenset(["target_lang"] if known else [])
         self._request = request
+        if model.decoding.durations and model.decoding.tokenizer_type == "char":
+            # NeMo 3.0.0 takes the durations of a TDT model for blanks, and would leave out as many
+            # letters (findings/nemo_character_tdt_drops_its_last_letters.sh).
+            model.decoding.num_extra_outputs = 0
         config = model.decoding.cfg
         has_frames = config.strategy in decoding.TRANSDUCER_WITH_FRAMES
         self.has_timestamps = request.times is not None and has_frames

@@ -15,7 +15,7 @@ from beam_asr.models import engine
 from beam_asr.models.engine import ModelSpec
 from beam_asr.models.nemo.families import generic
 from tests.support.job_files import SAMPLE_MODEL, SAMPLES
-from tests.support.tiny_models import FAMILIES, speechlike
+from tests.support.tiny_models import FAMILIES, TDT_OF_CHARACTERS, speechlike
 
 # transcribe() pads what is shorter than a second, and NeMo alone takes no frame of some of these.
 SHORT = [1, 2, 100, 159, 160, 161, 319, 320, 321, 1000, 2559, 2560, 5000, 15_999, 16_000, 16_001]
@@ -67,6 +67,23 @@ def test_the_text_is_nemos_for_any_batch_and_order(pair, clips):
     for start in range(0, len(order), 5):
         chosen = order[start : start + 5]
         assert our_texts(ours, [clips[i] for i in chosen]) == [expected[i] for i in chosen]
+
+
+def test_a_tdt_model_of_characters_writes_all_its_letters(tiny_model, clips):
+    """NeMo's own texts lack as many letters as the model has durations."""
+    from nemo.collections.asr.models import ASRModel
+
+    path = str(tiny_model(TDT_OF_CHARACTERS))
+    reference = ASRModel.restore_from(path, map_location="cpu")
+    labels = list(reference.cfg.labels)
+    results = reference.transcribe(clips, batch_size=4, return_hypotheses=True, verbose=False)
+    expected = ["".join(labels[int(token)] for token in one.y_sequence) for one in results]
+    lost = set("".join(expected)) - set("".join(one.text for one in results))
+    assert lost
+    assert lost <= set(labels[-5:])
+    for words in ({}, {"times": "required"}, {"n_best": 1}):
+        ours = engine.load(ModelSpec(path, "cpu", **words))
+        assert our_texts(ours, clips) == expected
 
 
 def test_too_short_clips_are_padded_as_nemo_pads_them(pair, clips):
