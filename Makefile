@@ -76,7 +76,7 @@ lock: .venv/installed
 		--constraint requirements.txt -o requirements-storage.txt
 	$(BESIDE) last=requirements-storage.txt requirements.txt requirements-storage.txt > lock.new
 	mv lock.new requirements-storage.txt
-	$(COMPILE) --extra test --constraint requirements.txt --constraint requirements-storage.txt \
+	$(COMPILE) --extra test --extra docs --constraint requirements.txt --constraint requirements-storage.txt \
 		-o requirements-test.txt
 	$(BESIDE) last=requirements-test.txt requirements.txt requirements-storage.txt \
 		requirements-test.txt > lock.new
