@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m beam_asr transcribe
 
-.PHONY: demo test quick quick-audio quick-rest check docs flink conformance lock clean
+# MkDocs' theme otherwise prints a paragraph about MkDocs 2 at each build.
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: demo test quick quick-audio quick-rest check docs site flink conformance lock clean
 
 demo: .venv/installed
 	$(RUN) --input=samples/manifest.jsonl --output=out/demo --overwrite \
@@ -32,6 +35,11 @@ check: .venv/installed-test
 	$(BIN)/codespell -D - -D tests/project/words.txt *.md beam_asr benchmarks docs findings samples templates tests
 	$(BIN)/mypy beam_asr
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet --strict
+
+# Shows the site of docs/ while you write. `make check` builds it in build/site, and fails on a dead link.
+site: .venv/installed-test
+	$(BIN)/mkdocs serve --strict
 
 # Writes what the docs and the templates show of the code: the flags, the fields, the failures, the
 # rooms, the signals, and the parameters of the Flex Template.

@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element
 from markdown import Markdown
 from markdown.extensions import Extension
 from markdown.treeprocessors import Treeprocessor
+from markdown.util import AtomicString
 from mkdocs.structure.files import File
 
 REPOSITORY = Path(__file__).parents[2]
@@ -70,18 +71,20 @@ def site_link(link: str, page: str, repository: str) -> str:
 
 
 class _Links(Treeprocessor):
-    """Changes the links of a page, and calls pages by their titles instead of their files."""
+    """Makes of a page what GitHub makes of it, with pages called by their titles in links."""
 
     def __init__(self, site: RepositoryLinks, md: Markdown) -> None:
         super().__init__(md)
         self._site = site
 
     def run(self, root: Element) -> None:
-        """Changes the links of a page that was rendered."""
+        """Changes a page that was rendered."""
         for link in root.iter("a"):
             link.set("href", site_link(link.get("href", ""), self._site.page, self._site.repository))
             if link.text and (target := page_of(link.text)) in self._site.titles:
                 link.text = self._site.titles[target]
+        for code in root.iterfind(".//td//code"):
+            code.text = AtomicString((code.text or "").replace(r"\|", "|"))  # as GitHub shows it
 
 
 class RepositoryLinks(Extension):
