@@ -79,10 +79,11 @@ class _Links(Treeprocessor):
 
     def run(self, root: Element) -> None:
         """Changes a page that was rendered."""
+        site = self._site
         for link in root.iter("a"):
-            link.set("href", site_link(link.get("href", ""), self._site.page, self._site.repository))
-            if link.text and (target := page_of(link.text)) in self._site.titles:
-                link.text = self._site.titles[target]
+            link.set("href", site_link(link.get("href", ""), site.page, site.repository))
+            if link.text and (target := page_of(link.text)) in site.titles:
+                link.text = site.titles[target]
         for code in root.iterfind(".//td//code"):
             code.text = AtomicString((code.text or "").replace(r"\|", "|"))  # as GitHub shows it
 

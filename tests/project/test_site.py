@@ -82,7 +82,7 @@ def test_every_page_is_in_the_navigation(hooks):
     class Loader(yaml.SafeLoader):
         """Reads the settings of MkDocs, some of which name Python's objects."""
 
-    Loader.add_multi_constructor("", lambda loader, _suffix, node: None)
+    Loader.add_multi_constructor("", lambda *_: None)
     settings = yaml.load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
 
     def pages(entry):
