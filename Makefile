@@ -35,7 +35,7 @@ check: .venv/installed-test
 	$(BIN)/codespell -D - -D tests/project/words.txt *.md beam_asr benchmarks docs findings samples templates tests
 	$(BIN)/mypy beam_asr
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict
 
 # Shows the site of docs/ while you write. `make check` builds it in build/site, and fails on a dead link.
 site: .venv/installed-test

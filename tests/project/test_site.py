@@ -6,6 +6,8 @@ import importlib.util
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import markdown
@@ -93,6 +95,20 @@ def test_every_page_is_in_the_navigation(hooks):
 
     there = {path.name for path in DOCS.glob("*.md")} | set(hooks.OTHER_PAGES.values())
     assert sorted(pages(settings["nav"])) == sorted(there)
+
+
+def test_the_build_of_make_check_fails_on_a_dead_link(tmp_path):
+    """With --quiet too, MkDocs would count no warning, and --strict would let all pass."""
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^\t\$\(BIN\)/(mkdocs build.*)$", makefile, re.M)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("[a page](nowhere.md)", encoding="utf-8")
+    (tmp_path / "mkdocs.yml").write_text("site_name: a site\ntheme: mkdocs\n", encoding="utf-8")
+    build = subprocess.run(
+        [sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert build.returncode == 1
+    assert "nowhere.md" in build.stderr
 
 
 def test_the_quick_start_is_what_happens(tmp_path, monkeypatch, capfd):
