@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m beam_asr transcribe
 
-.PHONY: demo test quick quick-audio quick-rest check site docs flink conformance lock clean
+# MkDocs' theme otherwise prints a paragraph about MkDocs 2 at each build.
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: demo test quick quick-audio quick-rest check docs site flink conformance lock clean
 
 demo: .venv/installed
 	$(RUN) --input=samples/manifest.jsonl --output=out/demo --overwrite \
@@ -26,16 +29,17 @@ quick-audio:
 quick-rest:
 	$(WITHOUT_MODELS) tests/unit $(AUDIO:%=--ignore=%)
 
-check: .venv/installed-test site
+check: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell -D - -D tests/project/words.txt *.md beam_asr benchmarks docs findings samples templates tests
 	$(BIN)/mypy beam_asr
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict
 
-# The site of docs/, in site/. A warning fails it, but with --quiet MkDocs counts none.
+# Shows the site of docs/ while you write. `make check` builds it in build/site, and fails on a dead link.
 site: .venv/installed-test
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	$(BIN)/mkdocs serve --strict
 
 # Writes what the docs and the templates show of the code: the flags, the fields, the failures, the
 # rooms, the signals, and the parameters of the Flex Template.
@@ -80,7 +84,7 @@ lock: .venv/installed
 		--constraint requirements.txt -o requirements-storage.txt
 	$(BESIDE) last=requirements-storage.txt requirements.txt requirements-storage.txt > lock.new
 	mv lock.new requirements-storage.txt
-	$(COMPILE) --extra test --constraint requirements.txt --constraint requirements-storage.txt \
+	$(COMPILE) --extra test --extra docs --constraint requirements.txt --constraint requirements-storage.txt \
 		-o requirements-test.txt
 	$(BESIDE) last=requirements-test.txt requirements.txt requirements-storage.txt \
 		requirements-test.txt > lock.new

@@ -5,6 +5,8 @@ python -m tests.project.flag_table
 
 from __future__ import annotations
 
+import re
+
 from beam_asr.cli.messages import flag_of
 from beam_asr.cli.options import help_of
 from beam_asr.records.setting_fields import Groups, Setting, settings_of
@@ -13,6 +15,7 @@ from beam_asr.transforms.choices import choices
 from tests.support.job_files import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "flags.md"
+MARKUP = re.compile(r"\||(?<!\w)_|_(?!\w)")  # not an underscore within a word
 HEAD = """# Flags of `beam-asr transcribe`
 
 All settings, by group; those in **bold** are what a first job may need. In Python,
@@ -38,7 +41,7 @@ def row(setting: Setting) -> str:
         f"**{flag}**" if setting.core else flag,
         default_of(setting),
         ", ".join(f"`{each}`" for each in choices(setting)),
-        help_of(setting).replace("|", "\\|"),
+        MARKUP.sub(r"\\\g<0>", help_of(setting)),
     ]
     return "| " + " | ".join(cells) + " |\n"
 
