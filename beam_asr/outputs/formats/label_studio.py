@@ -40,7 +40,7 @@ class LabelStudioTasks(ReviewFormat):
         transcribed: bool,  # noqa: ARG002
     ) -> FormatLine:
         audio = audio_of(record, keys.audio, keys.channel).name
-        if not audio or uris.is_chain(audio):
+        if not audio or uris.is_chain(audio) or audio.startswith("data:"):
             return FormatLine(None, NO_FILE)
         return FormatLine(shards.encode(task(record, keys, manifest)))
 
