@@ -178,7 +178,7 @@ def by_shard(
     (kind, tar), pack = keyed
     if tar is not None:
         return [(tuple(ShardKey(kind, tar, shards=None)), pack)]
-    format = registry.FORMATS[kind] if kind in registry.FORMATS else None
+    format = registry.FORMATS.get(kind)
     in_one_file = isinstance(format, LineFormat) and format.in_one_file
     shards = 1 if in_one_file else shard_count(kind, counts[kind, None], num_shards)
     if shards == 1:
