@@ -79,6 +79,14 @@ def absolute(audio: str, manifest: str) -> str:
     return "::".join([*inner, last])
 
 
+def located(audio: str, manifest: str) -> str:
+    """Returns where audio is: an absolute path if it is on a local disk, else its URI."""
+    resolved = resolve(audio, manifest)
+    if not uris.is_local(resolved):
+        return resolved
+    return os.path.abspath(uris.local_path(resolved))
+
+
 def with_absolute_audio(record: dict[str, Any], manifest: str, filepath_key: str) -> dict[str, Any]:
     """Returns the record of a row with the path or URI of its audio resolved.
 

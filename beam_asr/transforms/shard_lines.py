@@ -178,7 +178,9 @@ def by_shard(
     (kind, tar), pack = keyed
     if tar is not None:
         return [(tuple(ShardKey(kind, tar, shards=None)), pack)]
-    shards = shard_count(kind, counts[kind, None], num_shards)
+    format = registry.FORMATS.get(kind)
+    in_one_file = isinstance(format, LineFormat) and format.in_one_file
+    shards = 1 if in_one_file else shard_count(kind, counts[kind, None], num_shards)
     if shards == 1:
         return [(tuple(ShardKey(kind, 0, shards)), pack)]
     parts: dict[int, list[Line]] = defaultdict(list)

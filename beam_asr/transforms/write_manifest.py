@@ -146,6 +146,8 @@ class WriteManifest(beam.PTransform):
             raise SetupError(f"order is {order!r}, but must be input, or None")
         if not 0 <= max_failure_fraction <= 1:
             raise SetupError(f"max_failure_fraction is {max_failure_fraction}, not within 0 and 1")
+        if tarred:
+            registry.check_tarred(requested)
         if num_shards is not None and num_shards < 1:
             raise SetupError(f"num_shards is {num_shards}, but must be at least 1")
         if compression not in EXTENSIONS:
@@ -383,7 +385,7 @@ class OutputTarget(NamedTuple):
                     name = format.path(number, shards, self.part)
                 # In a tarred data set, a record without a tar has no line.
                 if shards is None or not self.tarred:
-                    self.storage.write(join(self.folder, name), lines)
+                    self.storage.write(join(self.folder, name), format.encode_lines(lines))
                 return name
         assert shards is not None  # only lines of formats go by tars
         name = shard_name(kind, number, shards, self.compression, self.part)
@@ -537,7 +539,8 @@ def _complete(
         if written or not target.part:
             format.finish(storage, folder, written, target.tarred, statistics.tars_without_rows)
         names.update(written if not target.tarred else ())  # of which some have no lines
-        lines[format.name] = sum((shard.records for shard in format_shards), Counter())
+        reasons = sum((shard.records for shard in format_shards), Counter[str]())
+        lines[format.name] = format.counted(reasons)
     check_present(storage, folder, names)
     if target.journal is not None:
         run = FinishedRun(

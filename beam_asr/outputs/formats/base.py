@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -133,7 +134,10 @@ class LineFormat(NumberedFormat):
 
     Attributes:
         stem: what the names of its files begin with.
+        in_one_file: whether all lines of a run are in one file, whatever their number.
     """
+
+    in_one_file: bool = False
 
     @abstractmethod
     def to_line(
@@ -152,6 +156,18 @@ class LineFormat(NumberedFormat):
                 filtered rows get lines too.
             transcribed: whether the record is a transcript, and neither of those.
         """
+
+    def encode_lines(self, lines: Iterable[bytes]) -> Iterable[bytes]:
+        """Returns the content of a file from its lines, which can be iterated more than once."""
+        return lines
+
+    def counted(self, reasons: Counter[str]) -> Counter[str]:
+        """Returns the numbers of a run's records, by why they are omitted; "" is for the others.
+
+        Args:
+            reasons: the same, by the ``left_out`` of each `FormatLine`.
+        """
+        return reasons
 
     @abstractmethod
     def path_of_tar(self, number: int) -> str:
@@ -174,3 +190,25 @@ class LineFormat(NumberedFormat):
             tarred: whether the rows are those of a NeMo tarred data set.
             tars_without_rows: the number of tars of the data set without rows.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewFormat(LineFormat):
+    """Describes a format for a program that opens the files of the audio, so none of a tar."""
+
+    needs_origin: bool = True
+
+    def path_of_tar(self, number: int) -> str:
+        raise NotImplementedError(f"{self.name} is not written of tar {number}")
+
+    def finish(
+        self,
+        storage: Storage,
+        folder: str,
+        written: set[str],
+        tarred: bool,  # noqa: ARG002
+        tars_without_rows: int,  # noqa: ARG002
+    ) -> None:
+        """Writes a file without lines if there is no other."""
+        if not written:
+            storage.write(join(folder, self.path(0, 1)), self.encode_lines([]))

@@ -7,7 +7,6 @@ NeMo 3.0.0 reads such manifests by Lhotse (``LazyNeMoIterator`` and ``LazyNeMoTa
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +69,7 @@ def label(
         return FormatLine(None, NO_FILE)
     if problem := _problem(record, fields, filepath_key):
         return FormatLine(None, problem)
-    fields["audio_filepath"] = _located(audio, manifest_path)
+    fields["audio_filepath"] = parsing.located(audio, manifest_path)
     rate = fields.get("sampling_rate", fields.get("sample_rate"))
     if fields["offset"] is None and type(rate) is int and rate > 0:
         del fields["offset"]
@@ -156,11 +155,3 @@ def _problem(record: Mapping[str, Any], fields: Mapping[str, Any], filepath_key:
     if not fields["duration"]:
         return NO_DURATION
     return ""
-
-
-def _located(audio: str, manifest_path: str) -> str:
-    """Returns where audio is, whatever the folder of the written manifest."""
-    resolved = parsing.resolve(audio, manifest_path)
-    if not uris.is_local(resolved):
-        return resolved
-    return os.path.abspath(uris.local_path(resolved))

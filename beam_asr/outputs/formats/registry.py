@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from beam_asr.errors import SetupError
 from beam_asr.outputs.formats import exports_index
-from beam_asr.outputs.formats.base import Format, NumberedFormat, TranscriptFormat
+from beam_asr.outputs.formats.base import Format, NumberedFormat, ReviewFormat, TranscriptFormat
 from beam_asr.outputs.formats.exports_index import INDEX
 from beam_asr.outputs.formats.file_names import HASHED
 from beam_asr.outputs.formats.timed_transcript import Record, timed_transcript
@@ -50,6 +50,21 @@ def formats_of(names: Iterable[str] | None) -> list[Format]:
                 "or uninstall its package"
             )
     return formats
+
+
+def check_tarred(formats: Iterable[Format]) -> None:
+    """Checks that formats can be written of a tarred data set.
+
+    Raises:
+        SetupError: a program that opens the audio files is to read one.
+    """
+    for format in formats:
+        if isinstance(format, ReviewFormat):
+            raise SetupError(
+                f"formats has {format.name!r}, which is for a program that opens each row's audio "
+                "file, and the audio is in the tars of `tarred_audio`: leave that format out, or "
+                "unpack the tars and transcribe their files"
+            )
 
 
 def render(

@@ -62,11 +62,12 @@ def test_names_are_those_that_the_command_line_has():
     assert [each.name for each in FORMATS.values()] == list(FORMATS)
 
 
-def test_of_formats_of_many_transcripts_one_needs_the_origin():
+def test_formats_that_name_files_need_the_manifest_of_each_row():
     several = formats_of(["documents", "nemo", "parquet", "documents"])
     assert [each.name for each in several] == ["documents", "nemo", "parquet"]
     assert not any(each.needs_words for each in several)
-    assert [each.name for each in several if each.needs_origin] == ["nemo"]
+    needing = [each.name for each in FORMATS.values() if each.needs_origin]
+    assert needing == ["nemo", "label_studio", "sde"]
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones():
