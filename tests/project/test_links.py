@@ -11,7 +11,14 @@ from tests.support.job_files import REPOSITORY
 
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "samples/*.md", "benchmarks/*.md", "templates/**/*.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "examples/*.md",
+        "samples/*.md",
+        "benchmarks/*.md",
+        "templates/**/*.md",
+    )
     for path in REPOSITORY.glob(pattern)
 )
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
