@@ -6,7 +6,7 @@ RUN := $(BIN)/python -m beam_asr transcribe
 # MkDocs' theme otherwise prints a paragraph about MkDocs 2 at each build.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test quick quick-audio quick-rest check docs site flink conformance lock clean
+.PHONY: demo test quick quick-audio quick-rest check docs site flink conformance lock release clean
 
 demo: .venv/installed
 	$(RUN) --input=samples/manifest.jsonl --output=out/demo --overwrite \
@@ -32,7 +32,7 @@ quick-rest:
 check: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell -D - -D tests/project/words.txt *.md beam_asr benchmarks docs findings samples templates tests
+	$(BIN)/codespell -D - -D tests/project/words.txt *.md beam_asr benchmarks docs examples findings samples scripts templates tests
 	$(BIN)/mypy beam_asr
 	$(BIN)/lint-imports
 	$(BIN)/mkdocs build --strict
@@ -89,6 +89,10 @@ lock: .venv/installed
 	$(BESIDE) last=requirements-test.txt requirements.txt requirements-storage.txt \
 		requirements-test.txt > lock.new
 	mv lock.new requirements-test.txt
+
+# Commits and tags a release, and builds what is uploaded; pushes nothing. make release VERSION=1.2.3
+release: .venv/installed-test
+	$(BIN)/python scripts/release.py $(VERSION)
 
 clean:
 	rm -rf .venv build dist out *.egg-info

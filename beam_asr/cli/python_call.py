@@ -172,7 +172,28 @@ def _run(options: TranscribeOptions) -> None:
     beam_options = launch.check(options)
     if not runners.profile_of(beam_options).waits(beam_options):
         raise SetupError("`no_wait_until_finish` leaves no results to return: leave it out")
-    launch.run(options, beam_options)
+    with _as_outside_of_a_notebook():
+        launch.run(options, beam_options)
+
+
+@contextlib.contextmanager
+def _as_outside_of_a_notebook() -> Iterator[None]:
+    """Keeps Beam from importing its interactive runner, as it does in IPython for labels of steps.
+
+    That import fails with pandas 3 (Beam 2.77), and the job needs nothing of it.
+    """
+    import apache_beam as beam
+    from apache_beam.utils import interactive_utils
+
+    asking = (interactive_utils, beam.pipeline)  # the second keeps a temporary folder otherwise
+    before = [module.is_in_ipython for module in asking]
+    for module in asking:
+        module.is_in_ipython = lambda: False
+    try:
+        yield
+    finally:
+        for module, function in zip(asking, before, strict=True):
+            module.is_in_ipython = function
 
 
 def _in_order(options: TranscribeOptions) -> Iterator[Record]:

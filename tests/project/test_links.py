@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.job_files import REPOSITORY
 
-FOLDERS = (".", "docs", "samples", "benchmarks", "findings", "templates/**")
+FOLDERS = (".", "docs", "samples", "benchmarks", "examples", "findings", "templates/**")
 PAGES = sorted(path for folder in FOLDERS for path in REPOSITORY.glob(f"{folder}/*.md"))
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
