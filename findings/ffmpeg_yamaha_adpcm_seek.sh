@@ -28,11 +28,10 @@ def decoded(path, start):
         if start:
             file.seek(int(start / stream.time_base), stream=stream)
         frames = list(file.decode(stream))
-        first = round(float(frames[0].pts * frames[0].time_base) * RATE)
-        return first, np.concatenate([frame.to_ndarray().astype(float).ravel() for frame in frames])
+        return np.concatenate([frame.to_ndarray().astype(float).ravel() for frame in frames])
 
 
-off = {}
+kept = {}
 for codec in ("adpcm_ima_wav", "adpcm_yamaha"):
     with av.open("a.wav", "w") as file:
         stream = file.add_stream(codec, rate=RATE, layout="mono")
@@ -41,11 +40,8 @@ for codec in ("adpcm_ima_wav", "adpcm_yamaha"):
             frame.sample_rate, frame.pts = RATE, at
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
-    _, whole = decoded("a.wav", 0)
-    first, part = decoded("a.wav", 5)
-    last = slice(10 * RATE - RATE, 10 * RATE)
-    expected, seen = whole[last], part[last.start - first : last.stop - first]
-    off[codec] = np.abs(seen - expected).max() / np.abs(whole).max()
-    print(f"{codec}: 4 s after a seek, off by at most {off[codec]:.3f} of the peak")
-sys.exit(not (off["adpcm_ima_wav"] == 0 and off["adpcm_yamaha"] > 0.5))
+    loudness = [decoded("a.wav", start)[-RATE:].std() for start in (0, 5)]
+    kept[codec] = loudness[1] / loudness[0]
+    print(f"{codec}: 4 s after a seek, {100 * kept[codec]:.0f} % of the level")
+sys.exit(not (kept["adpcm_ima_wav"] > 0.9 and kept["adpcm_yamaha"] < 0.5))
 PY
