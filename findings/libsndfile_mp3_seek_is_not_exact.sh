@@ -14,7 +14,7 @@
 set -e
 T="$(mktemp -d)"; trap 'rm -rf "$T"' EXIT; cd "$T"
 python3 -m venv "$T/v"
-"$T/v/bin/pip" -q install soundfile==0.14.0 "numpy<3"
+"$T/v/bin/pip" -q install soundfile==0.14.0 numpy==2.2.6
 "$T/v/bin/python" - 2>"$T/stderr" <<'PY'
 import sys
 import numpy as np

@@ -9,8 +9,9 @@
 #   clock from 0 s: the first read is late by 0 samples
 #   clock from 4 s: the first read is late by 312 samples
 # Exits 1 if that changes.
+set -e
 T="$(mktemp -d)"; trap 'rm -rf "$T"' EXIT
-python3 -m venv "$T/v" && "$T/v/bin/pip" -q install soundfile==0.14.0 av==18.1.0 numpy || exit 2
+python3 -m venv "$T/v"; "$T/v/bin/pip" -q install soundfile==0.14.0 av==18.1.0 numpy==2.2.6
 "$T/v/bin/python" - "$T" <<'RUN'
 import sys
 from fractions import Fraction

@@ -16,7 +16,7 @@
 set -e
 T="$(mktemp -d)"; trap 'rm -rf "$T"' EXIT; cd "$T"
 python3 -m venv "$T/v"
-"$T/v/bin/pip" -q install soundfile==0.14.0 av==18.1.0 "numpy<3"
+"$T/v/bin/pip" -q install soundfile==0.14.0 av==18.1.0 numpy==2.2.6
 "$T/v/bin/python" - <<'PY'
 import sys
 import av
