@@ -41,9 +41,9 @@ def source_of(page: str) -> str:
 
 
 def page_of(file: str) -> str | None:
-    """Returns the page of the site that a file of the repository is; None if it is none."""
-    is_page = file.startswith(DOCS) and file.endswith(".md")
-    return OTHER_PAGES.get(file, file.removeprefix(DOCS) if is_page else None)
+    """Returns the page or image of the site that a file of the repository is; None if it is none."""
+    is_on_site = file.startswith(DOCS) and file.endswith((".md", ".png"))
+    return OTHER_PAGES.get(file, file.removeprefix(DOCS) if is_on_site else None)
 
 
 def site_link(link: str, page: str, repository: str) -> str:
@@ -84,6 +84,8 @@ class _Links(Treeprocessor):
             link.set("href", site_link(link.get("href", ""), site.page, site.repository))
             if link.text and (target := page_of(link.text)) in site.titles:
                 link.text = site.titles[target]
+        for image in root.iter("img"):
+            image.set("src", site_link(image.get("src", ""), site.page, site.repository))
         for code in root.iterfind(".//td//code"):
             code.text = AtomicString((code.text or "").replace(r"\|", "|"))  # as GitHub shows it
 

@@ -38,6 +38,7 @@ def hooks():
         ("long_audio.md", "../benchmarks/RESULTS.md#long-audio", "results.md#long-audio"),
         ("overview.md", "docs/inputs.md", "inputs.md"),
         ("overview.md", "samples/README.md", "samples.md"),
+        ("overview.md", "docs/images/report.png", "images/report.png"),
         ("flink.md", "../../docs/scale.md", "scale.md"),
         ("flink.md", "../dataflow", f"{URL}/tree/main/templates/dataflow"),
         ("docker.md", "../Dockerfile", f"{URL}/blob/main/Dockerfile"),
