@@ -2,11 +2,11 @@
 # FFmpeg (PyAV 18.1.0): after a seek in a WAV of Yamaha's ADPCM, the sound never becomes right again.
 # Good guess: as with IMA ADPCM in WAV, samples after a seek are those of a decoding from the start,
 # at the latest a block later, since a seek ends at a block.
-# Seen: the codec's predictor and step carry from block to block, and a seek sets them to zero. Four
-# seconds later the samples are still wrong. No error is raised, and the timestamps are right.
+# Seen: a block of Yamaha's ADPCM does not hold the state that it starts with, and FFmpeg seeks to one all the
+# same. Four seconds later the sound is still nearly gone. No error is raised, and the timestamps are right.
 # Output seen:
-#   adpcm_ima_wav: 4 s after a seek, off by at most 0.000 of the peak
-#   adpcm_yamaha: 4 s after a seek, off by at most 1.001 of the peak
+#   adpcm_ima_wav: 4 s after a seek, 100 % of the level
+#   adpcm_yamaha: 4 s after a seek, 3 % of the level
 # Exits 0 while this is so.
 set -e
 T="$(mktemp -d)"; trap 'rm -rf "$T"' EXIT; cd "$T"

@@ -299,7 +299,12 @@ SUMMARY_FIELDS = [
     Field("examples_repeated", LIST, "some of them"),
     Field("warnings", LIST, "fields that were to be read, and that no row has"),
     Field("scores", OBJECT, "rates of the corpus, and by groups: docs/scoring.md", _SCORED[0]),
-    Field("nemo", OBJECT, "lines of the format, and why rows have none", "with `formats=nemo`"),
+    *(
+        Field(
+            name, OBJECT, "rows of the format, and why others have none", f"with `formats={name}`"
+        )
+        for name in ("nemo", "label_studio", "sde")
+    ),
     Field("run", TEXT, "the run that has written it", _APPENDS),
     Field("appended", INTEGER, "how many runs with `append` came before", _APPENDS),
     Field("options", OBJECT, "the settings; of storage options their names"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import apache_beam as beam
 import pytest
 
 from beam_asr import Transcribed, WriteManifest
+from beam_asr.errors import SetupError
 from beam_asr.outputs.folder import inputs_done
 from beam_asr.records.statistics import Statistics
 from beam_asr.storage.storage import Storage
@@ -215,3 +217,24 @@ def test_a_file_that_is_deleted_before_the_end_leaves_no_marker(tmp_path, monkey
         _ = pipeline | beam.Create(rows) | run_again
     assert (out / "_SUCCESS").exists()
     assert len(read_records(out, "transcripts")) == 30
+
+
+def test_the_explorer_gets_one_file_with_the_same_fields_in_all_rows(tmp_path):
+    row = {"audio_filepath": "/data/a.wav", "duration": 1.5, "pred_text": "one"}
+    records = [{**row, "n": n, **({"text": "one two"} if n % 2 else {})} for n in range(10)]
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        rows = pipeline | beam.Create(records)
+        rows | WriteManifest(str(tmp_path / "out"), formats=["sde"], num_shards=3)
+    (manifest,) = (tmp_path / "out/sde").iterdir()
+    lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    place = {"audio_filepath": "/data/a.wav", "offset": 0.0, "duration": 1.5}
+    assert lines == 5 * [{**place, "text": "one two", "pred_text": "one"}]
+    assert len(list((tmp_path / "out").glob("transcripts-*"))) == 3
+    summary = json.loads((tmp_path / "out/summary.json").read_text(encoding="utf-8"))
+    assert summary["sde"] == {"rows": 5, "left_out": {"no_reference": 5}}
+
+
+@pytest.mark.parametrize("name", ["sde", "label_studio"])
+def test_programs_that_open_audio_files_get_none_of_a_tarred_set(name):
+    with pytest.raises(SetupError, match=f"{name}.*in the tars of `tarred_audio`: leave that"):
+        WriteManifest("out", formats=[name], tarred=True)
