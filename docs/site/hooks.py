@@ -41,7 +41,7 @@ def source_of(page: str) -> str:
 
 
 def page_of(file: str) -> str | None:
-    """Returns the page or image of the site that a file of the repository is; None if it is none."""
+    """Returns the page or image of the site that a file of the repository is, or None."""
     is_on_site = file.startswith(DOCS) and file.endswith((".md", ".png"))
     return OTHER_PAGES.get(file, file.removeprefix(DOCS) if is_on_site else None)
 

@@ -59,7 +59,7 @@ def folders(tmp_path_factory) -> list[Path]:
                 "--reference_key=text",
                 "--metrics=punct_er,capitals_er,bleu,chrf",
                 "--keep=n != 7",
-                "--formats=txt,nemo",
+                "--formats=txt,nemo,label_studio,sde",
                 "--partial=keep",
                 "--segmentation=fixed",
                 "--max_segment_seconds=6",
