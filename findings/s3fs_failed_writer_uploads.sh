@@ -11,7 +11,8 @@
 # Exits 0 while this is so.
 set -e
 T="$(mktemp -d)"; trap 'rm -rf "$T"' EXIT; cd "$T"
-python3 -m venv "$T/v"; "$T/v/bin/pip" -q install s3fs==2025.12.0 fsspec==2025.12.0 "moto[server]==5.2.5"
+python3 -m venv "$T/v"; "$T/v/bin/pip" -q install uv==0.9.5
+"$T/v/bin/uv" -q pip install --python "$T/v/bin/python" s3fs==2025.12.0 fsspec==2025.12.0 "moto[server]==5.2.5"
 "$T/v/bin/python" - 2>"$T/stderr" <<'PY'
 import os
 import sys
