@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from beam_asr.outputs.formats.base import LineFormat
+from beam_asr.outputs.formats.registry import FORMATS
 from beam_asr.transcripts.quality import all_signals
 
 TEXT, NUMBER, INTEGER, BOOLEAN = "text", "number", "integer", "boolean"
@@ -303,7 +305,8 @@ SUMMARY_FIELDS = [
         Field(
             name, OBJECT, "rows of the format, and why others have none", f"with `formats={name}`"
         )
-        for name in ("nemo", "label_studio", "sde")
+        for name, format in FORMATS.items()
+        if isinstance(format, LineFormat)
     ),
     Field("run", TEXT, "the run that has written it", _APPENDS),
     Field("appended", INTEGER, "how many runs with `append` came before", _APPENDS),

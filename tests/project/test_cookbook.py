@@ -7,14 +7,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from beam_asr.cli import main, options
-from tests.support.job_files import REPOSITORY, SAMPLES, read_records
+from tests.support.job_files import REPOSITORY, SAMPLES, environment, read_records
 
 PAGE = (REPOSITORY / "docs" / "cookbook.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
@@ -48,8 +47,7 @@ def _run(language: str, text: str) -> None:
     elif text.startswith("beam-asr"):  # in a cloud: only its flags are tried
         assert options.parse_args(shlex.split(text.replace("\\\n", " "))[1:])
     elif not any(name in text for name in NEED_A_HUB):
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        subprocess.run(["bash", "-ec", text], check=True, env={**os.environ, "PATH": path})
+        subprocess.run(["bash", "-ec", text], check=True, env=environment())
 
 
 def _write_kaldi_directory(folder: Path, clips: list[Path]) -> None:

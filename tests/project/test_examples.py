@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -15,7 +13,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.support import dataflow_stub
-from tests.support.job_files import REPOSITORY, SAMPLES, read_records
+from tests.support.job_files import REPOSITORY, SAMPLES, environment, read_records
 
 EXAMPLES = REPOSITORY / "examples"
 NOTEBOOK = EXAMPLES / "quick_start.ipynb"
@@ -35,9 +33,8 @@ def project(tmp_path):
 
 def run(folder: Path, *command: object, **variables: str) -> str:
     """Runs a command with the tests' Python first on its path; returns what it prints."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        list(map(str, command)), cwd=folder, env={**os.environ, "PATH": path, **variables},
+        list(map(str, command)), cwd=folder, env=environment(**variables),
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

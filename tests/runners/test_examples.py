@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 from tests.runners import flink, workers
-from tests.support.job_files import REPOSITORY, SAMPLE_MODEL, SAMPLES, read_records
+from tests.support.job_files import REPOSITORY, SAMPLE_MODEL, SAMPLES, environment, read_records
 
 
 def test_the_launch_on_flink(cluster, flink_jar, fork_server, tmp_path):
@@ -25,12 +22,9 @@ def test_the_launch_on_flink(cluster, flink_jar, fork_server, tmp_path):
         "PARALLELISM": "2",
         "WORKER_POOL": pool.address,
         "JAVA_TOOL_OPTIONS": " ".join(flink.SHORT_LIVED),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     try:
-        done = subprocess.run(
-            command, env={**os.environ, **variables}, capture_output=True, text=True
-        )
+        done = subprocess.run(command, env=environment(**variables), capture_output=True, text=True)
     finally:
         pool.close()
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 from beam_asr.cli import main
@@ -14,6 +16,12 @@ from beam_asr.storage.uris import join
 REPOSITORY = Path(__file__).parents[2]
 SAMPLES = REPOSITORY / "samples"
 SAMPLE_MODEL = SAMPLES / "model.nemo"
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Returns this process's variables and these, with the tests' Python first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, **variables}
 
 
 def read_records(folder: Path, kind: str) -> list[dict]:
